@@ -1,0 +1,29 @@
+//! Compiles the `.proto` files in process (no protoc) and keeps the descriptor set for reflection.
+
+use std::{env, fs, path::PathBuf};
+
+use prost::Message as _;
+
+const FILES: &[&str] = &[
+    "tidemark/v1/data.proto",
+    "tidemark/v1/registry.proto",
+    "tidemark/v1/ingest.proto",
+    "tidemark/v1/query.proto",
+    "tidemark/v1/cluster.proto",
+    "tidemark/peer/v1/command.proto",
+    "tidemark/peer/v1/raft.proto",
+    "tidemark/peer/v1/peer.proto",
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=tidemark");
+    let descriptors = protox::compile(FILES, ["."])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    // Only the packages that clients may see are offered by reflection.
+    let mut public = descriptors.clone();
+    public.file.retain(|file| !file.package().starts_with("tidemark.peer"));
+    fs::write(out.join("public_descriptors.bin"), public.encode_to_vec())?;
+    tonic_prost_build::configure().bytes(".").btree_map(".").compile_fds(descriptors)?;
+    Ok(())
+}
