@@ -8,8 +8,13 @@ pub mod v1 {
 
 /// What nodes speak to each other and what the Raft log holds: package `tidemark.peer.v1`.
 pub mod peer {
-    #![allow(missing_docs, clippy::all, reason = "generated from the commented .proto files")]
-    tonic::include_proto!("tidemark.peer.v1");
+    pub use v1::*;
+
+    /// The package as generated; its references to `tidemark.v1` rest on this nesting.
+    pub mod v1 {
+        #![allow(missing_docs, clippy::all, reason = "generated from the commented .proto files")]
+        tonic::include_proto!("tidemark.peer.v1");
+    }
 }
 
 /// Encoded `FileDescriptorSet` of the public package, for gRPC reflection.
