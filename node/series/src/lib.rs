@@ -1,1 +1,22 @@
-//! The pure core: points, blocks, encodings and aggregates.
+//! The pure core: records, blocks, encodings, aggregates and windows.
+//!
+//! Never here: async, files, the clock, protobuf types, RocksDB. Everything is a function of numbers and bytes, and
+//! no input, however damaged, makes it panic or allocate beyond what its length and row count justify.
+
+pub mod bitmap;
+pub mod block;
+pub mod bucket;
+mod codec;
+mod corrupt;
+pub mod latest;
+pub mod partial;
+pub mod record;
+mod rows;
+pub mod window;
+
+pub use bitmap::Bitmap;
+pub use block::{BLOCK_ROWS_MAX, Block, ColumnStats};
+pub use corrupt::Corrupt;
+pub use partial::{Finished, Function, Kind, Partial, SumOverflow};
+pub use record::{Column, PropertyNumber, Records, ValueRef, ValueType, Values};
+pub use window::{Edge, Windows};

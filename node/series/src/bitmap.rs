@@ -1,0 +1,144 @@
+//! One bit per row.
+//!
+//! Never here: how bits are stored in a block (`codec::presence`). Invariant: bits at and beyond `len` are zero.
+
+/// A fixed number of bits, the presence of a property over the rows of a block.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bitmap {
+    words: Vec<u64>,
+    len: usize,
+}
+
+impl Bitmap {
+    /// `len` bits, none set.
+    pub fn new(len: usize) -> Bitmap {
+        Bitmap {
+            words: vec![0; len.div_ceil(64)],
+            len,
+        }
+    }
+
+    /// `len` bits, all set.
+    pub fn all(len: usize) -> Bitmap {
+        let mut map = Bitmap {
+            words: vec![u64::MAX; len.div_ceil(64)],
+            len,
+        };
+        map.clear_tail();
+        map
+    }
+
+    /// Number of bits.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True where there are no bits at all.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The bit at `index`; false beyond the end.
+    #[inline]
+    pub fn get(&self, index: usize) -> bool {
+        index < self.len && self.words[index / 64] >> (index % 64) & 1 == 1
+    }
+
+    /// Sets the bit at `index`; does nothing beyond the end.
+    #[inline]
+    pub fn set(&mut self, index: usize, value: bool) {
+        if index >= self.len {
+            return;
+        }
+        let mask = 1u64 << (index % 64);
+        if value {
+            self.words[index / 64] |= mask;
+        } else {
+            self.words[index / 64] &= !mask;
+        }
+    }
+
+    /// Number of set bits.
+    pub fn count_ones(&self) -> usize {
+        self.words.iter().map(|w| w.count_ones() as usize).sum()
+    }
+
+    /// Number of set bits before `index`: the position of row `index` among the present values.
+    pub fn rank(&self, index: usize) -> usize {
+        let index = index.min(self.len);
+        let whole: usize = self.words[..index / 64].iter().map(|w| w.count_ones() as usize).sum();
+        match index % 64 {
+            0 => whole,
+            rest => whole + (self.words[index / 64] & ((1u64 << rest) - 1)).count_ones() as usize,
+        }
+    }
+
+    /// Positions of the set bits, ascending.
+    pub fn iter_ones(&self) -> impl Iterator<Item = usize> + '_ {
+        self.words.iter().enumerate().flat_map(|(at, &word)| {
+            let mut rest = word;
+            std::iter::from_fn(move || {
+                if rest == 0 {
+                    return None;
+                }
+                let bit = rest.trailing_zeros() as usize;
+                rest &= rest - 1;
+                Some(at * 64 + bit)
+            })
+        })
+    }
+
+    /// Reads `len` bits, lowest bit of the first byte first. Missing bytes read as zero, spare ones are ignored.
+    pub fn from_bytes_lsb(bytes: &[u8], len: usize) -> Bitmap {
+        let mut map = Bitmap::new(len);
+        for (at, &byte) in bytes.iter().take(len.div_ceil(8)).enumerate() {
+            map.words[at / 8] |= u64::from(byte) << (at % 8 * 8);
+        }
+        map.clear_tail();
+        map
+    }
+
+    /// `ceil(len / 8)` bytes, lowest bit of the first byte first, spare bits zero.
+    pub fn to_bytes_lsb(&self) -> Vec<u8> {
+        let mut bytes: Vec<u8> = self.words.iter().flat_map(|w| w.to_le_bytes()).collect();
+        bytes.truncate(self.len.div_ceil(8));
+        bytes
+    }
+
+    fn clear_tail(&mut self) {
+        let rest = self.len % 64;
+        if rest != 0
+            && let Some(last) = self.words.last_mut()
+        {
+            *last &= (1u64 << rest) - 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_round_trip_and_count() {
+        for len in [0, 1, 7, 8, 63, 64, 65, 200] {
+            let mut map = Bitmap::new(len);
+            for i in (0..len).step_by(3) {
+                map.set(i, true);
+            }
+            assert_eq!(map.count_ones(), len.div_ceil(3));
+            assert_eq!(
+                map.iter_ones().collect::<Vec<_>>(),
+                (0..len).step_by(3).collect::<Vec<_>>()
+            );
+            assert_eq!(Bitmap::from_bytes_lsb(&map.to_bytes_lsb(), len), map);
+            assert_eq!(map.rank(len), map.count_ones());
+            assert_eq!(Bitmap::all(len).count_ones(), len);
+            for i in 0..len {
+                assert_eq!(map.rank(i), (0..i).filter(|&j| map.get(j)).count());
+            }
+        }
+        assert!(!Bitmap::all(3).get(3));
+        assert_eq!(Bitmap::from_bytes_lsb(&[0xff], 3).to_bytes_lsb(), [7]);
+    }
+}

@@ -1,0 +1,1 @@
+//! Encodings of one column, one idea a file.

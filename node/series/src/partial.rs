@@ -1,0 +1,227 @@
+//! The unfinished aggregate of one property: empty, fold, merge, finish.
+//!
+//! Never here: windows and blocks. Invariant: `merge` is associative, and commutative but for equal times, where
+//! `other` counts as the later one.
+
+mod bytes;
+mod float;
+mod simple;
+
+pub use float::F64Partial;
+pub use simple::{BoolPartial, EnumPartial, I64Partial, TextPartial};
+
+use crate::block::ColumnStats;
+use crate::corrupt::Corrupt;
+use crate::record::{ValueRef, ValueType};
+use crate::window::Edge;
+
+/// What a value means in time; decides lawful aggregates and window edges.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A level at an instant.
+    Gauge,
+    /// The mean over the time before the stamp.
+    Mean,
+    /// An amount gathered since the last stamp.
+    Increment,
+    /// An ever growing count.
+    Counter,
+    /// A condition that holds until the next one.
+    State,
+    /// Something that happened.
+    Event,
+}
+
+impl Kind {
+    /// Which end of a window belongs to it for values of this kind.
+    pub fn edge(self) -> Edge {
+        match self {
+            Kind::Mean | Kind::Increment => Edge::EndClosed,
+            Kind::Gauge | Kind::Counter | Kind::State | Kind::Event => Edge::StartClosed,
+        }
+    }
+}
+
+/// What is asked of the values of a window.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Function {
+    /// Number of values.
+    Count,
+    /// Sum; of bools the number of true ones.
+    Sum,
+    /// Smallest value.
+    Min,
+    /// Largest value.
+    Max,
+    /// Mean of the values; of bools the share of true ones.
+    Avg,
+    /// Value at the earliest time.
+    First,
+    /// Value at the latest time.
+    Last,
+}
+
+impl Function {
+    /// The functions that make sense for values of `kind`.
+    pub fn lawful(kind: Kind) -> &'static [Function] {
+        use Function::{Avg, Count, First, Last, Max, Min, Sum};
+        match kind {
+            Kind::Gauge | Kind::Mean => &[Avg, Min, Max, First, Last, Count],
+            Kind::Increment => &[Sum, Max, Count],
+            Kind::Counter => &[First, Last, Count],
+            Kind::State => &[Last, Min, Max, Count],
+            Kind::Event => &[Count, First, Last],
+        }
+    }
+}
+
+/// The answer of an aggregate.
+#[derive(Clone, Debug)]
+pub enum Finished {
+    /// A count.
+    U64(u64),
+    /// A double: averages, and values of properties that are doubles.
+    F64(f64),
+    /// A signed integer: sums of integers and bools, and values of integer properties.
+    I64(i64),
+    /// A truth value.
+    Bool(bool),
+    /// A label index.
+    Enum(u32),
+    /// A text.
+    Text(String),
+}
+
+impl PartialEq for Finished {
+    /// Doubles by their bits.
+    fn eq(&self, other: &Finished) -> bool {
+        match (self, other) {
+            (Finished::U64(a), Finished::U64(b)) => a == b,
+            (Finished::F64(a), Finished::F64(b)) => a.to_bits() == b.to_bits(),
+            (Finished::I64(a), Finished::I64(b)) => a == b,
+            (Finished::Bool(a), Finished::Bool(b)) => a == b,
+            (Finished::Enum(a), Finished::Enum(b)) => a == b,
+            (Finished::Text(a), Finished::Text(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
+/// The sum of integers is outside i64.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("sum is outside the range of a 64-bit integer")]
+pub struct SumOverflow;
+
+/// The unfinished aggregate of one property.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Partial {
+    /// Of doubles.
+    F64(F64Partial),
+    /// Of signed integers.
+    I64(I64Partial),
+    /// Of truth values.
+    Bool(BoolPartial),
+    /// Of label indices.
+    Enum(EnumPartial),
+    /// Of texts.
+    Text(TextPartial),
+}
+
+impl Partial {
+    /// Of no values.
+    pub fn empty(of: ValueType) -> Partial {
+        match of {
+            ValueType::F64 => Partial::F64(F64Partial::default()),
+            ValueType::I64 => Partial::I64(I64Partial::default()),
+            ValueType::Bool => Partial::Bool(BoolPartial::default()),
+            ValueType::Enum => Partial::Enum(EnumPartial::default()),
+            ValueType::Text => Partial::Text(TextPartial::default()),
+        }
+    }
+
+    /// The type of the values.
+    pub fn value_type(&self) -> ValueType {
+        match self {
+            Partial::F64(_) => ValueType::F64,
+            Partial::I64(_) => ValueType::I64,
+            Partial::Bool(_) => ValueType::Bool,
+            Partial::Enum(_) => ValueType::Enum,
+            Partial::Text(_) => ValueType::Text,
+        }
+    }
+
+    /// Adds one value seen at `t_ns`. A value of another type is ignored.
+    #[inline]
+    pub fn fold(&mut self, t_ns: i64, value: ValueRef<'_>) {
+        match (self, value) {
+            (Partial::F64(p), ValueRef::F64(v)) => p.fold(t_ns, v),
+            (Partial::I64(p), ValueRef::I64(v)) => p.fold(t_ns, v),
+            (Partial::Bool(p), ValueRef::Bool(v)) => p.fold(t_ns, v),
+            (Partial::Enum(p), ValueRef::Enum(v)) => p.fold(t_ns, v),
+            (Partial::Text(p), ValueRef::Text(v)) => p.fold(t_ns, v),
+            _ => debug_assert!(false, "value of another type"),
+        }
+    }
+
+    /// Adds a whole column by the statistics of its block.
+    pub fn fold_stats(&mut self, stats: &ColumnStats) {
+        self.merge(&stats.partial);
+    }
+
+    /// Adds all that `other` has seen. One of another type is ignored.
+    pub fn merge(&mut self, other: &Partial) {
+        match (self, other) {
+            (Partial::F64(p), Partial::F64(o)) => p.merge(o),
+            (Partial::I64(p), Partial::I64(o)) => p.merge(o),
+            (Partial::Bool(p), Partial::Bool(o)) => p.merge(o),
+            (Partial::Enum(p), Partial::Enum(o)) => p.merge(o),
+            (Partial::Text(p), Partial::Text(o)) => p.merge(o),
+            _ => debug_assert!(false, "partial of another type"),
+        }
+    }
+
+    /// Number of values seen.
+    pub fn count(&self) -> u64 {
+        match self {
+            Partial::F64(p) => p.count,
+            Partial::I64(p) => p.count,
+            Partial::Bool(p) => p.count,
+            Partial::Enum(p) => p.count,
+            Partial::Text(p) => p.count,
+        }
+    }
+
+    /// The answer; `None` where there is none (nothing seen, only NaN for min and max, or a function that the type
+    /// does not know). Count always has one.
+    ///
+    /// # Errors
+    /// The sum of integers is outside i64.
+    pub fn finish(&self, function: Function) -> Result<Option<Finished>, SumOverflow> {
+        if function == Function::Count {
+            return Ok(Some(Finished::U64(self.count())));
+        }
+        if self.count() == 0 {
+            return Ok(None);
+        }
+        match self {
+            Partial::F64(p) => Ok(p.finish(function).map(Finished::F64)),
+            Partial::I64(p) => p.finish(function),
+            Partial::Bool(p) => Ok(p.finish(function)),
+            Partial::Enum(p) => Ok(p.finish(function)),
+            Partial::Text(p) => Ok(p.finish(function)),
+        }
+    }
+
+    /// The bytes of an unfinished aggregate, for another shard or node (layout in `partial/bytes.rs`).
+    pub fn encode(&self) -> Vec<u8> {
+        bytes::encode(self)
+    }
+
+    /// Reads what [`Partial::encode`] wrote.
+    ///
+    /// # Errors
+    /// The bytes are not those of a partial, or there are more.
+    pub fn decode(bytes: &[u8]) -> Result<Partial, Corrupt> {
+        bytes::decode(bytes)
+    }
+}

@@ -1,0 +1,249 @@
+//! Sorting, folding and cutting of rows.
+//!
+//! Never here: bytes. Invariant: what comes out is normalised (see `record`), and the work is linear in rows and
+//! cells, sorting aside.
+
+use std::collections::BTreeMap;
+
+use crate::bitmap::Bitmap;
+use crate::record::{Column, PropertyNumber, Records, Values};
+
+const NONE: u32 = u32::MAX;
+
+/// Where every row of the parts, one after another, ends up.
+struct Placement {
+    /// New row per old row; `None`: nothing moves.
+    new_row: Option<Vec<u32>>,
+    rows: usize,
+}
+
+/// One normalised `Records` of all parts; of rows of equal time the later one (in the order of the parts) wins,
+/// property by property.
+pub(crate) fn normalise(mut parts: Vec<Records>) -> Records {
+    parts.retain(|p| !p.is_empty());
+    let mut out = Records::default();
+    let mut columns: BTreeMap<PropertyNumber, Vec<(usize, Column)>> = BTreeMap::new();
+    for part in parts {
+        let offset = out.observed_at.len();
+        let rows = part.observed_at.len();
+        out.observed_at.extend(part.observed_at);
+        out.received_at.extend(part.received_at);
+        out.received_at.resize(offset + rows, 0);
+        out.report_kind.extend(part.report_kind);
+        out.report_kind.resize(offset + rows, 0);
+        for column in part.columns {
+            columns.entry(column.property).or_default().push((offset, column));
+        }
+    }
+    let placement = place(&mut out);
+    out.columns = columns
+        .into_iter()
+        .filter_map(|(property, pieces)| fold(property, pieces, &placement))
+        .collect();
+    out
+}
+
+/// Sorts and folds the row attributes of `out` in place.
+fn place(out: &mut Records) -> Placement {
+    let times = &out.observed_at;
+    if times.windows(2).all(|w| w[0] < w[1]) {
+        return Placement {
+            new_row: None,
+            rows: times.len(),
+        };
+    }
+    let mut order: Vec<u32> = (0..times.len() as u32).collect();
+    order.sort_by_key(|&i| times[i as usize]);
+    let mut new_row = vec![0u32; order.len()];
+    let mut sorted = Records::default();
+    for &old in &order {
+        let at = old as usize;
+        if sorted.observed_at.last() != Some(&times[at]) {
+            sorted.observed_at.push(times[at]);
+            sorted.received_at.push(0);
+            sorted.report_kind.push(0);
+        }
+        let row = sorted.observed_at.len() - 1;
+        sorted.received_at[row] = out.received_at[at];
+        sorted.report_kind[row] = out.report_kind[at];
+        new_row[at] = row as u32;
+    }
+    let rows = sorted.len();
+    *out = sorted;
+    Placement {
+        new_row: Some(new_row),
+        rows,
+    }
+}
+
+/// One column of the pieces of a property, each with the number of its first row.
+fn fold(property: PropertyNumber, mut pieces: Vec<(usize, Column)>, placement: &Placement) -> Option<Column> {
+    let value_type = pieces.last()?.1.values.value_type();
+    pieces.retain(|(_, c)| c.values.value_type() == value_type);
+    let any_quality = pieces.iter().any(|(_, c)| c.quality.is_some());
+    let mut winner = vec![NONE; placement.rows];
+    let mut values = Values::empty(value_type);
+    let mut quality = Vec::new();
+    let mut seen = 0usize;
+    let mut ascending = true;
+    let mut highest = None;
+    for (offset, column) in pieces {
+        let count = column.values.len();
+        for (i, row) in column.present_rows().take(count).enumerate() {
+            let old = offset + row;
+            let new = placement
+                .new_row
+                .as_ref()
+                .map_or(old, |map| map.get(old).map_or(usize::MAX, |&r| r as usize));
+            if let Some(slot) = winner.get_mut(new) {
+                *slot = (seen + i) as u32;
+                ascending &= highest < Some(new);
+                highest = Some(new);
+            } else {
+                ascending = false;
+            }
+        }
+        if any_quality {
+            quality.extend(column.quality.unwrap_or_default());
+            quality.resize(seen + count, 0);
+        }
+        values.append(column.values);
+        seen += count;
+    }
+    let count = winner.iter().filter(|&&w| w != NONE).count();
+    if count == 0 {
+        return None;
+    }
+    if !ascending || count != seen {
+        let indices = || winner.iter().filter(|&&w| w != NONE).map(|&w| w as usize);
+        values = values.gather(indices());
+        quality = if any_quality {
+            indices().map(|i| quality[i]).collect()
+        } else {
+            quality
+        };
+    }
+    let presence = (count != placement.rows).then(|| {
+        let mut map = Bitmap::new(placement.rows);
+        winner
+            .iter()
+            .enumerate()
+            .filter(|&(_, &w)| w != NONE)
+            .for_each(|(row, _)| map.set(row, true));
+        map
+    });
+    Some(Column {
+        property,
+        presence,
+        values,
+        quality: Some(quality).filter(|q| q.iter().any(|&x| x != 0)),
+    })
+}
+
+/// Rows `start..end`, cut to the rows there are.
+pub(crate) fn slice(records: &Records, start: usize, end: usize) -> Records {
+    let end = end.min(records.len());
+    let start = start.min(end);
+    let columns = records
+        .columns
+        .iter()
+        .filter_map(|c| slice_column(c, start, end))
+        .collect();
+    Records {
+        observed_at: records.observed_at[start..end].to_vec(),
+        received_at: records.received_at[start..end].to_vec(),
+        report_kind: records.report_kind[start..end].to_vec(),
+        columns,
+    }
+}
+
+fn slice_column(column: &Column, start: usize, end: usize) -> Option<Column> {
+    let (first, last) = match &column.presence {
+        None => (start, end),
+        Some(map) => (map.rank(start), map.rank(end)),
+    };
+    if first == last {
+        return None;
+    }
+    let presence = column
+        .presence
+        .as_ref()
+        .filter(|_| last - first < end - start)
+        .map(|map| {
+            let mut cut = Bitmap::new(end - start);
+            (start..end)
+                .filter(|&row| map.get(row))
+                .for_each(|row| cut.set(row - start, true));
+            cut
+        });
+    let quality = column
+        .quality
+        .as_ref()
+        .map(|q| q.get(first..last).unwrap_or_default().to_vec());
+    Some(Column {
+        property: column.property,
+        presence,
+        values: column.values.gather(first..last),
+        quality: quality.filter(|q| q.iter().any(|&x| x != 0)),
+    })
+}
+
+/// Rows with the newest value of each property, other cells dropped.
+pub(crate) fn newest(records: &Records) -> Records {
+    let last_rows: Vec<Option<usize>> = records.columns.iter().map(|c| c.present_rows().last()).collect();
+    let mut rows: Vec<usize> = last_rows.iter().flatten().copied().collect();
+    rows.sort_unstable();
+    rows.dedup();
+    let columns = records.columns.iter().zip(&last_rows).filter_map(|(column, row)| {
+        let last = column.values.len().checked_sub(1)?;
+        let at = rows.binary_search(row.as_ref()?).ok()?;
+        let mut map = Bitmap::new(rows.len());
+        map.set(at, true);
+        let quality = column
+            .quality
+            .as_ref()
+            .and_then(|q| q.last().copied())
+            .filter(|&q| q != 0);
+        Some(Column {
+            property: column.property,
+            presence: (rows.len() > 1).then_some(map),
+            values: column.values.gather(last..last + 1),
+            quality: quality.map(|q| vec![q]),
+        })
+    });
+    let columns = columns.collect();
+    with_rows(records, &rows, columns)
+}
+
+/// Only `properties`, and only rows that have a value of one of them.
+pub(crate) fn project(records: &Records, properties: &[PropertyNumber]) -> Records {
+    let mut columns: Vec<Column> = records
+        .columns
+        .iter()
+        .filter(|c| properties.contains(&c.property))
+        .cloned()
+        .collect();
+    if columns.iter().any(|c| c.presence.is_none()) {
+        return with_rows(records, &(0..records.len()).collect::<Vec<_>>(), columns);
+    }
+    let mut any = Bitmap::new(records.len());
+    columns
+        .iter()
+        .for_each(|c| c.present_rows().for_each(|row| any.set(row, true)));
+    let rows: Vec<usize> = any.iter_ones().collect();
+    for column in &mut columns {
+        let mut map = Bitmap::new(rows.len());
+        column.present_rows().for_each(|row| map.set(any.rank(row), true));
+        column.presence = (map.count_ones() < rows.len()).then_some(map);
+    }
+    with_rows(records, &rows, columns)
+}
+
+fn with_rows(records: &Records, rows: &[usize], columns: Vec<Column>) -> Records {
+    Records {
+        observed_at: rows.iter().map(|&r| records.observed_at[r]).collect(),
+        received_at: rows.iter().map(|&r| records.received_at[r]).collect(),
+        report_kind: rows.iter().map(|&r| records.report_kind[r]).collect(),
+        columns,
+    }
+}

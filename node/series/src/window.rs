@@ -1,0 +1,98 @@
+//! Windows of an aggregate: pure arithmetic on time.
+//!
+//! Never here: calendars and zones (they are cut into `Windows` by the caller). Invariant: every time inside
+//! `from..to` belongs to exactly one window, and nothing overflows at the ends of i64.
+
+/// Which end of a window belongs to it.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Edge {
+    /// `[s, e)`.
+    StartClosed,
+    /// `(s, e]`.
+    EndClosed,
+}
+
+/// A grid of windows over a range of time. Times are nanoseconds since the epoch.
+#[derive(Copy, Clone, Debug)]
+pub struct Windows {
+    /// Start of the range, inside it where the edge is `StartClosed`.
+    pub from_ns: i64,
+    /// End of the range, inside it where the edge is `EndClosed`.
+    pub to_ns: i64,
+    /// Width of a window; `None` (and anything not positive): one window over the whole range.
+    pub step_ns: Option<i64>,
+    /// A border of the grid.
+    pub origin_ns: i64,
+    /// Which end belongs to a window, and to the range.
+    pub edge: Edge,
+}
+
+impl Windows {
+    /// Number of the window that `t_ns` falls into: window `n` starts at `origin + n * step`. 0 without a step.
+    /// `None` outside `from..to` by the edge rule. The number is cut to i64, which matters only for a step of one
+    /// nanosecond and an origin more than 2^63 ns away.
+    pub fn index_of(&self, t_ns: i64) -> Option<i64> {
+        let inside = match self.edge {
+            Edge::StartClosed => self.from_ns <= t_ns && t_ns < self.to_ns,
+            Edge::EndClosed => self.from_ns < t_ns && t_ns <= self.to_ns,
+        };
+        inside.then(|| cut(self.number(t_ns)))
+    }
+
+    /// Start and end of window `index`, cut to `from..to`. A window outside the range gives an empty one at its end.
+    pub fn bounds(&self, index: i64) -> (i64, i64) {
+        let Some(step) = self.step() else {
+            return (self.from_ns, self.to_ns.max(self.from_ns));
+        };
+        let start = i128::from(self.origin_ns) + i128::from(index) * step;
+        let (from, to) = (i128::from(self.from_ns), i128::from(self.to_ns.max(self.from_ns)));
+        (cut(start.clamp(from, to)), cut((start + step).clamp(from, to)))
+    }
+
+    /// Number of windows that touch `from..to`, empty ones included.
+    pub fn count(&self) -> u64 {
+        let Some((first, last)) = self.index_range() else {
+            return 0;
+        };
+        u64::try_from(i128::from(last) - i128::from(first) + 1).unwrap_or(u64::MAX)
+    }
+
+    /// Numbers of the first and the last window that touch `from..to`; `None` where the range is empty.
+    pub fn index_range(&self) -> Option<(i64, i64)> {
+        if self.from_ns >= self.to_ns {
+            return None;
+        }
+        let (first, last) = match self.edge {
+            Edge::StartClosed => (self.from_ns, self.to_ns - 1),
+            Edge::EndClosed => (self.from_ns + 1, self.to_ns),
+        };
+        Some((cut(self.number(first)), cut(self.number(last))))
+    }
+
+    /// Half-open range of observation times that can matter. (The time `i64::MAX` itself is beyond any half-open range.)
+    pub fn scan_range(&self) -> (i64, i64) {
+        match self.edge {
+            Edge::StartClosed => (self.from_ns, self.to_ns),
+            Edge::EndClosed => (self.from_ns.saturating_add(1), self.to_ns.saturating_add(1)),
+        }
+    }
+
+    fn step(&self) -> Option<i128> {
+        self.step_ns.filter(|&s| s > 0).map(i128::from)
+    }
+
+    fn number(&self, t_ns: i64) -> i128 {
+        let Some(step) = self.step() else {
+            return 0;
+        };
+        let since = i128::from(t_ns) - i128::from(self.origin_ns);
+        match self.edge {
+            Edge::StartClosed => since.div_euclid(step),
+            Edge::EndClosed => (since - 1).div_euclid(step),
+        }
+    }
+}
+
+fn cut(wide: i128) -> i64 {
+    i64::try_from(wide).unwrap_or(if wide < 0 { i64::MIN } else { i64::MAX })
+}
