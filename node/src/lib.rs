@@ -1,1 +1,4 @@
 //! The Tidemark server.
+
+pub mod shard;
+pub mod store;
