@@ -1,0 +1,141 @@
+//! Applies a chunk of log entries: all their changes and the new applied state in one batch.
+//!
+//! Never here: a clock, randomness, hash-map order. Invariant: the outcome of an entry depends on the entries before it
+//! and on nothing else; so later entries of a chunk must see earlier ones, which are in no database yet: see [`Chunk`].
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use prost::Message as _;
+use tidemark_proto::peer::{Applied, ShardCommand, StoredDevice, applied, shard_command};
+use tidemark_proto::v1::Failure;
+
+use super::extents::{Widening, include};
+use super::{Shard, State, keys};
+use crate::store::{AppliedState, Batch, Db, Family, StoreError};
+
+/// One entry of the log.
+#[derive(Clone, Debug, Default)]
+pub struct ApplyEntry {
+    /// Encoded `ShardCommand`; `None` for blank entries and memberships.
+    pub command: Option<Bytes>,
+}
+
+impl Shard {
+    /// Applies entries in log order, with `applied_state` as the state after the last of them; answers one by one. All of
+    /// it becomes visible at once. A command that is refused is an answer and changes nothing.
+    ///
+    /// # Errors
+    /// Any error stops the shard for good (it must be reopened): a command of unknown kind, or storage.
+    pub fn apply(&self, entries: &[ApplyEntry], applied_state: AppliedState) -> Result<Vec<Applied>, StoreError> {
+        let mut state = self.state.lock().map_err(|_| StoreError::Stopped)?;
+        if state.stopped {
+            return Err(StoreError::Stopped);
+        }
+        let result = self.apply_chunk(&mut state, entries, applied_state);
+        state.stopped = result.is_err();
+        result
+    }
+
+    fn apply_chunk(
+        &self,
+        state: &mut State,
+        entries: &[ApplyEntry],
+        applied_state: AppliedState,
+    ) -> Result<Vec<Applied>, StoreError> {
+        let mut chunk = Chunk::new(self.store.db(), state)?;
+        let mut answers = Vec::with_capacity(entries.len());
+        for entry in entries {
+            answers.push(chunk.entry(entry)?);
+        }
+        let (batch, widening) = chunk.finish();
+        self.extents.widen(&widening);
+        self.store.commit(batch, applied_state)?;
+        self.devices.store(state.next_ordinal, Ordering::Release);
+        Ok(answers)
+    }
+}
+
+/// A chunk being built: the batch, and over the database what earlier entries of the chunk changed.
+pub(super) struct Chunk<'a> {
+    pub(super) db: &'a Db,
+    pub(super) batch: Batch<'a>,
+    pub(super) state: &'a mut State,
+    first_ordinal: u32,
+    /// Devices put by this chunk, by id.
+    pub(super) devices: BTreeMap<String, StoredDevice>,
+    /// Remembered writes of this chunk by key; `None` where it forgot one.
+    pub(super) slots: BTreeMap<Vec<u8>, Option<keys::Slot>>,
+    widening: Widening,
+}
+
+impl<'a> Chunk<'a> {
+    fn new(db: &'a Db, state: &'a mut State) -> Result<Self, StoreError> {
+        let first_ordinal = state.next_ordinal;
+        let batch = db.batch()?;
+        Ok(Self {
+            db,
+            batch,
+            state,
+            first_ordinal,
+            devices: BTreeMap::new(),
+            slots: BTreeMap::new(),
+            widening: Widening::new(),
+        })
+    }
+
+    fn entry(&mut self, entry: &ApplyEntry) -> Result<Applied, StoreError> {
+        let Some(bytes) = &entry.command else {
+            return Ok(Applied { result: None });
+        };
+        let command = ShardCommand::decode(bytes.clone())
+            .map_err(|error| StoreError::UnknownCommand(format!("it does not decode: {error}")))?;
+        let outcome = match command.command {
+            Some(shard_command::Command::Write(write)) => self.write(command.stamp_ns, &write)?,
+            Some(shard_command::Command::PutDevices(put)) => self.put_devices(command.stamp_ns, put)?,
+            None => {
+                return Err(StoreError::UnknownCommand(format!(
+                    "no known kind in {} bytes",
+                    bytes.len()
+                )));
+            }
+        };
+        Ok(Applied {
+            result: Some(outcome.unwrap_or_else(applied::Result::Failure)),
+        })
+    }
+
+    pub(super) fn widen(&mut self, type_number: u32, bucket_ns: i64) {
+        include(&mut self.widening, type_number, bucket_ns, bucket_ns);
+    }
+
+    fn finish(mut self) -> (Batch<'a>, Widening) {
+        if self.state.next_ordinal != self.first_ordinal {
+            self.batch
+                .put(Family::Meta, keys::NEXT_ORDINAL, &self.state.next_ordinal.to_be_bytes());
+        }
+        (self.batch, self.widening)
+    }
+}
+
+/// What a command came to: stored or refused. Refused commands changed nothing.
+pub(super) type Outcome = Result<applied::Result, Failure>;
+
+/// Canonical gRPC codes of refusals.
+pub(super) mod code {
+    pub(in crate::shard) const INVALID_ARGUMENT: i32 = 3;
+    pub(in crate::shard) const RESOURCE_EXHAUSTED: i32 = 8;
+    pub(in crate::shard) const FAILED_PRECONDITION: i32 = 9;
+    pub(in crate::shard) const INTERNAL: i32 = 13;
+}
+
+/// A refusal.
+pub(super) fn failure(code: i32, reason: &str, message: String) -> Failure {
+    Failure {
+        code,
+        reason: reason.to_owned(),
+        message,
+        ..Failure::default()
+    }
+}

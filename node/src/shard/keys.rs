@@ -1,0 +1,324 @@
+//! Every key of a shard, and the values that are not a block or a protobuf message.
+//!
+//! ```text
+//! family   key                                                    value
+//! blocks   type u32 BE | bucket start i64, sign flipped, BE |
+//!          ordinal u32 BE                                         bucket value (series::bucket)
+//! latest   type u32 BE | ordinal u32 BE                           latest value (series::latest)
+//! devices  "i|" id                                                type u32 BE | ordinal u32 BE
+//!          "o|" ordinal u32 BE                                    StoredDevice
+//!          "t|" type u32 BE | ordinal u32 BE                      empty
+//! meta     "n"                                                    next ordinal u32 BE
+//!          "q|" producer                                          newest sequence u64 BE | stamp i64 BE
+//!          "p|" length of producer u32 BE | producer | slot u8    sequence u64 BE | digest u64 BE | rows u64 BE |
+//!                                                                 points u64 BE | stamp i64 BE
+//!          (and those of store::replica)
+//! ```
+//!
+//! Never here: reading or writing them. Invariant: keys of a family sort as their fields do, from the left.
+
+use crate::store::StoreError;
+
+/// Meta key of the next ordinal.
+pub const NEXT_ORDINAL: &[u8] = b"n";
+/// Meta keys of producers begin with this.
+pub const PRODUCERS: &[u8] = b"q|";
+/// Device keys that sort by ordinal begin with this.
+pub const ORDINALS: &[u8] = b"o|";
+
+/// Key of one bucket of one device.
+#[must_use]
+pub fn block(type_number: u32, bucket_ns: i64, ordinal: u32) -> [u8; 16] {
+    let mut key = [0; 16];
+    key[..4].copy_from_slice(&type_number.to_be_bytes());
+    key[4..12].copy_from_slice(&(bucket_ns ^ i64::MIN).to_be_bytes());
+    key[12..].copy_from_slice(&ordinal.to_be_bytes());
+    key
+}
+
+/// Type, bucket start and ordinal of a key of `blocks`.
+///
+/// # Errors
+/// When it is not one.
+pub fn decode_block(key: &[u8]) -> Result<(u32, i64, u32), StoreError> {
+    let mut fields = Fields {
+        rest: key,
+        what: "key of blocks",
+    };
+    let decoded = (
+        u32::from_be_bytes(fields.take()?),
+        i64::from_be_bytes(fields.take()?) ^ i64::MIN,
+    );
+    let ordinal = u32::from_be_bytes(fields.take()?);
+    fields.end()?;
+    Ok((decoded.0, decoded.1, ordinal))
+}
+
+/// Key of the newest values of one device; also the value under a device's id.
+#[must_use]
+pub fn latest(type_number: u32, ordinal: u32) -> [u8; 8] {
+    let mut key = [0; 8];
+    key[..4].copy_from_slice(&type_number.to_be_bytes());
+    key[4..].copy_from_slice(&ordinal.to_be_bytes());
+    key
+}
+
+/// Type and ordinal of a key of `latest`.
+///
+/// # Errors
+/// When it is not one.
+pub fn decode_latest(key: &[u8]) -> Result<(u32, u32), StoreError> {
+    let mut fields = Fields {
+        rest: key,
+        what: "type and ordinal",
+    };
+    let decoded = (u32::from_be_bytes(fields.take()?), u32::from_be_bytes(fields.take()?));
+    fields.end()?;
+    Ok(decoded)
+}
+
+/// Key of a device by id.
+#[must_use]
+pub fn device_id(id: &str) -> Vec<u8> {
+    [b"i|", id.as_bytes()].concat()
+}
+
+/// Key of a device by ordinal.
+#[must_use]
+pub fn device_ordinal(ordinal: u32) -> [u8; 6] {
+    let [a, b, c, d] = ordinal.to_be_bytes();
+    [b'o', b'|', a, b, c, d]
+}
+
+/// Prefix of the devices of a type.
+#[must_use]
+pub fn device_type(type_number: u32) -> [u8; 6] {
+    let [a, b, c, d] = type_number.to_be_bytes();
+    [b't', b'|', a, b, c, d]
+}
+
+/// Key that lists a device under its type.
+#[must_use]
+pub fn device_of_type(type_number: u32, ordinal: u32) -> Vec<u8> {
+    [&device_type(type_number)[..], &ordinal.to_be_bytes()].concat()
+}
+
+/// Ordinal of a key that lists a device under its type.
+///
+/// # Errors
+/// When it is not one.
+pub fn decode_device_of_type(key: &[u8]) -> Result<u32, StoreError> {
+    let mut fields = Fields {
+        rest: key.get(6..).unwrap_or_default(),
+        what: "key of a device by type",
+    };
+    let ordinal = u32::from_be_bytes(fields.take()?);
+    fields.end()?;
+    Ok(ordinal)
+}
+
+/// A counter.
+///
+/// # Errors
+/// When it is not 4 bytes.
+pub fn decode_u32(bytes: &[u8]) -> Result<u32, StoreError> {
+    let mut fields = Fields {
+        rest: bytes,
+        what: "counter",
+    };
+    let value = u32::from_be_bytes(fields.take()?);
+    fields.end()?;
+    Ok(value)
+}
+
+/// Key of what is known of a producer as a whole.
+#[must_use]
+pub fn producer(name: &str) -> Vec<u8> {
+    [PRODUCERS, name.as_bytes()].concat()
+}
+
+/// Prefix of the remembered writes of a producer.
+#[must_use]
+pub fn producer_slots(name: &str) -> Vec<u8> {
+    let length = u32::try_from(name.len()).unwrap_or(u32::MAX);
+    [b"p|", &length.to_be_bytes()[..], name.as_bytes()].concat()
+}
+
+/// Key of one remembered write.
+#[must_use]
+pub fn producer_slot(name: &str, slot: u8) -> Vec<u8> {
+    let mut key = producer_slots(name);
+    key.push(slot);
+    key
+}
+
+/// What is known of a producer as a whole.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Producer {
+    /// Greatest sequence stored.
+    pub newest_sequence: u64,
+    /// Stamp of the last command that stored something of it.
+    pub stamp_ns: i64,
+}
+
+impl Producer {
+    /// As kept in `meta`.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        [self.newest_sequence.to_be_bytes(), self.stamp_ns.to_be_bytes()].concat()
+    }
+
+    /// Reads what `encode` wrote.
+    ///
+    /// # Errors
+    /// When the length is wrong.
+    pub fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        let mut fields = Fields {
+            rest: bytes,
+            what: "producer",
+        };
+        let newest_sequence = u64::from_be_bytes(fields.take()?);
+        let stamp_ns = i64::from_be_bytes(fields.take()?);
+        fields.end()?;
+        Ok(Self {
+            newest_sequence,
+            stamp_ns,
+        })
+    }
+}
+
+/// One remembered write of a producer.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Its number.
+    pub sequence: u64,
+    /// Digest of the request.
+    pub digest: u64,
+    /// Rows it stored.
+    pub rows: u64,
+    /// Points it stored.
+    pub points: u64,
+    /// Stamp of its command.
+    pub stamp_ns: i64,
+}
+
+impl Slot {
+    /// As kept in `meta`.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let numbers = [self.sequence, self.digest, self.rows, self.points].map(u64::to_be_bytes);
+        [numbers.as_flattened(), &self.stamp_ns.to_be_bytes()].concat()
+    }
+
+    /// Reads what `encode` wrote.
+    ///
+    /// # Errors
+    /// When the length is wrong.
+    pub fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        let mut fields = Fields {
+            rest: bytes,
+            what: "remembered write",
+        };
+        let mut number = || Ok::<u64, StoreError>(u64::from_be_bytes(fields.take()?));
+        let (sequence, digest, rows, points) = (number()?, number()?, number()?, number()?);
+        let stamp_ns = i64::from_be_bytes(fields.take()?);
+        fields.end()?;
+        Ok(Self {
+            sequence,
+            digest,
+            rows,
+            points,
+            stamp_ns,
+        })
+    }
+}
+
+/// Takes fixed fields from the front.
+struct Fields<'a> {
+    rest: &'a [u8],
+    what: &'static str,
+}
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], StoreError> {
+        let (field, rest) = self.rest.split_first_chunk::<N>().ok_or_else(|| self.wrong())?;
+        self.rest = rest;
+        Ok(*field)
+    }
+
+    fn end(&self) -> Result<(), StoreError> {
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(self.wrong())
+        }
+    }
+
+    fn wrong(&self) -> StoreError {
+        StoreError::Corruption(format!("{} has a wrong length", self.what))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    const TIMES: [i64; 7] = [i64::MIN, i64::MIN + 1, -1, 0, 1, 1_700_000_000_000_000_000, i64::MAX];
+    const NUMBERS: [u32; 4] = [0, 1, 256, u32::MAX];
+
+    #[test]
+    fn block_keys_round_trip_and_sort_as_their_fields() {
+        let mut all = Vec::new();
+        for type_number in NUMBERS {
+            for bucket in TIMES {
+                for ordinal in NUMBERS {
+                    let key = block(type_number, bucket, ordinal);
+                    assert_eq!(decode_block(&key).unwrap(), (type_number, bucket, ordinal));
+                    all.push(key);
+                }
+            }
+        }
+        assert!(all.is_sorted_by(|a, b| a < b));
+        assert!(decode_block(&all[0][1..]).unwrap_err().is_corruption());
+    }
+
+    #[test]
+    fn small_keys_round_trip() {
+        for (a, b) in NUMBERS.into_iter().flat_map(|a| NUMBERS.map(|b| (a, b))) {
+            assert_eq!(decode_latest(&latest(a, b)).unwrap(), (a, b));
+            assert_eq!(decode_device_of_type(&device_of_type(a, b)).unwrap(), b);
+            assert!(device_of_type(a, b).starts_with(&device_type(a)));
+        }
+        assert!(device_ordinal(255) < device_ordinal(256));
+        assert!(device_ordinal(7).starts_with(ORDINALS));
+    }
+
+    #[test]
+    fn producers_never_share_keys() {
+        // "a" with slot 'b' and "ab" would meet without the length.
+        assert!(!producer_slot("ab", 0).starts_with(&producer_slots("a")));
+        assert_ne!(producer_slot("a", b'b'), producer_slots("ab"));
+        assert!(producer_slot("a", 255).starts_with(&producer_slots("a")));
+    }
+
+    #[test]
+    fn small_values_round_trip() {
+        let slot = Slot {
+            sequence: 1,
+            digest: u64::MAX,
+            rows: 3,
+            points: 4,
+            stamp_ns: -5,
+        };
+        assert_eq!(Slot::decode(&slot.encode()).unwrap(), slot);
+        assert!(Slot::decode(&slot.encode()[1..]).unwrap_err().is_corruption());
+        let producer = Producer {
+            newest_sequence: 9,
+            stamp_ns: i64::MIN,
+        };
+        assert_eq!(Producer::decode(&producer.encode()).unwrap(), producer);
+        assert!(Producer::decode(&[0; 17]).unwrap_err().is_corruption());
+        assert!(decode_u32(&[0; 5]).unwrap_err().is_corruption());
+    }
+}

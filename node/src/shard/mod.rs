@@ -1,0 +1,94 @@
+//! A data shard: a fixed set of devices, their registry, their points. A pure function of its log, kept in a
+//! [`crate::store::ReplicaStore`].
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `keys` | every key and every small value, drawn |
+//! | `bucket_grid` | which buckets a range of time touches; no overflow at either end of time |
+//! | `apply` | [`Shard::apply`]: a chunk of log entries in one batch |
+//! | `write` | the command that stores points |
+//! | `devices` | the command that registers devices |
+//! | `producers` | exactly-once: what a producer sent before |
+//! | `extents` | first and last bucket of each device type |
+//! | `read` | reads of points: one device, a type, newest values |
+//! | `registry` | reads of devices |
+//! | `digest` | one number over the logical content, to compare replicas |
+//!
+//! Never here: async, the network, Raft, the clock, names of device types.
+//! Invariant: two replicas that applied the same entries answer every read alike, whatever each has flushed or compacted.
+
+mod apply;
+mod bucket_grid;
+mod devices;
+mod digest;
+mod extents;
+pub mod keys;
+mod producers;
+mod read;
+mod registry;
+mod write;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+pub use apply::ApplyEntry;
+pub use bucket_grid::bucket_start;
+pub use registry::DeviceFilter;
+
+use crate::store::{Family, ReplicaStore, StoreError};
+use extents::Extents;
+use producers::Producers;
+
+/// One data shard. Applies one chunk at a time; reads run beside it.
+pub struct Shard {
+    store: ReplicaStore,
+    state: Mutex<State>,
+    extents: Extents,
+    /// Devices registered, as committed; also the next ordinal to give out.
+    devices: AtomicU32,
+}
+
+/// What only `apply` looks at. It may run ahead of the database while a chunk is built; when that chunk fails, the shard
+/// stops and the state is never looked at again.
+struct State {
+    next_ordinal: u32,
+    producers: Producers,
+    stopped: bool,
+}
+
+impl Shard {
+    /// Loads what the shard keeps in memory: counters, producers, extents. Nothing per device.
+    ///
+    /// # Errors
+    /// Corruption and I/O as found.
+    pub fn open(store: ReplicaStore) -> Result<Self, StoreError> {
+        let next_ordinal = match store.db().get(Family::Meta, keys::NEXT_ORDINAL)? {
+            Some(bytes) => keys::decode_u32(&bytes)?,
+            None => 0,
+        };
+        let state = State {
+            next_ordinal,
+            producers: Producers::load(&store)?,
+            stopped: false,
+        };
+        let extents = Extents::load(&store)?;
+        Ok(Self {
+            store,
+            state: Mutex::new(state),
+            extents,
+            devices: AtomicU32::new(next_ordinal),
+        })
+    }
+
+    /// The database below: applied state, flush, checkpoint, sizes.
+    #[must_use]
+    pub fn store(&self) -> &ReplicaStore {
+        &self.store
+    }
+
+    /// Devices registered.
+    #[must_use]
+    pub fn device_count(&self) -> u64 {
+        u64::from(self.devices.load(Ordering::Acquire))
+    }
+}

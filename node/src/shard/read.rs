@@ -1,0 +1,180 @@
+//! Reads of points, as encoded values.
+//!
+//! Never here: decoding, windows, budgets (a visitor breaks when it has enough). Invariant: every read sees one point in
+//! time; a device over a range gives its buckets in ascending time.
+
+use std::ops::ControlFlow;
+
+use super::bucket_grid::Grid;
+use super::{Shard, keys};
+use crate::store::{Family, StoreError, View};
+
+/// Up to so many buckets are asked for by key (silent ones cost a look at a filter); beyond, by seeking.
+const BUCKETS_BY_KEY_MAX: i64 = 1024;
+
+/// Keys asked for at a time: bounds what is pinned, and what is read in vain when the visitor breaks.
+const CHUNK: usize = 64;
+
+impl Shard {
+    /// Gives `visit` the bucket values of a device that may hold records with `from_ns <= observed_at < to_ns`, oldest
+    /// first, until it breaks. Values at the edges hold records outside the range too.
+    ///
+    /// # Errors
+    /// Corruption and I/O as found.
+    pub fn scan_device<B>(
+        &self,
+        type_number: u32,
+        ordinal: u32,
+        bucket_span_ns: i64,
+        from_ns: i64,
+        to_ns: i64,
+        mut visit: impl FnMut(&[u8]) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>, StoreError> {
+        let view = self.store.db().view();
+        let grid = Grid::new(bucket_span_ns);
+        let Some(range) = grid.touched(from_ns, to_ns, self.extents.of(type_number)) else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        let device = OneDevice {
+            view: &view,
+            grid,
+            type_number,
+            ordinal,
+        };
+        match range.1.saturating_sub(range.0) < BUCKETS_BY_KEY_MAX {
+            true => device.by_key(range, &mut visit),
+            false => device.by_seek(range, &mut visit),
+        }
+    }
+
+    /// Gives `visit` ordinal, bucket start and value of every bucket of a type that may hold records with
+    /// `from_ns <= observed_at < to_ns`, by bucket, then ordinal, until it breaks.
+    ///
+    /// # Errors
+    /// Corruption and I/O as found.
+    pub fn scan_type<B>(
+        &self,
+        type_number: u32,
+        bucket_span_ns: i64,
+        from_ns: i64,
+        to_ns: i64,
+        mut visit: impl FnMut(u32, i64, &[u8]) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>, StoreError> {
+        let view = self.store.db().view();
+        let grid = Grid::new(bucket_span_ns);
+        let Some((first, last)) = grid.touched(from_ns, to_ns, self.extents.of(type_number)) else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        let lower = keys::block(type_number, grid.start(first), 0);
+        let mut scan = view.scan(Family::Blocks, &lower, Some(after(type_number, grid.start(last))))?;
+        while let Some((key, value)) = scan.next()? {
+            let (_, bucket_ns, ordinal) = keys::decode_block(key)?;
+            if let ControlFlow::Break(with) = visit(ordinal, bucket_ns, value) {
+                return Ok(ControlFlow::Break(with));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Newest values of devices of a type, in the order of `ordinals`; `None` where there are none.
+    ///
+    /// # Errors
+    /// Corruption and I/O as found.
+    pub fn latest(&self, type_number: u32, ordinals: &[u32]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        let keys: Vec<_> = ordinals
+            .iter()
+            .map(|ordinal| keys::latest(type_number, *ordinal))
+            .collect();
+        let view = self.store.db().view();
+        let values = view.multi_get(Family::Latest, &keys, false)?;
+        Ok(values
+            .into_iter()
+            .map(|value| value.map(|bytes| bytes.to_vec()))
+            .collect())
+    }
+
+    /// Gives `visit` the newest values of every device of a type that has any, by ordinal, until it breaks.
+    ///
+    /// # Errors
+    /// Corruption and I/O as found.
+    pub fn latest_of_type<B>(
+        &self,
+        type_number: u32,
+        mut visit: impl FnMut(u32, &[u8]) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>, StoreError> {
+        let view = self.store.db().view();
+        let mut scan = view.scan_prefix(Family::Latest, &type_number.to_be_bytes())?;
+        while let Some((key, value)) = scan.next()? {
+            let (_, ordinal) = keys::decode_latest(key)?;
+            if let ControlFlow::Break(with) = visit(ordinal, value) {
+                return Ok(ControlFlow::Break(with));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+/// First key above every device of a bucket.
+fn after(type_number: u32, bucket_ns: i64) -> Vec<u8> {
+    let mut key = keys::block(type_number, bucket_ns, u32::MAX).to_vec();
+    key.push(0);
+    key
+}
+
+struct OneDevice<'a> {
+    view: &'a View<'a>,
+    grid: Grid,
+    type_number: u32,
+    ordinal: u32,
+}
+
+impl OneDevice<'_> {
+    fn key(&self, index: i64) -> [u8; 16] {
+        keys::block(self.type_number, self.grid.start(index), self.ordinal)
+    }
+
+    fn by_key<B>(
+        &self,
+        (first, last): (i64, i64),
+        visit: &mut impl FnMut(&[u8]) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>, StoreError> {
+        let keys: Vec<_> = (first..=last).map(|index| self.key(index)).collect();
+        for keys in keys.chunks(CHUNK) {
+            for value in self.view.multi_get(Family::Blocks, keys, true)?.into_iter().flatten() {
+                if let ControlFlow::Break(with) = visit(&value) {
+                    return Ok(ControlFlow::Break(with));
+                }
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// From bucket to bucket that any device of the type has: one seek each.
+    fn by_seek<B>(
+        &self,
+        (first, last): (i64, i64),
+        visit: &mut impl FnMut(&[u8]) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>, StoreError> {
+        let upper = after(self.type_number, self.grid.start(last));
+        let mut scan = self.view.scan(Family::Blocks, &self.key(first), Some(upper))?;
+        while let Some((key, value)) = scan.next()? {
+            let (_, bucket_ns, ordinal) = keys::decode_block(key)?;
+            if ordinal == self.ordinal
+                && let ControlFlow::Break(with) = visit(value)
+            {
+                return Ok(ControlFlow::Break(with));
+            }
+            if ordinal < self.ordinal {
+                // Ours may follow in the same bucket.
+                scan.seek(&keys::block(self.type_number, bucket_ns, self.ordinal));
+                continue;
+            }
+            let next = self.grid.index(bucket_ns).saturating_add(1);
+            if next > last {
+                break;
+            }
+            scan.seek(&self.key(next));
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}

@@ -1,0 +1,187 @@
+//! Reads of devices.
+//!
+//! Never here: areas and rights. Invariant: every read sees one point in time.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use prost::Message as _;
+use tidemark_proto::peer::StoredDevice;
+
+use super::{Shard, keys};
+use crate::store::{Family, StoreError, View};
+
+/// Devices read at a time.
+const CHUNK: usize = 256;
+
+/// Chooses devices; the parts that are given must all hold.
+#[derive(Clone, Debug, Default)]
+pub struct DeviceFilter {
+    /// These only; ids that are not registered here are passed over. Empty: any.
+    pub ids: Vec<String>,
+    /// Of this type only.
+    pub type_number: Option<u32>,
+    /// Each tag must have one of its values.
+    pub tags: Vec<(String, Vec<String>)>,
+}
+
+impl DeviceFilter {
+    fn holds(&self, stored: &StoredDevice) -> bool {
+        let tags = stored.device.as_ref().map(|device| &device.tags);
+        let tag = |key: &String| tags.and_then(|tags| tags.get(key));
+        self.type_number.is_none_or(|number| number == stored.type_number)
+            && self
+                .tags
+                .iter()
+                .all(|(key, values)| tag(key).is_some_and(|value| values.contains(value)))
+    }
+}
+
+impl Shard {
+    /// Type number and ordinal of each id, in the order of `ids`; `None` where it is not registered here.
+    ///
+    /// # Errors
+    /// Corruption and I/O as found.
+    pub fn resolve<S: AsRef<str>>(&self, ids: &[S]) -> Result<Vec<Option<(u32, u32)>>, StoreError> {
+        let keys: Vec<_> = ids.iter().map(|id| keys::device_id(id.as_ref())).collect();
+        let view = self.store.db().view();
+        let values = view.multi_get(Family::Devices, &keys, false)?;
+        values
+            .into_iter()
+            .map(|value| value.map(|bytes| keys::decode_latest(&bytes)).transpose())
+            .collect()
+    }
+
+    /// A device by id.
+    ///
+    /// # Errors
+    /// Corruption and I/O as found.
+    pub fn device(&self, id: &str) -> Result<Option<StoredDevice>, StoreError> {
+        by_id(&self.store.db().view(), id)
+    }
+
+    /// Devices by ordinal, in the order of `ordinals`; `None` for ordinals not given out.
+    ///
+    /// # Errors
+    /// Corruption and I/O as found.
+    pub fn devices_by_ordinal(&self, ordinals: &[u32]) -> Result<Vec<Option<StoredDevice>>, StoreError> {
+        by_ordinal(&self.store.db().view(), ordinals)
+    }
+
+    /// Gives `visit` every device that the filter lets through, by id where ids are given, else by ordinal, until it
+    /// breaks.
+    ///
+    /// # Errors
+    /// Corruption and I/O as found.
+    pub fn devices<B>(
+        &self,
+        filter: &DeviceFilter,
+        mut visit: impl FnMut(&StoredDevice) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>, StoreError> {
+        let view = self.store.db().view();
+        let mut visit = |stored: &StoredDevice| match filter.holds(stored) {
+            true => visit(stored),
+            false => ControlFlow::Continue(()),
+        };
+        if !filter.ids.is_empty() {
+            let ids: BTreeSet<&str> = filter.ids.iter().map(String::as_str).collect();
+            return each_id(&view, &ids.into_iter().collect::<Vec<_>>(), &mut visit);
+        }
+        match filter.type_number {
+            Some(type_number) => each_of_type(&view, type_number, &mut visit),
+            None => each(&view, &mut visit),
+        }
+    }
+}
+
+fn each_id<B>(
+    view: &View<'_>,
+    ids: &[&str],
+    visit: &mut impl FnMut(&StoredDevice) -> ControlFlow<B>,
+) -> Result<ControlFlow<B>, StoreError> {
+    for ids in ids.chunks(CHUNK) {
+        let keys: Vec<_> = ids.iter().map(|id| keys::device_id(id)).collect();
+        let mut ordinals = Vec::with_capacity(keys.len());
+        for value in view.multi_get(Family::Devices, &keys, true)?.into_iter().flatten() {
+            ordinals.push(keys::decode_latest(&value)?.1);
+        }
+        if let ControlFlow::Break(with) = visit_all(&registered(view, &ordinals)?, visit) {
+            return Ok(ControlFlow::Break(with));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+fn each_of_type<B>(
+    view: &View<'_>,
+    type_number: u32,
+    visit: &mut impl FnMut(&StoredDevice) -> ControlFlow<B>,
+) -> Result<ControlFlow<B>, StoreError> {
+    let mut scan = view.scan_prefix(Family::Devices, &keys::device_type(type_number))?;
+    let mut ordinals = Vec::with_capacity(CHUNK);
+    loop {
+        let key = scan
+            .next()?
+            .map(|(key, _)| keys::decode_device_of_type(key))
+            .transpose()?;
+        ordinals.extend(key);
+        if key.is_some() && ordinals.len() < CHUNK {
+            continue;
+        }
+        if let ControlFlow::Break(with) = visit_all(&registered(view, &ordinals)?, visit) {
+            return Ok(ControlFlow::Break(with));
+        }
+        if key.is_none() {
+            return Ok(ControlFlow::Continue(()));
+        }
+        ordinals.clear();
+    }
+}
+
+fn each<B>(
+    view: &View<'_>,
+    visit: &mut impl FnMut(&StoredDevice) -> ControlFlow<B>,
+) -> Result<ControlFlow<B>, StoreError> {
+    let mut scan = view.scan_prefix(Family::Devices, keys::ORDINALS)?;
+    while let Some((_, value)) = scan.next()? {
+        if let ControlFlow::Break(with) = visit(&decode(value)?) {
+            return Ok(ControlFlow::Break(with));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+fn visit_all<B>(devices: &[StoredDevice], visit: &mut impl FnMut(&StoredDevice) -> ControlFlow<B>) -> ControlFlow<B> {
+    devices.iter().try_for_each(visit)
+}
+
+/// A device by id.
+pub(super) fn by_id(view: &View<'_>, id: &str) -> Result<Option<StoredDevice>, StoreError> {
+    let Some(value) = view.get(Family::Devices, &keys::device_id(id))? else {
+        return Ok(None);
+    };
+    let (_, ordinal) = keys::decode_latest(&value)?;
+    Ok(registered(view, &[ordinal])?.pop())
+}
+
+/// Devices of ordinals found in another key: they must exist.
+fn registered(view: &View<'_>, ordinals: &[u32]) -> Result<Vec<StoredDevice>, StoreError> {
+    let missing = || StoreError::Corruption("a device is listed but not there".into());
+    by_ordinal(view, ordinals)?
+        .into_iter()
+        .map(|stored| stored.ok_or_else(missing))
+        .collect()
+}
+
+fn by_ordinal(view: &View<'_>, ordinals: &[u32]) -> Result<Vec<Option<StoredDevice>>, StoreError> {
+    let keys: Vec<_> = ordinals.iter().map(|ordinal| keys::device_ordinal(*ordinal)).collect();
+    let values = view.multi_get(Family::Devices, &keys, false)?;
+    values
+        .into_iter()
+        .map(|value| value.map(|bytes| decode(&bytes)).transpose())
+        .collect()
+}
+
+fn decode(bytes: &[u8]) -> Result<StoredDevice, StoreError> {
+    StoredDevice::decode(bytes).map_err(|error| StoreError::Corruption(format!("device: {error}")))
+}

@@ -1,0 +1,89 @@
+//! The command that stores points: one merge per fragment, as encoded at the edge.
+//!
+//! Never here: decoding of columns. Invariant: a fragment that would make a later merge fail on every replica (it does
+//! not parse, or no device has its ordinal) is refused here, on every replica alike.
+
+use std::collections::BTreeSet;
+
+use tidemark_proto::peer::{Fragment, WriteFragments, applied};
+use tidemark_proto::v1::WriteResponse;
+use tidemark_series::bucket;
+
+use super::apply::{Chunk, Outcome, code, failure};
+use super::keys::{self, Slot};
+use super::producers::Seen;
+use crate::store::{Family, StoreError};
+
+impl Chunk<'_> {
+    /// Stores the fragments, unless the producer sent them before.
+    pub(super) fn write(&mut self, stamp_ns: i64, write: &WriteFragments) -> Result<Outcome, StoreError> {
+        match self.seen(write)? {
+            Seen::New => {}
+            Seen::Stored(slot) => return Ok(Ok(answer(slot.rows, slot.points, true))),
+            Seen::Refused(failure) => return Ok(Err(failure)),
+        }
+        if let Err(message) = self.check(write) {
+            return Ok(Err(failure(code::INTERNAL, "BAD_FRAGMENT", message)));
+        }
+        for fragment in &write.fragments {
+            let key = keys::block(write.type_number, fragment.bucket_ns, fragment.ordinal);
+            self.batch.merge(Family::Blocks, &key, &fragment.block);
+            self.widen(write.type_number, fragment.bucket_ns);
+        }
+        let with_latest: BTreeSet<u32> = write.latest.iter().map(|latest| latest.ordinal).collect();
+        let themselves = write
+            .fragments
+            .iter()
+            .filter(|fragment| !with_latest.contains(&fragment.ordinal));
+        for fragment in write.latest.iter().chain(themselves) {
+            let key = keys::latest(write.type_number, fragment.ordinal);
+            self.batch.merge(Family::Latest, &key, &fragment.block);
+        }
+        if !write.producer.is_empty() {
+            let slot = Slot {
+                sequence: write.sequence,
+                digest: write.digest,
+                rows: write.rows,
+                points: write.points,
+                stamp_ns,
+            };
+            self.remember(&write.producer, slot)?;
+        }
+        Ok(Ok(answer(write.rows, write.points, false)))
+    }
+
+    fn check(&self, write: &WriteFragments) -> Result<(), String> {
+        let lists = [("fragments", &write.fragments), ("latest", &write.latest)];
+        for (list, fragments) in lists {
+            for (index, fragment) in fragments.iter().enumerate() {
+                self.check_fragment(fragment)
+                    .map_err(|what| format!("{list}[{index}] of ordinal {}: {what}", fragment.ordinal))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_fragment(&self, fragment: &Fragment) -> Result<(), String> {
+        if fragment.ordinal >= self.state.next_ordinal {
+            return Err("no device has this ordinal".to_owned());
+        }
+        let mut blocks = 0;
+        for block in bucket::blocks(&fragment.block) {
+            block.map_err(|corrupt| corrupt.to_string())?;
+            blocks += 1;
+        }
+        if blocks == 0 {
+            Err("it is empty".to_owned())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+fn answer(rows: u64, points: u64, duplicate: bool) -> applied::Result {
+    applied::Result::Write(WriteResponse {
+        rows,
+        points,
+        duplicate,
+    })
+}

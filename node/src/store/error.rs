@@ -1,0 +1,85 @@
+//! What can go wrong below the shard. Few kinds, each telling the caller what to do.
+//!
+//! Never here: errors a client caused (those are answers, see `shard`).
+//! Invariant: bad bytes on disk are always [`StoreError::Corruption`], whoever noticed them.
+
+use std::path::{Path, PathBuf};
+
+use tidemark_series::Corrupt;
+
+/// Why a read or write of a replica's database failed. After any of these from a write, the replica stops.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Bytes on disk are not what was written: discard this replica and fetch it anew.
+    #[error("corruption: {0}")]
+    Corruption(String),
+    /// The disk or file system refused: call a person.
+    #[error("i/o: {0}")]
+    Io(String),
+    /// Another process, or this one, has the directory open.
+    #[error("{} is in use by another process", .path.display())]
+    Locked {
+        /// Directory of the database.
+        path: PathBuf,
+    },
+    /// The directory was written by a newer release.
+    #[error("{} has format version {found}, this binary reads up to {known}: run the newer release", .path.display())]
+    NewerFormat {
+        /// Directory of the database.
+        path: PathBuf,
+        /// Version found.
+        found: u32,
+        /// Newest version this binary reads.
+        known: u32,
+    },
+    /// A log entry this binary does not understand. Never skipped: the replicas would differ.
+    #[error("unknown command in the log: {0}")]
+    UnknownCommand(String),
+    /// An earlier write failed; the replica must be reopened.
+    #[error("replica stopped after a failed write")]
+    Stopped,
+    /// Anything else the engine reports.
+    #[error("storage engine: {0}")]
+    Engine(String),
+}
+
+impl StoreError {
+    /// True when bytes on disk are damaged.
+    #[must_use]
+    pub fn is_corruption(&self) -> bool {
+        matches!(self, Self::Corruption(_))
+    }
+
+    /// The same as `from`, with the lock of `path` told apart.
+    pub(super) fn opening(path: &Path, error: rocksdb::Error) -> Self {
+        let text: &str = error.as_ref();
+        if error.kind() == rocksdb::ErrorKind::IOError && (text.contains("/LOCK") || text.contains("lock hold")) {
+            return Self::Locked {
+                path: path.to_path_buf(),
+            };
+        }
+        error.into()
+    }
+}
+
+impl From<rocksdb::Error> for StoreError {
+    fn from(error: rocksdb::Error) -> Self {
+        match error.kind() {
+            rocksdb::ErrorKind::Corruption => Self::Corruption(error.into_string()),
+            rocksdb::ErrorKind::IOError => Self::Io(error.into_string()),
+            _ => Self::Engine(error.into_string()),
+        }
+    }
+}
+
+impl From<Corrupt> for StoreError {
+    fn from(error: Corrupt) -> Self {
+        Self::Corruption(error.to_string())
+    }
+}
+
+impl From<std::io::Error> for StoreError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error.to_string())
+    }
+}

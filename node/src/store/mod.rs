@@ -1,0 +1,30 @@
+//! The only module that names RocksDB: one database per replica, and what all databases of a process share.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `error` | [`StoreError`]: few kinds, corruption told apart |
+//! | `resources` | [`Resources`]: block cache, memtable budget and background threads of the whole process |
+//! | `options` | [`Family`]: the column families and how each is tuned |
+//! | `merge` | the merge operators: the codec, called by RocksDB |
+//! | `db` | [`Db`], [`Batch`]: open, write, flush, checkpoint |
+//! | `view` | [`View`], [`Scan`]: consistent reads whose errors cannot be overlooked |
+//! | `replica` | [`ReplicaStore`]: a [`Db`] with the applied state of a Raft group |
+//!
+//! Never here: what a key or a value of a shard means, protobuf, async.
+//! Invariant: the write-ahead log is off everywhere, and all column families flush together; so what is on disk is always
+//! the state after exactly the entries up to the applied state found beside it.
+
+mod db;
+mod error;
+mod merge;
+mod options;
+mod replica;
+mod resources;
+mod view;
+
+pub use db::{Batch, Db};
+pub use error::StoreError;
+pub use options::Family;
+pub use replica::{AppliedState, FORMAT_VERSION, ReplicaStore};
+pub use resources::Resources;
+pub use view::{Pair, Scan, Value, View};

@@ -1,0 +1,49 @@
+//! What all databases of a process share: one block cache, one budget for memtables, one pool of background threads.
+//!
+//! Never here: anything per replica. Invariant: memory of all databases together grows with these two budgets and with
+//! nothing else.
+
+use rocksdb::{Cache, Env, WriteBufferManager};
+
+use super::StoreError;
+
+/// Shared by every [`super::Db`] of the process. Cheap to clone.
+#[derive(Clone)]
+pub struct Resources {
+    pub(super) cache: Cache,
+    pub(super) env: Env,
+    pub(super) memtables: WriteBufferManager,
+    pub(super) background_jobs: i32,
+}
+
+impl Resources {
+    /// `cache_bytes` for blocks, indexes and filters; `memtable_bytes` is a soft limit: above it a database flushes
+    /// early, but no write ever waits for it. `cores` sets the number of background threads.
+    ///
+    /// # Errors
+    /// When the engine gives no environment.
+    pub fn new(cache_bytes: usize, memtable_bytes: usize, cores: usize) -> Result<Self, StoreError> {
+        let background_jobs = i32::try_from(cores.clamp(2, 64)).unwrap_or(2);
+        let mut env = Env::new()?;
+        env.set_low_priority_background_threads(background_jobs);
+        env.set_high_priority_background_threads((background_jobs / 2).max(1));
+        Ok(Self {
+            cache: Cache::new_lru_cache(cache_bytes),
+            env,
+            memtables: WriteBufferManager::new_write_buffer_manager(memtable_bytes, false),
+            background_jobs,
+        })
+    }
+
+    /// Bytes in memtables of all databases.
+    #[must_use]
+    pub fn memtable_bytes(&self) -> usize {
+        self.memtables.get_usage()
+    }
+
+    /// Bytes in the block cache.
+    #[must_use]
+    pub fn cache_bytes(&self) -> usize {
+        self.cache.get_usage()
+    }
+}
