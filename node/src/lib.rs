@@ -1,1 +1,4 @@
 //! The Tidemark server.
+
+pub mod raft;
+pub mod store;

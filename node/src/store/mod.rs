@@ -1,0 +1,1 @@
+//! What lies on disk: the only place that names RocksDB. Never here: async code.
