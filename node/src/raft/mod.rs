@@ -1,4 +1,10 @@
 //! Consensus: the only place that names openraft. Never here: what a command means.
 
 pub mod codec;
+mod log_cache;
+mod log_open;
+mod log_reader;
+mod log_storage;
+pub mod log_store;
+mod log_writer;
 pub mod types;
