@@ -92,3 +92,20 @@ fn extremes_round_trip_by_every_order() {
         assert_eq!(decode(&encode(&values), len).unwrap(), values);
     }
 }
+
+#[test]
+fn every_width_of_residuals_round_trips() {
+    for bits in 1..=64 {
+        for len in [3u64, 40, 700] {
+            let values: Vec<i64> = (0..len).map(|i| (noise(i).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - bits)) as i64).collect();
+            for order in 0..=rice::ORDER_MAX.min(values.len()) {
+                for partition in 0..4 {
+                    let mut out = Vec::new();
+                    rice::Residuals::new(&values, order).encode(partition, &mut out);
+                    let back = rice::decode(&out, order, partition, values.len());
+                    assert_eq!(back.as_deref(), Ok(values.as_slice()), "{bits} bits, order {order}, partition {partition}");
+                }
+            }
+        }
+    }
+}
