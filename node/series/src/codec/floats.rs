@@ -71,11 +71,8 @@ pub(crate) fn encode(values: &[f64]) -> Encoded {
         if let Some(exponent) = ulps_exponent(values) {
             offer(ULPS + exponent, with_ulps(values, exponent), None);
         }
-        offer(
-            BITS,
-            ints::encode(&values.iter().map(|&v| to_ordered(v)).collect::<Vec<_>>()),
-            None,
-        );
+        let bits: Vec<i64> = values.iter().map(|&v| to_ordered(v)).collect();
+        offer(BITS, ints::encode_without_pco(&bits), None);
         if values.len() >= pcodec::VALUES_MIN {
             for order in 0..=1u8 {
                 if let Some(bytes) = pcodec::encode_floats(values, order.into()) {
