@@ -165,7 +165,7 @@ class Store:
     def ask(self, *words):
         """Rows of an answer, as dictionaries."""
         command = [self.program, *self.endpoint, "-o", "csv", "--ts-format", "ns", "query", *words]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", newline="") as process:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8") as process:
             yield from csv.DictReader(process.stdout)
             if process.wait() != 0:
                 raise CannotCheck(f"exit code {process.returncode} from: {' '.join(command)}")
