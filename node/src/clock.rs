@@ -13,7 +13,9 @@ pub const NS_PER_DAY: i64 = 86_400 * NS_PER_S;
 /// store almost nothing, and no sensor's delay is known better than that.
 pub fn now_ns() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX / NS_PER_MS).saturating_mul(NS_PER_MS)
+    i64::try_from(since.as_millis())
+        .unwrap_or(i64::MAX / NS_PER_MS)
+        .saturating_mul(NS_PER_MS)
 }
 
 /// A point on the monotonic clock.

@@ -139,6 +139,20 @@ reasons! {
     Internal = "INTERNAL", Internal;
 }
 
+impl Reason {
+    /// True where the failure proves that nothing of the request was stored.
+    pub fn stored_nothing(self) -> bool {
+        !matches!(
+            self,
+            Reason::OutcomeUnknown
+                | Reason::DeadlineExceeded
+                | Reason::Unreachable
+                | Reason::Internal
+                | Reason::Corruption
+        )
+    }
+}
+
 /// One bad row of a batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RowError {

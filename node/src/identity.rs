@@ -52,7 +52,11 @@ impl Identity {
         };
         let identity: Identity = toml::from_str(&text).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
         if identity.format > Identity::FORMAT {
-            let message = format!("{FILE} has format {}, this version knows {}", identity.format, Identity::FORMAT);
+            let message = format!(
+                "{FILE} has format {}, this version knows {}",
+                identity.format,
+                Identity::FORMAT
+            );
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
         Ok(Some(identity))
@@ -73,18 +77,26 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()
 }
 
 /// Holds a data folder for one process. The operating system lets go of it when the process ends.
+#[derive(Debug)]
 pub struct DataLock(#[allow(dead_code, reason = "held for its lock")] File);
 
 impl DataLock {
     /// Takes the folder, making it where it does not exist.
     pub fn take(data_dir: &Path) -> io::Result<DataLock> {
         fs::create_dir_all(data_dir)?;
-        let file = File::options().create(true).truncate(false).write(true).open(data_dir.join("LOCK"))?;
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(data_dir.join("LOCK"))?;
         match file.try_lock() {
             Ok(()) => Ok(DataLock(file)),
             Err(fs::TryLockError::WouldBlock) => {
@@ -105,7 +117,11 @@ mod tests {
     fn an_identity_comes_back_as_written() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Identity::load(dir.path()).unwrap(), None);
-        let member = CatalogMember { replica: 1, node_id: 1, peer_address: "a:1".into() };
+        let member = CatalogMember {
+            replica: 1,
+            node_id: 1,
+            peer_address: "a:1".into(),
+        };
         let identity = Identity {
             format: Identity::FORMAT,
             cluster_id: "c".into(),
@@ -116,14 +132,22 @@ mod tests {
         identity.save(dir.path()).unwrap();
         assert_eq!(Identity::load(dir.path()).unwrap(), Some(identity.clone()));
         Identity { format: 99, ..identity }.save(dir.path()).unwrap();
-        assert!(Identity::load(dir.path()).unwrap_err().to_string().contains("format 99"));
+        assert!(
+            Identity::load(dir.path())
+                .unwrap_err()
+                .to_string()
+                .contains("format 99")
+        );
     }
 
     #[test]
     fn one_process_per_folder() {
         let dir = tempfile::tempdir().unwrap();
         let held = DataLock::take(dir.path()).unwrap();
-        assert_eq!(DataLock::take(dir.path()).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(
+            DataLock::take(dir.path()).unwrap_err().kind(),
+            io::ErrorKind::AlreadyExists
+        );
         drop(held);
         DataLock::take(dir.path()).unwrap();
     }

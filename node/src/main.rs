@@ -57,7 +57,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 
 fn start_logs(config: &Config) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(&config.log).context("--log")?;
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     match config.log_json {
         true => logs.json().init(),
         false => logs.with_ansi(false).init(),
@@ -67,11 +69,18 @@ fn start_logs(config: &Config) -> anyhow::Result<()> {
 
 /// Binds an address. Beyond loopback only when told that this is meant: there is no TLS yet.
 async fn bind(address: &str, insecure: bool) -> anyhow::Result<TcpListener> {
-    let resolved: Vec<SocketAddr> = tokio::net::lookup_host(address).await.context(address.to_string())?.collect();
+    let resolved: Vec<SocketAddr> = tokio::net::lookup_host(address)
+        .await
+        .context(address.to_string())?
+        .collect();
     if !insecure && resolved.iter().any(|address| !address.ip().is_loopback()) {
-        bail!("{address} is not loopback and there is no TLS: use a loopback address, or --insecure on a closed network");
+        bail!(
+            "{address} is not loopback and there is no TLS: use a loopback address, or --insecure on a closed network"
+        );
     }
-    TcpListener::bind(resolved.as_slice()).await.with_context(|| format!("cannot listen on {address}"))
+    TcpListener::bind(resolved.as_slice())
+        .await
+        .with_context(|| format!("cannot listen on {address}"))
 }
 
 fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
@@ -87,11 +96,15 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
 
 async fn health(endpoint: String) -> anyhow::Result<()> {
     let asking = async {
-        let channel = tonic::transport::Endpoint::from_shared(format!("http://{endpoint}"))?.connect().await?;
+        let channel = tonic::transport::Endpoint::from_shared(format!("http://{endpoint}"))?
+            .connect()
+            .await?;
         let answer = HealthClient::new(channel).check(HealthCheckRequest::default()).await?;
         anyhow::Ok(answer.into_inner())
     };
-    let answer = tokio::time::timeout(HEALTH_TIMEOUT, asking).await.context("no answer in time")??;
+    let answer = tokio::time::timeout(HEALTH_TIMEOUT, asking)
+        .await
+        .context("no answer in time")??;
     match answer.status() {
         tonic_health::pb::health_check_response::ServingStatus::Serving => Ok(()),
         other => bail!("{other:?}"),

@@ -92,8 +92,12 @@ impl Node {
         let wait = |mut stopped: tokio::sync::watch::Receiver<bool>| async move {
             stopped.wait_for(|stop| *stop).await.ok();
         };
-        let client_server = self.client_server()?.serve_with_incoming_shutdown(incoming(clients), wait(stopped.clone()));
-        let peer_server = self.peer_server().serve_with_incoming_shutdown(incoming(peers), wait(stopped));
+        let client_server = self
+            .client_server()?
+            .serve_with_incoming_shutdown(incoming(clients), wait(stopped.clone()));
+        let peer_server = self
+            .peer_server()
+            .serve_with_incoming_shutdown(incoming(peers), wait(stopped));
         let mut servers = std::pin::pin!(async { tokio::try_join!(client_server, peer_server) });
         tokio::select! {
             ended = &mut servers => {
@@ -112,14 +116,26 @@ impl Node {
 
     fn client_server(&self) -> Result<tonic::transport::server::Router> {
         let most = self.limits.message_bytes_max;
-        let registry = RegistryApi { writes: self.writes.clone(), queries: self.queries.clone() };
-        let ingest = IngestApi { writes: self.writes.clone() };
-        let query = QueryApi { queries: self.queries.clone() };
-        let cluster = ClusterApi { cluster: self.cluster.clone() };
-        let reflection = || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(PUBLIC_DESCRIPTORS);
+        let registry = RegistryApi {
+            writes: self.writes.clone(),
+            queries: self.queries.clone(),
+        };
+        let ingest = IngestApi {
+            writes: self.writes.clone(),
+        };
+        let query = QueryApi {
+            queries: self.queries.clone(),
+        };
+        let cluster = ClusterApi {
+            cluster: self.cluster.clone(),
+        };
+        let reflection =
+            || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(PUBLIC_DESCRIPTORS);
         let (health, health_service) = tonic_health::server::health_reporter();
         tokio::spawn(async move {
-            health.set_service_status("", tonic_health::ServingStatus::Serving).await;
+            health
+                .set_service_status("", tonic_health::ServingStatus::Serving)
+                .await;
         });
         Ok(server(self.limits.streams_max)
             .add_service(health_service)
@@ -132,7 +148,11 @@ impl Node {
     }
 
     fn peer_server(&self) -> tonic::transport::server::Router {
-        let peer = PeerApi { router: self.router.clone(), cluster: self.cluster.clone(), job: self.job.clone() };
+        let peer = PeerApi {
+            router: self.router.clone(),
+            cluster: self.cluster.clone(),
+            job: self.job.clone(),
+        };
         let service = PeerServiceServer::new(peer)
             .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
             .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX);

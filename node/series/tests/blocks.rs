@@ -5,7 +5,7 @@ mod common;
 
 use common::Rng;
 use proptest::prelude::*;
-use tidemark_series::{Block, Column, Partial, PropertyNumber, Records, Values, block, bucket};
+use tidemark_series::{BLOCK_ROWS_MAX, Block, Column, Partial, PropertyNumber, Records, Values, block, bucket};
 
 fn touch_everything(bytes: &[u8]) {
     for block in bucket::blocks(bytes) {
@@ -177,4 +177,22 @@ fn times_at_the_ends_of_the_range_round_trip() {
     check_round_trip(&at(&[i64::MAX]));
     check_round_trip(&at(&[i64::MIN, i64::MAX]));
     check_round_trip(&at(&[i64::MIN, -1, 0, 1, i64::MAX]));
+}
+
+#[test]
+fn what_nobody_could_read_is_not_written() {
+    let good = common::records(&mut Rng(3), 20);
+    assert!(!good.columns.is_empty());
+    let refused = |spoil: &dyn Fn(&mut Records)| {
+        let mut bad = good.clone();
+        spoil(&mut bad);
+        std::panic::catch_unwind(|| block::encode(&bad)).is_err()
+    };
+    assert!(!refused(&|_| ()));
+    assert!(refused(&|r| r.observed_at.swap(3, 4)));
+    assert!(refused(&|r| r.received_at.truncate(19)));
+    assert!(refused(&|r| r.columns[0].quality = Some(vec![1; 3])));
+    assert!(refused(&|r| r.columns.push(r.columns[0].clone())));
+    assert!(refused(&|r| *r = common::records(&mut Rng(1), BLOCK_ROWS_MAX + 1)));
+    assert_eq!(block::encode(&Records::default()), [0u8; 0]);
 }

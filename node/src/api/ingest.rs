@@ -42,9 +42,14 @@ impl IngestService for IngestApi {
                     Ok(stored) => Outcome::Stored(stored),
                     Err(error) => Outcome::Failure(to_failure(&error)),
                 };
-                Ok(WriteStreamResponse { token: message.token, result: Some(result) })
+                Ok(WriteStreamResponse {
+                    token: message.token,
+                    result: Some(result),
+                })
             }
         };
-        Ok(Response::new(Box::pin(request.into_inner().map(one).buffer_unordered(STREAM_IN_FLIGHT))))
+        Ok(Response::new(Box::pin(
+            request.into_inner().map(one).buffer_unordered(STREAM_IN_FLIGHT),
+        )))
     }
 }

@@ -36,7 +36,9 @@ fn answered<M>(result: Result<M>) -> Answered<M> {
 fn streamed<M: Send + 'static>(result: Result<Answers<M>>) -> std::result::Result<Response<Streamed<M>>, Status> {
     let messages = result.map_err(|error| refused(&error))?;
     let stream = tokio_stream::wrappers::ReceiverStream::new(messages);
-    Ok(Response::new(Box::pin(stream.map(|item| item.map_err(|error| refused(&error))))))
+    Ok(Response::new(Box::pin(
+        stream.map(|item| item.map_err(|error| refused(&error))),
+    )))
 }
 
 /// The status of a failure; those that are ours to mend are logged, once, here.

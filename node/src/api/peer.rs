@@ -52,8 +52,14 @@ impl PeerService for PeerApi {
     }
 
     async fn read_shard(&self, request: Request<ReadShardRequest>) -> Result<Response<Self::ReadShardStream>, Status> {
-        let parts = self.router.serve_read(request.into_inner(), &self.job).await.map_err(|error| refused(&error))?;
-        Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(parts).map(Ok))))
+        let parts = self
+            .router
+            .serve_read(request.into_inner(), &self.job)
+            .await
+            .map_err(|error| refused(&error))?;
+        Ok(Response::new(Box::pin(
+            tokio_stream::wrappers::ReceiverStream::new(parts).map(Ok),
+        )))
     }
 
     async fn install_snapshot(
@@ -61,18 +67,31 @@ impl PeerService for PeerApi {
         request: Request<Streaming<InstallSnapshotRequest>>,
     ) -> Answered<InstallSnapshotResponse> {
         let mut messages = request.into_inner();
-        let Some(InstallSnapshotRequest { part: Some(Part::Header(header)) }) = messages.message().await? else {
-            return answered(Err(Error::new(Reason::MissingField, "a snapshot begins with its header")));
+        let Some(InstallSnapshotRequest {
+            part: Some(Part::Header(header)),
+        }) = messages.message().await?
+        else {
+            return answered(Err(Error::new(
+                Reason::MissingField,
+                "a snapshot begins with its header",
+            )));
         };
         let host = self.router.host();
         let (group, to) = (header.group, header.to_replica);
         let checked = host.check_envelope(header.envelope.as_ref()).and_then(|()| {
             let here = host.replica(group).filter(|replica| replica.id() == to);
-            here.ok_or_else(|| Error::new(Reason::WrongCluster, format!("replica {to} of group {group} is not here")))
+            here.ok_or_else(|| {
+                Error::new(
+                    Reason::WrongCluster,
+                    format!("replica {to} of group {group} is not here"),
+                )
+            })
         });
         let replica = checked.map_err(|error| refused(&error))?;
         let pieces = messages.map(|message| match message {
-            Ok(InstallSnapshotRequest { part: Some(Part::Piece(piece)) }) => Ok(piece),
+            Ok(InstallSnapshotRequest {
+                part: Some(Part::Piece(piece)),
+            }) => Ok(piece),
             Ok(_) => Err(Error::new(Reason::MissingField, "a second header")),
             Err(status) => Err(Error::new(Reason::Unreachable, status.message())),
         });
@@ -89,7 +108,10 @@ impl PeerService for PeerApi {
     }
 
     async fn node_view(&self, request: Request<NodeViewRequest>) -> Answered<NodeViewResponse> {
-        let checked = self.router.host().check_envelope(request.into_inner().envelope.as_ref());
+        let checked = self
+            .router
+            .host()
+            .check_envelope(request.into_inner().envelope.as_ref());
         answered(checked.map(|()| self.cluster.own_view()))
     }
 }

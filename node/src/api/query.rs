@@ -24,7 +24,10 @@ impl QueryService for QueryApi {
     type QueryAggregateStream = Streamed<QueryAggregateResponse>;
     type GetLatestStream = Streamed<GetLatestResponse>;
 
-    async fn query_range(&self, request: Request<QueryRangeRequest>) -> Result<Response<Self::QueryRangeStream>, Status> {
+    async fn query_range(
+        &self,
+        request: Request<QueryRangeRequest>,
+    ) -> Result<Response<Self::QueryRangeStream>, Status> {
         streamed(self.queries.range(request.into_inner()).await)
     }
 

@@ -25,7 +25,10 @@ pub struct RegistryApi {
 impl RegistryService for RegistryApi {
     type ListDevicesStream = Streamed<ListDevicesResponse>;
 
-    async fn apply_device_types(&self, request: Request<ApplyDeviceTypesRequest>) -> Answered<ApplyDeviceTypesResponse> {
+    async fn apply_device_types(
+        &self,
+        request: Request<ApplyDeviceTypesRequest>,
+    ) -> Answered<ApplyDeviceTypesResponse> {
         answered(self.writes.apply_types(request.into_inner().device_types).await)
     }
 

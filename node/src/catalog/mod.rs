@@ -63,19 +63,36 @@ impl Catalog {
 
     fn bootstrap(&mut self, b: peer::Bootstrap) -> Result<(applied::Result, Vec<Record>)> {
         if self.is_initialised() {
-            return Err(Error::new(Reason::AlreadyInitialised, format!("cluster {} exists", self.state.cluster_id)));
+            return Err(Error::new(
+                Reason::AlreadyInitialised,
+                format!("cluster {} exists", self.state.cluster_id),
+            ));
         }
         let n = b.nodes.len();
         let mut replica = b.catalog_replicas.iter().copied().max().unwrap_or(0);
         let catalog_members = b.nodes.iter().zip(&b.catalog_replicas);
-        let catalog_members = catalog_members.map(|(node, id)| peer::Replica { id: *id, node_id: node.id }).collect();
-        let mut shards = vec![peer::Shard { id: CATALOG_GROUP, replicas: catalog_members }];
+        let catalog_members = catalog_members
+            .map(|(node, id)| peer::Replica {
+                id: *id,
+                node_id: node.id,
+            })
+            .collect();
+        let mut shards = vec![peer::Shard {
+            id: CATALOG_GROUP,
+            replicas: catalog_members,
+        }];
         for id in 1..=b.shards {
             let replicas = (0..b.replication_factor as usize).map(|k| {
                 replica += 1;
-                peer::Replica { id: replica, node_id: b.nodes[(id as usize - 1 + k) % n].id }
+                peer::Replica {
+                    id: replica,
+                    node_id: b.nodes[(id as usize - 1 + k) % n].id,
+                }
             });
-            shards.push(peer::Shard { id, replicas: replicas.collect() });
+            shards.push(peer::Shard {
+                id,
+                replicas: replicas.collect(),
+            });
         }
         self.state = peer::Catalog {
             cluster_id: b.cluster_id,
@@ -113,13 +130,19 @@ impl Catalog {
             stored.push((device_type, change));
         }
         if self.types.len() + response.created as usize > limits.types_max {
-            return Err(Error::new(Reason::TooManyTypes, format!("a cluster has at most {} types", limits.types_max)));
+            return Err(Error::new(
+                Reason::TooManyTypes,
+                format!("a cluster has at most {} types", limits.types_max),
+            ));
         }
         self.state.next_type_number = next_number;
         let mut records = vec![self.cluster_record()];
         for (device_type, change) in stored {
             if change != Change::Unchanged {
-                records.push(([KEY_TYPE, device_type.id.as_bytes()].concat(), device_type.encode_to_vec()));
+                records.push((
+                    [KEY_TYPE, device_type.id.as_bytes()].concat(),
+                    device_type.encode_to_vec(),
+                ));
                 self.insert_type(device_type.clone())?;
             }
             response.device_types.push(device_type);
@@ -128,7 +151,12 @@ impl Catalog {
     }
 
     fn add_node(&mut self, add: peer::AddNode) -> Result<(applied::Result, Vec<Record>)> {
-        if let Some(known) = self.state.nodes.iter().find(|node| node.peer_address == add.peer_address) {
+        if let Some(known) = self
+            .state
+            .nodes
+            .iter()
+            .find(|node| node.peer_address == add.peer_address)
+        {
             return Ok((applied::Result::Node(known.clone()), Vec::new()));
         }
         let node = Node {
@@ -137,7 +165,10 @@ impl Catalog {
             peer_address: add.peer_address,
         };
         self.state.next_node_id += 1;
-        let replica = peer::Replica { id: self.state.next_replica_id, node_id: node.id };
+        let replica = peer::Replica {
+            id: self.state.next_replica_id,
+            node_id: node.id,
+        };
         self.state.next_replica_id += 1;
         if let Some(catalog) = self.state.shards.iter_mut().find(|shard| shard.id == CATALOG_GROUP) {
             catalog.replicas.push(replica);
@@ -169,9 +200,9 @@ impl Catalog {
 
     /// The type with this id.
     pub fn device_type(&self, id: &str) -> Result<&Arc<TypeDef>> {
-        self.types.get(id).ok_or_else(|| {
-            Error::new(Reason::UnknownType, format!("no device type {id:?}")).hint("tidemark type list")
-        })
+        self.types
+            .get(id)
+            .ok_or_else(|| Error::new(Reason::UnknownType, format!("no device type {id:?}")).hint("tidemark type list"))
     }
 
     /// The type with this number.
@@ -212,7 +243,11 @@ mod tests {
     use super::*;
 
     fn node(id: u64) -> Node {
-        Node { id, client_address: format!("c{id}"), peer_address: format!("p{id}") }
+        Node {
+            id,
+            client_address: format!("c{id}"),
+            peer_address: format!("p{id}"),
+        }
     }
 
     fn bootstrap(nodes: u64, shards: u32, replication_factor: u32) -> CatalogCommand {
@@ -223,7 +258,10 @@ mod tests {
             replication_factor,
             catalog_replicas: (1..=nodes).collect(),
         };
-        CatalogCommand { stamp_ns: 0, command: Some(catalog_command::Command::Bootstrap(bootstrap)) }
+        CatalogCommand {
+            stamp_ns: 0,
+            command: Some(catalog_command::Command::Bootstrap(bootstrap)),
+        }
     }
 
     #[test]
@@ -234,7 +272,10 @@ mod tests {
         for shard in &catalog.state().shards {
             let nodes: std::collections::BTreeSet<_> = shard.replicas.iter().map(|r| r.node_id).collect();
             assert_eq!(nodes.len(), shard.replicas.len(), "shard {}", shard.id);
-            assert!(shard.replicas.iter().all(|r| seen.insert(r.id)), "replica id given twice");
+            assert!(
+                shard.replicas.iter().all(|r| seen.insert(r.id)),
+                "replica id given twice"
+            );
         }
     }
 
@@ -244,8 +285,14 @@ mod tests {
         let mut store = BTreeMap::new();
         let (_, records) = catalog.apply(bootstrap(3, 6, 3)).unwrap().unwrap();
         store.extend(records);
-        let add = peer::AddNode { client_address: "c4".into(), peer_address: "p4".into() };
-        let command = CatalogCommand { stamp_ns: 1, command: Some(catalog_command::Command::AddNode(add)) };
+        let add = peer::AddNode {
+            client_address: "c4".into(),
+            peer_address: "p4".into(),
+        };
+        let command = CatalogCommand {
+            stamp_ns: 1,
+            command: Some(catalog_command::Command::AddNode(add)),
+        };
         store.extend(catalog.apply(command).unwrap().unwrap().1);
         let loaded = Catalog::load(store).unwrap();
         assert_eq!(loaded.state(), catalog.state());

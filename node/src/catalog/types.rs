@@ -59,9 +59,19 @@ impl TypeDef {
     /// Compiles a stored type.
     pub fn new(stored: DeviceType) -> Result<TypeDef> {
         let properties = stored.properties.iter().map(property_def).collect::<Result<Vec<_>>>()?;
-        let by_id = properties.iter().enumerate().map(|(at, p)| (p.id.clone(), at)).collect();
+        let by_id = properties
+            .iter()
+            .enumerate()
+            .map(|(at, p)| (p.id.clone(), at))
+            .collect();
         let by_number = properties.iter().enumerate().map(|(at, p)| (p.number.0, at)).collect();
-        Ok(TypeDef { bucket_span_ns: stored.bucket_span_s * NS_PER_S, properties, by_id, by_number, stored })
+        Ok(TypeDef {
+            bucket_span_ns: stored.bucket_span_s * NS_PER_S,
+            properties,
+            by_id,
+            by_number,
+            stored,
+        })
     }
 
     /// Number of the type in keys.
@@ -90,7 +100,8 @@ impl TypeDef {
             return Ok(self.properties.iter().collect());
         }
         let find = |(at, id): (usize, &String)| {
-            self.property(id).ok_or_else(|| unknown_property(self.id(), id).field(format!("properties[{at}]")))
+            self.property(id)
+                .ok_or_else(|| unknown_property(self.id(), id).field(format!("properties[{at}]")))
         };
         ids.iter().enumerate().map(find).collect()
     }
@@ -117,14 +128,21 @@ impl TypeDef {
             0 => self.stored.sample_interval_s,
             s => s,
         };
-        if report == 0 { None } else { Some(report.saturating_mul(3 * NS_PER_S)) }
+        if report == 0 {
+            None
+        } else {
+            Some(report.saturating_mul(3 * NS_PER_S))
+        }
     }
 }
 
 /// The refusal of a property id that a type does not have.
 pub fn unknown_property(type_id: &str, property: &str) -> Error {
-    Error::new(Reason::UnknownProperty, format!("device type {type_id} has no property {property:?}"))
-        .hint(format!("tidemark type show {type_id}"))
+    Error::new(
+        Reason::UnknownProperty,
+        format!("device type {type_id} has no property {property:?}"),
+    )
+    .hint(format!("tidemark type show {type_id}"))
 }
 
 fn property_def(p: &Property) -> Result<PropertyDef> {
@@ -133,7 +151,8 @@ fn property_def(p: &Property) -> Result<PropertyDef> {
         id: p.id.clone(),
         value_type: value_type(p.value_type)
             .ok_or_else(|| Error::new(Reason::InvalidType, format!("property {:?} has no value type", p.id)))?,
-        kind: kind(p.kind).ok_or_else(|| Error::new(Reason::InvalidType, format!("property {:?} has no kind", p.id)))?,
+        kind: kind(p.kind)
+            .ok_or_else(|| Error::new(Reason::InvalidType, format!("property {:?} has no kind", p.id)))?,
         labels: p.labels.clone(),
         text_bytes_max: if p.max_len == 0 { TEXT_DEFAULT_BYTES } else { p.max_len } as usize,
         allow_non_finite: p.allow_non_finite,
@@ -169,10 +188,16 @@ pub fn check(new: &DeviceType, at: usize, limits: &Limits) -> Result<()> {
         Err(Error::new(Reason::InvalidType, message).field(format!("device_types[{at}].{field}")))
     };
     if !is_id(&new.id, limits.id_bytes_max) {
-        return fail("id", format!("device type id {:?} is not of the form [A-Za-z0-9._:-]{{1,64}}", new.id));
+        return fail(
+            "id",
+            format!("device type id {:?} is not of the form [A-Za-z0-9._:-]{{1,64}}", new.id),
+        );
     }
     if new.properties.is_empty() || new.properties.len() > limits.properties_max {
-        return fail("properties", format!("a device type has 1 to {} properties", limits.properties_max));
+        return fail(
+            "properties",
+            format!("a device type has 1 to {} properties", limits.properties_max),
+        );
     }
     for (name, value) in [
         ("sample_interval_s", new.sample_interval_s),
@@ -186,7 +211,10 @@ pub fn check(new: &DeviceType, at: usize, limits: &Limits) -> Result<()> {
         }
     }
     if new.bucket_span_s > BUCKET_SPAN_MAX_S {
-        return fail("bucket_span_s", format!("bucket_span_s is more than {BUCKET_SPAN_MAX_S}"));
+        return fail(
+            "bucket_span_s",
+            format!("bucket_span_s is more than {BUCKET_SPAN_MAX_S}"),
+        );
     }
     let mut seen = HashMap::new();
     for (n, property) in new.properties.iter().enumerate() {
@@ -194,7 +222,10 @@ pub fn check(new: &DeviceType, at: usize, limits: &Limits) -> Result<()> {
             Error::new(Reason::InvalidType, message).field(format!("device_types[{at}].properties[{n}]"))
         })?;
         if seen.insert(&property.id, n).is_some() {
-            return fail(&format!("properties[{n}].id"), format!("property {:?} is listed twice", property.id));
+            return fail(
+                &format!("properties[{n}].id"),
+                format!("property {:?} is listed twice", property.id),
+            );
         }
     }
     Ok(())
@@ -202,7 +233,10 @@ pub fn check(new: &DeviceType, at: usize, limits: &Limits) -> Result<()> {
 
 fn check_property(p: &Property, limits: &Limits) -> std::result::Result<(), String> {
     if !is_id(&p.id, limits.id_bytes_max) {
-        return Err(format!("property id {:?} is not of the form [A-Za-z0-9._:-]{{1,64}}", p.id));
+        return Err(format!(
+            "property id {:?} is not of the form [A-Za-z0-9._:-]{{1,64}}",
+            p.id
+        ));
     }
     let value_type = value_type(p.value_type).ok_or_else(|| format!("property {:?} has no known value type", p.id))?;
     kind(p.kind).ok_or_else(|| format!("property {:?} has no known kind", p.id))?;
@@ -217,7 +251,10 @@ fn check_property(p: &Property, limits: &Limits) -> std::result::Result<(), Stri
         _ => {}
     }
     if p.max_len as usize > limits.text_bytes_max {
-        return Err(format!("property {:?} allows texts over {} bytes", p.id, limits.text_bytes_max));
+        return Err(format!(
+            "property {:?} allows texts over {} bytes",
+            p.id, limits.text_bytes_max
+        ));
     }
     Ok(())
 }
@@ -226,7 +263,9 @@ fn check_property(p: &Property, limits: &Limits) -> std::result::Result<(), Stri
 pub fn is_id(id: &str, max: usize) -> bool {
     !id.is_empty()
         && id.len() <= max
-        && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-'))
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-'))
 }
 
 /// What applying a type did.
@@ -255,13 +294,19 @@ pub fn create(mut new: DeviceType, number: u32) -> DeviceType {
 pub fn evolve(old: &DeviceType, mut new: DeviceType) -> Result<(DeviceType, Change)> {
     let refuse = |message: String| Err(Error::new(Reason::TypeChangeRefused, message));
     if new.bucket_span_s != 0 && new.bucket_span_s != old.bucket_span_s {
-        return refuse(format!("the bucket span of {} is fixed at {} s", old.id, old.bucket_span_s));
+        return refuse(format!(
+            "the bucket span of {} is fixed at {} s",
+            old.id, old.bucket_span_s
+        ));
     }
     let mut next = old.properties.iter().map(|p| p.number).max().unwrap_or(0) + 1;
     for was in &old.properties {
         let Some(becomes) = new.properties.iter_mut().find(|p| p.id == was.id) else {
-            return Err(Error::new(Reason::TypeChangeRefused, format!("property {:?} would be removed", was.id))
-                .hint("keep the property and set deprecated"));
+            return Err(Error::new(
+                Reason::TypeChangeRefused,
+                format!("property {:?} would be removed", was.id),
+            )
+            .hint("keep the property and set deprecated"));
         };
         if becomes.value_type != was.value_type || becomes.kind != was.kind {
             return refuse(format!("value type and kind of property {:?} are fixed", was.id));
@@ -271,7 +316,11 @@ pub fn evolve(old: &DeviceType, mut new: DeviceType) -> Result<(DeviceType, Chan
         }
         becomes.number = was.number;
     }
-    for property in new.properties.iter_mut().filter(|p| !old.properties.iter().any(|was| was.id == p.id)) {
+    for property in new
+        .properties
+        .iter_mut()
+        .filter(|p| !old.properties.iter().any(|was| was.id == p.id))
+    {
         property.number = next;
         next += 1;
     }
@@ -294,7 +343,10 @@ fn choose_bucket_span_s(sample_interval_s: i64, retention_days: i64) -> i64 {
     if retention_days > 0 {
         longest = longest.min((retention_days.saturating_mul(86_400) / 8).max(3_600));
     }
-    let unit = [86_400, 3_600, 60, 1].into_iter().find(|unit| longest >= *unit).unwrap_or(1);
+    let unit = [86_400, 3_600, 60, 1]
+        .into_iter()
+        .find(|unit| longest >= *unit)
+        .unwrap_or(1);
     longest / unit * unit
 }
 
@@ -313,13 +365,23 @@ mod tests {
     }
 
     fn device_type(properties: Vec<Property>) -> DeviceType {
-        DeviceType { id: "t".into(), properties, sample_interval_s: 300, retention_days: 365, ..DeviceType::default() }
+        DeviceType {
+            id: "t".into(),
+            properties,
+            sample_interval_s: 300,
+            retention_days: 365,
+            ..DeviceType::default()
+        }
     }
 
     #[test]
     fn a_bucket_holds_at_most_4096_promised_records() {
         let check = |interval: i64, retention: i64, expected: i64| {
-            assert_eq!(choose_bucket_span_s(interval, retention), expected, "interval {interval}");
+            assert_eq!(
+                choose_bucket_span_s(interval, retention),
+                expected,
+                "interval {interval}"
+            );
         };
         check(300, 3650, 14 * 86_400);
         check(900, 3650, 42 * 86_400);
@@ -337,7 +399,12 @@ mod tests {
         assert_eq!(change, Change::Changed);
         let numbers: Vec<_> = grown.properties.iter().map(|p| (p.id.as_str(), p.number)).collect();
         assert_eq!(numbers, [("a", 1), ("b", 2), ("c", 3)]);
-        assert_eq!(evolve(&grown, device_type(vec![gauge("a"), gauge("b"), gauge("c")])).unwrap().1, Change::Unchanged);
+        assert_eq!(
+            evolve(&grown, device_type(vec![gauge("a"), gauge("b"), gauge("c")]))
+                .unwrap()
+                .1,
+            Change::Unchanged
+        );
     }
 
     #[test]
@@ -345,7 +412,10 @@ mod tests {
         let stored = create(device_type(vec![gauge("a"), gauge("b")]), 7);
         let removed = evolve(&stored, device_type(vec![gauge("a")])).unwrap_err();
         assert_eq!(removed.reason(), Reason::TypeChangeRefused);
-        let retyped = Property { value_type: v1::ValueType::I64 as i32, ..gauge("a") };
+        let retyped = Property {
+            value_type: v1::ValueType::I64 as i32,
+            ..gauge("a")
+        };
         let retyped = evolve(&stored, device_type(vec![retyped, gauge("b")])).unwrap_err();
         assert_eq!(retyped.reason(), Reason::TypeChangeRefused);
     }

@@ -53,11 +53,17 @@ impl Cluster {
         let deadline = monotonic() + INIT_TIMEOUT;
         if self.host().catalog_now().is_initialised() {
             let id = self.host().identity()?.cluster_id.clone();
-            return Err(Error::new(Reason::AlreadyInitialised, format!("this node belongs to cluster {id}")));
+            return Err(Error::new(
+                Reason::AlreadyInitialised,
+                format!("this node belongs to cluster {id}"),
+            ));
         }
         let plan = self.plan_init(&request)?;
         let nodes = self.adopt_all(&plan).await?;
-        let replica = self.host().replica(CATALOG_GROUP).ok_or_else(|| Error::internal("no catalog replica"))?;
+        let replica = self
+            .host()
+            .replica(CATALOG_GROUP)
+            .ok_or_else(|| Error::internal("no catalog replica"))?;
         replica.initialize(raft_members(&plan.members)).await?;
         let bootstrap = Bootstrap {
             cluster_id: plan.cluster_id.clone(),
@@ -67,16 +73,34 @@ impl Cluster {
             catalog_replicas: plan.members.iter().map(|member| member.replica).collect(),
         };
         let bootstrap = catalog_command::Command::Bootstrap(bootstrap);
-        let command = CatalogCommand { stamp_ns: now_ns(), command: Some(bootstrap) }.encode_to_vec();
-        match self.router.propose(CATALOG_GROUP, command.into(), Retry::Safe, deadline).await {
+        let command = CatalogCommand {
+            stamp_ns: now_ns(),
+            command: Some(bootstrap),
+        }
+        .encode_to_vec();
+        match self
+            .router
+            .propose(CATALOG_GROUP, command.into(), Retry::Safe, deadline)
+            .await
+        {
             Ok(_) => {}
             // The proposal was offered twice and the first one won.
             Err(e) if e.reason() == Reason::AlreadyInitialised => {}
             Err(e) => return Err(e),
         }
         self.wait_for_leaders(plan.shards, deadline).await?;
-        let InitPlan { cluster_id, shards, replication_factor, .. } = plan;
-        Ok(InitResponse { cluster_id, nodes, shards, replication_factor })
+        let InitPlan {
+            cluster_id,
+            shards,
+            replication_factor,
+            ..
+        } = plan;
+        Ok(InitResponse {
+            cluster_id,
+            nodes,
+            shards,
+            replication_factor,
+        })
     }
 
     fn plan_init(&self, request: &InitRequest) -> Result<InitPlan> {
@@ -99,7 +123,10 @@ impl Cluster {
             n => n,
         };
         if !SHARDS.contains(&shards) {
-            return bad("shards", format!("{shards} shards, outside {} to {}", SHARDS.start(), SHARDS.end()));
+            return bad(
+                "shards",
+                format!("{shards} shards, outside {} to {}", SHARDS.start(), SHARDS.end()),
+            );
         }
         let replication_factor = match request.replication_factor {
             0 if peers.len() < 3 => 1,
@@ -108,20 +135,32 @@ impl Cluster {
         };
         if ![1, 3, 5].contains(&replication_factor) || replication_factor as usize > peers.len() {
             let n = peers.len();
-            return bad("replication_factor", format!("{replication_factor} replicas on {n} nodes: it must be 1, 3 or 5"));
+            return bad(
+                "replication_factor",
+                format!("{replication_factor} replicas on {n} nodes: it must be 1, 3 or 5"),
+            );
         }
         let known = self.host().identity().ok();
         let cluster_id = known.map_or_else(new_cluster_id, |identity| identity.cluster_id.clone());
         let member = |(at, peer_address): (usize, String)| {
             let id = at as u64 + 1;
-            CatalogMember { replica: id, node_id: id, peer_address }
+            CatalogMember {
+                replica: id,
+                node_id: id,
+                peer_address,
+            }
         };
         let members: Vec<CatalogMember> = peers.into_iter().enumerate().map(member).collect();
         if let Some(known) = known.filter(|known| known.catalog != members) {
             let message = format!("an earlier init of cluster {} named other peers", known.cluster_id);
             return Err(Error::new(Reason::WrongCluster, message).field("peers"));
         }
-        Ok(InitPlan { cluster_id, members, shards, replication_factor })
+        Ok(InitPlan {
+            cluster_id,
+            members,
+            shards,
+            replication_factor,
+        })
     }
 
     /// Asks every node whether it would join, then makes all of them. This node first: it leads the way after a crash.
@@ -152,9 +191,8 @@ impl Cluster {
         let mut request = Request::new(adopt_request(plan, member, check_only));
         request.set_timeout(CALL_TIMEOUT);
         let call = tokio::time::timeout(CALL_TIMEOUT, async { peer.client().adopt(request).await }).await;
-        let unreachable = |why: &str| {
-            Error::new(Reason::Unreachable, format!("peer {}: {why}", member.peer_address)).field("peers")
-        };
+        let unreachable =
+            |why: &str| Error::new(Reason::Unreachable, format!("peer {}: {why}", member.peer_address)).field("peers");
         match call {
             Err(_) => Err(unreachable("no answer")),
             Ok(Err(status)) => match from_status(&status) {
@@ -167,7 +205,11 @@ impl Cluster {
 
     /// Takes an identity, unless this node has another one.
     pub async fn adopt(&self, request: AdoptRequest) -> Result<AdoptResponse> {
-        let member = |m: MemberNode| CatalogMember { replica: m.replica, node_id: m.node_id, peer_address: m.peer_address };
+        let member = |m: MemberNode| CatalogMember {
+            replica: m.replica,
+            node_id: m.node_id,
+            peer_address: m.peer_address,
+        };
         let identity = Identity {
             format: Identity::FORMAT,
             cluster_id: request.cluster_id,
@@ -179,15 +221,21 @@ impl Cluster {
             && *known != identity
         {
             let id = &known.cluster_id;
-            return Err(Error::new(Reason::AlreadyInitialised, format!("{} belongs to cluster {id}", self.config.peer_address()))
-                .hint("start it with an empty data folder, or leave it out"));
+            return Err(Error::new(
+                Reason::AlreadyInitialised,
+                format!("{} belongs to cluster {id}", self.config.peer_address()),
+            )
+            .hint("start it with an empty data folder, or leave it out"));
         }
         if !request.check_only {
             identity.save(&self.config.data_dir).map_err(Error::internal)?;
             self.host().start(identity).await?;
         }
         let (client_address, peer_address) = (self.config.client_address().into(), self.config.peer_address().into());
-        Ok(AdoptResponse { client_address, peer_address })
+        Ok(AdoptResponse {
+            client_address,
+            peer_address,
+        })
     }
 
     async fn wait_for_leaders(&self, shards: u32, deadline: Instant) -> Result<()> {
@@ -203,7 +251,8 @@ impl Cluster {
                 if led {
                     break;
                 }
-                time_left(deadline).map_err(|_| Error::new(Reason::NoLeader, format!("shard {shard} has no leader yet")))?;
+                time_left(deadline)
+                    .map_err(|_| Error::new(Reason::NoLeader, format!("shard {shard} has no leader yet")))?;
                 tokio::time::sleep(POLL).await;
             }
         }
@@ -214,7 +263,10 @@ impl Cluster {
     pub async fn join(&self, request: JoinRequest) -> Result<JoinResponse> {
         if let Ok(identity) = self.host().identity() {
             let id = &identity.cluster_id;
-            return Err(Error::new(Reason::AlreadyInitialised, format!("this node belongs to cluster {id}")));
+            return Err(Error::new(
+                Reason::AlreadyInitialised,
+                format!("this node belongs to cluster {id}"),
+            ));
         }
         let peer = self.host().peers().at(&request.peer)?;
         let mut add = Request::new(AddNodeRequest {
@@ -223,7 +275,12 @@ impl Cluster {
             peer_address: self.config.peer_address().into(),
         });
         add.set_timeout(CALL_TIMEOUT * 2);
-        let added = peer.client().add_node(add).await.map_err(|status| from_status(&status))?.into_inner();
+        let added = peer
+            .client()
+            .add_node(add)
+            .await
+            .map_err(|status| from_status(&status))?
+            .into_inner();
         let node = added.node.ok_or_else(|| Error::internal("answer without a node"))?;
         let adopt = AdoptRequest {
             cluster_id: added.cluster_id.clone(),
@@ -233,7 +290,10 @@ impl Cluster {
             check_only: false,
         };
         self.adopt(adopt).await?;
-        Ok(JoinResponse { cluster_id: added.cluster_id, node: Some(node) })
+        Ok(JoinResponse {
+            cluster_id: added.cluster_id,
+            node: Some(node),
+        })
     }
 
     /// Takes a new node into the catalog. Placement follows later, by plan.
@@ -244,25 +304,48 @@ impl Cluster {
             return Err(Error::new(Reason::WrongCluster, message).field("cluster_id"));
         }
         let (client_address, peer_address) = (request.client_address, request.peer_address);
-        let add = catalog_command::Command::AddNode(AddNode { client_address, peer_address });
-        let command = CatalogCommand { stamp_ns: now_ns(), command: Some(add) }.encode_to_vec();
+        let add = catalog_command::Command::AddNode(AddNode {
+            client_address,
+            peer_address,
+        });
+        let command = CatalogCommand {
+            stamp_ns: now_ns(),
+            command: Some(add),
+        }
+        .encode_to_vec();
         let deadline = monotonic() + CALL_TIMEOUT;
-        let node = match self.router.propose(CATALOG_GROUP, command.into(), Retry::Safe, deadline).await? {
+        let node = match self
+            .router
+            .propose(CATALOG_GROUP, command.into(), Retry::Safe, deadline)
+            .await?
+        {
             applied::Result::Node(node) => node,
             other => return Err(Error::internal(format!("answer {other:?} to a node"))),
         };
         self.router.catch_up_catalog(CALL_TIMEOUT).await;
         let catalog = self.host().catalog()?;
-        let shard = catalog.shard(CATALOG_GROUP).ok_or_else(|| Error::internal("no catalog group"))?;
+        let shard = catalog
+            .shard(CATALOG_GROUP)
+            .ok_or_else(|| Error::internal("no catalog group"))?;
         let mine = shard.replicas.iter().find(|replica| replica.node_id == node.id);
-        let catalog_replica = mine.ok_or_else(|| Error::internal("no catalog replica for the node"))?.id;
+        let catalog_replica = mine
+            .ok_or_else(|| Error::internal("no catalog replica for the node"))?
+            .id;
         let member = |(replica, member): (u64, Member)| MemberNode {
             replica,
             node_id: member.node_id,
             peer_address: member.peer_address,
         };
-        let catalog = crate::raft::host::members(&catalog, shard).into_iter().map(member).collect();
-        Ok(AddNodeResponse { cluster_id: identity.cluster_id.clone(), node: Some(node), catalog_replica, catalog })
+        let catalog = crate::raft::host::members(&catalog, shard)
+            .into_iter()
+            .map(member)
+            .collect();
+        Ok(AddNodeResponse {
+            cluster_id: identity.cluster_id.clone(),
+            node: Some(node),
+            catalog_replica,
+            catalog,
+        })
     }
 }
 
@@ -290,7 +373,15 @@ fn adopt_request(plan: &InitPlan, to: &CatalogMember, check_only: bool) -> Adopt
 }
 
 fn raft_members(members: &[CatalogMember]) -> BTreeMap<u64, Member> {
-    let member = |m: &CatalogMember| (m.replica, Member { node_id: m.node_id, peer_address: m.peer_address.clone() });
+    let member = |m: &CatalogMember| {
+        (
+            m.replica,
+            Member {
+                node_id: m.node_id,
+                peer_address: m.peer_address.clone(),
+            },
+        )
+    };
     members.iter().map(member).collect()
 }
 
@@ -300,5 +391,8 @@ fn new_cluster_id() -> String {
 
 /// The view of one node, as other nodes ask for it.
 pub fn node_view(host: &Host, disk_bytes: u64) -> peer::NodeViewResponse {
-    peer::NodeViewResponse { replicas: host.views(), disk_bytes }
+    peer::NodeViewResponse {
+        replicas: host.views(),
+        disk_bytes,
+    }
 }

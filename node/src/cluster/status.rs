@@ -24,14 +24,33 @@ impl Cluster {
     pub async fn status(&self) -> Result<StatusResponse> {
         let version = env!("CARGO_PKG_VERSION").to_string();
         let Ok(catalog) = self.host().catalog() else {
-            let cluster_id = self.host().identity().map(|identity| identity.cluster_id.clone()).unwrap_or_default();
+            let cluster_id = self
+                .host()
+                .identity()
+                .map(|identity| identity.cluster_id.clone())
+                .unwrap_or_default();
             let problems = vec!["this node belongs to no cluster yet, or has not heard of its catalog".to_string()];
-            return Ok(StatusResponse { cluster_id, version, problems, ..StatusResponse::default() });
+            return Ok(StatusResponse {
+                cluster_id,
+                version,
+                problems,
+                ..StatusResponse::default()
+            });
         };
         let identity = self.host().identity()?;
         let views = self.views(&catalog).await;
-        let shards: Vec<_> = catalog.state().shards.iter().map(|shard| shard_status(shard, &views)).collect();
-        let nodes: Vec<_> = catalog.state().nodes.iter().map(|node| node_status(node, &views)).collect();
+        let shards: Vec<_> = catalog
+            .state()
+            .shards
+            .iter()
+            .map(|shard| shard_status(shard, &views))
+            .collect();
+        let nodes: Vec<_> = catalog
+            .state()
+            .nodes
+            .iter()
+            .map(|node| node_status(node, &views))
+            .collect();
         let problems = problems(&nodes, &shards);
         Ok(StatusResponse {
             cluster_id: identity.cluster_id.clone(),
@@ -47,7 +66,11 @@ impl Cluster {
     }
 
     async fn views(&self, catalog: &Catalog) -> Views {
-        let asked = catalog.state().nodes.iter().map(|node| async move { (node.id, self.view_of(node).await) });
+        let asked = catalog
+            .state()
+            .nodes
+            .iter()
+            .map(|node| async move { (node.id, self.view_of(node).await) });
         futures_util::future::join_all(asked).await.into_iter().collect()
     }
 
@@ -57,7 +80,9 @@ impl Cluster {
             return Some(self.own_view());
         }
         let peer = host.peers().at(&node.peer_address).ok()?;
-        let mut request = Request::new(NodeViewRequest { envelope: Some(host.envelope(node.id).ok()?) });
+        let mut request = Request::new(NodeViewRequest {
+            envelope: Some(host.envelope(node.id).ok()?),
+        });
         request.set_timeout(VIEW_TIMEOUT);
         let view = tokio::time::timeout(VIEW_TIMEOUT, async { peer.client().node_view(request).await }).await;
         Some(view.ok()?.ok()?.into_inner())
@@ -66,7 +91,10 @@ impl Cluster {
     /// This node as it sees itself.
     pub fn own_view(&self) -> NodeViewResponse {
         let replicas = self.host().replicas();
-        let disk_bytes = replicas.iter().map(|replica| replica.state().disk_bytes().unwrap_or(0)).sum();
+        let disk_bytes = replicas
+            .iter()
+            .map(|replica| replica.state().disk_bytes().unwrap_or(0))
+            .sum();
         node_view(self.host(), disk_bytes)
     }
 
@@ -75,7 +103,10 @@ impl Cluster {
         let catalog = self.host().catalog()?;
         let leader = |shard: &Shard| {
             let node = self.host().replica(shard.id).and_then(|replica| replica.leader_node());
-            ShardLeader { shard: shard.id, leader: node.and_then(|id| catalog.node(id)).cloned() }
+            ShardLeader {
+                shard: shard.id,
+                leader: node.and_then(|id| catalog.node(id)).cloned(),
+            }
         };
         Ok(GetShardMapResponse {
             version: catalog.state().next_replica_id,
@@ -85,12 +116,20 @@ impl Cluster {
     }
 }
 
-fn replica_view<'a>(views: &'a Views, node: u64, group: u32) -> Option<&'a ReplicaView> {
-    views.get(&node)?.as_ref()?.replicas.iter().find(|view| view.group == group)
+fn replica_view(views: &Views, node: u64, group: u32) -> Option<&ReplicaView> {
+    views
+        .get(&node)?
+        .as_ref()?
+        .replicas
+        .iter()
+        .find(|view| view.group == group)
 }
 
 fn shard_status(shard: &Shard, views: &Views) -> ShardStatus {
-    let mut status = ShardStatus { shard: shard.id, ..ShardStatus::default() };
+    let mut status = ShardStatus {
+        shard: shard.id,
+        ..ShardStatus::default()
+    };
     for replica in &shard.replicas {
         let missing = ReplicaStatus {
             replica_id: replica.id,
@@ -117,7 +156,11 @@ fn shard_status(shard: &Shard, views: &Views) -> ShardStatus {
 
 fn node_status(node: &Node, views: &Views) -> NodeStatus {
     let view = views.get(&node.id).and_then(Option::as_ref);
-    let states = || view.into_iter().flat_map(|view| &view.replicas).filter_map(|replica| replica.status.as_ref());
+    let states = || {
+        view.into_iter()
+            .flat_map(|view| &view.replicas)
+            .filter_map(|replica| replica.status.as_ref())
+    };
     NodeStatus {
         node: Some(node.clone()),
         reachable: view.is_some(),
@@ -140,7 +183,10 @@ fn problems(nodes: &[NodeStatus], shards: &[ShardStatus]) -> Vec<String> {
         for replica in &shard.replicas {
             if replica.state == State::Damaged as i32 {
                 let (id, node) = (replica.replica_id, replica.node_id);
-                problems.push(format!("shard {}: replica {id} on node {node} is damaged: {}", shard.shard, replica.problem));
+                problems.push(format!(
+                    "shard {}: replica {id} on node {node} is damaged: {}",
+                    shard.shard, replica.problem
+                ));
             }
         }
     }

@@ -48,7 +48,10 @@ impl RaftLink {
     pub fn start(client: PeerClient) -> RaftLink {
         let (calls, inbox) = mpsc::channel(QUEUE);
         tokio::spawn(run(client, inbox));
-        RaftLink { calls, waiting_kib: Arc::new(Semaphore::new(WAITING_KIB_MAX as usize)) }
+        RaftLink {
+            calls,
+            waiting_kib: Arc::new(Semaphore::new(WAITING_KIB_MAX as usize)),
+        }
     }
 
     /// One message and its answer.
@@ -61,7 +64,9 @@ impl RaftLink {
             self.calls.send(Call { request, answer }).await.map_err(|_| closed())?;
             answered.await.map_err(|_| LinkError::Unreachable("stream lost".into()))
         };
-        tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(LinkError::Timeout(timeout)))
+        tokio::time::timeout(timeout, exchange)
+            .await
+            .unwrap_or(Err(LinkError::Timeout(timeout)))
     }
 }
 
@@ -87,17 +92,25 @@ async fn one_stream(mut client: PeerClient, first: Call, inbox: &mut mpsc::Recei
         let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.retain(|_, answer| !answer.is_closed());
         waiting.insert(next, call.answer);
-        RaftRequest { call: next, ..call.request }
+        RaftRequest {
+            call: next,
+            ..call.request
+        }
     };
     let request = place(first);
     requests.send(request).await.map_err(|e| e.to_string())?;
     let opening = client.raft(ReceiverStream::new(outgoing));
-    let opened = tokio::time::timeout(OPEN_TIMEOUT, opening).await.map_err(|_| "opening timed out".to_string())?;
+    let opened = tokio::time::timeout(OPEN_TIMEOUT, opening)
+        .await
+        .map_err(|_| "opening timed out".to_string())?;
     let mut answers = opened.map_err(|e| e.message().to_string())?.into_inner();
     let answered = waiting.clone();
     let mut reader = tokio::spawn(async move {
         while let Ok(Some(response)) = answers.message().await {
-            let call = answered.lock().unwrap_or_else(PoisonError::into_inner).remove(&response.call);
+            let call = answered
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&response.call);
             if let Some(answer) = call {
                 answer.send(response).ok();
             }

@@ -57,7 +57,10 @@ impl Peers {
         if let Some(peer) = peers.get(address) {
             return Ok(peer.clone());
         }
-        let peer = Arc::new(Peer { client: client(lane(address)?), raft: RaftLink::start(client(lane(address)?)) });
+        let peer = Arc::new(Peer {
+            client: client(lane(address)?),
+            raft: RaftLink::start(client(lane(address)?)),
+        });
         peers.insert(address.to_string(), peer.clone());
         Ok(peer)
     }

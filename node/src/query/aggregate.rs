@@ -33,7 +33,9 @@ pub(super) fn answer(answering: &Answering<'_>, request: &QueryAggregateRequest)
     let mut summary = AnswerSummary::default();
     let mut groups = Groups::default();
     let _ = answering.each_run(&selector, |devices| {
-        let Some(def) = devices.first().map(|first| &first.def) else { return Ok(ControlFlow::Continue(())) };
+        let Some(def) = devices.first().map(|first| &first.def) else {
+            return Ok(ControlFlow::Continue(()));
+        };
         let properties = match aggregate_properties(def, request, &functions) {
             Ok(properties) => properties,
             Err(_) if pass_over => return Ok(ControlFlow::Continue(())),
@@ -47,7 +49,11 @@ pub(super) fn answer(answering: &Answering<'_>, request: &QueryAggregateRequest)
                     groups.add(chosen, property, partials, request, answering.limits.partials_bytes_max)?;
                 } else if !partials.is_empty() {
                     let part = to_wire(def, property, &partials);
-                    let part = Partials { device: chosen.id.clone(), devices: 1, ..part };
+                    let part = Partials {
+                        device: chosen.id.clone(),
+                        devices: 1,
+                        ..part
+                    };
                     if answering.send(Part::Partials(part)).is_break() {
                         return Ok(ControlFlow::Break(()));
                     }
@@ -105,10 +111,15 @@ fn fold_block(
         && first == last
         && let Some(stats) = block.stats(property.number)
     {
-        partials.entry(first).or_insert_with(|| Partial::empty(property.value_type)).fold_stats(&stats);
+        partials
+            .entry(first)
+            .or_insert_with(|| Partial::empty(property.value_type))
+            .fold_stats(&stats);
         return Ok(());
     }
-    let Some(column) = block.column(property.number).map_err(corrupt)? else { return Ok(()) };
+    let Some(column) = block.column(property.number).map_err(corrupt)? else {
+        return Ok(());
+    };
     let times = match times {
         Some(times) => times,
         None => times.insert(block.times().map_err(corrupt)?),
@@ -116,7 +127,10 @@ fn fold_block(
     for (row, value, _) in column.cells() {
         let t = times[row];
         if let Some(index) = windows.index_of(t) {
-            partials.entry(index).or_insert_with(|| Partial::empty(property.value_type)).fold(t, value);
+            partials
+                .entry(index)
+                .or_insert_with(|| Partial::empty(property.value_type))
+                .fold(t, value);
         }
     }
     Ok(())
@@ -124,8 +138,11 @@ fn fold_block(
 
 fn check_budget(bytes: usize, most: usize) -> Result<()> {
     match bytes > most {
-        true => Err(Error::new(Reason::QueryTooLarge, format!("the query holds over {most} bytes of windows"))
-            .hint("ask for fewer devices, a longer step or a shorter range")),
+        true => Err(Error::new(
+            Reason::QueryTooLarge,
+            format!("the query holds over {most} bytes of windows"),
+        )
+        .hint("ask for fewer devices, a longer step or a shorter range")),
         false => Ok(()),
     }
 }
@@ -161,7 +178,12 @@ impl Groups {
     ) -> Result<()> {
         let keys = request.grouping.iter().flat_map(|grouping| &grouping.tags);
         let tags = chosen.stored.device.as_ref().map(|device| &device.tags);
-        let tag = |key: &String| (key.clone(), tags.and_then(|tags| tags.get(key)).cloned().unwrap_or_default());
+        let tag = |key: &String| {
+            (
+                key.clone(),
+                tags.and_then(|tags| tags.get(key)).cloned().unwrap_or_default(),
+            )
+        };
         let key = (chosen.def.number(), property.number.0, keys.map(tag).collect());
         let (devices, merged) = self.by_key.entry(key).or_default();
         *devices += 1;
@@ -170,15 +192,17 @@ impl Groups {
     }
 
     fn into_parts(self) -> impl Iterator<Item = Partials> {
-        self.by_key.into_iter().map(|((type_number, property, tags), (devices, windows))| Partials {
-            type_number,
-            property,
-            tags,
-            devices,
-            device: String::new(),
-            window: windows.keys().copied().collect(),
-            partial: windows.values().map(|partial| partial.encode().into()).collect(),
-        })
+        self.by_key
+            .into_iter()
+            .map(|((type_number, property, tags), (devices, windows))| Partials {
+                type_number,
+                property,
+                tags,
+                devices,
+                device: String::new(),
+                window: windows.keys().copied().collect(),
+                partial: windows.values().map(|partial| partial.encode().into()).collect(),
+            })
     }
 }
 
@@ -207,18 +231,35 @@ pub(super) struct Merge {
 impl Merge {
     /// For a checked request.
     pub(super) fn new(request: QueryAggregateRequest) -> Result<Merge> {
-        Ok(Merge { functions: functions(&request)?, request, groups: BTreeMap::new(), bytes: 0 })
+        Ok(Merge {
+            functions: functions(&request)?,
+            request,
+            groups: BTreeMap::new(),
+            bytes: 0,
+        })
     }
 
     /// Takes one shard's series; returns it finished at once where it is of one device.
     pub(super) fn take(&mut self, part: Partials, catalog: &Catalog, most: usize) -> Result<Option<AggregateSeries>> {
         let decoded = part.partial.iter().map(|bytes| Partial::decode(bytes).map_err(corrupt));
-        let windows: ByWindow = part.window.iter().copied().zip(decoded).map(|(w, p)| Ok((w, p?))).collect::<Result<_>>()?;
+        let windows: ByWindow = part
+            .window
+            .iter()
+            .copied()
+            .zip(decoded)
+            .map(|(w, p)| Ok((w, p?)))
+            .collect::<Result<_>>()?;
         if self.request.grouping.is_none() {
             let series = self.finish(part.type_number, part.property, part.devices, windows, catalog)?;
-            return Ok(Some(AggregateSeries { device: part.device, ..series }));
+            return Ok(Some(AggregateSeries {
+                device: part.device,
+                ..series
+            }));
         }
-        let (devices, merged) = self.groups.entry((part.type_number, part.property, part.tags)).or_default();
+        let (devices, merged) = self
+            .groups
+            .entry((part.type_number, part.property, part.tags))
+            .or_default();
         *devices += part.devices;
         self.bytes += merge_windows(merged, windows) * PARTIAL_BYTES;
         check_budget(self.bytes, most)?;
@@ -232,7 +273,11 @@ impl Merge {
             let series = self.finish(type_number, property, devices, windows, catalog)?;
             Ok(AggregateSeries { tags, ..series })
         };
-        groups.into_iter().filter(|(_, (_, windows))| !windows.is_empty()).map(finish).collect()
+        groups
+            .into_iter()
+            .filter(|(_, (_, windows))| !windows.is_empty())
+            .map(finish)
+            .collect()
     }
 
     fn finish(
@@ -243,7 +288,12 @@ impl Merge {
         partials: ByWindow,
         catalog: &Catalog,
     ) -> Result<AggregateSeries> {
-        let unknown = || Error::new(Reason::TooStale, format!("type number {type_number} is not known here yet"));
+        let unknown = || {
+            Error::new(
+                Reason::TooStale,
+                format!("type number {type_number} is not known here yet"),
+            )
+        };
         let def = catalog.type_by_number(type_number).ok_or_else(unknown)?;
         let property = def.property_by_number(PropertyNumber(property)).ok_or_else(unknown)?;
         let windows = windows(&self.request, property.kind);
@@ -269,7 +319,14 @@ impl Merge {
             }
         }
         let column = |(number, column)| aggregate_column(number, column, property);
-        series.columns = self.request.functions.iter().copied().zip(columns).map(column).collect();
+        series.columns = self
+            .request
+            .functions
+            .iter()
+            .copied()
+            .zip(columns)
+            .map(column)
+            .collect();
         Ok(series)
     }
 }

@@ -30,9 +30,16 @@ pub(super) fn answer(answering: &Answering<'_>, request: &GetLatestRequest) -> R
         if !part.devices.is_empty() && answering.send(Part::Latest(part)).is_break() {
             return Ok(ControlFlow::Break(()));
         }
-        Ok(if summary.limited { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        Ok(if summary.limited {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        })
     })?;
-    Ok(AnswerSummary { rows: summary.devices, ..summary })
+    Ok(AnswerSummary {
+        rows: summary.devices,
+        ..summary
+    })
 }
 
 /// Devices of one type.
@@ -43,7 +50,9 @@ fn run(
     now: i64,
     pass_over: bool,
 ) -> Result<LatestDevices> {
-    let Some(def) = devices.first().map(|first| &first.def) else { return Ok(LatestDevices::default()) };
+    let Some(def) = devices.first().map(|first| &first.def) else {
+        return Ok(LatestDevices::default());
+    };
     let properties = match def.choose(&request.properties) {
         Ok(properties) => properties,
         Err(_) if pass_over => return Ok(LatestDevices::default()),
@@ -62,7 +71,8 @@ fn run(
             Some(value) => bucket::decode(&value, None).map_err(corrupt)?,
             None => Records::default(),
         };
-        part.devices.push(latest_device(def, &chosen.id, &records, &properties, is_stale));
+        part.devices
+            .push(latest_device(def, &chosen.id, &records, &properties, is_stale));
     }
     Ok(part)
 }

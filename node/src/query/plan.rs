@@ -10,9 +10,12 @@ use crate::limits::Limits;
 /// Checks the time range of a query.
 pub(super) fn check_range(from_ns: i64, to_ns: i64) -> Result<()> {
     match from_ns > to_ns {
-        true => Err(Error::new(Reason::RangeReversed, format!("from_ns {from_ns} is after to_ns {to_ns}"))
-            .field("from_ns")
-            .hint("swap from and to")),
+        true => Err(Error::new(
+            Reason::RangeReversed,
+            format!("from_ns {from_ns} is after to_ns {to_ns}"),
+        )
+        .field("from_ns")
+        .hint("swap from and to")),
         false => Ok(()),
     }
 }
@@ -32,8 +35,10 @@ pub(super) fn functions(request: &QueryAggregateRequest) -> Result<Vec<Function>
             Ok(v1::Function::First) => Function::First,
             Ok(v1::Function::Last) => Function::Last,
             Ok(v1::Function::Unspecified) | Err(_) => {
-                return Err(Error::new(Reason::InvalidValue, format!("function {number} is not known"))
-                    .field(format!("functions[{at}]")));
+                return Err(
+                    Error::new(Reason::InvalidValue, format!("function {number} is not known"))
+                        .field(format!("functions[{at}]")),
+                );
             }
         };
         Ok(function)
@@ -58,16 +63,21 @@ pub(super) fn check_aggregate(request: &QueryAggregateRequest, limits: &Limits) 
     functions(request)?;
     if let Some(window) = &request.window {
         if window.step_ns <= 0 {
-            return Err(Error::new(Reason::StepNotPositive, format!("a window step of {} ns", window.step_ns))
-                .field("window.step_ns")
-                .hint("leave window out for one window over the whole range"));
+            return Err(Error::new(
+                Reason::StepNotPositive,
+                format!("a window step of {} ns", window.step_ns),
+            )
+            .field("window.step_ns")
+            .hint("leave window out for one window over the whole range"));
         }
         let count = windows(request, Kind::Gauge).count();
         if count > limits.windows_max {
             let most = limits.windows_max;
-            return Err(Error::new(Reason::TooManyWindows, format!("{count} windows, the limit is {most}"))
-                .field("window.step_ns")
-                .hint("ask for a longer step or a shorter range"));
+            return Err(
+                Error::new(Reason::TooManyWindows, format!("{count} windows, the limit is {most}"))
+                    .field("window.step_ns")
+                    .hint("ask for a longer step or a shorter range"),
+            );
         }
     }
     Ok(())
@@ -98,19 +108,33 @@ pub(super) fn aggregate_properties<'a>(
         let numeric = |p: &&PropertyDef| matches!(p.value_type, ValueType::F64 | ValueType::I64);
         let found: Vec<_> = def.properties.iter().filter(numeric).filter(|p| lawful(p)).collect();
         return match found.is_empty() {
-            true => Err(Error::new(Reason::UnlawfulFunction, format!("no numeric property of {} takes these", def.id()))
-                .field("functions")),
+            true => Err(Error::new(
+                Reason::UnlawfulFunction,
+                format!("no numeric property of {} takes these", def.id()),
+            )
+            .field("functions")),
             false => Ok(found),
         };
     }
     let chosen = def.choose(&request.properties)?;
     for property in &chosen {
-        let Some(refused) = functions.iter().find(|f| !is_lawful(**f, property, request.allow_unlawful)) else { continue };
-        let may = Function::lawful(property.kind).iter().filter(|f| fits(**f, property.value_type));
+        let Some(refused) = functions
+            .iter()
+            .find(|f| !is_lawful(**f, property, request.allow_unlawful))
+        else {
+            continue;
+        };
+        let may = Function::lawful(property.kind)
+            .iter()
+            .filter(|f| fits(**f, property.value_type));
         let may: Vec<String> = may.map(|f| format!("{f:?}").to_lowercase()).collect();
         let refused = format!("{refused:?}").to_lowercase();
         let kind = format!("{:?}", property.kind).to_lowercase();
-        let message = format!("{refused} of {} means nothing: it is a {kind}, which takes {}", property.id, may.join(", "));
+        let message = format!(
+            "{refused} of {} means nothing: it is a {kind}, which takes {}",
+            property.id,
+            may.join(", ")
+        );
         return Err(Error::new(Reason::UnlawfulFunction, message)
             .field("functions")
             .hint("ask for one of these, or set allow_unlawful"));
@@ -120,9 +144,13 @@ pub(super) fn aggregate_properties<'a>(
 
 /// Points that a type promises within a window, over `devices` devices; 0 where it promises nothing.
 pub(super) fn promised(def: &TypeDef, start_ns: i64, end_ns: i64, devices: u64) -> u64 {
-    let Some(interval) = def.sample_interval_ns() else { return 0 };
+    let Some(interval) = def.sample_interval_ns() else {
+        return 0;
+    };
     let length = i128::from(end_ns) - i128::from(start_ns);
-    u64::try_from(length / i128::from(interval)).unwrap_or(u64::MAX).saturating_mul(devices)
+    u64::try_from(length / i128::from(interval))
+        .unwrap_or(u64::MAX)
+        .saturating_mul(devices)
 }
 
 /// True when types that lack a named property are passed over instead of refused: the selector names no type.
@@ -149,7 +177,13 @@ mod tests {
             property("rain", v1::Kind::Increment, v1::ValueType::F64),
             property("note", v1::Kind::Event, v1::ValueType::Text),
         ];
-        TypeDef::new(DeviceType { id: "t".into(), properties, sample_interval_s: 300, ..DeviceType::default() }).unwrap()
+        TypeDef::new(DeviceType {
+            id: "t".into(),
+            properties,
+            sample_interval_s: 300,
+            ..DeviceType::default()
+        })
+        .unwrap()
     }
 
     fn ask(properties: &[&str], functions: &[v1::Function]) -> QueryAggregateRequest {
@@ -167,9 +201,20 @@ mod tests {
         let error = aggregate_properties(&def(), &request, &functions(&request).unwrap()).unwrap_err();
         assert_eq!(error.reason(), Reason::UnlawfulFunction);
         assert!(error.message().contains("avg"), "{error}");
-        let request = QueryAggregateRequest { allow_unlawful: true, ..request };
-        assert_eq!(aggregate_properties(&def(), &request, &functions(&request).unwrap()).unwrap().len(), 1);
-        let request = QueryAggregateRequest { allow_unlawful: true, ..ask(&["note"], &[v1::Function::Sum]) };
+        let request = QueryAggregateRequest {
+            allow_unlawful: true,
+            ..request
+        };
+        assert_eq!(
+            aggregate_properties(&def(), &request, &functions(&request).unwrap())
+                .unwrap()
+                .len(),
+            1
+        );
+        let request = QueryAggregateRequest {
+            allow_unlawful: true,
+            ..ask(&["note"], &[v1::Function::Sum])
+        };
         assert!(aggregate_properties(&def(), &request, &functions(&request).unwrap()).is_err());
     }
 
@@ -184,21 +229,53 @@ mod tests {
     #[test]
     fn questions_without_meaning_are_refused_before_work() {
         let check = |request: QueryAggregateRequest, expected: Reason| {
-            assert_eq!(check_aggregate(&request, &Limits::default()).unwrap_err().reason(), expected);
+            assert_eq!(
+                check_aggregate(&request, &Limits::default()).unwrap_err().reason(),
+                expected
+            );
         };
         let count = ask(&[], &[v1::Function::Count]);
-        check(QueryAggregateRequest { from_ns: 5, to_ns: 4, ..count.clone() }, Reason::RangeReversed);
+        check(
+            QueryAggregateRequest {
+                from_ns: 5,
+                to_ns: 4,
+                ..count.clone()
+            },
+            Reason::RangeReversed,
+        );
         check(ask(&[], &[]), Reason::NoFunction);
         let step = |step_ns| Some(Window { step_ns, origin_ns: 0 });
-        check(QueryAggregateRequest { window: step(0), ..count.clone() }, Reason::StepNotPositive);
-        check(QueryAggregateRequest { window: step(-1), ..count.clone() }, Reason::StepNotPositive);
-        check(QueryAggregateRequest { window: step(1), to_ns: i64::MAX, ..count }, Reason::TooManyWindows);
+        check(
+            QueryAggregateRequest {
+                window: step(0),
+                ..count.clone()
+            },
+            Reason::StepNotPositive,
+        );
+        check(
+            QueryAggregateRequest {
+                window: step(-1),
+                ..count.clone()
+            },
+            Reason::StepNotPositive,
+        );
+        check(
+            QueryAggregateRequest {
+                window: step(1),
+                to_ns: i64::MAX,
+                ..count
+            },
+            Reason::TooManyWindows,
+        );
     }
 
     #[test]
     fn a_full_hour_promises_twelve_five_minute_points() {
         assert_eq!(promised(&def(), 0, 3_600_000_000_000, 1), 12);
         assert_eq!(promised(&def(), 0, 3_600_000_000_000, 3), 36);
-        assert!(promised(&def(), i64::MIN, i64::MAX, 1) > 61_000_000, "no overflow at the ends of time");
+        assert!(
+            promised(&def(), i64::MIN, i64::MAX, 1) > 61_000_000,
+            "no overflow at the ends of time"
+        );
     }
 }

@@ -40,7 +40,9 @@ struct Reading<'a> {
 impl Reading<'_> {
     /// Reads devices of one type into shared batches.
     fn run(&mut self, devices: &[Chosen]) -> Result<ControlFlow<()>> {
-        let Some(def) = devices.first().map(|first| &first.def) else { return Ok(ControlFlow::Continue(())) };
+        let Some(def) = devices.first().map(|first| &first.def) else {
+            return Ok(ControlFlow::Continue(()));
+        };
         let properties = match def.choose(&self.request.properties) {
             Ok(properties) => properties,
             Err(_) if self.pass_over => return Ok(ControlFlow::Continue(())),

@@ -45,7 +45,12 @@ pub fn shard_job(host: Arc<Host>, limits: Arc<Limits>) -> ShardJob {
     Arc::new(move |replica: &Replica, query: &Query, send: &dyn Fn(Part) -> bool| {
         let catalog = host.catalog()?;
         replica.state().with_shard(|shard| {
-            let answering = Answering { shard, catalog: &catalog, limits: &limits, send };
+            let answering = Answering {
+                shard,
+                catalog: &catalog,
+                limits: &limits,
+                send,
+            };
             match query {
                 Query::Resolve(resolve) => answering.resolve(resolve),
                 Query::Devices(devices) => answering.devices(devices),
@@ -75,11 +80,15 @@ impl Answering<'_> {
         mut visit: impl FnMut(&[u8]) -> Result<ControlFlow<()>>,
     ) -> Result<ControlFlow<()>> {
         let (number, span_ns) = (chosen.def.number(), chosen.def.bucket_span_ns);
-        let scanned = self.shard.scan_device(number, chosen.ordinal, span_ns, from_ns, to_ns, |value| match visit(value) {
-            Ok(ControlFlow::Continue(())) => ControlFlow::Continue(()),
-            Ok(ControlFlow::Break(())) => ControlFlow::Break(None),
-            Err(error) => ControlFlow::Break(Some(error)),
-        });
+        let scanned = self
+            .shard
+            .scan_device(number, chosen.ordinal, span_ns, from_ns, to_ns, |value| {
+                match visit(value) {
+                    Ok(ControlFlow::Continue(())) => ControlFlow::Continue(()),
+                    Ok(ControlFlow::Break(())) => ControlFlow::Break(None),
+                    Err(error) => ControlFlow::Break(Some(error)),
+                }
+            });
         match scanned.map_err(store_error)? {
             ControlFlow::Continue(()) => Ok(ControlFlow::Continue(())),
             ControlFlow::Break(None) => Ok(ControlFlow::Break(())),
@@ -146,7 +155,10 @@ impl Answering<'_> {
         if !part.devices.is_empty() && (flow.is_continue() || summary.limited) {
             let _ = self.send(Part::Devices(part));
         }
-        Ok(AnswerSummary { rows: summary.devices, ..summary })
+        Ok(AnswerSummary {
+            rows: summary.devices,
+            ..summary
+        })
     }
 
     /// Visits every device of this shard that a selector matches. An id that is not registered here is an error.
@@ -157,7 +169,12 @@ impl Answering<'_> {
     ) -> Result<ControlFlow<B>> {
         let type_number = match selector.device_type.as_str() {
             "" => None,
-            id => Some(self.catalog.device_type(id).map_err(|e| e.field("selector.device_type"))?.number()),
+            id => Some(
+                self.catalog
+                    .device_type(id)
+                    .map_err(|e| e.field("selector.device_type"))?
+                    .number(),
+            ),
         };
         if !selector.device_ids.is_empty() {
             let known = self.shard.resolve(&selector.device_ids).map_err(store_error)?;
@@ -168,7 +185,11 @@ impl Answering<'_> {
         let filter = DeviceFilter {
             ids: selector.device_ids.clone(),
             type_number,
-            tags: selector.tags.iter().map(|tag| (tag.key.clone(), tag.values.clone())).collect(),
+            tags: selector
+                .tags
+                .iter()
+                .map(|tag| (tag.key.clone(), tag.values.clone()))
+                .collect(),
         };
         let mut unknown_type = None;
         let flow = self.shard.devices(&filter, |stored| {
@@ -176,11 +197,23 @@ impl Answering<'_> {
                 unknown_type = Some(stored.type_number);
                 return ControlFlow::Continue(());
             };
-            let id = stored.device.as_ref().map(|device| device.id.clone()).unwrap_or_default();
-            visit(Chosen { id, ordinal: stored.ordinal, def: def.clone(), stored: stored.clone() })
+            let id = stored
+                .device
+                .as_ref()
+                .map(|device| device.id.clone())
+                .unwrap_or_default();
+            visit(Chosen {
+                id,
+                ordinal: stored.ordinal,
+                def: def.clone(),
+                stored: stored.clone(),
+            })
         });
         match unknown_type {
-            Some(number) => Err(Error::new(Reason::TooStale, format!("type number {number} is not known here yet"))),
+            Some(number) => Err(Error::new(
+                Reason::TooStale,
+                format!("type number {number} is not known here yet"),
+            )),
             None => flow.map_err(store_error),
         }
     }

@@ -47,26 +47,57 @@ impl Queries {
     /// A query path over a router.
     pub fn new(router: Arc<Router>, limits: Arc<Limits>, job: ShardJob) -> Queries {
         let permits = Arc::new(Semaphore::new(limits.queries_max));
-        Queries { router, limits, job, permits }
+        Queries {
+            router,
+            limits,
+            job,
+            permits,
+        }
     }
 
     /// Raw records.
     pub async fn range(&self, request: QueryRangeRequest) -> Result<Answers<QueryRangeResponse>> {
         plan::check_range(request.from_ns, request.to_ns)?;
-        let start = self.begin(request.selector.as_ref(), true, request.consistency.as_ref()).await?;
+        let start = self
+            .begin(request.selector.as_ref(), true, request.consistency.as_ref())
+            .await?;
         if !start.selector.device_type.is_empty() {
-            start.catalog.device_type(&start.selector.device_type)?.choose(&request.properties)?;
+            start
+                .catalog
+                .device_type(&start.selector.device_type)?
+                .choose(&request.properties)?;
         }
         let limit = request.limit;
-        let ask = move |selector, limit| Query::Range(QueryRangeRequest { selector: Some(selector), limit, ..request.clone() });
+        let ask = move |selector, limit| {
+            Query::Range(QueryRangeRequest {
+                selector: Some(selector),
+                limit,
+                ..request.clone()
+            })
+        };
         let translate = |part| match part {
             Part::Batch(batch) => {
                 let rows = batch.observed_at_ns.len() as u64;
-                Ok((rows, vec![QueryRangeResponse { batch: Some(batch), summary: None }]))
+                Ok((
+                    rows,
+                    vec![QueryRangeResponse {
+                        batch: Some(batch),
+                        summary: None,
+                    }],
+                ))
             }
             other => Err(unexpected(&other)),
         };
-        Ok(start.stream(limit, ask, translate, |_| Ok(Vec::new()), |summary| QueryRangeResponse { batch: None, summary: Some(summary) }))
+        Ok(start.stream(
+            limit,
+            ask,
+            translate,
+            |_| Ok(Vec::new()),
+            |summary| QueryRangeResponse {
+                batch: None,
+                summary: Some(summary),
+            },
+        ))
     }
 
     /// Newest values.
@@ -74,59 +105,109 @@ impl Queries {
         if request.stale_after_ms < 0 {
             return Err(Error::new(Reason::InvalidValue, "stale_after_ms is negative").field("stale_after_ms"));
         }
-        let start = self.begin(request.selector.as_ref(), true, request.consistency.as_ref()).await?;
+        let start = self
+            .begin(request.selector.as_ref(), true, request.consistency.as_ref())
+            .await?;
         if !start.selector.device_type.is_empty() {
-            start.catalog.device_type(&start.selector.device_type)?.choose(&request.properties)?;
+            start
+                .catalog
+                .device_type(&start.selector.device_type)?
+                .choose(&request.properties)?;
         }
         let limit = request.limit;
         let evaluated_at_ns = now_ns();
-        let ask = move |selector, limit| Query::Latest(GetLatestRequest { selector: Some(selector), limit, ..request.clone() });
+        let ask = move |selector, limit| {
+            Query::Latest(GetLatestRequest {
+                selector: Some(selector),
+                limit,
+                ..request.clone()
+            })
+        };
         let translate = move |part| match part {
             Part::Latest(latest) => {
                 let rows = latest.devices.len() as u64;
-                Ok((rows, vec![GetLatestResponse { devices: latest.devices, evaluated_at_ns, summary: None }]))
+                Ok((
+                    rows,
+                    vec![GetLatestResponse {
+                        devices: latest.devices,
+                        evaluated_at_ns,
+                        summary: None,
+                    }],
+                ))
             }
             other => Err(unexpected(&other)),
         };
-        let last = move |summary| GetLatestResponse { devices: Vec::new(), evaluated_at_ns, summary: Some(summary) };
+        let last = move |summary| GetLatestResponse {
+            devices: Vec::new(),
+            evaluated_at_ns,
+            summary: Some(summary),
+        };
         Ok(start.stream(limit, ask, translate, |_| Ok(Vec::new()), last))
     }
 
     /// Devices.
     pub async fn devices(&self, request: ListDevicesRequest) -> Result<Answers<ListDevicesResponse>> {
-        let start = self.begin(request.selector.as_ref(), false, request.consistency.as_ref()).await?;
+        let start = self
+            .begin(request.selector.as_ref(), false, request.consistency.as_ref())
+            .await?;
         let limit = request.limit;
-        let ask = |selector, limit| Query::Devices(ShardDevices { selector: Some(selector), limit });
+        let ask = |selector, limit| {
+            Query::Devices(ShardDevices {
+                selector: Some(selector),
+                limit,
+            })
+        };
         let translate = |part| match part {
             Part::Devices(mut list) => {
                 list.devices.sort_by(|a, b| a.id.cmp(&b.id));
-                Ok((list.devices.len() as u64, vec![ListDevicesResponse { devices: list.devices, summary: None }]))
+                Ok((
+                    list.devices.len() as u64,
+                    vec![ListDevicesResponse {
+                        devices: list.devices,
+                        summary: None,
+                    }],
+                ))
             }
             other => Err(unexpected(&other)),
         };
-        let last = |summary| ListDevicesResponse { devices: Vec::new(), summary: Some(summary) };
+        let last = |summary| ListDevicesResponse {
+            devices: Vec::new(),
+            summary: Some(summary),
+        };
         Ok(start.stream(limit, ask, translate, |_| Ok(Vec::new()), last))
     }
 
     /// Aggregates over windows.
     pub async fn aggregate(&self, request: QueryAggregateRequest) -> Result<Answers<QueryAggregateResponse>> {
         plan::check_aggregate(&request, &self.limits)?;
-        let start = self.begin(request.selector.as_ref(), true, request.consistency.as_ref()).await?;
+        let start = self
+            .begin(request.selector.as_ref(), true, request.consistency.as_ref())
+            .await?;
         if !start.selector.device_type.is_empty() {
             let def = start.catalog.device_type(&start.selector.device_type)?;
             plan::aggregate_properties(def, &request, &plan::functions(&request)?)?;
         }
         let merge = Arc::new(std::sync::Mutex::new(Some(Merge::new(request.clone())?)));
         let (catalog, most) = (start.catalog.clone(), self.limits.partials_bytes_max);
-        let ask = move |selector, _| Query::Aggregate(QueryAggregateRequest { selector: Some(selector), ..request.clone() });
+        let ask = move |selector, _| {
+            Query::Aggregate(QueryAggregateRequest {
+                selector: Some(selector),
+                ..request.clone()
+            })
+        };
         let message = |series: Vec<_>| QueryAggregateResponse { series, summary: None };
         let (taking, known) = (merge.clone(), catalog.clone());
         let translate = move |part| match part {
             Part::Partials(partials) => {
                 let mut merge = taking.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                let merge = merge.as_mut().ok_or_else(|| Error::internal("a series after the end"))?;
+                let merge = merge
+                    .as_mut()
+                    .ok_or_else(|| Error::internal("a series after the end"))?;
                 let series = merge.take(partials, &known, most)?;
-                Ok((series.is_some() as u64, series.into_iter().map(|one| message(vec![one])).collect()))
+                Ok((
+                    series.is_some() as u64,
+                    series.into_iter().map(|one| message(vec![one])).collect(),
+                ))
             }
             other => Err(unexpected(&other)),
         };
@@ -136,27 +217,36 @@ impl Queries {
             summary.rows += groups.len() as u64;
             Ok(groups.chunks(256).map(|some| message(some.to_vec())).collect())
         };
-        let last = |summary| QueryAggregateResponse { series: Vec::new(), summary: Some(summary) };
+        let last = |summary| QueryAggregateResponse {
+            series: Vec::new(),
+            summary: Some(summary),
+        };
         Ok(start.stream(0, ask, translate, finish, last))
     }
 
     /// Admission, the checked selector, and the shards it concerns.
     async fn begin(&self, selector: Option<&Selector>, required: bool, wanted: Option<&Consistency>) -> Result<Start> {
         let permit = self.permits.clone().try_acquire_owned();
-        let permit = permit.map_err(|_| Error::new(Reason::Overloaded, "this node answers as many queries as it may"))?;
+        let permit =
+            permit.map_err(|_| Error::new(Reason::Overloaded, "this node answers as many queries as it may"))?;
         let selector = check_selector(selector, required, &self.limits)?;
         let consistency = wanted.copied().unwrap_or_default();
         if let Some(consistency::Level::Bounded(bounded)) = &consistency.level
             && bounded.max_lag_ms < 0
         {
-            return Err(Error::new(Reason::InvalidValue, "max_lag_ms is negative").field("consistency.bounded.max_lag_ms"));
+            return Err(
+                Error::new(Reason::InvalidValue, "max_lag_ms is negative").field("consistency.bounded.max_lag_ms")
+            );
         }
         let mut catalog = self.router.host().catalog()?;
-        let known = |catalog: &Catalog| selector.device_type.is_empty() || catalog.device_type(&selector.device_type).is_ok();
+        let known =
+            |catalog: &Catalog| selector.device_type.is_empty() || catalog.device_type(&selector.device_type).is_ok();
         if !known(&catalog) {
             self.router.catch_up_catalog(CATALOG_WAIT).await;
             catalog = self.router.host().catalog()?;
-            catalog.device_type(&selector.device_type).map_err(|e| e.field("selector.device_type"))?;
+            catalog
+                .device_type(&selector.device_type)
+                .map_err(|e| e.field("selector.device_type"))?;
         }
         Ok(Start {
             router: self.router.clone(),
@@ -173,13 +263,24 @@ impl Queries {
 
 fn targets(catalog: &Catalog, selector: &Selector) -> Targets {
     if selector.device_ids.is_empty() {
-        return catalog.data_shards().map(|shard| (shard.id, selector.clone())).collect();
+        return catalog
+            .data_shards()
+            .map(|shard| (shard.id, selector.clone()))
+            .collect();
     }
     let mut by_shard: BTreeMap<u32, Vec<String>> = BTreeMap::new();
     for id in &selector.device_ids {
         by_shard.entry(catalog.shard_of(id)).or_default().push(id.clone());
     }
-    let part = |(shard, device_ids)| (shard, Selector { device_ids, ..selector.clone() });
+    let part = |(shard, device_ids)| {
+        (
+            shard,
+            Selector {
+                device_ids,
+                ..selector.clone()
+            },
+        )
+    };
     by_shard.into_iter().map(part).collect()
 }
 
@@ -237,7 +338,10 @@ impl Start {
         last: impl FnOnce(AnswerSummary) -> M,
         out: &mpsc::Sender<Result<M>>,
     ) -> Result<()> {
-        let mut total = AnswerSummary { consistency: ConsistencyLevel::Linearizable as i32, ..AnswerSummary::default() };
+        let mut total = AnswerSummary {
+            consistency: ConsistencyLevel::Linearizable as i32,
+            ..AnswerSummary::default()
+        };
         let mut answers = VecDeque::new();
         for (at, (shard, selector)) in self.targets.iter().enumerate() {
             if limit > 0 && total.rows >= limit {
@@ -266,7 +370,12 @@ impl Start {
                             out.send(Ok(message)).await.map_err(|_| gone())?;
                         }
                     }
-                    None => return Err(Error::new(Reason::Unreachable, format!("shard {shard} broke off its answer"))),
+                    None => {
+                        return Err(Error::new(
+                            Reason::Unreachable,
+                            format!("shard {shard} broke off its answer"),
+                        ));
+                    }
                 }
             }
         }
@@ -278,7 +387,9 @@ impl Start {
     }
 
     async fn read(&self, shard: u32, query: Query) -> Result<ShardAnswer> {
-        self.router.read(shard, query, &self.consistency, &self.job, self.deadline).await
+        self.router
+            .read(shard, query, &self.consistency, &self.job, self.deadline)
+            .await
     }
 }
 

@@ -96,7 +96,12 @@ impl Host {
     pub fn envelope(&self, to_node: u64) -> Result<Envelope> {
         let identity = self.identity()?;
         let (cluster_id, from_node) = (identity.cluster_id.clone(), identity.node_id);
-        Ok(Envelope { cluster_id, protocol: PROTOCOL, from_node, to_node })
+        Ok(Envelope {
+            cluster_id,
+            protocol: PROTOCOL,
+            from_node,
+            to_node,
+        })
     }
 
     /// Refuses messages that are not for this node of this cluster.
@@ -111,19 +116,31 @@ impl Host {
             return wrong(format!("this is node {}, not {}", identity.node_id, envelope.to_node));
         }
         if envelope.protocol != PROTOCOL {
-            return wrong(format!("this node speaks protocol {PROTOCOL}, not {}", envelope.protocol));
+            return wrong(format!(
+                "this node speaks protocol {PROTOCOL}, not {}",
+                envelope.protocol
+            ));
         }
         Ok(())
     }
 
     /// The replica of a group on this node.
     pub fn replica(&self, group: u32) -> Option<Arc<Replica>> {
-        self.replicas.read().unwrap_or_else(PoisonError::into_inner).get(&group).cloned()
+        self.replicas
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&group)
+            .cloned()
     }
 
     /// All running replicas by group.
     pub fn replicas(&self) -> Vec<Arc<Replica>> {
-        self.replicas.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.replicas
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
     }
 
     /// Answers a Raft message.
@@ -131,11 +148,15 @@ impl Host {
         let call = request.call;
         let replica = self.check_envelope(request.envelope.as_ref()).and_then(|()| {
             let group = request.group;
-            self.replica(group).ok_or_else(|| Error::new(Reason::WrongCluster, format!("group {group} is not here")))
+            self.replica(group)
+                .ok_or_else(|| Error::new(Reason::WrongCluster, format!("group {group} is not here")))
         });
         match replica {
             Ok(replica) => replica.answer(request).await,
-            Err(e) => RaftResponse { call, message: Some(raft_response::Message::Error(e.to_string())) },
+            Err(e) => RaftResponse {
+                call,
+                message: Some(raft_response::Message::Error(e.to_string())),
+            },
         }
     }
 
@@ -144,7 +165,10 @@ impl Host {
         let _opening = self.opening.lock().await;
         let known = self.identity.get_or_init(|| identity.clone());
         if *known != identity {
-            return Err(Error::new(Reason::WrongCluster, format!("this node belongs to cluster {}", known.cluster_id)));
+            return Err(Error::new(
+                Reason::WrongCluster,
+                format!("this node belongs to cluster {}", known.cluster_id),
+            ));
         }
         if self.replica(CATALOG_GROUP).is_some() {
             return Ok(());
@@ -164,7 +188,10 @@ impl Host {
         let opened = self.open_replica(group, replica).await;
         match opened {
             Ok(opened) => {
-                self.replicas.write().unwrap_or_else(PoisonError::into_inner).insert(group, Arc::new(opened));
+                self.replicas
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(group, Arc::new(opened));
                 Ok(())
             }
             Err(error) if group == CATALOG_GROUP => Err(error),
@@ -178,7 +205,11 @@ impl Host {
                     problem: error.to_string(),
                     ..ReplicaStatus::default()
                 };
-                let view = ReplicaView { group, status: Some(status), ..ReplicaView::default() };
+                let view = ReplicaView {
+                    group,
+                    status: Some(status),
+                    ..ReplicaView::default()
+                };
                 self.damaged().insert(group, view);
                 Ok(())
             }
@@ -186,12 +217,22 @@ impl Host {
     }
 
     async fn open_replica(&self, group: u32, replica: u64) -> Result<Replica> {
-        let log = self.log.group(group).map_err(|e| Error::new(Reason::Corruption, e.to_string()))?;
+        let log = self
+            .log
+            .group(group)
+            .map_err(|e| Error::new(Reason::Corruption, e.to_string()))?;
         let dir = self.data_dir.join("groups").join(format!("{group}-{replica}"));
         let (resources, catalog) = (self.resources.clone(), self.catalog.clone());
-        let state = blocking(move || ReplicaState::open(group, &dir, resources, catalog)).await.map_err(Error::internal)?;
+        let state = blocking(move || ReplicaState::open(group, &dir, resources, catalog))
+            .await
+            .map_err(Error::internal)?;
         let envelope = self.envelope(0)?;
-        let network = Network { peers: self.peers.clone(), envelope, group, from_replica: replica };
+        let network = Network {
+            peers: self.peers.clone(),
+            envelope,
+            group,
+            from_replica: replica,
+        };
         Replica::start(log, state, network).await
     }
 
@@ -217,7 +258,9 @@ impl Host {
         let node = self.identity()?.node_id;
         let _opening = self.opening.lock().await;
         for shard in catalog.data_shards() {
-            let Some(place) = shard.replicas.iter().position(|replica| replica.node_id == node) else { continue };
+            let Some(place) = shard.replicas.iter().position(|replica| replica.node_id == node) else {
+                continue;
+            };
             if self.replica(shard.id).is_some() || self.damaged().contains_key(&shard.id) {
                 continue;
             }
@@ -248,8 +291,12 @@ impl Host {
 
     /// Where this node leads the catalog group: takes in the replicas of nodes that joined.
     async fn complete_catalog_group(&self) {
-        let (Some(replica), Ok(catalog)) = (self.replica(CATALOG_GROUP), self.catalog()) else { return };
-        let Some(shard) = catalog.shard(CATALOG_GROUP).filter(|_| replica.is_leader()) else { return };
+        let (Some(replica), Ok(catalog)) = (self.replica(CATALOG_GROUP), self.catalog()) else {
+            return;
+        };
+        let Some(shard) = catalog.shard(CATALOG_GROUP).filter(|_| replica.is_leader()) else {
+            return;
+        };
         for (at, (id, member)) in members(&catalog, shard).into_iter().enumerate() {
             let adding = replica.ensure_member(id, member, at < CATALOG_VOTERS_MAX);
             match tokio::time::timeout(FLUSH_EVERY, adding).await {
@@ -281,8 +328,17 @@ impl Host {
 /// Members of a group as its replicas know them.
 pub fn members(catalog: &Catalog, shard: &peer::Shard) -> BTreeMap<u64, Member> {
     let member = |replica: &peer::Replica| {
-        let peer_address = catalog.node(replica.node_id).map(|node| node.peer_address.clone()).unwrap_or_default();
-        (replica.id, Member { node_id: replica.node_id, peer_address })
+        let peer_address = catalog
+            .node(replica.node_id)
+            .map(|node| node.peer_address.clone())
+            .unwrap_or_default();
+        (
+            replica.id,
+            Member {
+                node_id: replica.node_id,
+                peer_address,
+            },
+        )
     };
     shard.replicas.iter().map(member).collect()
 }

@@ -94,7 +94,10 @@ impl Machine {
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, io::Error> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?.map_err(to_io)
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(io::Error::other)?
+        .map_err(to_io)
 }
 
 fn to_io(error: Error) -> io::Error {
@@ -124,7 +127,9 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder { state: self.state.clone() }
+        Builder {
+            state: self.state.clone(),
+        }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> Result<(), io::Error> {
@@ -140,8 +145,14 @@ impl RaftStateMachine<TypeConfig> for Machine {
         if last_log_id.is_none() {
             return Ok(None);
         }
-        let meta = SnapshotMeta { last_log_id, last_membership };
-        Ok(Some(Snapshot { meta, snapshot: SnapshotData::Live(self.state.clone()) }))
+        let meta = SnapshotMeta {
+            last_log_id,
+            last_membership,
+        };
+        Ok(Some(Snapshot {
+            meta,
+            snapshot: SnapshotData::Live(self.state.clone()),
+        }))
     }
 }
 
@@ -160,7 +171,13 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             state.persisted()
         })
         .await?;
-        let meta = SnapshotMeta { last_log_id, last_membership };
-        Ok(Snapshot { meta, snapshot: SnapshotData::Live(self.state.clone()) })
+        let meta = SnapshotMeta {
+            last_log_id,
+            last_membership,
+        };
+        Ok(Snapshot {
+            meta,
+            snapshot: SnapshotData::Live(self.state.clone()),
+        })
     }
 }

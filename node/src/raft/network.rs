@@ -44,7 +44,11 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Connection;
 
     async fn new_client(&mut self, target: u64, node: &Member) -> Connection {
-        Connection { network: self.clone(), to_replica: target, to: node.clone() }
+        Connection {
+            network: self.clone(),
+            to_replica: target,
+            to: node.clone(),
+        }
     }
 }
 
@@ -65,7 +69,10 @@ fn broken(error: impl std::fmt::Display) -> NetworkError<TypeConfig> {
 
 impl Connection {
     fn envelope(&self) -> Envelope {
-        Envelope { to_node: self.to.node_id, ..self.network.envelope.clone() }
+        Envelope {
+            to_node: self.to.node_id,
+            ..self.network.envelope.clone()
+        }
     }
 
     async fn call(
@@ -88,7 +95,12 @@ impl Connection {
             LinkError::Unreachable(_) => RPCError::Unreachable(unreachable(e)),
             LinkError::Timeout(timeout) => {
                 let (id, target) = (self.network.from_replica, self.to_replica);
-                RPCError::Timeout(Timeout { action, id, target, timeout })
+                RPCError::Timeout(Timeout {
+                    action,
+                    id,
+                    target,
+                    timeout,
+                })
             }
         })?;
         match response.message {
@@ -98,7 +110,12 @@ impl Connection {
         }
     }
 
-    async fn ask_vote(&self, rpc: VoteRequest, pre: bool, option: RPCOption) -> Result<VoteResponse, RPCError<TypeConfig>> {
+    async fn ask_vote(
+        &self,
+        rpc: VoteRequest,
+        pre: bool,
+        option: RPCOption,
+    ) -> Result<VoteResponse, RPCError<TypeConfig>> {
         let message = raft_request::Message::Vote(codec::vote_request_to_wire(&rpc, pre));
         match self.call(message, RPCTypes::Vote, &option).await? {
             raft_response::Message::Vote(vote) => Ok(codec::vote_response_from_wire(vote).map_err(broken)?),
@@ -124,7 +141,11 @@ impl Connection {
                 std::fs::remove_dir_all(&dir).ok();
                 let meta = state.checkpoint(&dir)?;
                 let files = snapshot::list_files(&dir)?;
-                Ok(SnapshotHeader { meta: Some(codec::snapshot_meta_to_wire(&meta)), files, ..header })
+                Ok(SnapshotHeader {
+                    meta: Some(codec::snapshot_meta_to_wire(&meta)),
+                    files,
+                    ..header
+                })
             })
             .await
             .map_err(Error::internal)?
@@ -139,7 +160,10 @@ impl Connection {
         drop(checkpoint);
         let response = response.map_err(|status| crate::wire::status::from_status(&status))?;
         sent?;
-        let vote = response.into_inner().vote.ok_or_else(|| Error::internal("answer without a vote"))?;
+        let vote = response
+            .into_inner()
+            .vote
+            .ok_or_else(|| Error::internal("answer without a vote"))?;
         codec::vote_from_wire(vote).map_err(Error::internal)
     }
 }

@@ -86,8 +86,17 @@ impl Replica {
     pub(super) async fn start(log: GroupLog, state: Arc<ReplicaState>, network: Network) -> Result<Replica> {
         let (group, id) = (network.group, network.from_replica);
         let machine = Machine::new(state.clone());
-        let raft = Raft::new(id, raft_config()?, network, log, machine).await.map_err(Error::internal)?;
-        Ok(Replica { group, id, raft, state, heard: Mutex::new(None), snapshots: Default::default() })
+        let raft = Raft::new(id, raft_config()?, network, log, machine)
+            .await
+            .map_err(Error::internal)?;
+        Ok(Replica {
+            group,
+            id,
+            raft,
+            state,
+            heard: Mutex::new(None),
+            snapshots: Default::default(),
+        })
     }
 
     /// Group it belongs to.
@@ -122,7 +131,11 @@ impl Replica {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let leader = metrics.current_leader?;
-        metrics.membership_config.membership().get_node(&leader).map(|member| member.node_id)
+        metrics
+            .membership_config
+            .membership()
+            .get_node(&leader)
+            .map(|member| member.node_id)
     }
 
     /// True while this replica believes it leads.
@@ -174,8 +187,14 @@ impl Replica {
     /// Answers a Raft message of another replica.
     pub async fn answer(&self, request: RaftRequest) -> RaftResponse {
         let call = request.call;
-        let message = self.answer_message(request).await.unwrap_or_else(|e| raft_response::Message::Error(e.to_string()));
-        RaftResponse { call, message: Some(message) }
+        let message = self
+            .answer_message(request)
+            .await
+            .unwrap_or_else(|e| raft_response::Message::Error(e.to_string()));
+        RaftResponse {
+            call,
+            message: Some(message),
+        }
     }
 
     async fn answer_message(&self, request: RaftRequest) -> Result<raft_response::Message> {
@@ -189,19 +208,34 @@ impl Replica {
                 let commit = append.leader_commit.as_ref().map_or(0, |id| id.index);
                 let response = self.raft.append_entries(append).await.map_err(Error::internal)?;
                 if response.is_success() {
-                    let heard = Heard { at: monotonic(), commit };
+                    let heard = Heard {
+                        at: monotonic(),
+                        commit,
+                    };
                     *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(heard);
                 }
-                Ok(raft_response::Message::Append(codec::append_response_to_wire(&response)))
+                Ok(raft_response::Message::Append(codec::append_response_to_wire(
+                    &response,
+                )))
             }
             Some(raft_request::Message::Vote(vote)) => {
                 let (vote, pre) = codec::vote_request_from_wire(vote).map_err(Error::internal)?;
-                let response = if pre { self.raft.pre_vote(vote).await } else { self.raft.vote(vote).await };
-                Ok(raft_response::Message::Vote(codec::vote_response_to_wire(&response.map_err(Error::internal)?)))
+                let response = if pre {
+                    self.raft.pre_vote(vote).await
+                } else {
+                    self.raft.vote(vote).await
+                };
+                Ok(raft_response::Message::Vote(codec::vote_response_to_wire(
+                    &response.map_err(Error::internal)?,
+                )))
             }
             Some(raft_request::Message::Transfer(transfer)) => {
                 let transfer = codec::transfer_from_wire(transfer).map_err(Error::internal)?;
-                let answer = self.raft.handle_transfer_leader(transfer).await.map_err(Error::internal)?;
+                let answer = self
+                    .raft
+                    .handle_transfer_leader(transfer)
+                    .await
+                    .map_err(Error::internal)?;
                 answer.map_err(Error::internal)?;
                 Ok(raft_response::Message::Transferred(peer::Blank {}))
             }
@@ -224,11 +258,20 @@ impl Replica {
         let mut receiver = Receiver::new(dir.0.clone(), header.files)?;
         while let Some(piece) = pieces.next().await {
             let piece = piece?;
-            receiver = blocking(move || receiver.take(piece).map(|()| receiver)).await.map_err(unwrap_io)?;
+            receiver = blocking(move || receiver.take(piece).map(|()| receiver))
+                .await
+                .map_err(unwrap_io)?;
         }
         let received = blocking(move || receiver.finish()).await.map_err(unwrap_io)?;
-        let snapshot = Snapshot { meta, snapshot: SnapshotData::Received(received) };
-        let response = self.raft.install_full_snapshot(vote, snapshot).await.map_err(Error::internal)?;
+        let snapshot = Snapshot {
+            meta,
+            snapshot: SnapshotData::Received(received),
+        };
+        let response = self
+            .raft
+            .install_full_snapshot(vote, snapshot)
+            .await
+            .map_err(Error::internal)?;
         Ok(codec::vote_to_wire(&response.vote))
     }
 
@@ -239,7 +282,11 @@ impl Replica {
             let metrics = metrics.borrow_watched();
             let membership = metrics.membership_config.membership();
             let votes = membership.voter_ids().any(|voter| voter == id);
-            (metrics.current_leader == Some(self.id), membership.get_node(&id).is_some(), votes)
+            (
+                metrics.current_leader == Some(self.id),
+                membership.get_node(&id).is_some(),
+                votes,
+            )
         };
         if leads && !known {
             self.raft.add_learner(id, member, true).await.map_err(Error::internal)?;
@@ -254,7 +301,9 @@ impl Replica {
     /// Flushes when there is enough to flush or `force` says so, then lets the log below the flushed state go.
     pub async fn flush_and_purge(&self, entries_unflushed_max: u64, force: bool) -> Result<()> {
         let state = self.state.clone();
-        let (applied, persisted) = blocking(move || Ok((state.applied()?.0, state.persisted()?.0))).await.map_err(unwrap_io)?;
+        let (applied, persisted) = blocking(move || Ok((state.applied()?.0, state.persisted()?.0)))
+            .await
+            .map_err(unwrap_io)?;
         let index = |id: &Option<LogId>| id.as_ref().map_or(0, |id| id.index);
         let unflushed = index(&applied).saturating_sub(index(&persisted));
         if unflushed >= entries_unflushed_max || (force && unflushed > 0) {
@@ -288,7 +337,9 @@ impl Replica {
                 return Ok(());
             }
             let progress = metrics.replication.iter().flatten();
-            let newest = progress.filter(|(id, _)| **id != self.id).max_by_key(|(_, at)| at.as_ref().map(|at| at.index));
+            let newest = progress
+                .filter(|(id, _)| **id != self.id)
+                .max_by_key(|(_, at)| at.as_ref().map(|at| at.index));
             newest.map(|(id, _)| *id)
         };
         match target {

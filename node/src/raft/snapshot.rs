@@ -62,7 +62,12 @@ pub(super) fn send_files(dir: &Path, header: SnapshotHeader, out: &mpsc::Sender<
             file.read_exact(&mut data).map_err(Error::internal)?;
             let crc = crc32c::crc32c(&data);
             let length = data.len() as u64;
-            let piece = SnapshotPiece { file: number as u32, offset, data: Bytes::from(data), crc };
+            let piece = SnapshotPiece {
+                file: number as u32,
+                offset,
+                data: Bytes::from(data),
+                crc,
+            };
             out.blocking_send(message(Part::Piece(piece))).map_err(|_| gone())?;
             offset += length;
         }
@@ -92,7 +97,12 @@ impl Receiver {
         if let Some(file) = files.iter().find(|file| !plain(&file.name)) {
             return Err(bad(format!("file name {:?}", file.name)));
         }
-        let mut receiver = Receiver { dir, files, open: None, done: 0 };
+        let mut receiver = Receiver {
+            dir,
+            files,
+            open: None,
+            done: 0,
+        };
         receiver.next_file()?;
         Ok(receiver)
     }
@@ -111,7 +121,11 @@ impl Receiver {
         file.write_all(&piece.data).map_err(Error::internal)?;
         hash.update(&piece.data);
         *written += piece.data.len() as u64;
-        if *written >= self.files[*number].bytes { self.next_file() } else { Ok(()) }
+        if *written >= self.files[*number].bytes {
+            self.next_file()
+        } else {
+            Ok(())
+        }
     }
 
     /// Closes the file at hand and opens the next one; empty files need no piece.
@@ -141,7 +155,9 @@ impl Receiver {
         if self.done != self.files.len() {
             return Err(bad(format!("{} of {} files came", self.done, self.files.len())));
         }
-        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(Error::internal)?;
+        File::open(&self.dir)
+            .and_then(|dir| dir.sync_all())
+            .map_err(Error::internal)?;
         Ok(self.dir)
     }
 }
@@ -159,7 +175,10 @@ mod tests {
             fs::write(from.path().join(name), bytes).unwrap();
         }
         let files = list_files(from.path()).unwrap();
-        let header = SnapshotHeader { files: files.clone(), ..SnapshotHeader::default() };
+        let header = SnapshotHeader {
+            files: files.clone(),
+            ..SnapshotHeader::default()
+        };
         let (out, mut inbox) = mpsc::channel(64);
         send_files(from.path(), header, &out).unwrap();
         drop(out);

@@ -135,7 +135,10 @@ impl ReplicaState {
         match self.kept().as_ref() {
             Kept::Shard(shard) => {
                 let answers = shard.apply(entries, applied).map_err(store_error)?;
-                Ok(answers.iter().map(|answer| Bytes::from(answer.encode_to_vec())).collect())
+                Ok(answers
+                    .iter()
+                    .map(|answer| Bytes::from(answer.encode_to_vec()))
+                    .collect())
             }
             Kept::Catalog { store, catalog } => self.apply_catalog(store, &mut lock(catalog), entries, applied),
         }
@@ -179,9 +182,16 @@ impl ReplicaState {
     /// Flushes and links the state into `to`, at exactly the index that is returned.
     pub fn checkpoint(&self, to: &Path) -> Result<SnapshotMeta> {
         let _gate = lock(&self.gate);
-        let applied = self.kept().store().checkpoint(to, &self.resources).map_err(store_error)?;
+        let applied = self
+            .kept()
+            .store()
+            .checkpoint(to, &self.resources)
+            .map_err(store_error)?;
         let (last_log_id, last_membership) = decode_applied(&applied)?;
-        Ok(SnapshotMeta { last_log_id, last_membership })
+        Ok(SnapshotMeta {
+            last_log_id,
+            last_membership,
+        })
     }
 
     /// Where a checkpoint for another replica is taken.
@@ -233,7 +243,10 @@ fn open_kept(group: u32, dir: &Path, resources: &Resources) -> Result<Kept> {
         return Ok(Kept::Shard(Shard::open(store).map_err(store_error)?));
     }
     let catalog = Catalog::load(store.group_states(b"").map_err(store_error)?)?;
-    Ok(Kept::Catalog { store, catalog: Mutex::new(catalog) })
+    Ok(Kept::Catalog {
+        store,
+        catalog: Mutex::new(catalog),
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -242,7 +255,12 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 fn decode_applied(applied: &AppliedState) -> Result<(Option<LogId>, StoredMembership)> {
     let corrupt = |e: String| Error::new(Reason::Corruption, format!("applied state: {e}"));
-    let log_id = applied.log_id.as_deref().map(codec::decode_log_id).transpose().map_err(|e| corrupt(e.to_string()))?;
+    let log_id = applied
+        .log_id
+        .as_deref()
+        .map(codec::decode_log_id)
+        .transpose()
+        .map_err(|e| corrupt(e.to_string()))?;
     let membership = match &applied.membership {
         None => StoredMembership::default(),
         Some(bytes) => {
@@ -269,7 +287,10 @@ fn next_state(dir: &Path) -> std::io::Result<String> {
     let mut last = 0;
     for entry in fs::read_dir(dir)? {
         let name = entry?.file_name();
-        let number = name.to_str().and_then(|n| n.strip_prefix("state-")).and_then(|n| n.parse::<u64>().ok());
+        let number = name
+            .to_str()
+            .and_then(|n| n.strip_prefix("state-"))
+            .and_then(|n| n.parse::<u64>().ok());
         last = last.max(number.unwrap_or(0));
     }
     Ok(format!("state-{}", last + 1))

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub use propose::Retry;
+pub(crate) use propose::outcome_unknown;
 pub use read::{Served, ShardAnswer, ShardJob};
 
 use crate::catalog::CATALOG_GROUP;
@@ -30,7 +31,10 @@ pub struct Router {
 impl Router {
     /// Over the replicas of this node and the lanes to others.
     pub fn new(host: Arc<Host>) -> Router {
-        Router { host, hints: Mutex::default() }
+        Router {
+            host,
+            hints: Mutex::default(),
+        }
     }
 
     /// The replicas of this node.
@@ -44,7 +48,12 @@ impl Router {
         if let Some(replica) = self.host.replica(group) {
             return replica.leader_node().filter(|node| *node != here);
         }
-        let hint = self.hints.lock().unwrap_or_else(PoisonError::into_inner).get(&group).copied();
+        let hint = self
+            .hints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&group)
+            .copied();
         hint.or_else(|| self.any_node(group, None))
     }
 
@@ -52,14 +61,24 @@ impl Router {
     fn any_node(&self, group: u32, after: Option<u64>) -> Option<u64> {
         let here = self.host.identity().ok()?.node_id;
         let catalog = self.host.catalog().ok()?;
-        let nodes: Vec<u64> = catalog.shard(group)?.replicas.iter().map(|r| r.node_id).filter(|n| *n != here).collect();
-        let at = after.and_then(|after| nodes.iter().position(|node| *node == after)).map_or(0, |at| at + 1);
+        let nodes: Vec<u64> = catalog
+            .shard(group)?
+            .replicas
+            .iter()
+            .map(|r| r.node_id)
+            .filter(|n| *n != here)
+            .collect();
+        let at = after
+            .and_then(|after| nodes.iter().position(|node| *node == after))
+            .map_or(0, |at| at + 1);
         nodes.get(at % nodes.len().max(1)).copied()
     }
 
     /// Remembers who leads a group that is not here; with `None` the next node is asked.
     fn learn_leader(&self, group: u32, asked: u64, leader: Option<u64>) {
-        let leader = leader.filter(|node| *node != 0).or_else(|| self.any_node(group, Some(asked)));
+        let leader = leader
+            .filter(|node| *node != 0)
+            .or_else(|| self.any_node(group, Some(asked)));
         let mut hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
         match leader {
             Some(node) => hints.insert(group, node),
@@ -69,13 +88,17 @@ impl Router {
 
     fn peer(&self, node: u64) -> Result<Arc<crate::peers::Peer>> {
         let catalog = self.host.catalog_now();
-        let node = catalog.node(node).ok_or_else(|| Error::new(Reason::Unreachable, format!("node {node} is unknown")))?;
+        let node = catalog
+            .node(node)
+            .ok_or_else(|| Error::new(Reason::Unreachable, format!("node {node} is unknown")))?;
         self.host.peers().at(&node.peer_address)
     }
 
     /// Waits until this node's catalog has everything that was acknowledged before the call.
     pub async fn catch_up_catalog(&self, timeout: Duration) {
-        let Some(replica) = self.host.replica(CATALOG_GROUP) else { return };
+        let Some(replica) = self.host.replica(CATALOG_GROUP) else {
+            return;
+        };
         let began = monotonic();
         while began.elapsed() < timeout {
             if replica.is_leader() {

@@ -27,9 +27,16 @@ pub enum Retry {
 
 impl Router {
     /// Has a command committed and applied, wherever its leader is, and returns the answer.
-    pub async fn propose(&self, group: u32, command: Bytes, retry: Retry, deadline: Instant) -> Result<applied::Result> {
+    pub async fn propose(
+        &self,
+        group: u32,
+        command: Bytes,
+        retry: Retry,
+        deadline: Instant,
+    ) -> Result<applied::Result> {
+        let mut offered = false;
         loop {
-            let left = time_left(deadline).map_err(|_| no_leader(group))?;
+            let left = time_left(deadline).map_err(|_| out_of_time(group, offered))?;
             let proposed = match self.host.replica(group).filter(|replica| replica.is_leader()) {
                 Some(replica) => replica.propose(command.clone(), left).await,
                 None => match self.leader_elsewhere(group) {
@@ -42,11 +49,9 @@ impl Router {
                 Proposed::NotLeader(_) => {}
                 Proposed::Unknown(why) if retry == Retry::Safe => {
                     tracing::debug!(group, why, "outcome unknown, offering again");
+                    offered = true;
                 }
-                Proposed::Unknown(why) => {
-                    return Err(Error::new(Reason::OutcomeUnknown, format!("shard {group}: {why}"))
-                        .hint("send it again with the same producer and sequence"));
-                }
+                Proposed::Unknown(why) => return Err(outcome_unknown(format!("shard {group}: {why}"))),
             }
             tokio::time::sleep(RETRY_PAUSE).await;
         }
@@ -57,7 +62,12 @@ impl Router {
             return Proposed::NotLeader(None);
         };
         let timeout_ms = timeout.as_millis() as i64;
-        let mut request = Request::new(ProposeRequest { envelope: Some(envelope), group, command, timeout_ms });
+        let mut request = Request::new(ProposeRequest {
+            envelope: Some(envelope),
+            group,
+            command,
+            timeout_ms,
+        });
         request.set_timeout(timeout + RETRY_PAUSE);
         let answered = tokio::time::timeout(timeout + 2 * RETRY_PAUSE, peer.client().propose(request)).await;
         match answered {
@@ -97,8 +107,20 @@ impl Router {
     }
 }
 
-fn no_leader(group: u32) -> Error {
-    Error::new(Reason::NoLeader, format!("shard {group} has no leader that could be reached in time"))
+/// No leader answered in time: whether something was stored depends on whether one was offered the command.
+fn out_of_time(group: u32, offered: bool) -> Error {
+    match offered {
+        true => outcome_unknown(format!("shard {group} gave no answer in time")),
+        false => Error::new(
+            Reason::NoLeader,
+            format!("shard {group} has no leader that could be reached in time"),
+        ),
+    }
+}
+
+/// The failure of a request that may or may not be stored.
+pub(crate) fn outcome_unknown(message: String) -> Error {
+    Error::new(Reason::OutcomeUnknown, message).hint("send it again with the same producer and sequence")
 }
 
 fn read_answer(answer: Bytes) -> Result<applied::Result> {

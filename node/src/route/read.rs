@@ -56,7 +56,11 @@ impl Router {
                 Local::AskLeader => {}
             }
             let any = matches!(consistency.level, Some(consistency::Level::Any(_)));
-            let node = if any { self.any_node(group, None) } else { self.leader_elsewhere(group) };
+            let node = if any {
+                self.any_node(group, None)
+            } else {
+                self.leader_elsewhere(group)
+            };
             if let Some(node) = node {
                 match self.read_at(node, group, query.clone(), consistency, left).await {
                     Ok(Some(answer)) => return Ok(answer),
@@ -71,24 +75,46 @@ impl Router {
 
     /// This node's replica, where it is fresh enough.
     async fn local(&self, group: u32, consistency: &Consistency, left: Duration) -> Result<Local> {
-        let Some(replica) = self.host.replica(group) else { return Ok(Local::AskLeader) };
+        let Some(replica) = self.host.replica(group) else {
+            return Ok(Local::AskLeader);
+        };
         match &consistency.level {
             Some(consistency::Level::Any(_)) => {
                 let lag_ms = replica.lag().map_or(-1, |lag| lag.as_millis() as i64);
                 let lag_ms = if replica.is_leader() { 0 } else { lag_ms };
-                Ok(Local::Ready(replica, Served { level: ConsistencyLevel::Any, lag_ms }))
+                Ok(Local::Ready(
+                    replica,
+                    Served {
+                        level: ConsistencyLevel::Any,
+                        lag_ms,
+                    },
+                ))
             }
             Some(consistency::Level::Bounded(bounded)) if !replica.is_leader() => {
-                let Some(lag) = replica.lag() else { return Ok(Local::AskLeader) };
+                let Some(lag) = replica.lag() else {
+                    return Ok(Local::AskLeader);
+                };
                 let lag_ms = lag.as_millis() as i64;
                 match lag_ms <= bounded.max_lag_ms {
-                    true => Ok(Local::Ready(replica, Served { level: ConsistencyLevel::Bounded, lag_ms })),
+                    true => Ok(Local::Ready(
+                        replica,
+                        Served {
+                            level: ConsistencyLevel::Bounded,
+                            lag_ms,
+                        },
+                    )),
                     false => Ok(Local::AskLeader),
                 }
             }
             _ if !replica.is_leader() => Ok(Local::AskLeader),
             _ => match replica.linearize(left.min(LINEARIZE_MAX)).await? {
-                Ok(()) => Ok(Local::Ready(replica, Served { level: ConsistencyLevel::Linearizable, lag_ms: 0 })),
+                Ok(()) => Ok(Local::Ready(
+                    replica,
+                    Served {
+                        level: ConsistencyLevel::Linearizable,
+                        lag_ms: 0,
+                    },
+                )),
                 Err(_) => Ok(Local::AskLeader),
             },
         }
@@ -118,14 +144,23 @@ impl Router {
         let opening = tokio::time::timeout(timeout.min(LINEARIZE_MAX), client.read_shard(request)).await;
         let opened = opening.map_err(|_| Error::new(Reason::Unreachable, format!("node {node} did not answer")))?;
         let mut parts = opened.map_err(|status| from_status(&status))?.into_inner();
-        let first = parts.message().await.map_err(|status| from_status(&status))?.and_then(|message| message.part);
+        let first = parts
+            .message()
+            .await
+            .map_err(|status| from_status(&status))?
+            .and_then(|message| message.part);
         let first = match first {
             Some(Part::NotLeader(leader)) => {
                 self.learn_leader(group, node, Some(leader));
                 return Ok(None);
             }
             Some(part) => part,
-            None => return Err(Error::new(Reason::Unreachable, format!("node {node} gave an empty answer"))),
+            None => {
+                return Err(Error::new(
+                    Reason::Unreachable,
+                    format!("node {node} gave an empty answer"),
+                ));
+            }
         };
         let (out, answer) = mpsc::channel(PARTS_AHEAD);
         tokio::spawn(async move {
@@ -151,16 +186,26 @@ impl Router {
     }
 
     /// Serves another node's question from this node's replica alone.
-    pub async fn serve_read(&self, request: ReadShardRequest, job: &ShardJob) -> Result<mpsc::Receiver<ReadShardResponse>> {
+    pub async fn serve_read(
+        &self,
+        request: ReadShardRequest,
+        job: &ShardJob,
+    ) -> Result<mpsc::Receiver<ReadShardResponse>> {
         self.host.check_envelope(request.envelope.as_ref())?;
-        let query = request.query.ok_or_else(|| Error::new(Reason::MissingField, "no query").field("query"))?;
+        let query = request
+            .query
+            .ok_or_else(|| Error::new(Reason::MissingField, "no query").field("query"))?;
         let consistency = request.consistency.unwrap_or_else(linearizable);
         let timeout = Duration::from_millis(request.timeout_ms.clamp(1, 600_000) as u64);
         let (out, responses) = mpsc::channel(PARTS_AHEAD);
         let message = |part| ReadShardResponse { part: Some(part) };
         match self.local(request.group, &consistency, timeout).await? {
             Local::AskLeader => {
-                let leader = self.host.replica(request.group).and_then(|replica| replica.leader_node()).unwrap_or(0);
+                let leader = self
+                    .host
+                    .replica(request.group)
+                    .and_then(|replica| replica.leader_node())
+                    .unwrap_or(0);
                 out.send(message(Part::NotLeader(leader))).await.ok();
             }
             Local::Ready(replica, served) => {
@@ -181,11 +226,16 @@ impl Router {
 
 /// The consistency of a request that names none.
 pub(super) fn linearizable() -> Consistency {
-    Consistency { level: Some(consistency::Level::Linearizable(Linearizable {})) }
+    Consistency {
+        level: Some(consistency::Level::Linearizable(Linearizable {})),
+    }
 }
 
 fn no_replica(group: u32) -> Error {
-    Error::new(Reason::NoLeader, format!("no replica of shard {group} could answer in time"))
+    Error::new(
+        Reason::NoLeader,
+        format!("no replica of shard {group} could answer in time"),
+    )
 }
 
 /// Answers off the async threads; a receiver that is gone ends the work at the next part.
@@ -195,7 +245,11 @@ fn run(replica: Arc<Replica>, query: Query, served: Served, job: ShardJob) -> Sh
         let send = |part| out.blocking_send(Ok(part)).is_ok();
         let last = job(&replica, &query, &send).map(|summary| {
             let level = served.level as i32;
-            Part::Summary(AnswerSummary { consistency: level, lag_ms: served.lag_ms, ..summary })
+            Part::Summary(AnswerSummary {
+                consistency: level,
+                lag_ms: served.lag_ms,
+                ..summary
+            })
         });
         out.blocking_send(last).ok();
     });

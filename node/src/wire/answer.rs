@@ -61,7 +61,8 @@ impl<'a> BatchWriter<'a> {
         self.device_index.extend(std::iter::repeat_n(index, records.len()));
         self.observed_at_ns.extend_from_slice(&records.observed_at);
         self.received_at_ns.extend_from_slice(&records.received_at);
-        self.report_kind.extend(records.report_kind.iter().map(|&kind| i32::from(kind)));
+        self.report_kind
+            .extend(records.report_kind.iter().map(|&kind| i32::from(kind)));
         for outgoing in &mut self.columns {
             if let Some(column) = records.columns.iter().find(|c| c.property == outgoing.property.number) {
                 outgoing.append(column, records.len(), base);
@@ -72,13 +73,26 @@ impl<'a> BatchWriter<'a> {
     /// The batch as a message.
     pub fn finish(self) -> Batch {
         let rows = self.observed_at_ns.len();
-        let report_kind = if self.report_kind.iter().all(|&k| k == 0) { Vec::new() } else { self.report_kind };
+        let report_kind = if self.report_kind.iter().all(|&k| k == 0) {
+            Vec::new()
+        } else {
+            self.report_kind
+        };
         Batch {
             device_type: self.def.id().to_string(),
-            device_index: if self.devices.len() <= 1 { Vec::new() } else { self.device_index },
+            device_index: if self.devices.len() <= 1 {
+                Vec::new()
+            } else {
+                self.device_index
+            },
             devices: self.devices,
             observed_at_ns: self.observed_at_ns,
-            columns: self.columns.into_iter().filter(|c| !c.rows.is_empty()).map(|c| c.finish(rows)).collect(),
+            columns: self
+                .columns
+                .into_iter()
+                .filter(|c| !c.rows.is_empty())
+                .map(|c| c.finish(rows))
+                .collect(),
             report_kind,
             received_at_ns: self.received_at_ns,
         }
@@ -115,7 +129,11 @@ impl Outgoing<'_> {
             bitmap.to_bytes_lsb()
         };
         let stated = self.quality.iter().any(|&q| q != 0);
-        let quality = if stated { self.quality.iter().map(|&q| i32::from(q)).collect() } else { Vec::new() };
+        let quality = if stated {
+            self.quality.iter().map(|&q| i32::from(q)).collect()
+        } else {
+            Vec::new()
+        };
         Column {
             property: self.property.id.clone(),
             values: Some(to_values(self.values, self.property)),
@@ -141,9 +159,10 @@ pub fn to_values(values: series::Values, property: &PropertyDef) -> Values {
         series::Values::F64(values) => values::Kind::F64(F64Values { values }),
         series::Values::I64(values) => values::Kind::I64(I64Values { values }),
         series::Values::Bool(values) => values::Kind::Bool(BoolValues { values }),
-        series::Values::Enum(indexes) => {
-            values::Kind::Enum(EnumValues { labels: property.labels.clone(), indexes })
-        }
+        series::Values::Enum(indexes) => values::Kind::Enum(EnumValues {
+            labels: property.labels.clone(),
+            indexes,
+        }),
         series::Values::Text(values) => values::Kind::Text(TextValues { values }),
     };
     Values { kind: Some(kind) }
@@ -199,5 +218,8 @@ pub fn aggregate_column(function: i32, finished: Vec<Finished>, property: &Prope
             (_, Finished::Text(x)) => values = Some(series::Values::Text(vec![x])),
         }
     }
-    AggregateColumn { function, values: values.map(|values| to_values(values, property)) }
+    AggregateColumn {
+        function,
+        values: values.map(|values| to_values(values, property)),
+    }
 }

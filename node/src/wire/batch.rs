@@ -32,8 +32,14 @@ pub struct TimeGate {
 impl TimeGate {
     /// What a type accepts at `now_ns`.
     pub fn new(def: &TypeDef, now_ns: i64, limits: &Limits) -> TimeGate {
-        let from_ns = def.retention_ns().map_or(i64::MIN + 1, |kept| now_ns.saturating_sub(kept));
-        TimeGate { from_ns, to_ns: now_ns.saturating_add(limits.future_max_ns), received_at_ns: now_ns }
+        let from_ns = def
+            .retention_ns()
+            .map_or(i64::MIN + 1, |kept| now_ns.saturating_sub(kept));
+        TimeGate {
+            from_ns,
+            to_ns: now_ns.saturating_add(limits.future_max_ns),
+            received_at_ns: now_ns,
+        }
     }
 }
 
@@ -48,14 +54,23 @@ pub struct BadRows {
 impl BadRows {
     /// An empty list that names at most `limit` rows.
     pub fn new(limit: usize) -> BadRows {
-        BadRows { named: Vec::new(), total: 0, limit }
+        BadRows {
+            named: Vec::new(),
+            total: 0,
+            limit,
+        }
     }
 
     /// Adds one.
     pub fn push(&mut self, row: usize, reason: Reason, field: &str, message: impl FnOnce() -> String) {
         self.total += 1;
         if self.named.len() < self.limit {
-            self.named.push(RowError { row: row as u32, reason, message: message(), field: field.to_string() });
+            self.named.push(RowError {
+                row: row as u32,
+                reason,
+                message: message(),
+                field: field.to_string(),
+            });
         }
     }
 
@@ -69,7 +84,10 @@ impl BadRows {
         };
         let field = format!("batch.rows[{}].{}", first.row, first.field);
         let hint = hint_for(first);
-        Err(Error::new(first.reason, message).field(field).hint(hint).rows(self.named))
+        Err(Error::new(first.reason, message)
+            .field(field)
+            .hint(hint)
+            .rows(self.named))
     }
 }
 
@@ -103,36 +121,62 @@ pub fn check_shape(batch: &Batch, limits: &Limits) -> Result<Shape> {
         let expected = match column.presence.len() {
             0 => rows,
             n if n != rows.div_ceil(8) => {
-                return malformed(format!("{field}.presence"), format!("{n} bytes of presence for {rows} rows"));
+                return malformed(
+                    format!("{field}.presence"),
+                    format!("{n} bytes of presence for {rows} rows"),
+                );
             }
             _ => Bitmap::from_bytes_lsb(&column.presence, rows).count_ones(),
         };
         if count != expected {
-            return malformed(format!("{field}.values"), format!("{count} values where {expected} rows have one"));
+            return malformed(
+                format!("{field}.values"),
+                format!("{count} values where {expected} rows have one"),
+            );
         }
         if !column.quality.is_empty() && column.quality.len() != count {
-            return malformed(format!("{field}.quality"), format!("{} qualities for {count} values", column.quality.len()));
+            return malformed(
+                format!("{field}.quality"),
+                format!("{} qualities for {count} values", column.quality.len()),
+            );
         }
         points += count;
     }
     check_sizes(batch, Shape { rows, points }, limits)?;
     if batch.device_index.is_empty() && batch.devices.len() > 1 && rows > 0 {
-        return malformed("batch.device_index".into(), format!("{} devices and no index", batch.devices.len()));
+        return malformed(
+            "batch.device_index".into(),
+            format!("{} devices and no index", batch.devices.len()),
+        );
     }
     if !batch.device_index.is_empty() && batch.device_index.len() != rows {
-        return malformed("batch.device_index".into(), format!("{} indexes for {rows} rows", batch.device_index.len()));
+        return malformed(
+            "batch.device_index".into(),
+            format!("{} indexes for {rows} rows", batch.device_index.len()),
+        );
     }
     if batch.devices.is_empty() && rows > 0 {
         return malformed("batch.devices".into(), "rows without devices".into());
     }
-    if let Some(row) = batch.device_index.iter().position(|&i| i as usize >= batch.devices.len()) {
-        return malformed(format!("batch.device_index[{row}]"), format!("row {row} points past the list of devices"));
+    if let Some(row) = batch
+        .device_index
+        .iter()
+        .position(|&i| i as usize >= batch.devices.len())
+    {
+        return malformed(
+            format!("batch.device_index[{row}]"),
+            format!("row {row} points past the list of devices"),
+        );
     }
     if !matches!(batch.report_kind.len(), 0 | 1) && batch.report_kind.len() != rows {
         let n = batch.report_kind.len();
         return malformed("batch.report_kind".into(), format!("{n} report kinds for {rows} rows"));
     }
-    if let Some(bad) = batch.report_kind.iter().find(|kind| !(0..=REPORT_KIND_MAX).contains(*kind)) {
+    if let Some(bad) = batch
+        .report_kind
+        .iter()
+        .find(|kind| !(0..=REPORT_KIND_MAX).contains(*kind))
+    {
         return malformed("batch.report_kind".into(), format!("report kind {bad} is not known"));
     }
     Ok(Shape { rows, points })
@@ -145,9 +189,12 @@ fn check_sizes(batch: &Batch, shape: Shape, limits: &Limits) -> Result<()> {
         ("devices", batch.devices.len(), limits.batch_devices_max),
     ] {
         if is > most {
-            return Err(Error::new(Reason::BatchTooLarge, format!("{is} {what} in one batch, the limit is {most}"))
-                .field("batch")
-                .hint("send smaller batches"));
+            return Err(Error::new(
+                Reason::BatchTooLarge,
+                format!("{is} {what} in one batch, the limit is {most}"),
+            )
+            .field("batch")
+            .hint("send smaller batches"));
         }
     }
     Ok(())
@@ -185,8 +232,11 @@ pub fn to_records(batch: &Batch, def: &TypeDef, gate: TimeGate, limits: &Limits)
             unknown_property(def.id(), &column.property).field(format!("batch.columns[{at}].property"))
         })?;
         if !seen.insert(property.number) {
-            return Err(Error::new(Reason::MalformedBatch, format!("property {:?} has two columns", property.id))
-                .field(format!("batch.columns[{at}].property")));
+            return Err(Error::new(
+                Reason::MalformedBatch,
+                format!("property {:?} has two columns", property.id),
+            )
+            .field(format!("batch.columns[{at}].property")));
         }
         if values_len(column) > 0 {
             columns.push(checked_column(column, at, rows, property, &mut bad)?);
@@ -203,12 +253,18 @@ pub fn to_records(batch: &Batch, def: &TypeDef, gate: TimeGate, limits: &Limits)
 fn check_times(times: &[i64], gate: TimeGate, bad: &mut BadRows) {
     for (row, &t) in times.iter().enumerate() {
         if t == i64::MIN || t == i64::MAX {
-            bad.push(row, Reason::TimeInvalid, "observed_at_ns", || "the end of the time range is no time".to_string());
+            bad.push(row, Reason::TimeInvalid, "observed_at_ns", || {
+                "the end of the time range is no time".to_string()
+            });
         } else if t < gate.from_ns {
-            bad.push(row, Reason::TimeTooOld, "observed_at_ns", || format!("{t} ns is {}", too_old(t, gate)));
+            bad.push(row, Reason::TimeTooOld, "observed_at_ns", || {
+                format!("{t} ns is {}", too_old(t, gate))
+            });
         } else if t > gate.to_ns {
             let days = (gate.to_ns - gate.received_at_ns) / NS_PER_DAY;
-            bad.push(row, Reason::TimeTooNew, "observed_at_ns", || format!("{t} ns is more than {days} day ahead"));
+            bad.push(row, Reason::TimeTooNew, "observed_at_ns", || {
+                format!("{t} ns is more than {days} day ahead")
+            });
         }
     }
 }
@@ -247,14 +303,22 @@ fn checked_column<'a>(
     };
     let row_of = |value: usize| present.get(value).copied().unwrap_or(value);
     let wrong_type = |is: &str| {
-        let message = format!("property {:?} holds {:?} values, the column has {is}", property.id, property.value_type);
+        let message = format!(
+            "property {:?} holds {:?} values, the column has {is}",
+            property.id, property.value_type
+        );
         Error::new(Reason::WrongValueType, message).field(format!("batch.columns[{at}].values"))
     };
-    let values = match (column.values.as_ref().and_then(|v| v.kind.as_ref()), property.value_type) {
+    let values = match (
+        column.values.as_ref().and_then(|v| v.kind.as_ref()),
+        property.value_type,
+    ) {
         (Some(values::Kind::F64(v)), series::ValueType::F64) => {
             if !property.allow_non_finite {
                 for (n, value) in v.values.iter().enumerate().filter(|(_, value)| !value.is_finite()) {
-                    bad.push(row_of(n), Reason::NonFinite, &property.id, || format!("{value} is not a finite number"));
+                    bad.push(row_of(n), Reason::NonFinite, &property.id, || {
+                        format!("{value} is not a finite number")
+                    });
                 }
             }
             Values::F64(v.values.clone())
@@ -263,9 +327,16 @@ fn checked_column<'a>(
         (Some(values::Kind::Bool(v)), series::ValueType::Bool) => Values::Bool(v.values.clone()),
         (Some(values::Kind::Enum(v)), series::ValueType::Enum) => enum_codes(v, property, row_of, bad),
         (Some(values::Kind::Text(v)), series::ValueType::Text) => {
-            for (n, text) in v.values.iter().enumerate().filter(|(_, text)| text.len() > property.text_bytes_max) {
+            for (n, text) in v
+                .values
+                .iter()
+                .enumerate()
+                .filter(|(_, text)| text.len() > property.text_bytes_max)
+            {
                 let (is, most) = (text.len(), property.text_bytes_max);
-                bad.push(row_of(n), Reason::TextTooLong, &property.id, || format!("{is} bytes, the limit is {most}"));
+                bad.push(row_of(n), Reason::TextTooLong, &property.id, || {
+                    format!("{is} bytes, the limit is {most}")
+                });
             }
             Values::Text(v.values.clone())
         }
@@ -277,12 +348,19 @@ fn checked_column<'a>(
         (None, _) => return Err(wrong_type("none")),
     };
     if let Some(quality) = column.quality.iter().find(|q| !(0..=QUALITY_MAX).contains(*q)) {
-        return Err(Error::new(Reason::InvalidValue, format!("quality {quality} is not known"))
-            .field(format!("batch.columns[{at}].quality")));
+        return Err(
+            Error::new(Reason::InvalidValue, format!("quality {quality} is not known"))
+                .field(format!("batch.columns[{at}].quality")),
+        );
     }
     let stated = column.quality.iter().any(|&q| q != 0);
     let quality = stated.then(|| column.quality.iter().map(|&q| q as u8).collect());
-    Ok(CheckedColumn { property, values, quality, dense })
+    Ok(CheckedColumn {
+        property,
+        values,
+        quality,
+        dense,
+    })
 }
 
 fn dense_positions(column: &Column, rows: usize) -> Vec<u32> {
@@ -313,7 +391,9 @@ fn enum_codes(v: &EnumValues, property: &PropertyDef, row_of: impl Fn(usize) -> 
             0
         }
         None => {
-            bad.push(row_of(n), Reason::MalformedBatch, &property.id, || format!("label {index} is not listed"));
+            bad.push(row_of(n), Reason::MalformedBatch, &property.id, || {
+                format!("label {index} is not listed")
+            });
             0
         }
     };
@@ -339,9 +419,17 @@ fn cut_by_device(batch: &Batch, columns: &[CheckedColumn<'_>], received_at_ns: i
             report_kind: rows.iter().map(|&row| kind_of(row)).collect(),
             columns: columns.iter().filter_map(|column| gather(column, &rows)).collect(),
         };
-        DeviceRecords { device, records: records.normalise() }
+        DeviceRecords {
+            device,
+            records: records.normalise(),
+        }
     };
-    rows_of.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty()).map(cut).collect()
+    rows_of
+        .into_iter()
+        .enumerate()
+        .filter(|(_, rows)| !rows.is_empty())
+        .map(cut)
+        .collect()
 }
 
 fn gather(column: &CheckedColumn<'_>, rows: &[u32]) -> Option<series::Column> {
@@ -359,9 +447,17 @@ fn gather(column: &CheckedColumn<'_>, rows: &[u32]) -> Option<series::Column> {
     };
     let presence = (present.len() < rows.len()).then(|| {
         let mut bitmap = Bitmap::new(rows.len());
-        at.iter().enumerate().filter(|(_, d)| **d != ABSENT).for_each(|(row, _)| bitmap.set(row, true));
+        at.iter()
+            .enumerate()
+            .filter(|(_, d)| **d != ABSENT)
+            .for_each(|(row, _)| bitmap.set(row, true));
         bitmap
     });
     let quality = column.quality.as_ref().map(|q| present.iter().map(|&d| q[d]).collect());
-    Some(series::Column { property: column.property.number, presence, values, quality })
+    Some(series::Column {
+        property: column.property.number,
+        presence,
+        values,
+        quality,
+    })
 }

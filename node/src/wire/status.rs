@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tidemark_proto::v1::{Failure, RowFailure};
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt as _};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
 use crate::error::{Error, Reason, RowError};
 
@@ -16,16 +16,31 @@ pub const DOMAIN: &str = "tidemark";
 pub fn to_status(error: &Error) -> Status {
     let mut details = ErrorDetails::new();
     let mut metadata = HashMap::new();
+    let mut violations = Vec::new();
+    let violation = |field: &str, description: &str, reason: Reason| FieldViolation {
+        field: field.to_string(),
+        description: description.to_string(),
+        reason: reason.as_str().to_string(),
+        localized_message: None,
+    };
     if !error.field_path().is_empty() {
         metadata.insert("field".to_string(), error.field_path().to_string());
-        details.add_bad_request_violation(error.field_path(), error.message());
+        violations.push(violation(error.field_path(), error.message(), error.reason()));
     }
     if !error.hint_text().is_empty() {
         metadata.insert("hint".to_string(), error.hint_text().to_string());
     }
-    for row in error.bad_rows() {
-        let path = row_path(row);
-        details.add_bad_request_violation(path, format!("{}: {}", row.reason.as_str(), row.message));
+    if error.reason().stored_nothing() {
+        metadata.insert("stored".to_string(), "nothing".to_string());
+    }
+    violations.extend(
+        error
+            .bad_rows()
+            .iter()
+            .map(|row| violation(&row_path(row), &row.message, row.reason)),
+    );
+    if !violations.is_empty() {
+        details.set_bad_request(violations);
     }
     details.set_error_info(error.reason().as_str(), DOMAIN, metadata);
     if error.retry_after() > 0 {
@@ -35,7 +50,11 @@ pub fn to_status(error: &Error) -> Status {
 }
 
 fn row_path(row: &RowError) -> String {
-    if row.field.is_empty() { format!("rows[{}]", row.row) } else { format!("rows[{}].{}", row.row, row.field) }
+    if row.field.is_empty() {
+        format!("rows[{}]", row.row)
+    } else {
+        format!("rows[{}].{}", row.row, row.field)
+    }
 }
 
 /// The same facts as a message, for answers that fail in part.

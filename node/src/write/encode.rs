@@ -54,18 +54,34 @@ pub(super) fn commands(
         write.points += records.points() as u64;
         if records.len() > 1 {
             let block = bucket::encode(&records.newest()).into();
-            write.latest.push(Fragment { ordinal: target.ordinal, bucket_ns: 0, block });
+            write.latest.push(Fragment {
+                ordinal: target.ordinal,
+                bucket_ns: 0,
+                block,
+            });
         }
         push_fragments(write, target.ordinal, &records, bucket_span_ns);
     }
-    let command = |write| ShardCommand { stamp_ns: origin.stamp_ns, command: Some(shard_command::Command::Write(write)) };
-    shards.into_iter().map(|(shard, write)| (shard, command(write).encode_to_vec().into())).collect()
+    let command = |write| ShardCommand {
+        stamp_ns: origin.stamp_ns,
+        command: Some(shard_command::Command::Write(write)),
+    };
+    shards
+        .into_iter()
+        .map(|(shard, write)| (shard, command(write).encode_to_vec().into()))
+        .collect()
 }
 
 fn push_fragments(write: &mut WriteFragments, ordinal: u32, records: &Records, bucket_span_ns: i64) {
-    let (Some(&first), Some(&last)) = (records.observed_at.first(), records.observed_at.last()) else { return };
+    let (Some(&first), Some(&last)) = (records.observed_at.first(), records.observed_at.last()) else {
+        return;
+    };
     let mut push = |bucket_ns, records: &Records| {
-        write.fragments.push(Fragment { ordinal, bucket_ns, block: bucket::encode(records).into() });
+        write.fragments.push(Fragment {
+            ordinal,
+            bucket_ns,
+            block: bucket::encode(records).into(),
+        });
     };
     if bucket_start(first, bucket_span_ns) == bucket_start(last, bucket_span_ns) {
         return push(bucket_start(first, bucket_span_ns), records);

@@ -21,7 +21,7 @@ use crate::clock::{Instant, monotonic, now_ns};
 use crate::error::{Error, Reason, Result};
 use crate::limits::Limits;
 use crate::raft::machine::blocking;
-use crate::route::{Retry, Router, ShardJob};
+use crate::route::{Retry, Router, ShardJob, outcome_unknown};
 use crate::wire::batch::{BadRows, Shape, TimeGate, check_shape, to_records};
 
 /// Devices whose type and ordinal are remembered; neither ever changes.
@@ -49,7 +49,13 @@ impl Writes {
     /// A write path over a router. `job` answers shard questions from a local replica.
     pub fn new(router: Arc<Router>, limits: Arc<Limits>, job: ShardJob) -> Writes {
         let in_flight_kib = Semaphore::new(limits.write_bytes_in_flight_max >> 10);
-        Writes { router, limits, devices: Cache::new(DEVICES_CACHED), job, in_flight_kib }
+        Writes {
+            router,
+            limits,
+            devices: Cache::new(DEVICES_CACHED),
+            job,
+            in_flight_kib,
+        }
     }
 
     /// Stores a batch, or nothing of it.
@@ -57,20 +63,38 @@ impl Writes {
         let deadline = monotonic() + self.limits.request_timeout();
         let kib = (request.encoded_len() >> 10).max(1) as u32;
         let _room = self.in_flight_kib.try_acquire_many(kib).map_err(|_| {
-            Error::new(Reason::Overloaded, "this node has as many bytes of writes in flight as it may")
+            Error::new(
+                Reason::Overloaded,
+                "this node has as many bytes of writes in flight as it may",
+            )
         })?;
         check_producer(&request)?;
         let stamp_ns = now_ns();
-        let batch = request.batch.ok_or_else(|| Error::new(Reason::MissingField, "no batch").field("batch"))?;
+        let batch = request
+            .batch
+            .ok_or_else(|| Error::new(Reason::MissingField, "no batch").field("batch"))?;
         let shape = check_shape(&batch, &self.limits)?;
         let def = self.device_type(&batch.device_type).await?;
         if shape.rows == 0 {
             return Ok(WriteResponse::default());
         }
         let targets = self.targets(&batch, &def, deadline).await?;
-        let digest = if request.producer.is_empty() { 0 } else { xxh3_64(&batch.encode_to_vec()) };
-        let origin = Origin { producer: request.producer, sequence: request.sequence, digest, stamp_ns };
-        let retry = if origin.producer.is_empty() { Retry::Unsafe } else { Retry::Safe };
+        let digest = if request.producer.is_empty() {
+            0
+        } else {
+            xxh3_64(&batch.encode_to_vec())
+        };
+        let origin = Origin {
+            producer: request.producer,
+            sequence: request.sequence,
+            digest,
+            stamp_ns,
+        };
+        let retry = if origin.producer.is_empty() {
+            Retry::Unsafe
+        } else {
+            Retry::Safe
+        };
         let limits = self.limits.clone();
         let commands = blocking(move || {
             let records = to_records(&batch, &def, TimeGate::new(&def, stamp_ns, &limits), &limits)?;
@@ -88,15 +112,36 @@ impl Writes {
         shape: Shape,
         deadline: Instant,
     ) -> Result<WriteResponse> {
-        let proposals = commands.into_iter().map(|(shard, command)| self.router.propose(shard, command, retry, deadline));
+        let proposals = commands
+            .into_iter()
+            .map(|(shard, command)| self.router.propose(shard, command, retry, deadline));
         let mut duplicate = true;
+        let (mut stored, mut failed) = (0, None);
         for result in futures_util::future::join_all(proposals).await {
-            match result? {
-                applied::Result::Write(write) => duplicate &= write.duplicate,
-                other => return Err(Error::internal(format!("answer {other:?} to a write"))),
+            match result {
+                Ok(applied::Result::Write(write)) => {
+                    stored += 1;
+                    duplicate &= write.duplicate;
+                }
+                Ok(other) => return Err(Error::internal(format!("answer {other:?} to a write"))),
+                Err(error) => failed = Some(error),
             }
         }
-        Ok(WriteResponse { rows: shape.rows as u64, points: shape.points as u64, duplicate })
+        match failed {
+            None => {}
+            // Part of the batch is stored: no reason that claims "nothing was" may go out.
+            Some(error) if stored > 0 && error.retry_after() > 0 => {
+                return Err(outcome_unknown(format!(
+                    "{stored} shards stored their part, another did not: {error}"
+                )));
+            }
+            Some(error) => return Err(error),
+        }
+        Ok(WriteResponse {
+            rows: shape.rows as u64,
+            points: shape.points as u64,
+            duplicate,
+        })
     }
 
     /// The type with this id. One that is not known here may have been applied elsewhere a moment ago.
@@ -106,7 +151,10 @@ impl Writes {
         }
         self.router.catch_up_catalog(CATALOG_WAIT).await;
         let catalog = self.router.host().catalog()?;
-        catalog.device_type(id).cloned().map_err(|e| e.field("batch.device_type"))
+        catalog
+            .device_type(id)
+            .cloned()
+            .map_err(|e| e.field("batch.device_type"))
     }
 
     /// Shard and ordinal of every device of the batch; refuses the batch where one is not registered or of another type.
@@ -118,7 +166,10 @@ impl Writes {
         for (at, (id, known)) in batch.devices.iter().zip(&known).enumerate() {
             match known {
                 Some(known) if known.type_number == def.number() => {
-                    targets.push(Target { shard: catalog.shard_of(id), ordinal: known.ordinal });
+                    targets.push(Target {
+                        shard: catalog.shard_of(id),
+                        ordinal: known.ordinal,
+                    });
                 }
                 other => {
                     bad_devices.insert(at, *other);
@@ -152,10 +203,14 @@ fn check_producer(request: &WriteRequest) -> Result<()> {
     match (request.producer.as_str(), request.sequence) {
         ("", 0) => Ok(()),
         ("", _) => Err(Error::new(Reason::MissingField, "a sequence without a producer").field("producer")),
-        (_, 0) => Err(Error::new(Reason::MissingField, "a producer without a sequence, which starts at 1").field("sequence")),
-        (producer, _) if !is_id(producer, 64) => {
-            Err(Error::new(Reason::InvalidId, "the producer is not of the form [A-Za-z0-9._:-]{1,64}").field("producer"))
+        (_, 0) => {
+            Err(Error::new(Reason::MissingField, "a producer without a sequence, which starts at 1").field("sequence"))
         }
+        (producer, _) if !is_id(producer, 64) => Err(Error::new(
+            Reason::InvalidId,
+            "the producer is not of the form [A-Za-z0-9._:-]{1,64}",
+        )
+        .field("producer")),
         _ => Ok(()),
     }
 }

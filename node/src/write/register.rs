@@ -31,17 +31,27 @@ impl Writes {
         for (at, device_type) in device_types.iter().enumerate() {
             types::check(device_type, at, &self.limits)?;
             if !ids.insert(device_type.id.as_str()) {
-                return Err(Error::new(Reason::InvalidType, format!("type {:?} is listed twice", device_type.id))
-                    .field(format!("device_types[{at}].id")));
+                return Err(Error::new(
+                    Reason::InvalidType,
+                    format!("type {:?} is listed twice", device_type.id),
+                )
+                .field(format!("device_types[{at}].id")));
             }
         }
         if device_types.is_empty() {
             return Ok(ApplyDeviceTypesResponse::default());
         }
         let apply = catalog_command::Command::ApplyTypes(ApplyTypes { device_types });
-        let command = CatalogCommand { stamp_ns: now_ns(), command: Some(apply) };
+        let command = CatalogCommand {
+            stamp_ns: now_ns(),
+            command: Some(apply),
+        };
         let command = command.encode_to_vec().into();
-        match self.router.propose(CATALOG_GROUP, command, Retry::Safe, deadline).await? {
+        match self
+            .router
+            .propose(CATALOG_GROUP, command, Retry::Safe, deadline)
+            .await?
+        {
             applied::Result::Types(types) => Ok(types),
             other => Err(Error::internal(format!("answer {other:?} to device types"))),
         }
@@ -54,7 +64,10 @@ impl Writes {
         let catalog = self.router.host().catalog()?;
         let device_types = match ids.is_empty() {
             true => catalog.types().map(|def| def.stored.clone()).collect(),
-            false => ids.iter().map(|id| Ok(catalog.device_type(id)?.stored.clone())).collect::<Result<_>>()?,
+            false => ids
+                .iter()
+                .map(|id| Ok(catalog.device_type(id)?.stored.clone()))
+                .collect::<Result<_>>()?,
         };
         Ok(ListDeviceTypesResponse { device_types })
     }
@@ -64,9 +77,12 @@ impl Writes {
         let deadline = monotonic() + self.limits.request_timeout();
         if devices.len() > self.limits.register_devices_max {
             let (is, most) = (devices.len(), self.limits.register_devices_max);
-            return Err(Error::new(Reason::BatchTooLarge, format!("{is} devices in one request, the limit is {most}"))
-                .field("devices")
-                .hint("send smaller requests"));
+            return Err(Error::new(
+                Reason::BatchTooLarge,
+                format!("{is} devices in one request, the limit is {most}"),
+            )
+            .field("devices")
+            .hint("send smaller requests"));
         }
         let mut shards: BTreeMap<u32, (PutDevices, Vec<usize>)> = BTreeMap::new();
         for (at, device) in devices.into_iter().enumerate() {
@@ -75,12 +91,18 @@ impl Writes {
             let def = def.map_err(|e| e.field(format!("devices[{at}].device_type")))?;
             let shard = self.router.host().catalog()?.shard_of(&device.id);
             let (put, positions) = shards.entry(shard).or_default();
-            put.devices.push(PutDevice { device: Some(device), type_number: def.number() });
+            put.devices.push(PutDevice {
+                device: Some(device),
+                type_number: def.number(),
+            });
             positions.push(at);
         }
         let stamp_ns = now_ns();
         let proposals = shards.into_iter().map(|(shard, (put, positions))| async move {
-            let command = ShardCommand { stamp_ns, command: Some(shard_command::Command::PutDevices(put)) };
+            let command = ShardCommand {
+                stamp_ns,
+                command: Some(shard_command::Command::PutDevices(put)),
+            };
             let command = command.encode_to_vec().into();
             let result = self.router.propose(shard, command, Retry::Safe, deadline).await;
             result.map_err(|e| original_position(e, &positions))
@@ -120,11 +142,15 @@ impl Writes {
     }
 
     async fn resolve_here(&self, shard: u32, ids: &[String], at: &[usize], found: &mut [Option<Known>]) -> Result<()> {
-        let Some(replica) = self.router.host().replica(shard) else { return Ok(()) };
+        let Some(replica) = self.router.host().replica(shard) else {
+            return Ok(());
+        };
         let asked: Vec<String> = at.iter().map(|&at| ids[at].clone()).collect();
         let known = blocking(move || {
             let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
-            replica.state().with_shard(|shard| shard.resolve(&asked).map_err(store_error))
+            replica
+                .state()
+                .with_shard(|shard| shard.resolve(&asked).map_err(store_error))
         })
         .await
         .map_err(unwrap_io)?;
@@ -142,8 +168,13 @@ impl Writes {
         found: &mut [Option<Known>],
         deadline: Instant,
     ) -> Result<()> {
-        let query = Query::Resolve(ShardResolve { ids: at.iter().map(|&at| ids[at].clone()).collect() });
-        let mut answer = self.router.read(shard, query, &Consistency::default(), &self.job, deadline).await?;
+        let query = Query::Resolve(ShardResolve {
+            ids: at.iter().map(|&at| ids[at].clone()).collect(),
+        });
+        let mut answer = self
+            .router
+            .read(shard, query, &Consistency::default(), &self.job, deadline)
+            .await?;
         while let Some(part) = answer.recv().await {
             if let Part::Resolved(resolved) = part? {
                 let pairs = resolved.type_numbers.into_iter().zip(resolved.ordinals);

@@ -129,19 +129,12 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Header<'_>, Corrupt> {
         columns: Vec::new(),
         byte_len: 0,
     };
-    for _ in 0..presence_count {
-        let form = reader.byte()?;
-        let set = reader.count(rows)?;
-        header.presences.push(PresenceAt {
-            form,
-            set,
-            section: section(&mut reader, small)?,
-        });
-    }
-    for _ in 0..column_count {
-        let column = column(&mut reader, &header, small)?;
-        header.columns.push(column);
-    }
+    header.read_descriptors(&mut reader, presence_count, column_count)?;
+    check_crc(bytes, reader, header)
+}
+
+/// Places the sections, then compares the CRC that follows the descriptors.
+fn check_crc<'a>(bytes: &'a [u8], mut reader: Reader<'a>, mut header: Header<'a>) -> Result<Header<'a>, Corrupt> {
     let covered = reader.at();
     let crc = u32::from_le_bytes(reader.array()?);
     header.byte_len = header
@@ -149,7 +142,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Header<'_>, Corrupt> {
         .filter(|&end| end <= bytes.len())
         .ok_or(reader.corrupt())?;
     let mut got = crc32c::crc32c(bytes.get(..covered).unwrap_or_default());
-    if small {
+    if header.flags & FLAG_SMALL != 0 {
         got = crc32c::crc32c_append(got, bytes.get(reader.at()..header.byte_len).unwrap_or_default());
     }
     if got != crc {
@@ -214,7 +207,25 @@ fn column<'a>(reader: &mut Reader<'a>, header: &Header<'a>, small: bool) -> Resu
     })
 }
 
-impl Header<'_> {
+impl<'a> Header<'a> {
+    fn read_descriptors(&mut self, reader: &mut Reader<'a>, presences: usize, columns: usize) -> Result<(), Corrupt> {
+        let small = self.flags & FLAG_SMALL != 0;
+        for _ in 0..presences {
+            let form = reader.byte()?;
+            let set = reader.count(self.rows)?;
+            self.presences.push(PresenceAt {
+                form,
+                set,
+                section: section(reader, small)?,
+            });
+        }
+        for _ in 0..columns {
+            let column = column(reader, self, small)?;
+            self.columns.push(column);
+        }
+        Ok(())
+    }
+
     /// Gives every section its place, the first one at `at`; returns the end of the last.
     fn place_sections(&mut self, mut at: usize) -> Option<usize> {
         let rows = self.times.iter_mut().chain([&mut self.receipts]).chain(&mut self.kinds);

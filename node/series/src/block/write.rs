@@ -32,22 +32,18 @@ impl Part {
     }
 }
 
-/// Encodes normalised records of 1 to [`BLOCK_ROWS_MAX`] rows. (Rows of equal time may follow each other, as they do
-/// in the newest values of a device; the block is then marked so.)
+/// Encodes normalised records of 1 to [`BLOCK_ROWS_MAX`] rows; no rows give no bytes. (Rows of equal time may follow
+/// each other, as they do in the newest values of a device; the block is then marked so.)
+///
+/// # Panics
+/// More rows, ragged columns, or rows or columns out of order: bytes that nobody could read must not be written.
 pub fn encode(records: &Records) -> Vec<u8> {
     let times = &records.observed_at;
     let rows = times.len();
-    debug_assert!((1..=BLOCK_ROWS_MAX).contains(&rows), "{rows} rows");
-    debug_assert!(times.windows(2).all(|w| w[0] <= w[1]), "times must ascend");
-    debug_assert!(
-        records.received_at.len() == rows && records.report_kind.len() == rows,
-        "ragged rows"
-    );
-    debug_assert!(
-        records.columns.windows(2).all(|w| w[0].property < w[1].property),
-        "columns must ascend"
-    );
-
+    if rows == 0 {
+        return Vec::new();
+    }
+    check(records);
     let unit = unit_of(times);
     let mut flags = unit << 4;
     if times.windows(2).any(|w| w[0] == w[1]) {
@@ -75,6 +71,35 @@ pub fn encode(records: &Records) -> Vec<u8> {
         flags |= FLAG_SMALL;
     }
     assemble(records, flags, kind, counts, &parts)
+}
+
+fn check(records: &Records) {
+    let rows = records.len();
+    assert!(rows <= BLOCK_ROWS_MAX, "{rows} rows");
+    assert!(
+        records.observed_at.windows(2).all(|w| w[0] <= w[1]),
+        "times must ascend"
+    );
+    assert!(
+        records.received_at.len() == rows && records.report_kind.len() == rows,
+        "ragged rows"
+    );
+    assert!(
+        records.columns.windows(2).all(|w| w[0].property < w[1].property),
+        "columns must ascend"
+    );
+    for column in &records.columns {
+        let count = column.presence.as_ref().map_or(rows, Bitmap::count_ones);
+        assert!(
+            column.presence.as_ref().is_none_or(|map| map.len() == rows),
+            "ragged presence"
+        );
+        assert!(column.values.len() == count, "ragged values");
+        assert!(
+            column.quality.as_ref().is_none_or(|q| q.len() == count),
+            "ragged qualities"
+        );
+    }
 }
 
 fn assemble(records: &Records, flags: u8, kind: u8, counts: (usize, usize), parts: &[Part]) -> Vec<u8> {
