@@ -1,6 +1,7 @@
 //! Settings of a node: flags and environment. The only place that reads the environment. Never: decisions.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -57,6 +58,33 @@ pub struct Config {
     /// Listens beyond loopback without TLS: anyone who reaches the ports can read and write.
     #[arg(long, env = "TIDEMARK_INSECURE")]
     pub insecure: bool,
+    /// When replicas flush and what stays in their logs. No flag: only tests have a reason to change it.
+    #[arg(skip)]
+    pub tuning: Tuning,
+}
+
+/// When replicas flush, and what stays in their logs.
+#[derive(Clone, Debug)]
+pub struct Tuning {
+    /// Replicas are looked at this often.
+    pub flush_every: Duration,
+    /// Every this many looks a replica is flushed however little it has to flush.
+    pub flush_all_every: u32,
+    /// Entries applied since the last flush after which a replica is flushed.
+    pub entries_unflushed_max: u64,
+    /// Entries that stay in the log below the flushed state, for replicas that lag a little.
+    pub log_entries_kept: u64,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Tuning {
+            flush_every: Duration::from_secs(5),
+            flush_all_every: 60,
+            entries_unflushed_max: 20_000,
+            log_entries_kept: 10_000,
+        }
+    }
 }
 
 impl Config {

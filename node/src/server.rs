@@ -67,7 +67,13 @@ impl Node {
         .await
         .map_err(Error::internal)?;
         let limits = Arc::new(Limits::default());
-        let host = Host::new(config.data_dir.clone(), log, resources, Arc::new(Peers::default()));
+        let host = Host::new(
+            config.data_dir.clone(),
+            log,
+            resources,
+            Arc::new(Peers::default()),
+            config.tuning.clone(),
+        );
         let router = Arc::new(Router::new(host.clone()));
         let job = shard_job(host.clone(), limits.clone());
         let node = Node {
@@ -171,9 +177,6 @@ fn server(streams_max: u32) -> Server {
 
 fn incoming(listener: TcpListener) -> impl tokio_stream::Stream<Item = std::io::Result<tokio::net::TcpStream>> {
     use tokio_stream::StreamExt as _;
-    TcpListenerStream::new(listener).map(|accepted| {
-        let stream = accepted?;
-        stream.set_nodelay(true)?;
-        Ok(stream)
-    })
+    // A client that is gone already must not end the listener.
+    TcpListenerStream::new(listener).map(|accepted| accepted.inspect(|stream| drop(stream.set_nodelay(true))))
 }

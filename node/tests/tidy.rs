@@ -16,7 +16,7 @@ mod source;
 /// Modules of the node, lowest first: a module uses only those before it.
 const ORDER: &[&str] = &[
     "config", "clock", "limits", "error", "identity", "metrics", "tls", "catalog", "store", "shard", "wire", "peers",
-    "raft", "route", "write", "query", "api", "server",
+    "raft", "route", "cluster", "write", "query", "api", "server",
 ];
 
 /// Uses against the order: (user, used, why).
@@ -33,10 +33,11 @@ const NAMED_BY: &[(&str, &[&str], &str)] = &[
     (
         "tidemark_proto",
         &[
-            "wire", "api", "peers", "catalog", "shard", "raft", "route", "write", "query",
+            "wire", "api", "peers", "catalog", "shard", "raft", "route", "cluster", "write", "query", "server",
         ],
-        "wire, api and peers speak it; catalog and shard store and apply commands, raft, route and write carry \
-         them, query passes requests to other nodes; everything else knows our own types only",
+        "wire, api and peers speak it; catalog and shard store and apply commands, raft, route, cluster and write \
+         carry them, query passes requests to other nodes, server names the services; everything else knows our own \
+         types only",
     ),
     (
         "SystemTime",

@@ -18,16 +18,16 @@ use super::replica::Replica;
 use super::state::ReplicaState;
 use super::types::Member;
 use crate::catalog::{CATALOG_GROUP, Catalog};
+use crate::config::Tuning;
 use crate::error::{Error, Reason, Result};
 use crate::identity::Identity;
 use crate::peers::Peers;
 use crate::store::Resources;
 
-const FLUSH_EVERY: Duration = Duration::from_secs(5);
+/// A replica of the catalog that joins is waited for this long at a time.
+const TAKE_IN_TIMEOUT: Duration = Duration::from_secs(5);
 /// More nodes than these follow the catalog without a vote.
 const CATALOG_VOTERS_MAX: usize = 5;
-const FLUSH_ALL_EVERY: u32 = 60;
-const ENTRIES_UNFLUSHED_MAX: u64 = 20_000;
 /// A group that its first replica did not initialise by then is initialised by any other.
 const INITIALISE_AFTER: Duration = Duration::from_secs(5);
 
@@ -42,11 +42,18 @@ pub struct Host {
     damaged: Mutex<BTreeMap<u32, ReplicaView>>,
     catalog: watch::Sender<Arc<Catalog>>,
     opening: tokio::sync::Mutex<()>,
+    tuning: Tuning,
 }
 
 impl Host {
     /// A host without replicas yet.
-    pub fn new(data_dir: PathBuf, log: NodeLog, resources: Arc<Resources>, peers: Arc<Peers>) -> Arc<Host> {
+    pub fn new(
+        data_dir: PathBuf,
+        log: NodeLog,
+        resources: Arc<Resources>,
+        peers: Arc<Peers>,
+        tuning: Tuning,
+    ) -> Arc<Host> {
         Arc::new(Host {
             data_dir,
             log,
@@ -57,6 +64,7 @@ impl Host {
             damaged: Mutex::default(),
             catalog: watch::Sender::new(Arc::default()),
             opening: tokio::sync::Mutex::new(()),
+            tuning,
         })
     }
 
@@ -275,14 +283,14 @@ impl Host {
     }
 
     async fn flush_now_and_then(self: Arc<Self>) {
-        let mut ticks = tokio::time::interval(FLUSH_EVERY);
+        let mut ticks = tokio::time::interval(self.tuning.flush_every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         for round in 0u32.. {
             ticks.tick().await;
             self.complete_catalog_group().await;
             for replica in self.replicas() {
-                let all = round % FLUSH_ALL_EVERY == FLUSH_ALL_EVERY - 1;
-                if let Err(error) = replica.flush_and_purge(ENTRIES_UNFLUSHED_MAX, all).await {
+                let all = (round + 1) % self.tuning.flush_all_every == 0;
+                if let Err(error) = replica.flush_and_purge(&self.tuning, all).await {
                     tracing::warn!(group = replica.group(), %error, "flush failed");
                 }
             }
@@ -299,7 +307,7 @@ impl Host {
         };
         for (at, (id, member)) in members(&catalog, shard).into_iter().enumerate() {
             let adding = replica.ensure_member(id, member, at < CATALOG_VOTERS_MAX);
-            match tokio::time::timeout(FLUSH_EVERY, adding).await {
+            match tokio::time::timeout(TAKE_IN_TIMEOUT, adding).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(replica = id, %error, "catalog replica not taken in yet"),
                 Err(_) => tracing::warn!(replica = id, "catalog replica does not catch up yet"),

@@ -23,12 +23,10 @@ use super::snapshot::Receiver;
 use super::state::{Kept, ReplicaState};
 use super::types::*;
 use crate::clock::{Instant, monotonic};
+use crate::config::Tuning;
 use crate::error::{Error, Reason, Result};
 
 type Raft = openraft::Raft<TypeConfig, Machine>;
-
-/// Entries that stay in the log below the flushed state, for replicas that lag a little.
-const LOG_ENTRIES_KEPT: u64 = 10_000;
 
 /// How a proposal ended.
 pub enum Proposed {
@@ -299,14 +297,14 @@ impl Replica {
     }
 
     /// Flushes when there is enough to flush or `force` says so, then lets the log below the flushed state go.
-    pub async fn flush_and_purge(&self, entries_unflushed_max: u64, force: bool) -> Result<()> {
+    pub async fn flush_and_purge(&self, tuning: &Tuning, force: bool) -> Result<()> {
         let state = self.state.clone();
         let (applied, persisted) = blocking(move || Ok((state.applied()?.0, state.persisted()?.0)))
             .await
             .map_err(unwrap_io)?;
         let index = |id: &Option<LogId>| id.as_ref().map_or(0, |id| id.index);
         let unflushed = index(&applied).saturating_sub(index(&persisted));
-        if unflushed >= entries_unflushed_max || (force && unflushed > 0) {
+        if unflushed >= tuning.entries_unflushed_max || (force && unflushed > 0) {
             let state = self.state.clone();
             blocking(move || state.flush()).await.map_err(unwrap_io)?;
         }
@@ -317,8 +315,8 @@ impl Replica {
             let metrics = metrics.borrow_watched();
             (index(&metrics.snapshot), index(&metrics.purged))
         };
-        let upto = flushed.saturating_sub(LOG_ENTRIES_KEPT);
-        if upto > purged.saturating_add(LOG_ENTRIES_KEPT / 10) {
+        let upto = flushed.saturating_sub(tuning.log_entries_kept);
+        if upto > purged.saturating_add(tuning.log_entries_kept / 10) {
             if snapshot < upto {
                 self.raft.trigger().snapshot().await.map_err(Error::internal)?;
             } else {

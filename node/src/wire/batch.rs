@@ -297,56 +297,8 @@ fn checked_column<'a>(
     bad: &mut BadRows,
 ) -> Result<CheckedColumn<'a>> {
     let dense = dense_positions(column, rows);
-    let present: Vec<usize> = match column.presence.is_empty() {
-        true => Vec::new(),
-        false => (0..rows).filter(|&row| dense[row] != ABSENT).collect(),
-    };
-    let row_of = |value: usize| present.get(value).copied().unwrap_or(value);
-    let wrong_type = |is: &str| {
-        let message = format!(
-            "property {:?} holds {:?} values, the column has {is}",
-            property.id, property.value_type
-        );
-        Error::new(Reason::WrongValueType, message).field(format!("batch.columns[{at}].values"))
-    };
-    let values = match (
-        column.values.as_ref().and_then(|v| v.kind.as_ref()),
-        property.value_type,
-    ) {
-        (Some(values::Kind::F64(v)), series::ValueType::F64) => {
-            if !property.allow_non_finite {
-                for (n, value) in v.values.iter().enumerate().filter(|(_, value)| !value.is_finite()) {
-                    bad.push(row_of(n), Reason::NonFinite, &property.id, || {
-                        format!("{value} is not a finite number")
-                    });
-                }
-            }
-            Values::F64(v.values.clone())
-        }
-        (Some(values::Kind::I64(v)), series::ValueType::I64) => Values::I64(v.values.clone()),
-        (Some(values::Kind::Bool(v)), series::ValueType::Bool) => Values::Bool(v.values.clone()),
-        (Some(values::Kind::Enum(v)), series::ValueType::Enum) => enum_codes(v, property, row_of, bad),
-        (Some(values::Kind::Text(v)), series::ValueType::Text) => {
-            for (n, text) in v
-                .values
-                .iter()
-                .enumerate()
-                .filter(|(_, text)| text.len() > property.text_bytes_max)
-            {
-                let (is, most) = (text.len(), property.text_bytes_max);
-                bad.push(row_of(n), Reason::TextTooLong, &property.id, || {
-                    format!("{is} bytes, the limit is {most}")
-                });
-            }
-            Values::Text(v.values.clone())
-        }
-        (Some(values::Kind::F64(_)), _) => return Err(wrong_type("f64")),
-        (Some(values::Kind::I64(_)), _) => return Err(wrong_type("i64")),
-        (Some(values::Kind::Bool(_)), _) => return Err(wrong_type("bool")),
-        (Some(values::Kind::Enum(_)), _) => return Err(wrong_type("enum labels")),
-        (Some(values::Kind::Text(_)), _) => return Err(wrong_type("text")),
-        (None, _) => return Err(wrong_type("none")),
-    };
+    let values =
+        typed_values(column, property, &dense, bad).map_err(|e| e.field(format!("batch.columns[{at}].values")))?;
     if let Some(quality) = column.quality.iter().find(|q| !(0..=QUALITY_MAX).contains(*q)) {
         return Err(
             Error::new(Reason::InvalidValue, format!("quality {quality} is not known"))
@@ -361,6 +313,60 @@ fn checked_column<'a>(
         quality,
         dense,
     })
+}
+
+/// The values of a column in the property's type; what a property does not take is noted by row.
+fn typed_values(column: &Column, property: &PropertyDef, dense: &[u32], bad: &mut BadRows) -> Result<Values> {
+    let present: Vec<usize> = match column.presence.is_empty() {
+        true => Vec::new(),
+        false => (0..dense.len()).filter(|&row| dense[row] != ABSENT).collect(),
+    };
+    let row_of = |value: usize| present.get(value).copied().unwrap_or(value);
+    let wrong_type = |is: &str| {
+        let message = format!(
+            "property {:?} holds {:?} values, the column has {is}",
+            property.id, property.value_type
+        );
+        Err(Error::new(Reason::WrongValueType, message))
+    };
+    match (
+        column.values.as_ref().and_then(|v| v.kind.as_ref()),
+        property.value_type,
+    ) {
+        (Some(values::Kind::F64(v)), series::ValueType::F64) => {
+            if !property.allow_non_finite {
+                for (n, value) in v.values.iter().enumerate().filter(|(_, value)| !value.is_finite()) {
+                    bad.push(row_of(n), Reason::NonFinite, &property.id, || {
+                        format!("{value} is not a finite number")
+                    });
+                }
+            }
+            Ok(Values::F64(v.values.clone()))
+        }
+        (Some(values::Kind::I64(v)), series::ValueType::I64) => Ok(Values::I64(v.values.clone())),
+        (Some(values::Kind::Bool(v)), series::ValueType::Bool) => Ok(Values::Bool(v.values.clone())),
+        (Some(values::Kind::Enum(v)), series::ValueType::Enum) => Ok(enum_codes(v, property, row_of, bad)),
+        (Some(values::Kind::Text(v)), series::ValueType::Text) => {
+            for (n, text) in v
+                .values
+                .iter()
+                .enumerate()
+                .filter(|(_, text)| text.len() > property.text_bytes_max)
+            {
+                let (is, most) = (text.len(), property.text_bytes_max);
+                bad.push(row_of(n), Reason::TextTooLong, &property.id, || {
+                    format!("{is} bytes, the limit is {most}")
+                });
+            }
+            Ok(Values::Text(v.values.clone()))
+        }
+        (Some(values::Kind::F64(_)), _) => wrong_type("f64"),
+        (Some(values::Kind::I64(_)), _) => wrong_type("i64"),
+        (Some(values::Kind::Bool(_)), _) => wrong_type("bool"),
+        (Some(values::Kind::Enum(_)), _) => wrong_type("enum labels"),
+        (Some(values::Kind::Text(_)), _) => wrong_type("text"),
+        (None, _) => wrong_type("none"),
+    }
 }
 
 fn dense_positions(column: &Column, rows: usize) -> Vec<u32> {
