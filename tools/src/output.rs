@@ -218,12 +218,15 @@ impl<W: Write> Printer<W> {
     /// A field of the answer as a whole. Before the first section; csv and jsonl leave it out.
     pub(crate) fn head(&mut self, name: &str, cell: Cell) -> Outcome {
         match self.style.format {
-            Format::Table => writeln!(
-                self.out,
-                "{:<20}{}",
-                format!("{}:", name.replace('_', " ")),
-                cell.plain(self.style.ts)
-            )?,
+            Format::Table => {
+                let name = format!("{}:", name.replace('_', " "));
+                writeln!(
+                    self.out,
+                    "{}",
+                    format!("{name:<20}{}", cell.plain(self.style.ts)).trim_end()
+                )?;
+                self.fields += 1;
+            }
             Format::Json => {
                 let value = cell.json(self.style.ts);
                 self.field(name, &value)?;
@@ -368,7 +371,8 @@ impl<W: Write> Printer<W> {
         }
         self.page.clear();
         for line in table.lines() {
-            writeln!(self.out, "{}", line.trim())?;
+            // Cells are padded by one space on either side.
+            writeln!(self.out, "{}", line.strip_prefix(' ').unwrap_or(&line).trim_end())?;
         }
         Ok(())
     }

@@ -71,6 +71,11 @@ impl Flow {
         }
     }
 
+    /// Where the bytes of the file stand that an earlier run took.
+    pub(crate) fn begin_at(&mut self, taken: u64) {
+        self.taken_before = taken;
+    }
+
     /// Who sends.
     pub(crate) fn producer(&self) -> &str {
         &self.state.producer
@@ -214,7 +219,9 @@ impl Flow {
         let cut = &open.chunk.cuts[index];
         let typed = &self.types[cut.device_type];
         let mut parts: BTreeMap<(u32, Option<u16>), String> = BTreeMap::new();
-        for row in &error.rows {
+        // The failure as a whole may name its first row again, without a reason of its own: the row's own entry counts.
+        let (own, whole): (Vec<_>, Vec<_>) = error.rows.iter().partition(|row| !row.reason.is_empty());
+        for row in own.into_iter().chain(whole) {
             let Some(record) = sent.records.get(row.row as usize).copied() else {
                 continue;
             };

@@ -128,13 +128,9 @@ pub(crate) async fn run(context: &Context, args: IngestArgs) -> Outcome {
     })?;
     let (lines, held) = rewind(&args.file, opened.lines, opened.first, &opened.taken, state.position())?;
     let by_value = matches!(mapping.shape, Shape::Long { .. });
-    let flow = Flow::new(
-        Arc::new(types.clone()),
-        report_kind(args.mapping.report_kind),
-        by_value,
-        state,
-        rejects,
-    );
+    let kind = report_kind(args.mapping.report_kind);
+    let mut flow = Flow::new(Arc::new(types.clone()), kind, by_value, state, rejects);
+    flow.begin_at(opened.taken.load(std::sync::atomic::Ordering::Relaxed));
     let cutter = Cutter::new(lines, held, mapping, types.clone(), args.batch as usize).counting(opened.taken);
     let job = run::Job {
         client,

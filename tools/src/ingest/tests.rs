@@ -177,7 +177,7 @@ struct Store {
 
 impl Store {
     fn write(&mut self, producer: &str, sequence: u64, batch: &v1::Batch) -> Result<(), Box<Error>> {
-        let bad: Vec<_> = rows(batch)
+        let mut bad: Vec<_> = rows(batch)
             .enumerate()
             .filter(|(_, row)| row.values.iter().any(|(_, value)| value.to_string() == "refuse"))
             .take(2)
@@ -189,6 +189,13 @@ impl Store {
             })
             .collect();
         if !bad.is_empty() {
+            // As a unary answer does: the failure as a whole comes first and names the first row again.
+            let whole = RowError {
+                reason: String::new(),
+                message: "bad rows".into(),
+                ..bad[0].clone()
+            };
+            bad.insert(0, whole);
             return Err(Box::new(Error {
                 kind: ErrorKind::Fix,
                 code: Code::InvalidArgument,
@@ -311,6 +318,8 @@ fn runs_cut_off_anywhere_store_every_value_under_one_number_and_list_every_rejec
             .map(|row| (row[0].parse().unwrap(), row[2].to_owned()))
             .collect();
         assert_eq!(listed, bad, "{acks} acks a run, {runs} runs");
+        let text = std::fs::read_to_string(folder.path().join("rejects.csv")).unwrap();
+        assert!(!text.contains("bad rows"), "a row's own reason counts");
         let state = State::load(&folder.path().join("progress")).unwrap().unwrap();
         assert_eq!(state.totals.rows, 45_000);
         assert_eq!(
@@ -350,44 +359,4 @@ fn an_error_that_names_a_device_leaves_out_its_rows_and_one_that_names_nothing_e
         text,
         "line,reason,row\n3,UNKNOWN_DEVICE: no device b,\"b,1,2\"\n4,UNKNOWN_DEVICE: no device b,\"b,2,3\"\n"
     );
-}
-
-#[test]
-fn zz_speed() {
-    let file = std::env::var("SPEED").unwrap();
-    let args = MappingArgs {
-        device_type: Some("x".into()),
-        ..MappingArgs::default()
-    };
-    let made = DeviceType {
-        id: "x".into(),
-        properties: ["stage", "temp", "cond", "cond_cor", "ph", "do", "turb"]
-            .iter()
-            .map(|p| Property {
-                id: (*p).into(),
-                value_type: 1,
-                ..Property::default()
-            })
-            .collect(),
-        ..DeviceType::default()
-    };
-    let types = vec![Typed::new(&made)];
-    let mut lines = Lines::open(&file, Arc::default(), Position::default()).unwrap();
-    let mut header = Vec::new();
-    lines.next_row(&mut header).unwrap();
-    let mapping = Mapping::new(&header, &args, &types).unwrap();
-    let mut cutter = Cutter::new(lines, None, mapping, types.clone(), 5000);
-    let t = std::time::Instant::now();
-    let mut n = 0;
-    let mut r = 0;
-    while let Some(c) = cutter.next_chunk().unwrap() {
-        r += c.rows();
-        for cut in &c.cuts {
-            if let Some(s) = cut.batch(&c, &types, v1::ReportKind::Routine, &Default::default()) {
-                n += s.points;
-            }
-        }
-        eprintln!("{} {} rej {}", c.rows(), c.cuts.len(), c.rejects.len());
-    }
-    eprintln!("{r} rows {n} points in {:?}", t.elapsed());
 }
