@@ -19,8 +19,7 @@ pub struct Db {
     engine: Engine,
     path: PathBuf,
     writes: WriteOptions,
-    /// Kept alive as long as the engine uses them.
-    _resources: Resources,
+    resources: Resources,
 }
 
 impl Db {
@@ -52,7 +51,7 @@ impl Db {
             engine,
             path: path.to_path_buf(),
             writes,
-            _resources: resources.clone(),
+            resources: resources.clone(),
         }
     }
 
@@ -68,6 +67,12 @@ impl Db {
     fn families(&self) -> Result<[&ColumnFamily; 4], StoreError> {
         let [a, b, c, d] = Family::ALL;
         Ok([self.family(a)?, self.family(b)?, self.family(c)?, self.family(d)?])
+    }
+
+    /// What it shares with other databases.
+    #[must_use]
+    pub fn resources(&self) -> &Resources {
+        &self.resources
     }
 
     /// Directory of the database.
