@@ -1,4 +1,20 @@
-//! The Tidemark server.
+//! The Tidemark server. `ARCHITECTURE.md` has the map; each module below uses only those above it.
 
-pub mod shard;
+pub mod config;
+pub mod clock;
+pub mod limits;
+pub mod error;
+pub mod identity;
+
+pub mod catalog;
 pub mod store;
+pub mod shard;
+pub mod wire;
+pub mod peers;
+pub mod raft;
+pub mod route;
+pub mod cluster;
+pub mod write;
+pub mod query;
+pub mod api;
+pub mod server;

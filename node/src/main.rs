@@ -1,3 +1,99 @@
-//! Entry point.
+//! `tidemarkd`: reads the configuration, binds the ports, serves until SIGTERM or Ctrl-C.
 
-fn main() {}
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Parser as _;
+use tidemark_node::config::{Cli, Command, Config};
+use tidemark_node::server::Node;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(3);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Some(Command::Health { endpoint }) => health(endpoint).await,
+        None => serve(cli.config).await,
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "ended");
+            #[allow(clippy::print_stderr, reason = "logs may not be set up yet")]
+            {
+                eprintln!("tidemarkd: {error:#}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    start_logs(&config)?;
+    let clients = bind(&config.listen, config.insecure).await?;
+    let peers = bind(&config.peer_listen, config.insecure).await?;
+    let node = Node::open(config.clone()).await?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        clients = %clients.local_addr()?,
+        peers = %peers.local_addr()?,
+        data_dir = %config.data_dir.display(),
+        "serving"
+    );
+    node.serve(clients, peers, stop_signal()?).await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn start_logs(config: &Config) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.log).context("--log")?;
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log_json {
+        true => logs.json().init(),
+        false => logs.with_ansi(false).init(),
+    }
+    Ok(())
+}
+
+/// Binds an address. Beyond loopback only when told that this is meant: there is no TLS yet.
+async fn bind(address: &str, insecure: bool) -> anyhow::Result<TcpListener> {
+    let resolved: Vec<SocketAddr> = tokio::net::lookup_host(address).await.context(address.to_string())?.collect();
+    if !insecure && resolved.iter().any(|address| !address.ip().is_loopback()) {
+        bail!("{address} is not loopback and there is no TLS: use a loopback address, or --insecure on a closed network");
+    }
+    TcpListener::bind(resolved.as_slice()).await.with_context(|| format!("cannot listen on {address}"))
+}
+
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+async fn health(endpoint: String) -> anyhow::Result<()> {
+    let asking = async {
+        let channel = tonic::transport::Endpoint::from_shared(format!("http://{endpoint}"))?.connect().await?;
+        let answer = HealthClient::new(channel).check(HealthCheckRequest::default()).await?;
+        anyhow::Ok(answer.into_inner())
+    };
+    let answer = tokio::time::timeout(HEALTH_TIMEOUT, asking).await.context("no answer in time")??;
+    match answer.status() {
+        tonic_health::pb::health_check_response::ServingStatus::Serving => Ok(()),
+        other => bail!("{other:?}"),
+    }
+}

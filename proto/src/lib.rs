@@ -2,7 +2,12 @@
 
 /// What applications and operators speak: package `tidemark.v1`.
 pub mod v1 {
-    #![allow(missing_docs, clippy::all, reason = "generated from the commented .proto files")]
+    #![allow(
+        missing_docs,
+        clippy::all,
+        clippy::allow_attributes_without_reason,
+        reason = "generated from the commented .proto files"
+    )]
     tonic::include_proto!("tidemark.v1");
 }
 
@@ -12,7 +17,12 @@ pub mod peer {
 
     /// The package as generated; its references to `tidemark.v1` rest on this nesting.
     pub mod v1 {
-        #![allow(missing_docs, clippy::all, reason = "generated from the commented .proto files")]
+        #![allow(
+            missing_docs,
+            clippy::all,
+            clippy::allow_attributes_without_reason,
+            reason = "generated from the commented .proto files"
+        )]
         tonic::include_proto!("tidemark.peer.v1");
     }
 }

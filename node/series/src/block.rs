@@ -1,95 +1,49 @@
-//! One block of records as bytes.
-use crate::corrupt::Corrupt;
-use crate::partial::Partial;
-use crate::record::{Column, PropertyNumber, Records};
+//! One block: the records of one device over a stretch of time, in columns. Version 1:
+//!
+//! ```text
+//! block    = header | sections in the order of their descriptors
+//! header   = version u8 = 1
+//!          | flags u8: 0x01 small  one CRC-32C covers header and sections, descriptors carry none
+//!          |           0x02 equal  rows of equal time may follow each other (the newest values of a device)
+//!          |           0x04 delay  the receipt section holds received_at - observed_at (else received_at)
+//!          |           0x08 kind   all rows have one report kind, it stands in the header
+//!          |           high nibble: unit of time differences, index into `units::UNITS_NS`
+//!          | rows (varint, 1..=4096)
+//!          | first observed_at (i64 little endian)
+//!          | last - first (varint, in units)                            only where rows > 1
+//!          | report kind u8                                             only with flag kind
+//!          | number of presences (varint) | number of columns (varint)
+//!          | times     descriptor: length (varint) | crc                only where rows > 1
+//!          | receipts  descriptor: length (varint) | crc
+//!          | kinds     descriptor: length (varint) | crc                only without flag kind
+//!          | presences descriptors: form u8 | rows set (varint) | length (varint) | crc
+//!          | columns   descriptors, ascending:
+//!          |   property (varint; after the first: less the one before, less one)
+//!          |   shape u8: type in the 3 low bits (1 f64, 2 i64, 3 bool, 4 enum, 5 text), 0x08 statistics, 0x10 qualities
+//!          |   presence (varint: 0 every row, n the n-th)               only where there are presences
+//!          |   encoding u8: form of doubles and texts                  only for these; others are int streams
+//!          |   length (varint) | crc
+//!          |   statistics with their length (varint), see `stats`       only with shape 0x08
+//!          | crc of the header (small: of the header and all sections)
+//! crc      = CRC-32C, u32 little endian; that of a section is absent in small blocks
+//! times    = int stream of differences between rows, in units
+//! receipts, kinds = int stream
+//! column   = qualities, an int stream with its length (with shape 0x10) | values
+//! ```
+//! All other versions, flags, shapes and encodings are free.
+//!
+//! Never here: several blocks (see `bucket`). Invariants: equal records give equal bytes; a reader checks the CRC of
+//! every section it touches, touches only those it needs, and no bytes make it panic.
+
+mod header;
+mod read;
+mod stats;
+mod units;
+mod write;
+
+pub use read::Block;
+pub use stats::ColumnStats;
+pub use write::encode;
 
 /// Most rows of one block.
 pub const BLOCK_ROWS_MAX: usize = 4096;
-
-/// Statistics of one column, kept in the header of its block.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ColumnStats {
-    /// What folding every value of the column gives.
-    pub partial: Partial,
-}
-
-impl ColumnStats {
-    /// Number of values.
-    pub fn count(&self) -> u64 {
-        self.partial.count()
-    }
-}
-
-/// A block whose header was checked and whose columns were not touched.
-#[derive(Debug, Clone)]
-pub struct Block<'a> {
-    bytes: &'a [u8],
-    rows: usize,
-    first_ns: i64,
-    last_ns: i64,
-    properties: Vec<PropertyNumber>,
-}
-
-/// Encodes normalised records of 1 to [`BLOCK_ROWS_MAX`] rows.
-pub fn encode(_records: &Records) -> Vec<u8> {
-    Vec::new()
-}
-
-impl<'a> Block<'a> {
-    /// Reads the header at the start of `bytes` and checks it; also gives what follows the block.
-    ///
-    /// # Errors
-    /// The header is damaged or of an unknown version, or the block is cut short.
-    pub fn parse(bytes: &'a [u8]) -> Result<(Block<'a>, &'a [u8]), Corrupt> {
-        Err(Corrupt::new("block", bytes.len()))
-    }
-    /// Number of rows.
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-    /// Earliest observation time.
-    pub fn first_ns(&self) -> i64 {
-        self.first_ns
-    }
-    /// Latest observation time.
-    pub fn last_ns(&self) -> i64 {
-        self.last_ns
-    }
-    /// Length of the block in bytes.
-    pub fn byte_len(&self) -> usize {
-        self.bytes.len()
-    }
-    /// The block's own bytes.
-    pub fn bytes(&self) -> &'a [u8] {
-        self.bytes
-    }
-    /// Properties with a column, ascending.
-    pub fn properties(&self) -> impl Iterator<Item = PropertyNumber> + '_ {
-        self.properties.iter().copied()
-    }
-    /// Statistics of a column, where the block carries them.
-    pub fn stats(&self, _property: PropertyNumber) -> Option<ColumnStats> {
-        None
-    }
-    /// Observation times of all rows.
-    ///
-    /// # Errors
-    /// The column is damaged.
-    pub fn times(&self) -> Result<Vec<i64>, Corrupt> {
-        Err(Corrupt::new("times", 0))
-    }
-    /// One column, its checksum verified; `None` where the block has none of this property.
-    ///
-    /// # Errors
-    /// The column is damaged.
-    pub fn column(&self, _property: PropertyNumber) -> Result<Option<Column>, Corrupt> {
-        Ok(None)
-    }
-    /// All rows, with all columns or only those of `projection`.
-    ///
-    /// # Errors
-    /// A column that was read is damaged.
-    pub fn decode(&self, _projection: Option<&[PropertyNumber]>) -> Result<Records, Corrupt> {
-        Err(Corrupt::new("block", 0))
-    }
-}

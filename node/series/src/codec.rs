@@ -1,1 +1,18 @@
-//! Encodings of one column, one idea a file.
+//! Encodings of one column of plain values, one idea a file.
+//!
+//! Never here: records, headers, checksums. Invariant: every decoder is given the number of values (at most a block's
+//! rows) and answers any bytes with exactly so many values or `Corrupt`; every encoder is deterministic.
+//!
+//! Numbers of encodings are on disk for ever: a retired one stays reserved.
+
+pub(crate) mod bits;
+pub(crate) mod decimal;
+pub(crate) mod floats;
+pub(crate) mod ints;
+pub(crate) mod pack;
+pub(crate) mod pcodec;
+pub(crate) mod presence;
+pub(crate) mod rice;
+pub(crate) mod runs;
+pub(crate) mod text;
+pub(crate) mod wire;

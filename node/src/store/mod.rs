@@ -8,14 +8,18 @@
 //! | `merge` | the merge operators: the codec, called by RocksDB |
 //! | `db` | [`Db`], [`Batch`]: open, write, flush, checkpoint |
 //! | `view` | [`View`], [`Scan`]: consistent reads whose errors cannot be overlooked |
+//! | `log_db` | one database per node for the Raft logs of all groups |
+//! | `marker` | what the log held at its last sync, written twice |
 //! | `replica` | [`ReplicaStore`]: a [`Db`] with the applied state of a Raft group |
 //!
 //! Never here: what a key or a value of a shard means, protobuf, async.
-//! Invariant: the write-ahead log is off everywhere, and all column families flush together; so what is on disk is always
+//! Invariant: the write-ahead log of a replica is off, and all column families flush together; so what is on disk is always
 //! the state after exactly the entries up to the applied state found beside it.
 
 mod db;
 mod error;
+pub mod log_db;
+pub mod marker;
 mod merge;
 mod options;
 mod replica;

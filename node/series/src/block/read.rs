@@ -1,0 +1,252 @@
+//! Reads a block, only the sections that are asked for. The layout is drawn in `block`.
+//!
+//! Never here: writing. Invariant: a section is believed only after its CRC; no bytes make it panic or allocate more
+//! than rows and length justify.
+
+use super::header::{self, ColumnAt, FLAG_DELAY, FLAG_EQUAL, Header, Section};
+use super::stats::{self, ColumnStats, Span};
+use crate::bitmap::Bitmap;
+use crate::codec::wire::Reader;
+use crate::codec::{floats, ints, presence, text};
+use crate::corrupt::Corrupt;
+use crate::record::{Column, PropertyNumber, Records, ValueType, Values};
+
+/// A block whose header was checked and whose columns were not touched.
+#[derive(Debug, Clone)]
+pub struct Block<'a> {
+    bytes: &'a [u8],
+    header: Header<'a>,
+}
+
+impl<'a> Block<'a> {
+    /// Reads the header at the start of `bytes` and checks it; also gives what follows the block.
+    ///
+    /// # Errors
+    /// The header is damaged or of an unknown version, or the block is cut short.
+    pub fn parse(bytes: &'a [u8]) -> Result<(Block<'a>, &'a [u8]), Corrupt> {
+        let header = header::parse(bytes)?;
+        let cut = || Corrupt::new("block", bytes.len());
+        let (bytes, rest) = bytes.split_at_checked(header.byte_len).ok_or_else(cut)?;
+        Ok((Block { bytes, header }, rest))
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.header.rows
+    }
+
+    /// Earliest observation time.
+    pub fn first_ns(&self) -> i64 {
+        self.header.first_ns
+    }
+
+    /// Latest observation time.
+    pub fn last_ns(&self) -> i64 {
+        self.header.last_ns
+    }
+
+    /// Length of the block in bytes.
+    pub fn byte_len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The block's own bytes.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Whether rows of equal time may follow each other, as in the newest values of a device.
+    pub fn may_repeat_times(&self) -> bool {
+        self.header.flags & FLAG_EQUAL != 0
+    }
+
+    /// Properties with a column, ascending.
+    pub fn properties(&self) -> impl Iterator<Item = PropertyNumber> + '_ {
+        self.header.columns.iter().map(|c| c.property)
+    }
+
+    /// Type of a column; `None` where the block has none of this property.
+    pub fn value_type(&self, property: PropertyNumber) -> Option<ValueType> {
+        self.find(property).map(|c| c.value_type)
+    }
+
+    /// Number of values of a column, 0 where the block has none of this property.
+    pub fn count(&self, property: PropertyNumber) -> usize {
+        self.find(property).map_or(0, |c| self.values_of(c))
+    }
+
+    /// Statistics of a column, where the block carries them.
+    pub fn stats(&self, property: PropertyNumber) -> Option<ColumnStats> {
+        let column = self.find(property)?;
+        let mut reader = Reader::new(column.stats?, "statistics");
+        let (mut first_ns, mut last_ns) = (self.first_ns(), self.last_ns());
+        if column.presence.is_some() {
+            let unit = self.header.unit_ns;
+            first_ns = first_ns.wrapping_add(reader.varint().ok()?.wrapping_mul(unit) as i64);
+            last_ns = last_ns.wrapping_sub(reader.varint().ok()?.wrapping_mul(unit) as i64);
+        }
+        let span = Span {
+            count: self.values_of(column) as u64,
+            first_ns,
+            last_ns,
+        };
+        let stats = stats::decode(&mut reader, column.value_type, column.encoding, span).ok()?;
+        reader.end().ok().map(|()| stats)
+    }
+
+    /// Observation times of all rows.
+    ///
+    /// # Errors
+    /// The section is damaged.
+    pub fn times(&self) -> Result<Vec<i64>, Corrupt> {
+        let Some(section) = &self.header.times else {
+            return Ok(vec![self.first_ns()]);
+        };
+        let corrupt = || Corrupt::new("times", section.at);
+        let steps = ints::decode(self.section(section, "times")?, self.rows() - 1)?;
+        let unit = self.header.unit_ns as i64;
+        let mut time = self.first_ns();
+        let mut times = Vec::with_capacity(self.rows());
+        times.push(time);
+        times.extend(steps.into_iter().map(|step| {
+            time = time.wrapping_add(step.wrapping_mul(unit));
+            time
+        }));
+        let equal = self.may_repeat_times();
+        let ordered = times.windows(2).all(|w| w[0] < w[1] || equal && w[0] == w[1]);
+        if ordered && time == self.last_ns() {
+            Ok(times)
+        } else {
+            Err(corrupt())
+        }
+    }
+
+    /// One column, its checksum verified; `None` where the block has none of this property.
+    ///
+    /// # Errors
+    /// The column is damaged.
+    pub fn column(&self, property: PropertyNumber) -> Result<Option<Column>, Corrupt> {
+        match self.find(property) {
+            None => Ok(None),
+            Some(at) => {
+                let presence = at.presence.map(|index| self.presence(index)).transpose()?;
+                self.read_column(at, presence).map(Some)
+            }
+        }
+    }
+
+    /// All rows, with all columns or only those of `projection`.
+    ///
+    /// # Errors
+    /// A section that was read is damaged.
+    pub fn decode(&self, projection: Option<&[PropertyNumber]>) -> Result<Records, Corrupt> {
+        let observed_at = self.times()?;
+        let receipts = &self.header.receipts;
+        let mut received_at = ints::decode(self.section(receipts, "receipts")?, self.rows())?;
+        if self.header.flags & FLAG_DELAY != 0 {
+            received_at
+                .iter_mut()
+                .zip(&observed_at)
+                .for_each(|(delay, time)| *delay = delay.wrapping_add(*time));
+        }
+        let report_kind = match (&self.header.kinds, self.header.kind) {
+            (Some(section), _) => bytes_of(self.section(section, "report kinds")?, self.rows(), "report kinds")?,
+            (None, kind) => vec![kind.unwrap_or_default(); self.rows()],
+        };
+        let mut presences: Vec<Option<Bitmap>> = vec![None; self.header.presences.len()];
+        let mut columns = Vec::new();
+        for at in &self.header.columns {
+            if projection.is_some_and(|wanted| !wanted.contains(&at.property)) {
+                continue;
+            }
+            let presence = match at.presence {
+                None => None,
+                Some(index) => {
+                    if presences[index].is_none() {
+                        presences[index] = Some(self.presence(index)?);
+                    }
+                    presences[index].clone()
+                }
+            };
+            columns.push(self.read_column(at, presence)?);
+        }
+        Ok(Records {
+            observed_at,
+            received_at,
+            report_kind,
+            columns,
+        })
+    }
+
+    fn find(&self, property: PropertyNumber) -> Option<&ColumnAt<'a>> {
+        let columns = &self.header.columns;
+        columns
+            .binary_search_by_key(&property, |c| c.property)
+            .ok()
+            .map(|i| &columns[i])
+    }
+
+    fn values_of(&self, column: &ColumnAt<'_>) -> usize {
+        column.presence.map_or(self.rows(), |p| self.header.presences[p].set)
+    }
+
+    /// The bytes of a section, checked.
+    fn section(&self, section: &Section, what: &'static str) -> Result<&'a [u8], Corrupt> {
+        let bytes = self.bytes.get(section.at..section.at + section.len).unwrap_or_default();
+        match section.crc {
+            Some(crc) if crc32c::crc32c(bytes) != crc => Err(Corrupt::new(what, section.at)),
+            _ => Ok(bytes),
+        }
+    }
+
+    fn presence(&self, index: usize) -> Result<Bitmap, Corrupt> {
+        let at = &self.header.presences[index];
+        presence::decode(at.form, self.section(&at.section, "presence")?, self.rows(), at.set)
+    }
+
+    fn read_column(&self, at: &ColumnAt<'_>, presence: Option<Bitmap>) -> Result<Column, Corrupt> {
+        let bytes = self.section(&at.section, "column")?;
+        let count = self.values_of(at);
+        let read = || {
+            let mut reader = Reader::new(bytes, "column");
+            let quality = if at.quality {
+                Some(bytes_of(reader.part()?, count, "qualities")?)
+            } else {
+                None
+            };
+            let values = decode_values(at, reader.rest(), count)?;
+            Ok(Column {
+                property: at.property,
+                presence,
+                values,
+                quality,
+            })
+        };
+        read().map_err(|corrupt: Corrupt| corrupt.shift(at.section.at))
+    }
+}
+
+fn decode_values(at: &ColumnAt<'_>, bytes: &[u8], count: usize) -> Result<Values, Corrupt> {
+    let narrow = || Corrupt::new("column values", 0);
+    Ok(match at.value_type {
+        ValueType::F64 => Values::F64(floats::decode(at.encoding, bytes, count)?),
+        ValueType::I64 => Values::I64(ints::decode(bytes, count)?),
+        ValueType::Bool => {
+            let values = ints::decode(bytes, count)?;
+            if values.iter().any(|v| !(0..=1).contains(v)) {
+                return Err(narrow());
+            }
+            Values::Bool(values.into_iter().map(|v| v == 1).collect())
+        }
+        ValueType::Enum => {
+            let values = ints::decode(bytes, count)?.into_iter().map(u32::try_from);
+            Values::Enum(values.collect::<Result<_, _>>().map_err(|_| narrow())?)
+        }
+        ValueType::Text => Values::Text(text::decode(at.encoding, bytes, count)?),
+    })
+}
+
+fn bytes_of(stream: &[u8], count: usize, what: &'static str) -> Result<Vec<u8>, Corrupt> {
+    let values = ints::decode(stream, count)?.into_iter().map(u8::try_from);
+    values.collect::<Result<_, _>>().map_err(|_| Corrupt::new(what, 0))
+}

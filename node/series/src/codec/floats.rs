@@ -1,0 +1,269 @@
+//! Doubles: as decimals where they are, else as decimals give or take some ulps, else by their bits.
+//!
+//! ```text
+//! form 0x00 + e   decimal           int stream of integers, value = integer / 10^e            e = 0..=15
+//! form 0x20 + e   with exceptions   exceptions | int stream
+//! form 0x40 + e   ulps              exceptions | int stream with its length | int stream of ulps to add
+//! form 0x60       bits              int stream of the bits in the order of the doubles
+//! form 0x61..63   pco               differences of order 0..=2, see `pcodec`
+//! exceptions      = count (varint), and where it is not 0: rows as gaps, an int stream with its length
+//!                 | bits in the order of the doubles, an int stream with its length
+//! ```
+//!
+//! Never here: the int menu itself. Invariant: every double comes back bit for bit, NaN payloads and -0.0 included.
+
+use super::decimal::{self, EXPONENT_MAX, from_int, from_ordered, to_ordered};
+use super::wire::{Reader, put_part, put_varint};
+use super::{ints, pcodec};
+use crate::corrupt::Corrupt;
+
+const EXCEPT: u8 = 0x20;
+const ULPS: u8 = 0x40;
+const BITS: u8 = 0x60;
+const PCO: u8 = 0x61;
+
+/// More ulps than this make an exception.
+const ULPS_MAX: i64 = 1 << 12;
+
+/// A column of doubles as bytes.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    pub(crate) form: u8,
+    pub(crate) bytes: Vec<u8>,
+    /// The integers, where every value is one over `10^exponent`.
+    pub(crate) integers: Option<(u8, Vec<i64>)>,
+}
+
+/// The exponent of a form that holds decimals only.
+pub(crate) fn exponent_of(form: u8) -> Option<u8> {
+    (form <= EXPONENT_MAX).then_some(form)
+}
+
+/// The smallest form of `values`.
+pub(crate) fn encode(values: &[f64]) -> Encoded {
+    let exponents = decimal::exponents(values);
+    let highest = exponents.iter().flatten().max().copied();
+    let odd = exponents.iter().filter(|e| e.is_none()).count();
+    let mut best: Option<Encoded> = None;
+    let mut offer = |form: u8, bytes: Vec<u8>, integers: Option<(u8, Vec<i64>)>| {
+        if best.as_ref().is_none_or(|b| bytes.len() < b.bytes.len()) {
+            best = Some(Encoded { form, bytes, integers });
+        }
+    };
+    if let Some(exponent) = highest {
+        if odd == 0 {
+            let integers: Vec<i64> = values.iter().filter_map(|&v| decimal::exact(v, exponent)).collect();
+            offer(exponent, ints::encode(&integers), Some((exponent, integers)));
+        } else if odd <= values.len() / 4 {
+            offer(EXCEPT + exponent, with_exceptions(values, exponent), None);
+        }
+        // A few long decimals among short ones are cheaper as exceptions.
+        let most = values.len() - values.len() / 8;
+        let common = (0..exponent).find(|&e| exponents.iter().flatten().filter(|&&x| x <= e).count() >= most);
+        if let Some(exponent) = common {
+            offer(EXCEPT + exponent, with_exceptions(values, exponent), None);
+        }
+    }
+    if odd > 0 || highest > Some(8) {
+        if let Some(exponent) = ulps_exponent(values) {
+            offer(ULPS + exponent, with_ulps(values, exponent), None);
+        }
+        offer(
+            BITS,
+            ints::encode(&values.iter().map(|&v| to_ordered(v)).collect::<Vec<_>>()),
+            None,
+        );
+        if values.len() >= pcodec::VALUES_MIN {
+            for order in 0..=1u8 {
+                if let Some(bytes) = pcodec::encode_floats(values, order.into()) {
+                    offer(PCO + order, bytes, None);
+                }
+            }
+        }
+    }
+    best.unwrap_or(Encoded {
+        form: BITS,
+        bytes: Vec::new(),
+        integers: None,
+    })
+}
+
+/// Writes exceptions where `integers` has none and fills these gaps with the integer before.
+fn put_exceptions(out: &mut Vec<u8>, values: &[f64], integers: &[Option<i64>]) -> Vec<i64> {
+    let mut gaps = Vec::new();
+    let mut bits = Vec::new();
+    let mut next = 0;
+    let mut last = integers.iter().flatten().next().copied().unwrap_or_default();
+    let mut filled = Vec::with_capacity(values.len());
+    for (row, (integer, &value)) in integers.iter().zip(values).enumerate() {
+        match integer {
+            Some(integer) => last = *integer,
+            None => {
+                gaps.push(row as i64 - next);
+                bits.push(to_ordered(value));
+                next = row as i64 + 1;
+            }
+        }
+        filled.push(last);
+    }
+    put_varint(out, gaps.len() as u64);
+    if !gaps.is_empty() {
+        put_part(out, &ints::encode(&gaps));
+        put_part(out, &ints::encode(&bits));
+    }
+    filled
+}
+
+/// Rows and values of the exceptions among `count` values.
+fn get_exceptions(reader: &mut Reader<'_>, count: usize) -> Result<Vec<(usize, f64)>, Corrupt> {
+    let exceptions = reader.count(count)?;
+    if exceptions == 0 {
+        return Ok(Vec::new());
+    }
+    let gaps = ints::decode(reader.part()?, exceptions)?;
+    let bits = ints::decode(reader.part()?, exceptions)?;
+    let mut next = 0;
+    let mut out = Vec::with_capacity(exceptions);
+    for (gap, bits) in gaps.into_iter().zip(bits) {
+        let gap = usize::try_from(gap)
+            .ok()
+            .filter(|&g| g < count - next)
+            .ok_or_else(|| reader.corrupt())?;
+        out.push((next + gap, from_ordered(bits)));
+        next += gap + 1;
+    }
+    Ok(out)
+}
+
+fn with_exceptions(values: &[f64], exponent: u8) -> Vec<u8> {
+    let integers: Vec<Option<i64>> = values.iter().map(|&v| decimal::exact(v, exponent)).collect();
+    let mut out = Vec::new();
+    let filled = put_exceptions(&mut out, values, &integers);
+    out.extend(ints::encode(&filled));
+    out
+}
+
+/// Nearest decimal and the ulps from it to `value`.
+fn split_ulps(value: f64, exponent: u8) -> Option<(i64, i64)> {
+    let integer = decimal::nearest(value, exponent)?;
+    let ulps = to_ordered(value).checked_sub(to_ordered(from_int(integer, exponent)))?;
+    (ulps.abs() <= ULPS_MAX).then_some((integer, ulps))
+}
+
+/// The smallest exponent at which most of a few samples are within a few ulps of a decimal.
+fn ulps_exponent(values: &[f64]) -> Option<u8> {
+    let samples: Vec<f64> = values
+        .iter()
+        .copied()
+        .step_by(values.len().div_ceil(64).max(1))
+        .collect();
+    let near = |e: u8| {
+        samples
+            .iter()
+            .filter(|&&v| split_ulps(v, e).is_some_and(|(_, k)| k.abs() <= 64))
+            .count()
+    };
+    (0..12).find(|&e| near(e) * 8 >= samples.len() * 7)
+}
+
+fn with_ulps(values: &[f64], exponent: u8) -> Vec<u8> {
+    let split: Vec<Option<(i64, i64)>> = values.iter().map(|&v| split_ulps(v, exponent)).collect();
+    let integers: Vec<Option<i64>> = split.iter().map(|s| s.map(|(i, _)| i)).collect();
+    let ulps: Vec<i64> = split.iter().map(|s| s.map_or(0, |(_, k)| k)).collect();
+    let mut out = Vec::new();
+    let filled = put_exceptions(&mut out, values, &integers);
+    put_part(&mut out, &ints::encode(&filled));
+    out.extend(ints::encode(&ulps));
+    out
+}
+
+/// Decodes `count` values.
+pub(crate) fn decode(form: u8, bytes: &[u8], count: usize) -> Result<Vec<f64>, Corrupt> {
+    let exponent = form & 0x1f;
+    if form < BITS && exponent > EXPONENT_MAX {
+        return Err(Corrupt::new("float form", 0));
+    }
+    let mut reader = Reader::new(bytes, "floats");
+    let divisor = decimal::power(exponent);
+    match form {
+        0..EXCEPT => Ok(ints::decode(bytes, count)?
+            .into_iter()
+            .map(|i| i as f64 / divisor)
+            .collect()),
+        EXCEPT..ULPS => {
+            let exceptions = get_exceptions(&mut reader, count)?;
+            let integers = ints::decode(reader.rest(), count)?;
+            let mut values: Vec<f64> = integers.into_iter().map(|i| i as f64 / divisor).collect();
+            exceptions.into_iter().for_each(|(row, value)| values[row] = value);
+            Ok(values)
+        }
+        ULPS..BITS => {
+            let exceptions = get_exceptions(&mut reader, count)?;
+            let integers = ints::decode(reader.part()?, count)?;
+            let ulps = ints::decode(reader.rest(), count)?;
+            let value = |(i, k): (i64, i64)| from_ordered(to_ordered(i as f64 / divisor).wrapping_add(k));
+            let mut values: Vec<f64> = integers.into_iter().zip(ulps).map(value).collect();
+            exceptions.into_iter().for_each(|(row, value)| values[row] = value);
+            Ok(values)
+        }
+        BITS => Ok(ints::decode(bytes, count)?.into_iter().map(from_ordered).collect()),
+        PCO..=0x63 => pcodec::decode(bytes, count),
+        _ => Err(Corrupt::new("float form", 0)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[track_caller]
+    fn check(values: &[f64], form: std::ops::RangeInclusive<u8>, most: usize) {
+        let encoded = encode(values);
+        let back = decode(encoded.form, &encoded.bytes, values.len()).unwrap();
+        assert!(back.iter().zip(values).all(|(a, b)| a.to_bits() == b.to_bits()));
+        assert_eq!(back.len(), values.len());
+        assert!(
+            form.contains(&encoded.form),
+            "form {:#04x}, {} bytes",
+            encoded.form,
+            encoded.bytes.len()
+        );
+        assert!(encoded.bytes.len() <= most, "{} bytes", encoded.bytes.len());
+    }
+
+    fn walk(len: usize, step: f64) -> impl Iterator<Item = f64> {
+        (0..len).map(move |i| 442.0 + ((i * i) % 17) as f64 * step)
+    }
+
+    #[test]
+    fn doubles_pick_the_smallest_form() {
+        check(&[442.7], 1..=1, 4);
+        check(&walk(100, 1.0).map(|v| v / 10.0).collect::<Vec<_>>(), 1..=1, 90);
+        let mut odd: Vec<f64> = walk(1000, 1.0).map(|v| v / 100.0).collect();
+        odd[3] = f64::NAN;
+        odd[700] = -0.0;
+        odd[701] = f64::NEG_INFINITY;
+        check(&odd, EXCEPT + 2..=EXCEPT + 2, 800);
+        let ulps: Vec<f64> = walk(200, 1.0)
+            .enumerate()
+            .map(|(i, v)| from_ordered(to_ordered(v / 1000.0) + [0, -1, 1, 0][i % 4]))
+            .collect();
+        check(&ulps, ULPS + 3..=ULPS + 3, 300);
+        let roots: Vec<f64> = (0..300).map(|i| f64::from(i * 7 % 113 + 2).sqrt()).collect();
+        check(&roots, BITS..=BITS, 2100);
+        let roots: Vec<f64> = (0..2000).map(|i| f64::from(i * 7919 % 100_003).sqrt()).collect();
+        check(&roots, BITS..=0x63, 14_000);
+    }
+
+    #[test]
+    fn odd_doubles_come_back() {
+        let nan = f64::from_bits(0x7ff0_0000_dead_beef);
+        check(
+            &[nan, -nan, 0.0, -0.0, f64::MIN, f64::MAX, f64::MIN_POSITIVE, 5e-324],
+            0..=0x63,
+            90,
+        );
+        check(&[f64::NAN; 600], 0..=0x63, 30);
+    }
+}

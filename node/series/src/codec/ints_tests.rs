@@ -1,0 +1,111 @@
+//! The menu picks what it should, and every method comes back.
+#![allow(clippy::unwrap_used, reason = "tests")]
+use super::*;
+
+fn noise(i: u64) -> u64 {
+    let x = i
+        .wrapping_add(0x9e37_79b9_7f4a_7c15)
+        .wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    (x ^ x >> 29).wrapping_mul(0x94d0_49bb_1331_11eb) >> 20
+}
+
+#[track_caller]
+fn check(values: &[i64], methods: std::ops::RangeInclusive<u8>, most: usize) {
+    let bytes = encode(values);
+    assert_eq!(decode(&bytes, values.len()).unwrap(), values);
+    assert_eq!(bytes, encode(values), "not deterministic");
+    assert!(
+        methods.contains(&bytes[0]),
+        "method {:#04x}, {} bytes",
+        bytes[0],
+        bytes.len()
+    );
+    assert!(bytes.len() <= most, "{} bytes by method {:#04x}", bytes.len(), bytes[0]);
+}
+
+#[test]
+fn the_menu_picks_what_fits() {
+    check(&[7; 4096], CONSTANT..=CONSTANT, 2);
+    check(&[-3], CONSTANT..=CONSTANT, 2);
+    check(&(0..4096).map(|i| 5 + i * 900).collect::<Vec<_>>(), LINE..=LINE, 4);
+    check(&[i64::MIN, i64::MAX, 0, -1, i64::MIN + 1], RAW..=RAW, 41);
+    let held: Vec<i64> = (0..2000).map(|i| (noise(i / 50) % 1000) as i64).collect();
+    check(&held, RUNS..=RUNS, 70);
+    let level: Vec<i64> = (0..100u64).map(|i| 4427 + (noise(i) % 5) as i64).collect();
+    check(&level, PACKED..=0x1f, 46);
+    let walk: Vec<i64> = level
+        .iter()
+        .scan(0, |at, v| {
+            *at += v - 4429;
+            Some(*at)
+        })
+        .collect();
+    check(&walk, RICE..=0x1f, 44);
+    let states: Vec<i64> = (0..400).map(|i| [3, 1_000_000, -77][(noise(i) % 3) as usize]).collect();
+    check(&states, DICTIONARY..=DICTIONARY, 120);
+    let tips: Vec<i64> = (0..500).map(|i| 13 + (noise(i) % 9) as i64 * 156).collect();
+    check(&tips, SCALED..=SCALED, 270);
+    let skewed: Vec<i64> = (0..4096)
+        .map(|i| (noise(i) % 7 * (noise(i + 9) % 5) * (noise(i + 5) % 3)) as i64)
+        .collect();
+    check(&skewed, PCO..=0x0e, 2200);
+}
+
+#[test]
+fn few_values_cost_few_bytes() {
+    check(&[4427, 4428], LINE..=LINE, 5);
+    check(&[4427, 4428, 4426], 0..=0x1f, 7);
+    check(&[0, 1, 0, 1, 1, 0, 0, 1, 1, 1, 0], 0..=0x1f, 5);
+}
+
+#[test]
+fn extremes_round_trip_by_every_order() {
+    for len in [1usize, 2, 3, 4, 5, 31, 32, 33, 129, 700] {
+        let values: Vec<i64> = (0..len as u64)
+            .map(|i| match noise(i) % 4 {
+                0 => i64::MIN,
+                1 => i64::MAX,
+                2 => (noise(i) as i64).wrapping_mul(0x1234_5678_9abc),
+                _ => i as i64,
+            })
+            .collect();
+        for order in 0..=rice::ORDER_MAX.min(len) {
+            for partition in 0..4 {
+                let residuals = rice::Residuals::new(&values, order);
+                let mut out = Vec::new();
+                residuals.encode(partition, &mut out);
+                assert_eq!(out.len(), residuals.size(partition));
+                assert_eq!(
+                    rice::decode(&out, order, partition, len).unwrap(),
+                    values,
+                    "{len} {order} {partition}"
+                );
+            }
+        }
+        for order in 0..=pack::ORDER_MAX.min(len) {
+            let packed = pack::Packed::new(&values, order);
+            let mut out = Vec::new();
+            packed.encode(&mut out);
+            assert_eq!(out.len(), packed.size());
+            assert_eq!(pack::decode(&out, order, len).unwrap(), values, "{len} {order}");
+        }
+        assert_eq!(decode(&encode(&values), len).unwrap(), values);
+    }
+}
+
+#[test]
+fn every_width_of_residuals_round_trips() {
+    for bits in 1..=64 {
+        for len in [3u64, 40, 700] {
+            let values: Vec<i64> = (0..len).map(|i| (noise(i).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - bits)) as i64).collect();
+            for order in 0..=rice::ORDER_MAX.min(values.len()) {
+                for partition in 0..4 {
+                    let mut out = Vec::new();
+                    rice::Residuals::new(&values, order).encode(partition, &mut out);
+                    let back = rice::decode(&out, order, partition, values.len());
+                    assert_eq!(back.as_deref(), Ok(values.as_slice()), "{bits} bits, order {order}, partition {partition}");
+                }
+            }
+        }
+    }
+}

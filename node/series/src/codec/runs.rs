@@ -1,0 +1,92 @@
+//! Runs of equal values, and dictionaries of few distinct ones: both turn a column into two smaller ones.
+//!
+//! ```text
+//! runs       = number of runs (varint) | values, an int stream with its length | lengths less one, an int stream
+//! dictionary = number of entries (varint) | entries ascending, an int stream with its length | indices, an int stream
+//! ```
+//!
+//! Never here: the choice among encodings. Invariant: what is nested in here is nested no deeper than `ints` allows.
+
+use super::ints::{self, Depth};
+use super::wire::{Reader, put_part, put_varint};
+use crate::corrupt::Corrupt;
+
+/// Most entries of a dictionary.
+const ENTRIES_MAX: usize = 256;
+
+/// Values of the runs and their lengths less one.
+pub(crate) fn split(values: &[i64]) -> (Vec<i64>, Vec<i64>) {
+    let runs = values.chunk_by(|a, b| a == b);
+    runs.map(|run| (run[0], run.len() as i64 - 1)).unzip()
+}
+
+/// The stream of runs.
+pub(crate) fn encode_runs(values: &[i64], depth: Depth) -> Vec<u8> {
+    let (heads, lengths) = split(values);
+    let mut out = Vec::new();
+    put_varint(&mut out, heads.len() as u64);
+    put_part(&mut out, &ints::encode_at(&heads, depth));
+    out.extend(ints::encode_at(&lengths, depth));
+    out
+}
+
+/// Decodes `count` values from a stream of runs.
+pub(crate) fn decode_runs(bytes: &[u8], count: usize, depth: Depth) -> Result<Vec<i64>, Corrupt> {
+    let mut reader = Reader::new(bytes, "runs");
+    let runs = reader.count(count)?;
+    let heads = ints::decode_at(reader.part()?, runs, depth)?;
+    let lengths = ints::decode_at(reader.rest(), runs, depth)?;
+    let mut values = Vec::with_capacity(count);
+    for (head, length) in heads.into_iter().zip(lengths) {
+        let left = count - values.len();
+        let length = usize::try_from(length)
+            .ok()
+            .filter(|&l| l < left)
+            .ok_or_else(|| reader.corrupt())?;
+        values.resize(values.len() + length + 1, head);
+    }
+    if values.len() == count {
+        Ok(values)
+    } else {
+        Err(reader.corrupt())
+    }
+}
+
+/// The stream with a dictionary; `None` where there are too many distinct values for it to pay.
+pub(crate) fn encode_dictionary(values: &[i64], depth: Depth) -> Option<Vec<u8>> {
+    let mut entries = Vec::new();
+    for &value in values {
+        if let Err(at) = entries.binary_search(&value) {
+            entries.insert(at, value);
+            if entries.len() > ENTRIES_MAX.min(values.len() / 4) {
+                return None;
+            }
+        }
+    }
+    let indices: Vec<i64> = values
+        .iter()
+        .filter_map(|v| entries.binary_search(v).ok())
+        .map(|i| i as i64)
+        .collect();
+    let mut out = Vec::new();
+    put_varint(&mut out, entries.len() as u64);
+    put_part(&mut out, &ints::encode_at(&entries, depth));
+    out.extend(ints::encode_at(&indices, depth));
+    Some(out)
+}
+
+/// Decodes `count` values from a stream with a dictionary.
+pub(crate) fn decode_dictionary(bytes: &[u8], count: usize, depth: Depth) -> Result<Vec<i64>, Corrupt> {
+    let mut reader = Reader::new(bytes, "dictionary");
+    let entries = reader.count(count.min(ENTRIES_MAX))?;
+    let entries = ints::decode_at(reader.part()?, entries, depth)?;
+    let mut values = ints::decode_at(reader.rest(), count, depth)?;
+    for value in &mut values {
+        *value = usize::try_from(*value)
+            .ok()
+            .and_then(|i| entries.get(i))
+            .copied()
+            .ok_or_else(|| reader.corrupt())?;
+    }
+    Ok(values)
+}

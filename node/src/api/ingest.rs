@@ -1,0 +1,50 @@
+//! `IngestService`.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use tidemark_proto::v1::ingest_service_server::IngestService;
+use tidemark_proto::v1::write_stream_response::Result as Outcome;
+use tidemark_proto::v1::{WriteRequest, WriteResponse, WriteStreamRequest, WriteStreamResponse};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Answered, Streamed, answered};
+use crate::wire::status::to_failure;
+use crate::write::Writes;
+
+/// Batches of one stream that are worked on at the same time.
+const STREAM_IN_FLIGHT: usize = 8;
+
+/// Points on their way in.
+pub struct IngestApi {
+    /// Takes them.
+    pub writes: Arc<Writes>,
+}
+
+#[tonic::async_trait]
+impl IngestService for IngestApi {
+    type WriteStreamStream = Streamed<WriteStreamResponse>;
+
+    async fn write(&self, request: Request<WriteRequest>) -> Answered<WriteResponse> {
+        answered(self.writes.write(request.into_inner()).await)
+    }
+
+    async fn write_stream(
+        &self,
+        request: Request<Streaming<WriteStreamRequest>>,
+    ) -> Result<Response<Self::WriteStreamStream>, Status> {
+        let writes = self.writes.clone();
+        let one = move |message: Result<WriteStreamRequest, Status>| {
+            let writes = writes.clone();
+            async move {
+                let message = message?;
+                let result = match writes.write(message.write.unwrap_or_default()).await {
+                    Ok(stored) => Outcome::Stored(stored),
+                    Err(error) => Outcome::Failure(to_failure(&error)),
+                };
+                Ok(WriteStreamResponse { token: message.token, result: Some(result) })
+            }
+        };
+        Ok(Response::new(Box::pin(request.into_inner().map(one).buffer_unordered(STREAM_IN_FLIGHT))))
+    }
+}

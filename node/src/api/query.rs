@@ -1,0 +1,41 @@
+//! `QueryService`.
+
+use std::sync::Arc;
+
+use tidemark_proto::v1::query_service_server::QueryService;
+use tidemark_proto::v1::{
+    GetLatestRequest, GetLatestResponse, QueryAggregateRequest, QueryAggregateResponse, QueryRangeRequest,
+    QueryRangeResponse,
+};
+use tonic::{Request, Response, Status};
+
+use super::{Streamed, streamed};
+use crate::query::Queries;
+
+/// Questions about points.
+pub struct QueryApi {
+    /// Answers them.
+    pub queries: Arc<Queries>,
+}
+
+#[tonic::async_trait]
+impl QueryService for QueryApi {
+    type QueryRangeStream = Streamed<QueryRangeResponse>;
+    type QueryAggregateStream = Streamed<QueryAggregateResponse>;
+    type GetLatestStream = Streamed<GetLatestResponse>;
+
+    async fn query_range(&self, request: Request<QueryRangeRequest>) -> Result<Response<Self::QueryRangeStream>, Status> {
+        streamed(self.queries.range(request.into_inner()).await)
+    }
+
+    async fn query_aggregate(
+        &self,
+        request: Request<QueryAggregateRequest>,
+    ) -> Result<Response<Self::QueryAggregateStream>, Status> {
+        streamed(self.queries.aggregate(request.into_inner()).await)
+    }
+
+    async fn get_latest(&self, request: Request<GetLatestRequest>) -> Result<Response<Self::GetLatestStream>, Status> {
+        streamed(self.queries.latest(request.into_inner()).await)
+    }
+}

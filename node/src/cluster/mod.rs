@@ -1,0 +1,304 @@
+//! How a cluster begins, grows by a node, and looks: init, join, status. Never: points.
+//!
+//! Invariant: a node takes an identity once; `init` that was cut off goes on where it stopped, with the same cluster id.
+
+mod status;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message as _;
+use tidemark_proto::peer::{
+    self, AddNode, AddNodeRequest, AddNodeResponse, AdoptRequest, AdoptResponse, Bootstrap, CatalogCommand, MemberNode,
+    applied, catalog_command,
+};
+use tidemark_proto::v1::{InitRequest, InitResponse, JoinRequest, JoinResponse, Node};
+use tonic::Request;
+
+use crate::catalog::CATALOG_GROUP;
+use crate::clock::{Instant, monotonic, now_ns};
+use crate::config::Config;
+use crate::error::{Error, Reason, Result};
+use crate::identity::{CatalogMember, Identity};
+use crate::limits::SHARDS;
+use crate::raft::host::Host;
+use crate::raft::types::Member;
+use crate::route::{Retry, Router, time_left};
+use crate::wire::status::from_status;
+
+const INIT_TIMEOUT: Duration = Duration::from_secs(30);
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+const NODES_MAX: usize = 9;
+const POLL: Duration = Duration::from_millis(20);
+
+/// Cluster operations of a node.
+pub struct Cluster {
+    router: Arc<Router>,
+    config: Config,
+}
+
+impl Cluster {
+    /// Over a router and this node's addresses.
+    pub fn new(router: Arc<Router>, config: Config) -> Cluster {
+        Cluster { router, config }
+    }
+
+    fn host(&self) -> &Arc<Host> {
+        self.router.host()
+    }
+
+    /// Makes a cluster of the named nodes.
+    pub async fn init(&self, request: InitRequest) -> Result<InitResponse> {
+        let deadline = monotonic() + INIT_TIMEOUT;
+        if self.host().catalog_now().is_initialised() {
+            let id = self.host().identity()?.cluster_id.clone();
+            return Err(Error::new(Reason::AlreadyInitialised, format!("this node belongs to cluster {id}")));
+        }
+        let plan = self.plan_init(&request)?;
+        let nodes = self.adopt_all(&plan).await?;
+        let replica = self.host().replica(CATALOG_GROUP).ok_or_else(|| Error::internal("no catalog replica"))?;
+        replica.initialize(raft_members(&plan.members)).await?;
+        let bootstrap = Bootstrap {
+            cluster_id: plan.cluster_id.clone(),
+            nodes: nodes.clone(),
+            shards: plan.shards,
+            replication_factor: plan.replication_factor,
+            catalog_replicas: plan.members.iter().map(|member| member.replica).collect(),
+        };
+        let bootstrap = catalog_command::Command::Bootstrap(bootstrap);
+        let command = CatalogCommand { stamp_ns: now_ns(), command: Some(bootstrap) }.encode_to_vec();
+        match self.router.propose(CATALOG_GROUP, command.into(), Retry::Safe, deadline).await {
+            Ok(_) => {}
+            // The proposal was offered twice and the first one won.
+            Err(e) if e.reason() == Reason::AlreadyInitialised => {}
+            Err(e) => return Err(e),
+        }
+        self.wait_for_leaders(plan.shards, deadline).await?;
+        let InitPlan { cluster_id, shards, replication_factor, .. } = plan;
+        Ok(InitResponse { cluster_id, nodes, shards, replication_factor })
+    }
+
+    fn plan_init(&self, request: &InitRequest) -> Result<InitPlan> {
+        let here = self.config.peer_address().to_string();
+        let mut peers = request.peers.clone();
+        if peers.is_empty() {
+            peers.push(here.clone());
+        }
+        let bad = |field: &str, message: String| Err(Error::new(Reason::InvalidInit, message).field(field));
+        let distinct: std::collections::BTreeSet<_> = peers.iter().collect();
+        if distinct.len() != peers.len() || peers.len() > NODES_MAX {
+            return bad("peers", format!("peers must be 1 to {NODES_MAX} different addresses"));
+        }
+        if !peers.contains(&here) {
+            return bad("peers", format!("this node, {here}, is not among the peers"));
+        }
+        let shards = match request.shards {
+            0 if peers.len() == 1 => 4,
+            0 => 6,
+            n => n,
+        };
+        if !SHARDS.contains(&shards) {
+            return bad("shards", format!("{shards} shards, outside {} to {}", SHARDS.start(), SHARDS.end()));
+        }
+        let replication_factor = match request.replication_factor {
+            0 if peers.len() < 3 => 1,
+            0 => 3,
+            n => n,
+        };
+        if ![1, 3, 5].contains(&replication_factor) || replication_factor as usize > peers.len() {
+            let n = peers.len();
+            return bad("replication_factor", format!("{replication_factor} replicas on {n} nodes: it must be 1, 3 or 5"));
+        }
+        let known = self.host().identity().ok();
+        let cluster_id = known.map_or_else(new_cluster_id, |identity| identity.cluster_id.clone());
+        let member = |(at, peer_address): (usize, String)| {
+            let id = at as u64 + 1;
+            CatalogMember { replica: id, node_id: id, peer_address }
+        };
+        let members: Vec<CatalogMember> = peers.into_iter().enumerate().map(member).collect();
+        if let Some(known) = known.filter(|known| known.catalog != members) {
+            let message = format!("an earlier init of cluster {} named other peers", known.cluster_id);
+            return Err(Error::new(Reason::WrongCluster, message).field("peers"));
+        }
+        Ok(InitPlan { cluster_id, members, shards, replication_factor })
+    }
+
+    /// Asks every node whether it would join, then makes all of them. This node first: it leads the way after a crash.
+    async fn adopt_all(&self, plan: &InitPlan) -> Result<Vec<Node>> {
+        let here = self.config.peer_address();
+        let others = || plan.members.iter().filter(|member| member.peer_address != here);
+        for member in others() {
+            self.adopt_at(plan, member, true).await?;
+        }
+        let mut nodes = BTreeMap::new();
+        for member in plan.members.iter().filter(|member| member.peer_address == here) {
+            let addresses = self.adopt(adopt_request(plan, member, false)).await?;
+            nodes.insert(member.node_id, addresses);
+        }
+        for member in others() {
+            nodes.insert(member.node_id, self.adopt_at(plan, member, false).await?);
+        }
+        let node = |(id, addresses): (u64, AdoptResponse)| Node {
+            id,
+            client_address: addresses.client_address,
+            peer_address: addresses.peer_address,
+        };
+        Ok(nodes.into_iter().map(node).collect())
+    }
+
+    async fn adopt_at(&self, plan: &InitPlan, member: &CatalogMember, check_only: bool) -> Result<AdoptResponse> {
+        let peer = self.host().peers().at(&member.peer_address)?;
+        let mut request = Request::new(adopt_request(plan, member, check_only));
+        request.set_timeout(CALL_TIMEOUT);
+        let call = tokio::time::timeout(CALL_TIMEOUT, async { peer.client().adopt(request).await }).await;
+        let unreachable = |why: &str| {
+            Error::new(Reason::Unreachable, format!("peer {}: {why}", member.peer_address)).field("peers")
+        };
+        match call {
+            Err(_) => Err(unreachable("no answer")),
+            Ok(Err(status)) => match from_status(&status) {
+                e if e.reason() == Reason::Unreachable => Err(unreachable(e.message())),
+                e => Err(e.field("peers")),
+            },
+            Ok(Ok(response)) => Ok(response.into_inner()),
+        }
+    }
+
+    /// Takes an identity, unless this node has another one.
+    pub async fn adopt(&self, request: AdoptRequest) -> Result<AdoptResponse> {
+        let member = |m: MemberNode| CatalogMember { replica: m.replica, node_id: m.node_id, peer_address: m.peer_address };
+        let identity = Identity {
+            format: Identity::FORMAT,
+            cluster_id: request.cluster_id,
+            node_id: request.node_id,
+            catalog_replica: request.catalog_replica,
+            catalog: request.catalog.into_iter().map(member).collect(),
+        };
+        if let Ok(known) = self.host().identity()
+            && *known != identity
+        {
+            let id = &known.cluster_id;
+            return Err(Error::new(Reason::AlreadyInitialised, format!("{} belongs to cluster {id}", self.config.peer_address()))
+                .hint("start it with an empty data folder, or leave it out"));
+        }
+        if !request.check_only {
+            identity.save(&self.config.data_dir).map_err(Error::internal)?;
+            self.host().start(identity).await?;
+        }
+        let (client_address, peer_address) = (self.config.client_address().into(), self.config.peer_address().into());
+        Ok(AdoptResponse { client_address, peer_address })
+    }
+
+    async fn wait_for_leaders(&self, shards: u32, deadline: Instant) -> Result<()> {
+        for shard in 1..=shards {
+            loop {
+                let led = match self.host().replica(shard) {
+                    Some(replica) => replica.leader_node().is_some(),
+                    None => self.host().catalog_now().shard(shard).is_some_and(|shard| {
+                        let here = self.host().identity().map_or(0, |identity| identity.node_id);
+                        shard.replicas.iter().all(|replica| replica.node_id != here)
+                    }),
+                };
+                if led {
+                    break;
+                }
+                time_left(deadline).map_err(|_| Error::new(Reason::NoLeader, format!("shard {shard} has no leader yet")))?;
+                tokio::time::sleep(POLL).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds this node to the cluster of another one.
+    pub async fn join(&self, request: JoinRequest) -> Result<JoinResponse> {
+        if let Ok(identity) = self.host().identity() {
+            let id = &identity.cluster_id;
+            return Err(Error::new(Reason::AlreadyInitialised, format!("this node belongs to cluster {id}")));
+        }
+        let peer = self.host().peers().at(&request.peer)?;
+        let mut add = Request::new(AddNodeRequest {
+            cluster_id: request.cluster_id,
+            client_address: self.config.client_address().into(),
+            peer_address: self.config.peer_address().into(),
+        });
+        add.set_timeout(CALL_TIMEOUT * 2);
+        let added = peer.client().add_node(add).await.map_err(|status| from_status(&status))?.into_inner();
+        let node = added.node.ok_or_else(|| Error::internal("answer without a node"))?;
+        let adopt = AdoptRequest {
+            cluster_id: added.cluster_id.clone(),
+            node_id: node.id,
+            catalog_replica: added.catalog_replica,
+            catalog: added.catalog,
+            check_only: false,
+        };
+        self.adopt(adopt).await?;
+        Ok(JoinResponse { cluster_id: added.cluster_id, node: Some(node) })
+    }
+
+    /// Takes a new node into the catalog. Placement follows later, by plan.
+    pub async fn add_node(&self, request: AddNodeRequest) -> Result<AddNodeResponse> {
+        let identity = self.host().identity()?;
+        if !request.cluster_id.is_empty() && request.cluster_id != identity.cluster_id {
+            let message = format!("this is cluster {}, not {}", identity.cluster_id, request.cluster_id);
+            return Err(Error::new(Reason::WrongCluster, message).field("cluster_id"));
+        }
+        let (client_address, peer_address) = (request.client_address, request.peer_address);
+        let add = catalog_command::Command::AddNode(AddNode { client_address, peer_address });
+        let command = CatalogCommand { stamp_ns: now_ns(), command: Some(add) }.encode_to_vec();
+        let deadline = monotonic() + CALL_TIMEOUT;
+        let node = match self.router.propose(CATALOG_GROUP, command.into(), Retry::Safe, deadline).await? {
+            applied::Result::Node(node) => node,
+            other => return Err(Error::internal(format!("answer {other:?} to a node"))),
+        };
+        self.router.catch_up_catalog(CALL_TIMEOUT).await;
+        let catalog = self.host().catalog()?;
+        let shard = catalog.shard(CATALOG_GROUP).ok_or_else(|| Error::internal("no catalog group"))?;
+        let mine = shard.replicas.iter().find(|replica| replica.node_id == node.id);
+        let catalog_replica = mine.ok_or_else(|| Error::internal("no catalog replica for the node"))?.id;
+        let member = |(replica, member): (u64, Member)| MemberNode {
+            replica,
+            node_id: member.node_id,
+            peer_address: member.peer_address,
+        };
+        let catalog = crate::raft::host::members(&catalog, shard).into_iter().map(member).collect();
+        Ok(AddNodeResponse { cluster_id: identity.cluster_id.clone(), node: Some(node), catalog_replica, catalog })
+    }
+}
+
+/// A cluster about to be made.
+struct InitPlan {
+    cluster_id: String,
+    members: Vec<CatalogMember>,
+    shards: u32,
+    replication_factor: u32,
+}
+
+fn adopt_request(plan: &InitPlan, to: &CatalogMember, check_only: bool) -> AdoptRequest {
+    let member = |m: &CatalogMember| MemberNode {
+        replica: m.replica,
+        node_id: m.node_id,
+        peer_address: m.peer_address.clone(),
+    };
+    AdoptRequest {
+        cluster_id: plan.cluster_id.clone(),
+        node_id: to.node_id,
+        catalog_replica: to.replica,
+        catalog: plan.members.iter().map(member).collect(),
+        check_only,
+    }
+}
+
+fn raft_members(members: &[CatalogMember]) -> BTreeMap<u64, Member> {
+    let member = |m: &CatalogMember| (m.replica, Member { node_id: m.node_id, peer_address: m.peer_address.clone() });
+    members.iter().map(member).collect()
+}
+
+fn new_cluster_id() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
+/// The view of one node, as other nodes ask for it.
+pub fn node_view(host: &Host, disk_bytes: u64) -> peer::NodeViewResponse {
+    peer::NodeViewResponse { replicas: host.views(), disk_bytes }
+}

@@ -1,0 +1,148 @@
+//! The whole cluster at a glance: every node's own view, put together. Never: decisions.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tidemark_proto::peer::{NodeViewRequest, NodeViewResponse, ReplicaView, Shard};
+use tidemark_proto::v1::{
+    GetShardMapResponse, Node, NodeStatus, ReplicaState as State, ReplicaStatus, ShardLeader, ShardStatus,
+    StatusResponse,
+};
+use tonic::Request;
+
+use super::{Cluster, node_view};
+use crate::catalog::Catalog;
+use crate::error::Result;
+
+const VIEW_TIMEOUT: Duration = Duration::from_millis(1_500);
+
+/// Views by node; `None` where the node did not answer.
+type Views = BTreeMap<u64, Option<NodeViewResponse>>;
+
+impl Cluster {
+    /// Nodes, shards and what is wrong with them.
+    pub async fn status(&self) -> Result<StatusResponse> {
+        let version = env!("CARGO_PKG_VERSION").to_string();
+        let Ok(catalog) = self.host().catalog() else {
+            let cluster_id = self.host().identity().map(|identity| identity.cluster_id.clone()).unwrap_or_default();
+            let problems = vec!["this node belongs to no cluster yet, or has not heard of its catalog".to_string()];
+            return Ok(StatusResponse { cluster_id, version, problems, ..StatusResponse::default() });
+        };
+        let identity = self.host().identity()?;
+        let views = self.views(&catalog).await;
+        let shards: Vec<_> = catalog.state().shards.iter().map(|shard| shard_status(shard, &views)).collect();
+        let nodes: Vec<_> = catalog.state().nodes.iter().map(|node| node_status(node, &views)).collect();
+        let problems = problems(&nodes, &shards);
+        Ok(StatusResponse {
+            cluster_id: identity.cluster_id.clone(),
+            node_id: identity.node_id,
+            version,
+            replication_factor: catalog.state().replication_factor,
+            device_types: catalog.types().count() as u64,
+            healthy: problems.is_empty(),
+            nodes,
+            shards,
+            problems,
+        })
+    }
+
+    async fn views(&self, catalog: &Catalog) -> Views {
+        let asked = catalog.state().nodes.iter().map(|node| async move { (node.id, self.view_of(node).await) });
+        futures_util::future::join_all(asked).await.into_iter().collect()
+    }
+
+    async fn view_of(&self, node: &Node) -> Option<NodeViewResponse> {
+        let host = self.host();
+        if host.identity().ok()?.node_id == node.id {
+            return Some(self.own_view());
+        }
+        let peer = host.peers().at(&node.peer_address).ok()?;
+        let mut request = Request::new(NodeViewRequest { envelope: Some(host.envelope(node.id).ok()?) });
+        request.set_timeout(VIEW_TIMEOUT);
+        let view = tokio::time::timeout(VIEW_TIMEOUT, async { peer.client().node_view(request).await }).await;
+        Some(view.ok()?.ok()?.into_inner())
+    }
+
+    /// This node as it sees itself.
+    pub fn own_view(&self) -> NodeViewResponse {
+        let replicas = self.host().replicas();
+        let disk_bytes = replicas.iter().map(|replica| replica.state().disk_bytes().unwrap_or(0)).sum();
+        node_view(self.host(), disk_bytes)
+    }
+
+    /// Slots and leaders, for clients that go straight to the leader.
+    pub fn shard_map(&self) -> Result<GetShardMapResponse> {
+        let catalog = self.host().catalog()?;
+        let leader = |shard: &Shard| {
+            let node = self.host().replica(shard.id).and_then(|replica| replica.leader_node());
+            ShardLeader { shard: shard.id, leader: node.and_then(|id| catalog.node(id)).cloned() }
+        };
+        Ok(GetShardMapResponse {
+            version: catalog.state().next_replica_id,
+            slots: catalog.state().slots.clone(),
+            leaders: catalog.data_shards().map(leader).collect(),
+        })
+    }
+}
+
+fn replica_view<'a>(views: &'a Views, node: u64, group: u32) -> Option<&'a ReplicaView> {
+    views.get(&node)?.as_ref()?.replicas.iter().find(|view| view.group == group)
+}
+
+fn shard_status(shard: &Shard, views: &Views) -> ShardStatus {
+    let mut status = ShardStatus { shard: shard.id, ..ShardStatus::default() };
+    for replica in &shard.replicas {
+        let missing = ReplicaStatus {
+            replica_id: replica.id,
+            node_id: replica.node_id,
+            state: State::Unreachable as i32,
+            ..ReplicaStatus::default()
+        };
+        let Some(view) = replica_view(views, replica.node_id, shard.id) else {
+            status.replicas.push(missing);
+            continue;
+        };
+        let seen = view.status.clone().unwrap_or(missing);
+        // An old leader that has not heard of the new term is not the leader.
+        if seen.state == State::Leader as i32 && view.term >= status.term {
+            status.leader_node = replica.node_id;
+        }
+        status.term = status.term.max(view.term);
+        status.devices = status.devices.max(view.devices);
+        status.disk_bytes += view.disk_bytes;
+        status.replicas.push(seen);
+    }
+    status
+}
+
+fn node_status(node: &Node, views: &Views) -> NodeStatus {
+    let view = views.get(&node.id).and_then(Option::as_ref);
+    let states = || view.into_iter().flat_map(|view| &view.replicas).filter_map(|replica| replica.status.as_ref());
+    NodeStatus {
+        node: Some(node.clone()),
+        reachable: view.is_some(),
+        replicas: states().count() as u32,
+        leaders: states().filter(|status| status.state == State::Leader as i32).count() as u32,
+        disk_bytes: view.map_or(0, |view| view.disk_bytes),
+    }
+}
+
+fn problems(nodes: &[NodeStatus], shards: &[ShardStatus]) -> Vec<String> {
+    let mut problems = Vec::new();
+    for node in nodes.iter().filter(|node| !node.reachable) {
+        let known = node.node.clone().unwrap_or_default();
+        problems.push(format!("node {} at {} does not answer", known.id, known.peer_address));
+    }
+    for shard in shards {
+        if shard.leader_node == 0 {
+            problems.push(format!("shard {} has no leader", shard.shard));
+        }
+        for replica in &shard.replicas {
+            if replica.state == State::Damaged as i32 {
+                let (id, node) = (replica.replica_id, replica.node_id);
+                problems.push(format!("shard {}: replica {id} on node {node} is damaged: {}", shard.shard, replica.problem));
+            }
+        }
+    }
+    problems
+}

@@ -1,0 +1,262 @@
+//! What can go wrong, said once: a reason, its gRPC code, and what the caller should do. Never: transport types.
+//!
+//! Invariant: every reason maps to exactly one code, and only reasons that a retry can help carry a delay.
+
+use std::fmt;
+
+/// Canonical gRPC codes that this store answers with.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[repr(i32)]
+#[allow(missing_docs, reason = "the canonical names")]
+pub enum Code {
+    InvalidArgument = 3,
+    DeadlineExceeded = 4,
+    NotFound = 5,
+    ResourceExhausted = 8,
+    FailedPrecondition = 9,
+    OutOfRange = 11,
+    Internal = 13,
+    Unavailable = 14,
+    DataLoss = 15,
+}
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal, $code:ident;)+) => {
+        /// Machine-readable reason of a failure. The text never changes once released.
+        #[derive(Copy, Clone, Debug, PartialEq, Eq)]
+        pub enum Reason { $($(#[doc = $doc])+ $name,)+ }
+
+        impl Reason {
+            /// Every reason, for the catalogue of reasons and its test.
+            pub const ALL: &'static [Reason] = &[$(Reason::$name,)+];
+
+            /// Upper snake case, stable.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Reason::$name => $text,)+ }
+            }
+
+            /// The one gRPC code of this reason.
+            pub fn code(self) -> Code {
+                match self { $(Reason::$name => Code::$code,)+ }
+            }
+
+            /// The reason with this text.
+            pub fn parse(text: &str) -> Option<Reason> {
+                match text { $($text => Some(Reason::$name),)+ _ => None }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// An id is empty, too long or has characters outside `[A-Za-z0-9._:-]`.
+    InvalidId = "INVALID_ID", InvalidArgument;
+    /// A required field is missing.
+    MissingField = "MISSING_FIELD", InvalidArgument;
+    /// Columns, indexes or bitmaps of a batch do not fit together.
+    MalformedBatch = "MALFORMED_BATCH", InvalidArgument;
+    /// A device type breaks a rule.
+    InvalidType = "INVALID_TYPE", InvalidArgument;
+    /// A device breaks a rule.
+    InvalidDevice = "INVALID_DEVICE", InvalidArgument;
+    /// NaN or an infinity for a property that does not take them.
+    NonFinite = "NON_FINITE", InvalidArgument;
+    /// An enum label the property does not have.
+    UnknownLabel = "UNKNOWN_LABEL", InvalidArgument;
+    /// A text longer than the property allows.
+    TextTooLong = "TEXT_TOO_LONG", InvalidArgument;
+    /// A time that no sensor can mean (the ends of the range).
+    TimeInvalid = "TIME_INVALID", InvalidArgument;
+    /// A query whose range ends before it starts.
+    RangeReversed = "RANGE_REVERSED", InvalidArgument;
+    /// A window step of zero or less.
+    StepNotPositive = "STEP_NOT_POSITIVE", InvalidArgument;
+    /// A query that chooses no device.
+    NoSelector = "NO_SELECTOR", InvalidArgument;
+    /// A query that asks for no function.
+    NoFunction = "NO_FUNCTION", InvalidArgument;
+    /// A function that has no meaning for the kind or type of a property.
+    UnlawfulFunction = "UNLAWFUL_FUNCTION", InvalidArgument;
+    /// Any other value out of its domain.
+    InvalidValue = "INVALID_VALUE", InvalidArgument;
+    /// Shards, replicas or peers of a new cluster out of their domain.
+    InvalidInit = "INVALID_INIT", InvalidArgument;
+    /// The same producer and sequence came with other content.
+    SequenceReused = "SEQUENCE_REUSED", InvalidArgument;
+    /// No device type of this id.
+    UnknownType = "UNKNOWN_TYPE", NotFound;
+    /// No device of this id.
+    UnknownDevice = "UNKNOWN_DEVICE", NotFound;
+    /// No property of this id in the device type.
+    UnknownProperty = "UNKNOWN_PROPERTY", NotFound;
+    /// A value of another type than the property's.
+    WrongValueType = "WRONG_VALUE_TYPE", FailedPrecondition;
+    /// A device of another type than the batch's.
+    WrongDeviceType = "WRONG_DEVICE_TYPE", FailedPrecondition;
+    /// The type of a device cannot change.
+    DeviceTypeFixed = "DEVICE_TYPE_FIXED", FailedPrecondition;
+    /// A property or type would change in a way that stored points forbid.
+    TypeChangeRefused = "TYPE_CHANGE_REFUSED", FailedPrecondition;
+    /// The shard no longer remembers whether it has this sequence.
+    SequenceTooOld = "SEQUENCE_TOO_OLD", FailedPrecondition;
+    /// The node belongs to no cluster yet.
+    NotInitialised = "NOT_INITIALISED", FailedPrecondition;
+    /// The cluster exists already.
+    AlreadyInitialised = "ALREADY_INITIALISED", FailedPrecondition;
+    /// The caller means another cluster or node.
+    WrongCluster = "WRONG_CLUSTER", FailedPrecondition;
+    /// Older than the type's retention.
+    TimeTooOld = "TIME_TOO_OLD", OutOfRange;
+    /// Further ahead than clocks may be.
+    TimeTooNew = "TIME_TOO_NEW", OutOfRange;
+    /// The exact sum of integers does not fit 64 bits.
+    SumOverflow = "SUM_OVERFLOW", OutOfRange;
+    /// More rows, points or bytes than one request may carry.
+    BatchTooLarge = "BATCH_TOO_LARGE", ResourceExhausted;
+    /// More device types than the catalog holds.
+    TooManyTypes = "TOO_MANY_TYPES", ResourceExhausted;
+    /// More windows than one series may have.
+    TooManyWindows = "TOO_MANY_WINDOWS", ResourceExhausted;
+    /// The query holds more than its budget.
+    QueryTooLarge = "QUERY_TOO_LARGE", ResourceExhausted;
+    /// The node has as much in flight as it may.
+    Overloaded = "OVERLOADED", ResourceExhausted;
+    /// The shard has no leader that this node can reach; nothing was stored.
+    NoLeader = "NO_LEADER", Unavailable;
+    /// The request may or may not have been stored.
+    OutcomeUnknown = "OUTCOME_UNKNOWN", Unavailable;
+    /// No replica is as fresh as asked.
+    TooStale = "TOO_STALE", Unavailable;
+    /// Another node cannot be reached.
+    Unreachable = "UNREACHABLE", Unavailable;
+    /// The node is stopping.
+    Stopping = "STOPPING", Unavailable;
+    /// Time ran out.
+    DeadlineExceeded = "DEADLINE_EXCEEDED", DeadlineExceeded;
+    /// Stored bytes failed a check.
+    Corruption = "CORRUPTION", DataLoss;
+    /// A defect of this store.
+    Internal = "INTERNAL", Internal;
+}
+
+/// One bad row of a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RowError {
+    /// Position in the batch.
+    pub row: u32,
+    /// Why.
+    pub reason: Reason,
+    /// For people.
+    pub message: String,
+    /// The column's property, or `observed_at_ns`, or `device_index`.
+    pub field: String,
+}
+
+/// A failure with everything a caller needs to act on it.
+#[derive(Clone, Debug)]
+pub struct Error(Box<Inner>);
+
+#[derive(Clone, Debug)]
+struct Inner {
+    reason: Reason,
+    message: String,
+    field: String,
+    rows: Vec<RowError>,
+    hint: String,
+    retry_after_ms: u64,
+}
+
+/// Shorthand of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// A failure; reasons that a retry can help get a delay by themselves.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Error {
+        let retry_after_ms = match reason {
+            Reason::NoLeader | Reason::TooStale | Reason::Unreachable | Reason::Stopping => 200,
+            Reason::OutcomeUnknown => 100,
+            Reason::Overloaded => 100,
+            _ => 0,
+        };
+        Error(Box::new(Inner {
+            reason,
+            message: message.into(),
+            field: String::new(),
+            rows: Vec::new(),
+            hint: String::new(),
+            retry_after_ms,
+        }))
+    }
+
+    /// Names the offending field.
+    pub fn field(mut self, field: impl Into<String>) -> Error {
+        self.0.field = field.into();
+        self
+    }
+
+    /// Says what to do about it.
+    pub fn hint(mut self, hint: impl Into<String>) -> Error {
+        self.0.hint = hint.into();
+        self
+    }
+
+    /// Names the bad rows.
+    pub fn rows(mut self, rows: Vec<RowError>) -> Error {
+        self.0.rows = rows;
+        self
+    }
+
+    /// Replaces the delay before a retry.
+    pub fn retry_after_ms(mut self, retry_after_ms: u64) -> Error {
+        self.0.retry_after_ms = retry_after_ms;
+        self
+    }
+
+    /// A defect of this store, or of the disk under it.
+    pub fn internal(error: impl fmt::Display) -> Error {
+        Error::new(Reason::Internal, error.to_string())
+    }
+
+    #[allow(missing_docs, reason = "plain accessors")]
+    pub fn reason(&self) -> Reason {
+        self.0.reason
+    }
+
+    #[allow(missing_docs, reason = "plain accessors")]
+    pub fn code(&self) -> Code {
+        self.0.reason.code()
+    }
+
+    #[allow(missing_docs, reason = "plain accessors")]
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    #[allow(missing_docs, reason = "plain accessors")]
+    pub fn field_path(&self) -> &str {
+        &self.0.field
+    }
+
+    #[allow(missing_docs, reason = "plain accessors")]
+    pub fn bad_rows(&self) -> &[RowError] {
+        &self.0.rows
+    }
+
+    #[allow(missing_docs, reason = "plain accessors")]
+    pub fn hint_text(&self) -> &str {
+        &self.0.hint
+    }
+
+    /// Milliseconds to wait before a retry; 0 where a retry cannot help.
+    pub fn retry_after(&self) -> u64 {
+        self.0.retry_after_ms
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.0.reason.as_str(), self.0.message)
+    }
+}
+
+impl std::error::Error for Error {}

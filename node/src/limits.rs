@@ -1,0 +1,97 @@
+//! Every limit in one table. Reaching one is a typed answer that names the field and the limit, never a crash.
+//!
+//! | limit | default | what reaching it gives |
+//! | --- | --- | --- |
+//! | `message_bytes_max` | 16 MiB | RESOURCE_EXHAUSTED before the message is decoded |
+//! | `batch_rows_max` | 50,000 | RESOURCE_EXHAUSTED `BATCH_TOO_LARGE` |
+//! | `batch_points_max` | 1,000,000 | RESOURCE_EXHAUSTED `BATCH_TOO_LARGE` |
+//! | `batch_devices_max` | 50,000 | RESOURCE_EXHAUSTED `BATCH_TOO_LARGE` |
+//! | `id_bytes_max` | 64 | INVALID_ARGUMENT `INVALID_ID` |
+//! | `text_bytes_max` | 65,536 | INVALID_ARGUMENT `TEXT_TOO_LONG` (each property may set less) |
+//! | `properties_max` | 1,024 a type | INVALID_ARGUMENT `INVALID_TYPE` |
+//! | `types_max` | 10,000 | RESOURCE_EXHAUSTED `TOO_MANY_TYPES` |
+//! | `tags_max` | 64 a device | INVALID_ARGUMENT `INVALID_DEVICE` |
+//! | `tag_bytes_max` | 256 | INVALID_ARGUMENT `INVALID_DEVICE` |
+//! | `register_devices_max` | 10,000 a request | RESOURCE_EXHAUSTED `BATCH_TOO_LARGE` |
+//! | `future_max_ns` | 1 day | OUT_OF_RANGE `TIME_TOO_NEW` |
+//! | `windows_max` | 1,000,000 a series | RESOURCE_EXHAUSTED `TOO_MANY_WINDOWS` |
+//! | `partials_bytes_max` | 256 MiB a query | RESOURCE_EXHAUSTED `QUERY_TOO_LARGE` |
+//! | `rows_named_max` | 100 | further bad rows are counted, not named |
+//! | `write_bytes_in_flight_max` | 256 MiB a node | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
+//! | `queries_max` | 64 a node | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
+//! | `streams_max` | 256 a connection | refused by HTTP/2, retryable |
+//! | `request_timeout_ms` | 10,000 (own deadline of the client wins where shorter) | DEADLINE_EXCEEDED |
+//! | `query_timeout_ms` | 60,000 | DEADLINE_EXCEEDED |
+//! | `shards` | 2 to 64 | INVALID_ARGUMENT `INVALID_INIT` |
+
+use std::time::Duration;
+
+/// The limits of a node. See the table at the top of this file.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "the table above documents every field")]
+pub struct Limits {
+    pub message_bytes_max: usize,
+    pub batch_rows_max: usize,
+    pub batch_points_max: usize,
+    pub batch_devices_max: usize,
+    pub id_bytes_max: usize,
+    pub text_bytes_max: usize,
+    pub properties_max: usize,
+    pub types_max: usize,
+    pub tags_max: usize,
+    pub tag_bytes_max: usize,
+    pub register_devices_max: usize,
+    pub future_max_ns: i64,
+    pub windows_max: u64,
+    pub partials_bytes_max: usize,
+    pub rows_named_max: usize,
+    pub write_bytes_in_flight_max: usize,
+    pub queries_max: usize,
+    pub streams_max: u32,
+    pub request_timeout_ms: u64,
+    pub query_timeout_ms: u64,
+}
+
+/// Fewest and most data shards of a cluster.
+pub const SHARDS: std::ops::RangeInclusive<u32> = 2..=64;
+/// Slots that device ids hash to; fixed for the life of a cluster.
+pub const SLOTS: u32 = 4096;
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            message_bytes_max: 16 << 20,
+            batch_rows_max: 50_000,
+            batch_points_max: 1_000_000,
+            batch_devices_max: 50_000,
+            id_bytes_max: 64,
+            text_bytes_max: 65_536,
+            properties_max: 1_024,
+            types_max: 10_000,
+            tags_max: 64,
+            tag_bytes_max: 256,
+            register_devices_max: 10_000,
+            future_max_ns: crate::clock::NS_PER_DAY,
+            windows_max: 1_000_000,
+            partials_bytes_max: 256 << 20,
+            rows_named_max: 100,
+            write_bytes_in_flight_max: 256 << 20,
+            queries_max: 64,
+            streams_max: 256,
+            request_timeout_ms: 10_000,
+            query_timeout_ms: 60_000,
+        }
+    }
+}
+
+impl Limits {
+    /// Longest a write or a small request may take.
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.request_timeout_ms)
+    }
+
+    /// Longest a query may take.
+    pub fn query_timeout(&self) -> Duration {
+        Duration::from_millis(self.query_timeout_ms)
+    }
+}

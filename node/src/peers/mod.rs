@@ -1,0 +1,85 @@
+//! Connections to the other nodes: one lane for Raft, one for everything else. Never: what the messages mean.
+//!
+//! Invariant: every call has a deadline, every connection a keepalive, and what waits to be sent is bounded in bytes.
+
+mod link;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tidemark_proto::peer::peer_service_client::PeerServiceClient;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::error::{Error, Reason, Result};
+
+pub use link::{LinkError, RaftLink};
+
+/// Largest message between nodes, bytes. Snapshot pieces and Raft batches stay far below.
+pub const PEER_MESSAGE_BYTES_MAX: usize = 64 << 20;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(4);
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// Client of another node's peer service.
+pub type PeerClient = PeerServiceClient<Channel>;
+
+/// One other node, by its peer address.
+pub struct Peer {
+    client: PeerClient,
+    raft: RaftLink,
+}
+
+impl Peer {
+    /// For proposals, reads and snapshots. Cheap to clone; the caller sets the deadline on each request.
+    pub fn client(&self) -> PeerClient {
+        self.client.clone()
+    }
+
+    /// For Raft messages.
+    pub fn raft(&self) -> &RaftLink {
+        &self.raft
+    }
+}
+
+/// All other nodes, connected when first needed.
+#[derive(Default)]
+pub struct Peers {
+    by_address: Mutex<HashMap<String, Arc<Peer>>>,
+}
+
+impl Peers {
+    /// The node at a peer address (`host:port`).
+    pub fn at(&self, address: &str) -> Result<Arc<Peer>> {
+        let mut peers = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(peer) = peers.get(address) {
+            return Ok(peer.clone());
+        }
+        let peer = Arc::new(Peer { client: client(lane(address)?), raft: RaftLink::start(client(lane(address)?)) });
+        peers.insert(address.to_string(), peer.clone());
+        Ok(peer)
+    }
+}
+
+fn client(channel: Channel) -> PeerClient {
+    PeerServiceClient::new(channel)
+        .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX)
+}
+
+/// A connection of its own, made when first used and made again when lost.
+fn lane(address: &str) -> Result<Channel> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|e| Error::new(Reason::InvalidValue, format!("peer address {address:?}: {e}")))?;
+    Ok(endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .connect_lazy())
+}

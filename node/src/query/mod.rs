@@ -1,0 +1,12 @@
+//! The line of a query: plan (pure), one smaller query per shard, partials, merge, finish, stream. A raw range is the
+//! query whose fold keeps the points. Never: storage formats.
+
+mod aggregate;
+mod latest;
+mod plan;
+mod range;
+mod shard_side;
+mod streams;
+
+pub use shard_side::shard_job;
+pub use streams::{Answers, Queries};

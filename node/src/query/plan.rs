@@ -1,0 +1,209 @@
+//! What a question means, decided before any work: properties, functions, windows. Pure.
+
+use tidemark_proto::v1::{self, QueryAggregateRequest, QueryRangeRequest, Selector};
+use tidemark_series::{Function, Kind, ValueType, Windows};
+
+use crate::catalog::types::{PropertyDef, TypeDef};
+use crate::error::{Error, Reason, Result};
+use crate::limits::Limits;
+
+/// Checks the time range of a query.
+pub fn check_range(from_ns: i64, to_ns: i64) -> Result<()> {
+    match from_ns > to_ns {
+        true => Err(Error::new(Reason::RangeReversed, format!("from_ns {from_ns} is after to_ns {to_ns}"))
+            .field("from_ns")
+            .hint("swap from and to")),
+        false => Ok(()),
+    }
+}
+
+/// Checks what a raw range asks.
+pub fn check_query_range(request: &QueryRangeRequest) -> Result<()> {
+    check_range(request.from_ns, request.to_ns)
+}
+
+/// Functions of an aggregate, checked.
+pub fn functions(request: &QueryAggregateRequest) -> Result<Vec<Function>> {
+    if request.functions.is_empty() {
+        return Err(Error::new(Reason::NoFunction, "the query asks for no function").field("functions"));
+    }
+    let known = |(at, number): (usize, &i32)| {
+        let function = match v1::Function::try_from(*number) {
+            Ok(v1::Function::Count) => Function::Count,
+            Ok(v1::Function::Sum) => Function::Sum,
+            Ok(v1::Function::Min) => Function::Min,
+            Ok(v1::Function::Max) => Function::Max,
+            Ok(v1::Function::Avg) => Function::Avg,
+            Ok(v1::Function::First) => Function::First,
+            Ok(v1::Function::Last) => Function::Last,
+            Ok(v1::Function::Unspecified) | Err(_) => {
+                return Err(Error::new(Reason::InvalidValue, format!("function {number} is not known"))
+                    .field(format!("functions[{at}]")));
+            }
+        };
+        Ok(function)
+    };
+    request.functions.iter().enumerate().map(known).collect()
+}
+
+/// Windows of an aggregate for a property of this kind.
+pub fn windows(request: &QueryAggregateRequest, kind: Kind) -> Windows {
+    Windows {
+        from_ns: request.from_ns,
+        to_ns: request.to_ns,
+        step_ns: request.window.as_ref().map(|window| window.step_ns),
+        origin_ns: request.window.as_ref().map_or(0, |window| window.origin_ns),
+        edge: kind.edge(),
+    }
+}
+
+/// Checks what an aggregate asks, as far as no type need be known.
+pub fn check_aggregate(request: &QueryAggregateRequest, limits: &Limits) -> Result<()> {
+    check_range(request.from_ns, request.to_ns)?;
+    functions(request)?;
+    if let Some(window) = &request.window {
+        if window.step_ns <= 0 {
+            return Err(Error::new(Reason::StepNotPositive, format!("a window step of {} ns", window.step_ns))
+                .field("window.step_ns")
+                .hint("leave window out for one window over the whole range"));
+        }
+        let count = windows(request, Kind::Gauge).count();
+        if count > limits.windows_max {
+            let most = limits.windows_max;
+            return Err(Error::new(Reason::TooManyWindows, format!("{count} windows, the limit is {most}"))
+                .field("window.step_ns")
+                .hint("ask for a longer step or a shorter range"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a type of value has an answer to a function at all.
+fn fits(function: Function, value_type: ValueType) -> bool {
+    match value_type {
+        ValueType::F64 | ValueType::I64 | ValueType::Bool => true,
+        ValueType::Enum => !matches!(function, Function::Sum | Function::Avg),
+        ValueType::Text => matches!(function, Function::Count | Function::First | Function::Last),
+    }
+}
+
+fn is_lawful(function: Function, property: &PropertyDef, any: bool) -> bool {
+    fits(function, property.value_type) && (any || Function::lawful(property.kind).contains(&function))
+}
+
+/// Properties of a type that an aggregate is over. Named ones must all fit; where none is named, every numeric
+/// property that all functions are lawful for.
+pub fn aggregate_properties<'a>(
+    def: &'a TypeDef,
+    request: &QueryAggregateRequest,
+    functions: &[Function],
+) -> Result<Vec<&'a PropertyDef>> {
+    let lawful = |p: &PropertyDef| functions.iter().all(|f| is_lawful(*f, p, request.allow_unlawful));
+    if request.properties.is_empty() {
+        let numeric = |p: &&PropertyDef| matches!(p.value_type, ValueType::F64 | ValueType::I64);
+        let found: Vec<_> = def.properties.iter().filter(numeric).filter(|p| lawful(p)).collect();
+        return match found.is_empty() {
+            true => Err(Error::new(Reason::UnlawfulFunction, format!("no numeric property of {} takes these", def.id()))
+                .field("functions")),
+            false => Ok(found),
+        };
+    }
+    let chosen = def.choose(&request.properties)?;
+    for property in &chosen {
+        let Some(refused) = functions.iter().find(|f| !is_lawful(**f, property, request.allow_unlawful)) else { continue };
+        let may = Function::lawful(property.kind).iter().filter(|f| fits(**f, property.value_type));
+        let may: Vec<String> = may.map(|f| format!("{f:?}").to_lowercase()).collect();
+        let refused = format!("{refused:?}").to_lowercase();
+        let kind = format!("{:?}", property.kind).to_lowercase();
+        let message = format!("{refused} of {} means nothing: it is a {kind}, which takes {}", property.id, may.join(", "));
+        return Err(Error::new(Reason::UnlawfulFunction, message)
+            .field("functions")
+            .hint("ask for one of these, or set allow_unlawful"));
+    }
+    Ok(chosen)
+}
+
+/// Points that a type promises within a window, over `devices` devices; 0 where it promises nothing.
+pub fn promised(def: &TypeDef, start_ns: i64, end_ns: i64, devices: u64) -> u64 {
+    let Some(interval) = def.sample_interval_ns() else { return 0 };
+    let length = i128::from(end_ns) - i128::from(start_ns);
+    u64::try_from(length / i128::from(interval)).unwrap_or(u64::MAX).saturating_mul(devices)
+}
+
+/// True when types that lack a named property are passed over instead of refused: the selector names no type.
+pub fn passes_over_types(selector: &Selector) -> bool {
+    selector.device_type.is_empty() && selector.device_ids.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use tidemark_proto::v1::{DeviceType, Property, QueryAggregateRequest, Window};
+
+    fn def() -> TypeDef {
+        let property = |id: &str, kind: v1::Kind, value_type: v1::ValueType| Property {
+            id: id.into(),
+            kind: kind as i32,
+            value_type: value_type as i32,
+            number: 1,
+            ..Property::default()
+        };
+        let properties = vec![
+            property("level", v1::Kind::Gauge, v1::ValueType::F64),
+            property("rain", v1::Kind::Increment, v1::ValueType::F64),
+            property("note", v1::Kind::Event, v1::ValueType::Text),
+        ];
+        TypeDef::new(DeviceType { id: "t".into(), properties, sample_interval_s: 300, ..DeviceType::default() }).unwrap()
+    }
+
+    fn ask(properties: &[&str], functions: &[v1::Function]) -> QueryAggregateRequest {
+        QueryAggregateRequest {
+            properties: properties.iter().map(|p| p.to_string()).collect(),
+            functions: functions.iter().map(|f| *f as i32).collect(),
+            to_ns: 1_000,
+            ..QueryAggregateRequest::default()
+        }
+    }
+
+    #[test]
+    fn unlawful_functions_are_refused_and_name_the_lawful_ones() {
+        let request = ask(&["level"], &[v1::Function::Sum]);
+        let error = aggregate_properties(&def(), &request, &functions(&request).unwrap()).unwrap_err();
+        assert_eq!(error.reason(), Reason::UnlawfulFunction);
+        assert!(error.message().contains("avg"), "{error}");
+        let request = QueryAggregateRequest { allow_unlawful: true, ..request };
+        assert_eq!(aggregate_properties(&def(), &request, &functions(&request).unwrap()).unwrap().len(), 1);
+        let request = QueryAggregateRequest { allow_unlawful: true, ..ask(&["note"], &[v1::Function::Sum]) };
+        assert!(aggregate_properties(&def(), &request, &functions(&request).unwrap()).is_err());
+    }
+
+    #[test]
+    fn without_names_the_numeric_properties_that_fit_are_meant() {
+        let request = ask(&[], &[v1::Function::Sum]);
+        let chosen = def();
+        let chosen = aggregate_properties(&chosen, &request, &functions(&request).unwrap()).unwrap();
+        assert_eq!(chosen.iter().map(|p| p.id.as_str()).collect::<Vec<_>>(), ["rain"]);
+    }
+
+    #[test]
+    fn questions_without_meaning_are_refused_before_work() {
+        let check = |request: QueryAggregateRequest, expected: Reason| {
+            assert_eq!(check_aggregate(&request, &Limits::default()).unwrap_err().reason(), expected);
+        };
+        let count = ask(&[], &[v1::Function::Count]);
+        check(QueryAggregateRequest { from_ns: 5, to_ns: 4, ..count.clone() }, Reason::RangeReversed);
+        check(ask(&[], &[]), Reason::NoFunction);
+        let step = |step_ns| Some(Window { step_ns, origin_ns: 0 });
+        check(QueryAggregateRequest { window: step(0), ..count.clone() }, Reason::StepNotPositive);
+        check(QueryAggregateRequest { window: step(-1), ..count.clone() }, Reason::StepNotPositive);
+        check(QueryAggregateRequest { window: step(1), to_ns: i64::MAX, ..count }, Reason::TooManyWindows);
+    }
+
+    #[test]
+    fn a_full_hour_promises_twelve_five_minute_points() {
+        assert_eq!(promised(&def(), 0, 3_600_000_000_000, 1), 12);
+        assert_eq!(promised(&def(), 0, 3_600_000_000_000, 3), 36);
+        assert!(promised(&def(), i64::MIN, i64::MAX, 1) > 61_000_000, "no overflow at the ends of time");
+    }
+}

@@ -1,0 +1,295 @@
+//! The coordinator: which shards a question goes to, and their answers as one stream.
+//!
+//! Invariant: every answer that ends well ends with a summary; the weakest consistency of its shards is what it claims.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use tidemark_proto::peer::ShardDevices;
+use tidemark_proto::peer::read_shard_request::Query;
+use tidemark_proto::peer::read_shard_response::Part;
+use tidemark_proto::v1::{
+    AnswerSummary, Consistency, ConsistencyLevel, GetLatestRequest, GetLatestResponse, ListDevicesRequest,
+    ListDevicesResponse, QueryAggregateRequest, QueryAggregateResponse, QueryRangeRequest, QueryRangeResponse,
+    Selector, consistency,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::aggregate::Merge;
+use super::plan;
+use crate::catalog::Catalog;
+use crate::clock::{Instant, monotonic, now_ns};
+use crate::error::{Error, Reason, Result};
+use crate::limits::Limits;
+use crate::route::{Router, ShardAnswer, ShardJob, time_left};
+use crate::wire::registry::check_selector;
+
+const MESSAGES_AHEAD: usize = 4;
+/// Shards of one query that work at the same time: bounds threads and memory.
+const SHARDS_AHEAD: usize = 4;
+const CATALOG_WAIT: std::time::Duration = std::time::Duration::from_millis(600);
+
+/// A streamed answer.
+pub type Answers<M> = mpsc::Receiver<Result<M>>;
+
+/// The query path of a node.
+pub struct Queries {
+    router: Arc<Router>,
+    limits: Arc<Limits>,
+    job: ShardJob,
+    permits: Arc<Semaphore>,
+}
+
+/// Where a question goes: shards in order, each with its part of the selector.
+type Targets = Vec<(u32, Selector)>;
+
+impl Queries {
+    /// A query path over a router.
+    pub fn new(router: Arc<Router>, limits: Arc<Limits>, job: ShardJob) -> Queries {
+        let permits = Arc::new(Semaphore::new(limits.queries_max));
+        Queries { router, limits, job, permits }
+    }
+
+    /// Raw records.
+    pub async fn range(&self, request: QueryRangeRequest) -> Result<Answers<QueryRangeResponse>> {
+        plan::check_range(request.from_ns, request.to_ns)?;
+        let start = self.begin(request.selector.as_ref(), true, request.consistency.as_ref()).await?;
+        if !start.selector.device_type.is_empty() {
+            start.catalog.device_type(&start.selector.device_type)?.choose(&request.properties)?;
+        }
+        let limit = request.limit;
+        let ask = move |selector, limit| Query::Range(QueryRangeRequest { selector: Some(selector), limit, ..request.clone() });
+        let translate = |part| match part {
+            Part::Batch(batch) => {
+                let rows = batch.observed_at_ns.len() as u64;
+                Ok((rows, vec![QueryRangeResponse { batch: Some(batch), summary: None }]))
+            }
+            other => Err(unexpected(&other)),
+        };
+        Ok(start.stream(limit, ask, translate, |_| Ok(Vec::new()), |summary| QueryRangeResponse { batch: None, summary: Some(summary) }))
+    }
+
+    /// Newest values.
+    pub async fn latest(&self, request: GetLatestRequest) -> Result<Answers<GetLatestResponse>> {
+        if request.stale_after_ms < 0 {
+            return Err(Error::new(Reason::InvalidValue, "stale_after_ms is negative").field("stale_after_ms"));
+        }
+        let start = self.begin(request.selector.as_ref(), true, request.consistency.as_ref()).await?;
+        if !start.selector.device_type.is_empty() {
+            start.catalog.device_type(&start.selector.device_type)?.choose(&request.properties)?;
+        }
+        let limit = request.limit;
+        let evaluated_at_ns = now_ns();
+        let ask = move |selector, limit| Query::Latest(GetLatestRequest { selector: Some(selector), limit, ..request.clone() });
+        let translate = move |part| match part {
+            Part::Latest(latest) => {
+                let rows = latest.devices.len() as u64;
+                Ok((rows, vec![GetLatestResponse { devices: latest.devices, evaluated_at_ns, summary: None }]))
+            }
+            other => Err(unexpected(&other)),
+        };
+        let last = move |summary| GetLatestResponse { devices: Vec::new(), evaluated_at_ns, summary: Some(summary) };
+        Ok(start.stream(limit, ask, translate, |_| Ok(Vec::new()), last))
+    }
+
+    /// Devices.
+    pub async fn devices(&self, request: ListDevicesRequest) -> Result<Answers<ListDevicesResponse>> {
+        let start = self.begin(request.selector.as_ref(), false, request.consistency.as_ref()).await?;
+        let limit = request.limit;
+        let ask = |selector, limit| Query::Devices(ShardDevices { selector: Some(selector), limit });
+        let translate = |part| match part {
+            Part::Devices(mut list) => {
+                list.devices.sort_by(|a, b| a.id.cmp(&b.id));
+                Ok((list.devices.len() as u64, vec![ListDevicesResponse { devices: list.devices, summary: None }]))
+            }
+            other => Err(unexpected(&other)),
+        };
+        let last = |summary| ListDevicesResponse { devices: Vec::new(), summary: Some(summary) };
+        Ok(start.stream(limit, ask, translate, |_| Ok(Vec::new()), last))
+    }
+
+    /// Aggregates over windows.
+    pub async fn aggregate(&self, request: QueryAggregateRequest) -> Result<Answers<QueryAggregateResponse>> {
+        plan::check_aggregate(&request, &self.limits)?;
+        let start = self.begin(request.selector.as_ref(), true, request.consistency.as_ref()).await?;
+        if !start.selector.device_type.is_empty() {
+            let def = start.catalog.device_type(&start.selector.device_type)?;
+            plan::aggregate_properties(def, &request, &plan::functions(&request)?)?;
+        }
+        let merge = Arc::new(std::sync::Mutex::new(Some(Merge::new(request.clone())?)));
+        let (catalog, most) = (start.catalog.clone(), self.limits.partials_bytes_max);
+        let ask = move |selector, _| Query::Aggregate(QueryAggregateRequest { selector: Some(selector), ..request.clone() });
+        let message = |series: Vec<_>| QueryAggregateResponse { series, summary: None };
+        let (taking, known) = (merge.clone(), catalog.clone());
+        let translate = move |part| match part {
+            Part::Partials(partials) => {
+                let mut merge = taking.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let merge = merge.as_mut().ok_or_else(|| Error::internal("a series after the end"))?;
+                let series = merge.take(partials, &known, most)?;
+                Ok((series.is_some() as u64, series.into_iter().map(|one| message(vec![one])).collect()))
+            }
+            other => Err(unexpected(&other)),
+        };
+        let finish = move |summary: &mut AnswerSummary| {
+            let merge = merge.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+            let groups = merge.map_or(Ok(Vec::new()), |merge| merge.finish_groups(&catalog))?;
+            summary.rows += groups.len() as u64;
+            Ok(groups.chunks(256).map(|some| message(some.to_vec())).collect())
+        };
+        let last = |summary| QueryAggregateResponse { series: Vec::new(), summary: Some(summary) };
+        Ok(start.stream(0, ask, translate, finish, last))
+    }
+
+    /// Admission, the checked selector, and the shards it concerns.
+    async fn begin(&self, selector: Option<&Selector>, required: bool, wanted: Option<&Consistency>) -> Result<Start> {
+        let permit = self.permits.clone().try_acquire_owned();
+        let permit = permit.map_err(|_| Error::new(Reason::Overloaded, "this node answers as many queries as it may"))?;
+        let selector = check_selector(selector, required, &self.limits)?;
+        let consistency = wanted.copied().unwrap_or_default();
+        if let Some(consistency::Level::Bounded(bounded)) = &consistency.level
+            && bounded.max_lag_ms < 0
+        {
+            return Err(Error::new(Reason::InvalidValue, "max_lag_ms is negative").field("consistency.bounded.max_lag_ms"));
+        }
+        let mut catalog = self.router.host().catalog()?;
+        let known = |catalog: &Catalog| selector.device_type.is_empty() || catalog.device_type(&selector.device_type).is_ok();
+        if !known(&catalog) {
+            self.router.catch_up_catalog(CATALOG_WAIT).await;
+            catalog = self.router.host().catalog()?;
+            catalog.device_type(&selector.device_type).map_err(|e| e.field("selector.device_type"))?;
+        }
+        Ok(Start {
+            router: self.router.clone(),
+            job: self.job.clone(),
+            deadline: monotonic() + self.limits.query_timeout(),
+            targets: targets(&catalog, &selector),
+            selector,
+            consistency,
+            catalog,
+            permit,
+        })
+    }
+}
+
+fn targets(catalog: &Catalog, selector: &Selector) -> Targets {
+    if selector.device_ids.is_empty() {
+        return catalog.data_shards().map(|shard| (shard.id, selector.clone())).collect();
+    }
+    let mut by_shard: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+    for id in &selector.device_ids {
+        by_shard.entry(catalog.shard_of(id)).or_default().push(id.clone());
+    }
+    let part = |(shard, device_ids)| (shard, Selector { device_ids, ..selector.clone() });
+    by_shard.into_iter().map(part).collect()
+}
+
+fn unexpected(part: &Part) -> Error {
+    let shown: String = format!("{part:?}").chars().take(60).collect();
+    Error::internal(format!("unexpected part of an answer: {shown}"))
+}
+
+/// A query that was admitted and planned.
+struct Start {
+    router: Arc<Router>,
+    job: ShardJob,
+    deadline: Instant,
+    targets: Targets,
+    selector: Selector,
+    consistency: Consistency,
+    catalog: Arc<Catalog>,
+    permit: OwnedSemaphorePermit,
+}
+
+impl Start {
+    /// Asks the shards and passes their parts on, shard by shard; a few shards work at once unless a limit makes
+    /// the later ones depend on the earlier ones.
+    fn stream<M: Send + 'static>(
+        self,
+        limit: u64,
+        ask: impl Fn(Selector, u64) -> Query + Send + 'static,
+        translate: impl FnMut(Part) -> Result<(u64, Vec<M>)> + Send + 'static,
+        finish: impl FnOnce(&mut AnswerSummary) -> Result<Vec<M>> + Send + 'static,
+        last: impl FnOnce(AnswerSummary) -> M + Send + 'static,
+    ) -> Answers<M> {
+        let (out, answer) = mpsc::channel(MESSAGES_AHEAD);
+        tokio::spawn(async move {
+            let deadline = self.deadline;
+            let work = self.pass_on(limit, ask, translate, finish, last, &out);
+            let left = time_left(deadline).unwrap_or_default();
+            let ended = tokio::select! {
+                ended = tokio::time::timeout(left, work) => ended,
+                () = out.closed() => return,
+            };
+            let ended = ended.unwrap_or_else(|_| Err(Error::new(Reason::DeadlineExceeded, "the query took too long")));
+            if let Err(error) = ended {
+                out.send(Err(error)).await.ok();
+            }
+        });
+        answer
+    }
+
+    async fn pass_on<M: Send + 'static>(
+        self,
+        limit: u64,
+        ask: impl Fn(Selector, u64) -> Query,
+        mut translate: impl FnMut(Part) -> Result<(u64, Vec<M>)>,
+        finish: impl FnOnce(&mut AnswerSummary) -> Result<Vec<M>>,
+        last: impl FnOnce(AnswerSummary) -> M,
+        out: &mpsc::Sender<Result<M>>,
+    ) -> Result<()> {
+        let mut total = AnswerSummary { consistency: ConsistencyLevel::Linearizable as i32, ..AnswerSummary::default() };
+        let mut answers = VecDeque::new();
+        for (at, (shard, selector)) in self.targets.iter().enumerate() {
+            if limit > 0 && total.rows >= limit {
+                total.limited = true;
+                break;
+            }
+            if limit == 0 && answers.is_empty() {
+                let ahead = self.targets[at..].iter().take(SHARDS_AHEAD);
+                let reads = ahead.map(|(shard, selector)| self.read(*shard, ask(selector.clone(), 0)));
+                answers.extend(futures_util::future::try_join_all(reads).await?);
+            }
+            let mut answer = match answers.pop_front() {
+                Some(answer) => answer,
+                None => self.read(*shard, ask(selector.clone(), limit - total.rows)).await?,
+            };
+            loop {
+                match answer.recv().await {
+                    Some(Ok(Part::Summary(summary))) => {
+                        add(&mut total, &summary);
+                        break;
+                    }
+                    Some(part) => {
+                        let (rows, messages) = translate(part?)?;
+                        total.rows += rows;
+                        for message in messages {
+                            out.send(Ok(message)).await.map_err(|_| gone())?;
+                        }
+                    }
+                    None => return Err(Error::new(Reason::Unreachable, format!("shard {shard} broke off its answer"))),
+                }
+            }
+        }
+        for message in finish(&mut total)? {
+            out.send(Ok(message)).await.map_err(|_| gone())?;
+        }
+        drop(self.permit);
+        out.send(Ok(last(total))).await.map_err(|_| gone())
+    }
+
+    async fn read(&self, shard: u32, query: Query) -> Result<ShardAnswer> {
+        self.router.read(shard, query, &self.consistency, &self.job, self.deadline).await
+    }
+}
+
+fn gone() -> Error {
+    Error::new(Reason::Unreachable, "the client is gone")
+}
+
+/// Adds a shard's summary; rows are counted as they pass.
+fn add(total: &mut AnswerSummary, summary: &AnswerSummary) {
+    total.devices += summary.devices;
+    total.limited |= summary.limited;
+    total.lag_ms = total.lag_ms.max(summary.lag_ms);
+    total.consistency = total.consistency.max(summary.consistency);
+}

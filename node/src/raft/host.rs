@@ -1,0 +1,278 @@
+//! The replicas of this node: opened as the catalog says, started, flushed, stopped. Never: what they keep.
+//!
+//! Invariant: a group runs at most once here, and only under the replica id that the catalog gave to this node.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
+
+use tidemark_proto::peer::{self, Envelope, RaftRequest, RaftResponse, ReplicaView, raft_response};
+use tidemark_proto::v1::{ReplicaState as State, ReplicaStatus};
+use tokio::sync::watch;
+
+use super::log_store::NodeLog;
+use super::machine::blocking;
+use super::network::{Network, PROTOCOL};
+use super::replica::Replica;
+use super::state::ReplicaState;
+use super::types::Member;
+use crate::catalog::{CATALOG_GROUP, Catalog};
+use crate::error::{Error, Reason, Result};
+use crate::identity::Identity;
+use crate::peers::Peers;
+use crate::store::Resources;
+
+const FLUSH_EVERY: Duration = Duration::from_secs(10);
+const FLUSH_ALL_EVERY: u32 = 30;
+const ENTRIES_UNFLUSHED_MAX: u64 = 20_000;
+/// A group that its first replica did not initialise by then is initialised by any other.
+const INITIALISE_AFTER: Duration = Duration::from_secs(5);
+
+/// All replicas of one node.
+pub struct Host {
+    data_dir: PathBuf,
+    log: NodeLog,
+    resources: Arc<Resources>,
+    peers: Arc<Peers>,
+    identity: OnceLock<Identity>,
+    replicas: RwLock<BTreeMap<u32, Arc<Replica>>>,
+    damaged: Mutex<BTreeMap<u32, ReplicaView>>,
+    catalog: watch::Sender<Arc<Catalog>>,
+    opening: tokio::sync::Mutex<()>,
+}
+
+impl Host {
+    /// A host without replicas yet.
+    pub fn new(data_dir: PathBuf, log: NodeLog, resources: Arc<Resources>, peers: Arc<Peers>) -> Arc<Host> {
+        Arc::new(Host {
+            data_dir,
+            log,
+            resources,
+            peers,
+            identity: OnceLock::new(),
+            replicas: RwLock::default(),
+            damaged: Mutex::default(),
+            catalog: watch::Sender::new(Arc::default()),
+            opening: tokio::sync::Mutex::new(()),
+        })
+    }
+
+    /// Who this node is, once it belongs to a cluster.
+    pub fn identity(&self) -> Result<&Identity> {
+        self.identity.get().ok_or_else(|| {
+            Error::new(Reason::NotInitialised, "this node belongs to no cluster yet").hint("tidemark cluster init")
+        })
+    }
+
+    /// The catalog as this node knows it; an error until the cluster is initialised.
+    pub fn catalog(&self) -> Result<Arc<Catalog>> {
+        self.identity()?;
+        let catalog = self.catalog.borrow().clone();
+        match catalog.is_initialised() {
+            true => Ok(catalog),
+            false => Err(Error::new(Reason::NoLeader, "the catalog is not known here yet")),
+        }
+    }
+
+    /// The catalog as it is now, initialised or not.
+    pub fn catalog_now(&self) -> Arc<Catalog> {
+        self.catalog.borrow().clone()
+    }
+
+    /// Told of every change of the catalog.
+    pub fn watch_catalog(&self) -> watch::Receiver<Arc<Catalog>> {
+        self.catalog.subscribe()
+    }
+
+    /// Lanes to the other nodes.
+    pub fn peers(&self) -> &Arc<Peers> {
+        &self.peers
+    }
+
+    /// Envelope of a message to a node.
+    pub fn envelope(&self, to_node: u64) -> Result<Envelope> {
+        let identity = self.identity()?;
+        let (cluster_id, from_node) = (identity.cluster_id.clone(), identity.node_id);
+        Ok(Envelope { cluster_id, protocol: PROTOCOL, from_node, to_node })
+    }
+
+    /// Refuses messages that are not for this node of this cluster.
+    pub fn check_envelope(&self, envelope: Option<&Envelope>) -> Result<()> {
+        let identity = self.identity()?;
+        let envelope = envelope.ok_or_else(|| Error::new(Reason::MissingField, "no envelope").field("envelope"))?;
+        let wrong = |message: String| Err(Error::new(Reason::WrongCluster, message).field("envelope"));
+        if envelope.cluster_id != identity.cluster_id {
+            return wrong(format!("this node belongs to cluster {}", identity.cluster_id));
+        }
+        if envelope.to_node != identity.node_id {
+            return wrong(format!("this is node {}, not {}", identity.node_id, envelope.to_node));
+        }
+        if envelope.protocol != PROTOCOL {
+            return wrong(format!("this node speaks protocol {PROTOCOL}, not {}", envelope.protocol));
+        }
+        Ok(())
+    }
+
+    /// The replica of a group on this node.
+    pub fn replica(&self, group: u32) -> Option<Arc<Replica>> {
+        self.replicas.read().unwrap_or_else(PoisonError::into_inner).get(&group).cloned()
+    }
+
+    /// All running replicas by group.
+    pub fn replicas(&self) -> Vec<Arc<Replica>> {
+        self.replicas.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Answers a Raft message.
+    pub async fn answer(&self, request: RaftRequest) -> RaftResponse {
+        let call = request.call;
+        let replica = self.check_envelope(request.envelope.as_ref()).and_then(|()| {
+            let group = request.group;
+            self.replica(group).ok_or_else(|| Error::new(Reason::WrongCluster, format!("group {group} is not here")))
+        });
+        match replica {
+            Ok(replica) => replica.answer(request).await,
+            Err(e) => RaftResponse { call, message: Some(raft_response::Message::Error(e.to_string())) },
+        }
+    }
+
+    /// Takes an identity and starts the catalog group; from then on the catalog says what else runs here.
+    pub async fn start(self: &Arc<Self>, identity: Identity) -> Result<()> {
+        let _opening = self.opening.lock().await;
+        let known = self.identity.get_or_init(|| identity.clone());
+        if *known != identity {
+            return Err(Error::new(Reason::WrongCluster, format!("this node belongs to cluster {}", known.cluster_id)));
+        }
+        if self.replica(CATALOG_GROUP).is_some() {
+            return Ok(());
+        }
+        self.open(CATALOG_GROUP, identity.catalog_replica).await?;
+        drop(_opening);
+        tokio::spawn(self.clone().follow_catalog());
+        tokio::spawn(self.clone().flush_now_and_then());
+        Ok(())
+    }
+
+    /// Opens one replica, unless it runs. One that fails its checks is remembered as damaged and does not run.
+    async fn open(self: &Arc<Self>, group: u32, replica: u64) -> Result<()> {
+        if self.replica(group).is_some() || self.damaged().contains_key(&group) {
+            return Ok(());
+        }
+        let opened = self.open_replica(group, replica).await;
+        match opened {
+            Ok(opened) => {
+                self.replicas.write().unwrap_or_else(PoisonError::into_inner).insert(group, Arc::new(opened));
+                Ok(())
+            }
+            Err(error) if group == CATALOG_GROUP => Err(error),
+            Err(error) => {
+                tracing::error!(group, replica, %error, "replica is damaged and does not run");
+                let node_id = self.identity()?.node_id;
+                let status = ReplicaStatus {
+                    replica_id: replica,
+                    node_id,
+                    state: State::Damaged as i32,
+                    problem: error.to_string(),
+                    ..ReplicaStatus::default()
+                };
+                let view = ReplicaView { group, status: Some(status), ..ReplicaView::default() };
+                self.damaged().insert(group, view);
+                Ok(())
+            }
+        }
+    }
+
+    async fn open_replica(&self, group: u32, replica: u64) -> Result<Replica> {
+        let log = self.log.group(group).map_err(|e| Error::new(Reason::Corruption, e.to_string()))?;
+        let dir = self.data_dir.join("groups").join(format!("{group}-{replica}"));
+        let (resources, catalog) = (self.resources.clone(), self.catalog.clone());
+        let state = blocking(move || ReplicaState::open(group, &dir, resources, catalog)).await.map_err(Error::internal)?;
+        let envelope = self.envelope(0)?;
+        let network = Network { peers: self.peers.clone(), envelope, group, from_replica: replica };
+        Replica::start(log, state, network).await
+    }
+
+    fn damaged(&self) -> std::sync::MutexGuard<'_, BTreeMap<u32, ReplicaView>> {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens the replicas that the catalog places here, now and after every change.
+    async fn follow_catalog(self: Arc<Self>) {
+        let mut changes = self.watch_catalog();
+        loop {
+            let catalog = changes.borrow_and_update().clone();
+            if let Err(error) = self.open_placed(&catalog).await {
+                tracing::error!(%error, "placed replicas could not be opened");
+            }
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn open_placed(self: &Arc<Self>, catalog: &Catalog) -> Result<()> {
+        let node = self.identity()?.node_id;
+        let _opening = self.opening.lock().await;
+        for shard in catalog.data_shards() {
+            let Some(place) = shard.replicas.iter().position(|replica| replica.node_id == node) else { continue };
+            if self.replica(shard.id).is_some() || self.damaged().contains_key(&shard.id) {
+                continue;
+            }
+            self.open(shard.id, shard.replicas[place].id).await?;
+            if let Some(replica) = self.replica(shard.id) {
+                let members = members(catalog, shard);
+                let after = if place == 0 { Duration::ZERO } else { INITIALISE_AFTER };
+                tokio::spawn(initialise(replica, members, after));
+            }
+        }
+        Ok(())
+    }
+
+    async fn flush_now_and_then(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(FLUSH_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        for round in 0u32.. {
+            ticks.tick().await;
+            for replica in self.replicas() {
+                let all = round % FLUSH_ALL_EVERY == FLUSH_ALL_EVERY - 1;
+                if let Err(error) = replica.flush_and_purge(ENTRIES_UNFLUSHED_MAX, all).await {
+                    tracing::warn!(group = replica.group(), %error, "flush failed");
+                }
+            }
+        }
+    }
+
+    /// Every replica of this node as it sees itself.
+    pub fn views(&self) -> Vec<ReplicaView> {
+        let node_id = self.identity().map_or(0, |identity| identity.node_id);
+        let running = self.replicas().into_iter().map(|replica| replica.view(node_id));
+        running.chain(self.damaged().values().cloned()).collect()
+    }
+
+    /// Hands leaderships over, stops every replica and flushes.
+    pub async fn shutdown(&self) {
+        let replicas = self.replicas();
+        for replica in &replicas {
+            replica.hand_over().await.ok();
+        }
+        let stops = replicas.iter().map(|replica| replica.shutdown());
+        futures_util::future::join_all(stops).await;
+    }
+}
+
+/// Members of a group as its replicas know them.
+pub fn members(catalog: &Catalog, shard: &peer::Shard) -> BTreeMap<u64, Member> {
+    let member = |replica: &peer::Replica| {
+        let peer_address = catalog.node(replica.node_id).map(|node| node.peer_address.clone()).unwrap_or_default();
+        (replica.id, Member { node_id: replica.node_id, peer_address })
+    };
+    shard.replicas.iter().map(member).collect()
+}
+
+async fn initialise(replica: Arc<Replica>, members: BTreeMap<u64, Member>, after: Duration) {
+    tokio::time::sleep(after).await;
+    if let Err(error) = replica.initialize(members).await {
+        tracing::warn!(group = replica.group(), %error, "group not initialised");
+    }
+}

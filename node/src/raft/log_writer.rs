@@ -1,0 +1,290 @@
+//! The one thread that writes the Raft log of a node: drains the queue, and makes everything it finds there durable
+//! for all groups with one write, one sync and one marker. Never here: reads, or the order in which callers queue.
+//!
+//! Invariant: callbacks run in queue order, after the sync and after the marker; marker <= log at any moment. A write
+//! that failed leaves the disk in an unknown state, so the process ends: nothing is retried.
+//!
+//! ```text
+//! queue -> drain -> (lower the marker, if entries or a group go) -> write + sync -> raise the marker -> callbacks
+//! ```
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Receiver;
+use std::time::Instant;
+
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::codec;
+use super::log_cache::Group;
+use super::log_open::{entry_mark, vote_mark};
+use super::log_store::{FailureHook, SyncHook};
+use super::types::{Entry, IoFlushed, LogId, Vote};
+use crate::store::log_db::{Kind, LogBatch, LogDb};
+use crate::store::marker::{GroupMark, Marker};
+
+/// Told when a record is on disk.
+pub(crate) type Done = oneshot::Sender<io::Result<()>>;
+
+/// One change to the log, in the order of its group.
+pub(crate) enum Record {
+    Entries {
+        group: Arc<Group>,
+        entries: Vec<Entry>,
+        append: u64,
+        flushed: IoFlushed,
+    },
+    Vote {
+        group: Arc<Group>,
+        vote: Vote,
+        done: Done,
+    },
+    /// `last` is the last id after the cut.
+    Truncate {
+        group: Arc<Group>,
+        last: Option<LogId>,
+    },
+    /// Removes `from..=upto`; `last` is the last id after it.
+    Purge {
+        group: Arc<Group>,
+        from: u64,
+        upto: LogId,
+        last: Option<LogId>,
+    },
+    Committed {
+        group: Arc<Group>,
+        committed: Option<LogId>,
+    },
+    Forget {
+        group: u32,
+        done: Done,
+    },
+    /// Answered when everything before it is on disk.
+    Barrier {
+        done: Done,
+    },
+    Stop,
+}
+
+impl Record {
+    /// Whether it has to be on disk before anyone is told.
+    fn needs_sync(&self) -> bool {
+        !matches!(self, Self::Committed { .. } | Self::Stop)
+    }
+
+    fn finish(self, result: &Result<(), String>) {
+        let result = || result.clone().map_err(io::Error::other);
+        match self {
+            Self::Entries {
+                group, append, flushed, ..
+            } => {
+                if result().is_ok() {
+                    group.lock().durable(append);
+                }
+                flushed.io_completed(result());
+            }
+            Self::Vote { group, vote, done } => {
+                if result().is_ok() {
+                    group.lock().vote = Some(vote);
+                }
+                // Whoever asked may have gone.
+                let _unheard = done.send(result());
+            }
+            Self::Forget { done, .. } | Self::Barrier { done } => {
+                let _unheard = done.send(result());
+            }
+            Self::Truncate { .. } | Self::Purge { .. } | Self::Committed { .. } | Self::Stop => {}
+        }
+    }
+}
+
+/// A record and the queue room it takes, given back when the record is finished.
+pub(crate) struct Queued {
+    pub(crate) record: Record,
+    pub(crate) bytes: usize,
+    pub(crate) room: Option<OwnedSemaphorePermit>,
+}
+
+/// What the writer has done since it started.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) group_commits: AtomicU64,
+    pub(crate) syncs: AtomicU64,
+    pub(crate) records: AtomicU64,
+    pub(crate) entries: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) sync_ns: AtomicU64,
+    pub(crate) marker_ns: AtomicU64,
+}
+
+pub(crate) struct Writer {
+    pub(crate) db: Arc<LogDb>,
+    pub(crate) marker: Marker,
+    /// What the marker on disk says.
+    pub(crate) marks: BTreeMap<u32, GroupMark>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) commit_bytes_max: usize,
+    pub(crate) before_sync: Option<SyncHook>,
+    pub(crate) on_failure: FailureHook,
+}
+
+impl Writer {
+    /// Runs until a `Stop` or a failure; what is queued behind either is dropped, and thereby reported as closed.
+    pub(crate) fn run(mut self, queue: Receiver<Queued>) {
+        while let Ok(first) = queue.recv() {
+            let mut bytes = first.bytes;
+            let mut drained = vec![first];
+            while bytes < self.commit_bytes_max
+                && let Ok(next) = queue.try_recv()
+            {
+                bytes += next.bytes;
+                drained.push(next);
+            }
+            let stop = drained.iter().position(|queued| matches!(queued.record, Record::Stop));
+            drained.truncate(stop.unwrap_or(drained.len()));
+            let result = self.commit(&drained).map_err(|error| error.to_string());
+            if let Err(reason) = &result {
+                (self.on_failure)(reason);
+            }
+            for queued in drained {
+                queued.record.finish(&result);
+                drop(queued.room);
+            }
+            if stop.is_some() || result.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn commit(&mut self, drained: &[Queued]) -> io::Result<()> {
+        let sync = drained.iter().any(|queued| queued.record.needs_sync());
+        self.lower(drained)?;
+
+        let mut batch = LogBatch::default();
+        let mut marks = self.marks.clone();
+        let mut entries = 0;
+        let mut scratch = Vec::new();
+        for queued in drained {
+            entries += stage(&queued.record, &mut batch, &mut marks, &mut scratch)?;
+        }
+        let bytes = batch.bytes();
+        let started = Instant::now();
+        if !batch.is_empty() {
+            if sync && let Some(hook) = &self.before_sync {
+                hook()?;
+            }
+            self.db.write(batch, sync)?;
+        }
+        let written = Instant::now();
+        self.mark(marks)?;
+
+        let counters = &self.counters;
+        for (counter, value) in [
+            (&counters.group_commits, 1),
+            (&counters.syncs, u64::from(sync)),
+            (&counters.records, drained.len() as u64),
+            (&counters.entries, entries),
+            (&counters.bytes, bytes as u64),
+            (
+                &counters.sync_ns,
+                if sync { (written - started).as_nanos() as u64 } else { 0 },
+            ),
+            (&counters.marker_ns, written.elapsed().as_nanos() as u64),
+        ] {
+            counter.fetch_add(value, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Takes from the marker what is about to be taken from the log.
+    fn lower(&mut self, drained: &[Queued]) -> io::Result<()> {
+        let mut marks = self.marks.clone();
+        for queued in drained {
+            match &queued.record {
+                Record::Truncate { group, last } => {
+                    if let Some(mark) = marks.get_mut(&group.id)
+                        && mark
+                            .last
+                            .is_some_and(|marked| last.is_none_or(|last| last.index < marked.index))
+                    {
+                        mark.last = last.as_ref().map(entry_mark);
+                    }
+                }
+                Record::Forget { group, .. } => {
+                    marks.remove(group);
+                }
+                _ => {}
+            }
+        }
+        self.mark(marks)
+    }
+
+    fn mark(&mut self, marks: BTreeMap<u32, GroupMark>) -> io::Result<()> {
+        if marks != self.marks {
+            self.marker.write(&marks)?;
+            self.marks = marks;
+        }
+        Ok(())
+    }
+}
+
+/// Adds a record to the batch and to the marks; returns how many entries it holds.
+fn stage(
+    record: &Record,
+    batch: &mut LogBatch,
+    marks: &mut BTreeMap<u32, GroupMark>,
+    scratch: &mut Vec<u8>,
+) -> io::Result<u64> {
+    match record {
+        Record::Entries { group, entries, .. } => {
+            for entry in entries {
+                scratch.clear();
+                codec::encode_entry(entry, scratch);
+                batch.put_entry(group.id, entry.log_id.index, scratch);
+            }
+            if let Some(last) = entries.last() {
+                marks.entry(group.id).or_default().last = Some(entry_mark(&last.log_id));
+            }
+            return Ok(entries.len() as u64);
+        }
+        Record::Vote { group, vote, .. } => {
+            batch.put_meta(group.id, Kind::Vote, &codec::encode_vote(vote));
+            marks.entry(group.id).or_default().vote = Some(vote_mark(vote));
+        }
+        Record::Truncate { group, last } => {
+            let from = match last {
+                Some(last) => last
+                    .index
+                    .checked_add(1)
+                    .ok_or_else(|| io::Error::other("log index overflow"))?,
+                None => 0,
+            };
+            batch.truncate(group.id, from);
+            marks.entry(group.id).or_default().last = last.as_ref().map(entry_mark);
+        }
+        Record::Purge {
+            group,
+            from,
+            upto,
+            last,
+        } => {
+            batch.purge(group.id, *from, upto.index);
+            batch.put_meta(group.id, Kind::Purged, &codec::encode_log_id(upto));
+            let mark = marks.entry(group.id).or_default();
+            mark.purged = Some(upto.index);
+            mark.last = last.as_ref().map(entry_mark);
+        }
+        Record::Committed { group, committed } => match committed {
+            Some(committed) => batch.put_meta(group.id, Kind::Committed, &codec::encode_log_id(committed)),
+            None => batch.delete_meta(group.id, Kind::Committed),
+        },
+        Record::Forget { group, .. } => {
+            batch.forget(*group);
+            marks.remove(group);
+        }
+        Record::Barrier { .. } | Record::Stop => {}
+    }
+    Ok(0)
+}

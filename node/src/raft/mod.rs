@@ -1,0 +1,16 @@
+//! Consensus: the only place that names openraft. Never here: what a command means.
+
+pub mod codec;
+pub mod host;
+mod log_cache;
+mod log_open;
+mod log_reader;
+mod log_storage;
+pub mod log_store;
+mod log_writer;
+pub mod machine;
+mod network;
+pub mod replica;
+mod snapshot;
+pub mod state;
+pub mod types;

@@ -1,0 +1,212 @@
+//! How a replica reaches the others of its group: openraft's calls as messages on the peer lanes. Never: retries,
+//! which openraft makes itself.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::AnyError;
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{SnapshotResponse, TransferLeaderResponse};
+use tidemark_proto::peer::{self, Envelope, RaftRequest, SnapshotHeader, raft_request, raft_response};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::codec;
+use super::machine::{RaftSnapshot, SnapshotData, blocking};
+use super::snapshot;
+use super::state::ReplicaState;
+use super::types::*;
+use crate::error::Error;
+use crate::peers::{LinkError, Peers};
+
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(600);
+const PIECES_AHEAD: usize = 8;
+/// Version of the messages between nodes.
+pub const PROTOCOL: u32 = 1;
+
+/// Makes connections for the replicas of one node.
+#[derive(Clone)]
+pub struct Network {
+    /// All lanes of the node.
+    pub peers: Arc<Peers>,
+    /// Stamped on every message.
+    pub envelope: Envelope,
+    /// The group.
+    pub group: u32,
+    /// The replica that sends.
+    pub from_replica: u64,
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Connection;
+
+    async fn new_client(&mut self, target: u64, node: &Member) -> Connection {
+        Connection { network: self.clone(), to_replica: target, to: node.clone() }
+    }
+}
+
+/// One replica's way to another.
+pub struct Connection {
+    network: Network,
+    to_replica: u64,
+    to: Member,
+}
+
+fn unreachable(error: impl std::fmt::Display) -> Unreachable<TypeConfig> {
+    Unreachable::new(&AnyError::error(error.to_string()))
+}
+
+fn broken(error: impl std::fmt::Display) -> NetworkError<TypeConfig> {
+    NetworkError::new(&AnyError::error(error.to_string()))
+}
+
+impl Connection {
+    fn envelope(&self) -> Envelope {
+        Envelope { to_node: self.to.node_id, ..self.network.envelope.clone() }
+    }
+
+    async fn call(
+        &self,
+        message: raft_request::Message,
+        action: RPCTypes,
+        option: &RPCOption,
+    ) -> Result<raft_response::Message, RPCError<TypeConfig>> {
+        let peer = self.network.peers.at(&self.to.peer_address).map_err(unreachable)?;
+        let request = RaftRequest {
+            envelope: Some(self.envelope()),
+            call: 0,
+            group: self.network.group,
+            from_replica: self.network.from_replica,
+            to_replica: self.to_replica,
+            message: Some(message),
+        };
+        let timeout = option.hard_ttl();
+        let response = peer.raft().call(request, timeout).await.map_err(|e| match e {
+            LinkError::Unreachable(_) => RPCError::Unreachable(unreachable(e)),
+            LinkError::Timeout(timeout) => {
+                let (id, target) = (self.network.from_replica, self.to_replica);
+                RPCError::Timeout(Timeout { action, id, target, timeout })
+            }
+        })?;
+        match response.message {
+            Some(raft_response::Message::Error(reason)) => Err(unreachable(reason).into()),
+            Some(message) => Ok(message),
+            None => Err(broken("empty answer").into()),
+        }
+    }
+
+    async fn ask_vote(&self, rpc: VoteRequest, pre: bool, option: RPCOption) -> Result<VoteResponse, RPCError<TypeConfig>> {
+        let message = raft_request::Message::Vote(codec::vote_request_to_wire(&rpc, pre));
+        match self.call(message, RPCTypes::Vote, &option).await? {
+            raft_response::Message::Vote(vote) => Ok(codec::vote_response_from_wire(vote).map_err(broken)?),
+            _ => Err(broken("wrong kind of answer").into()),
+        }
+    }
+
+    /// Takes a checkpoint, sends its files and waits for the receiver to install it.
+    async fn send_snapshot(&self, vote: Vote, state: Arc<ReplicaState>) -> Result<Vote, Error> {
+        let dir = state.outgoing(self.to_replica);
+        let checkpoint = Cleanup(dir.clone());
+        let header = {
+            let (state, dir) = (state.clone(), dir.clone());
+            let header = SnapshotHeader {
+                envelope: Some(self.envelope()),
+                group: self.network.group,
+                to_replica: self.to_replica,
+                vote: Some(codec::vote_to_wire(&vote)),
+                meta: None,
+                files: Vec::new(),
+            };
+            blocking(move || {
+                std::fs::remove_dir_all(&dir).ok();
+                let meta = state.checkpoint(&dir)?;
+                let files = snapshot::list_files(&dir)?;
+                Ok(SnapshotHeader { meta: Some(codec::snapshot_meta_to_wire(&meta)), files, ..header })
+            })
+            .await
+            .map_err(Error::internal)?
+        };
+        let (out, pieces) = mpsc::channel(PIECES_AHEAD);
+        let reading = tokio::task::spawn_blocking(move || snapshot::send_files(&dir, header, &out));
+        let mut client = self.network.peers.at(&self.to.peer_address)?.client();
+        let mut request = tonic::Request::new(ReceiverStream::new(pieces));
+        request.set_timeout(SNAPSHOT_TIMEOUT);
+        let response = client.install_snapshot(request).await;
+        let sent = reading.await.map_err(Error::internal)?;
+        drop(checkpoint);
+        let response = response.map_err(|status| crate::wire::status::from_status(&status))?;
+        sent?;
+        let vote = response.into_inner().vote.ok_or_else(|| Error::internal("answer without a vote"))?;
+        codec::vote_from_wire(vote).map_err(Error::internal)
+    }
+}
+
+/// Removes a folder when dropped.
+struct Cleanup(PathBuf);
+
+impl Drop for Cleanup {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Connection {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse, RPCError<TypeConfig>> {
+        let message = raft_request::Message::Append(codec::append_request_to_wire(&rpc));
+        match self.call(message, RPCTypes::AppendEntries, &option).await? {
+            raft_response::Message::Append(append) => Ok(codec::append_response_from_wire(append).map_err(broken)?),
+            _ => Err(broken("wrong kind of answer").into()),
+        }
+    }
+
+    async fn vote(&mut self, rpc: VoteRequest, option: RPCOption) -> Result<VoteResponse, RPCError<TypeConfig>> {
+        self.ask_vote(rpc, false, option).await
+    }
+
+    async fn pre_vote(&mut self, rpc: VoteRequest, option: RPCOption) -> Result<VoteResponse, RPCError<TypeConfig>> {
+        self.ask_vote(rpc, true, option).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: RaftSnapshot,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let SnapshotData::Live(state) = snapshot.snapshot else {
+            return Err(broken("only a live state can be sent").into());
+        };
+        tokio::select! {
+            sent = self.send_snapshot(vote, state) => match sent {
+                Ok(vote) => Ok(SnapshotResponse::new(vote)),
+                Err(error) => {
+                    tracing::warn!(group = self.network.group, to = %self.to, %error, "snapshot not sent");
+                    Err(unreachable(error).into())
+                }
+            },
+            closed = cancel => Err(closed.into()),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let message = raft_request::Message::Transfer(codec::transfer_to_wire(&request));
+        match self.call(message, RPCTypes::TransferLeader, &option).await? {
+            raft_response::Message::Transferred(peer::Blank {}) => Ok(Ok(())),
+            _ => Err(broken("wrong kind of answer").into()),
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! One replica of one group, as the rest of the node uses it: propose, read, answer peers, flush. Never: routing.
+//!
+//! Invariant: "not leader" means nothing was appended; any other failure of a proposal means its outcome is unknown.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::async_runtime::WatchReceiver as _;
+use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
+use openraft::storage::Snapshot;
+use openraft::{Config, ReadPolicy, ServerState, SnapshotPolicy};
+use tidemark_proto::peer::{self, RaftRequest, RaftResponse, SnapshotPiece, raft_request, raft_response};
+use tidemark_proto::v1::{ReplicaState as State, ReplicaStatus};
+
+use super::codec;
+use super::log_store::GroupLog;
+use super::machine::{Machine, SnapshotData, blocking};
+use super::network::Network;
+use super::snapshot::Receiver;
+use super::state::{Kept, ReplicaState};
+use super::types::*;
+use crate::clock::{Instant, monotonic};
+use crate::error::{Error, Reason, Result};
+
+type Raft = openraft::Raft<TypeConfig, Machine>;
+
+/// Entries that stay in the log below the flushed state, for replicas that lag a little.
+const LOG_ENTRIES_KEPT: u64 = 10_000;
+
+/// How a proposal ended.
+pub enum Proposed {
+    /// Committed and applied here; the encoded answer.
+    Applied(Bytes),
+    /// Nothing appended; the node to ask, where known.
+    NotLeader(Option<u64>),
+    /// May or may not become committed.
+    Unknown(String),
+}
+
+/// When this replica last heard its leader, and how far the leader had committed then.
+#[derive(Copy, Clone)]
+struct Heard {
+    at: Instant,
+    commit: u64,
+}
+
+/// One replica of one group.
+pub struct Replica {
+    group: u32,
+    id: u64,
+    raft: Raft,
+    state: Arc<ReplicaState>,
+    heard: Mutex<Option<Heard>>,
+    snapshots: std::sync::atomic::AtomicU64,
+}
+
+/// Settings of every group. Heartbeat and its slack stay below the shortest election timeout.
+fn raft_config() -> Result<Arc<Config>> {
+    let config = Config {
+        cluster_name: "tidemark".into(),
+        heartbeat_interval: 200,
+        heartbeat_min_interval: Some(150),
+        election_timeout_min: 800,
+        election_timeout_max: 1_200,
+        install_snapshot_timeout: 600_000,
+        send_snapshot_timeout: 600_000,
+        max_payload_entries: 1_024,
+        max_append_entries: Some(1_024),
+        replication_lag_threshold: u64::MAX / 2,
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX / 2,
+        api_channel_size: Some(256),
+        state_machine_channel_size: Some(64),
+        enable_pre_vote: Some(true),
+        enable_leader_restore: Some(false),
+        quorum_loss_probe_interval: Some(3_000),
+        ..Config::default()
+    };
+    Ok(Arc::new(config.validate().map_err(Error::internal)?))
+}
+
+impl Replica {
+    /// Starts a replica over its opened log and state.
+    pub async fn start(log: GroupLog, state: Arc<ReplicaState>, network: Network) -> Result<Replica> {
+        let (group, id) = (network.group, network.from_replica);
+        let machine = Machine::new(state.clone());
+        let raft = Raft::new(id, raft_config()?, network, log, machine).await.map_err(Error::internal)?;
+        Ok(Replica { group, id, raft, state, heard: Mutex::new(None), snapshots: Default::default() })
+    }
+
+    /// Group it belongs to.
+    pub fn group(&self) -> u32 {
+        self.group
+    }
+
+    /// Its id in the group.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The applied state.
+    pub fn state(&self) -> &Arc<ReplicaState> {
+        &self.state
+    }
+
+    /// Makes the group's first membership, unless it has one.
+    pub async fn initialize(&self, members: std::collections::BTreeMap<u64, Member>) -> Result<()> {
+        if self.raft.is_initialized().await.map_err(Error::internal)? {
+            return Ok(());
+        }
+        match self.raft.initialize(members).await {
+            Ok(()) => Ok(()),
+            Err(RaftError::APIError(openraft::errors::InitializeError::NotAllowed(_))) => Ok(()),
+            Err(e) => Err(Error::internal(e)),
+        }
+    }
+
+    /// Node of the leader, as far as this replica knows.
+    pub fn leader_node(&self) -> Option<u64> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let leader = metrics.current_leader?;
+        metrics.membership_config.membership().get_node(&leader).map(|member| member.node_id)
+    }
+
+    /// True while this replica believes it leads.
+    pub fn is_leader(&self) -> bool {
+        let metrics = self.raft.metrics();
+        metrics.borrow_watched().current_leader == Some(self.id)
+    }
+
+    /// Offers an encoded command.
+    pub async fn propose(&self, command: Bytes, timeout: Duration) -> Proposed {
+        let written = match tokio::time::timeout(timeout, self.raft.client_write(Command(command))).await {
+            Ok(written) => written,
+            Err(_) => return Proposed::Unknown(format!("no answer in {timeout:?}")),
+        };
+        match written {
+            Ok(response) => Proposed::Applied(response.data.0),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
+                Proposed::NotLeader(to.leader_node.map(|member| member.node_id))
+            }
+            Err(e) => Proposed::Unknown(e.to_string()),
+        }
+    }
+
+    /// Returns once this replica is known to lead and has applied everything acknowledged before the call.
+    /// `Ok(Some(node))` names the leader where it is another one.
+    pub async fn linearize(&self, timeout: Duration) -> Result<std::result::Result<(), Option<u64>>> {
+        let reading = self.raft.ensure_linearizable(ReadPolicy::ReadIndex);
+        match tokio::time::timeout(timeout, reading).await {
+            Err(_) => Err(Error::new(Reason::NoLeader, "no majority confirmed the leader in time")),
+            Ok(Ok(_)) => Ok(Ok(())),
+            Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to)))) => {
+                Ok(Err(to.leader_node.map(|member| member.node_id)))
+            }
+            Ok(Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(e)))) => {
+                Err(Error::new(Reason::NoLeader, e.to_string()))
+            }
+            Ok(Err(RaftError::Fatal(e))) => Err(Error::new(Reason::NoLeader, e.to_string())),
+        }
+    }
+
+    /// How long ago this replica was in step with its leader; `None` when it is not known to be.
+    pub fn lag(&self) -> Option<Duration> {
+        let heard = (*self.heard.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let metrics = self.raft.metrics();
+        let applied = metrics.borrow_watched().last_applied.as_ref().map_or(0, |id| id.index);
+        (applied >= heard.commit).then(|| monotonic().saturating_duration_since(heard.at))
+    }
+
+    /// Answers a Raft message of another replica.
+    pub async fn answer(&self, request: RaftRequest) -> RaftResponse {
+        let call = request.call;
+        let message = self.answer_message(request).await.unwrap_or_else(|e| raft_response::Message::Error(e.to_string()));
+        RaftResponse { call, message: Some(message) }
+    }
+
+    async fn answer_message(&self, request: RaftRequest) -> Result<raft_response::Message> {
+        if request.to_replica != self.id {
+            let message = format!("replica {} of group {} is not here", request.to_replica, self.group);
+            return Err(Error::new(Reason::WrongCluster, message));
+        }
+        match request.message {
+            Some(raft_request::Message::Append(append)) => {
+                let append = codec::append_request_from_wire(append).map_err(Error::internal)?;
+                let commit = append.leader_commit.as_ref().map_or(0, |id| id.index);
+                let response = self.raft.append_entries(append).await.map_err(Error::internal)?;
+                if response.is_success() {
+                    let heard = Heard { at: monotonic(), commit };
+                    *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(heard);
+                }
+                Ok(raft_response::Message::Append(codec::append_response_to_wire(&response)))
+            }
+            Some(raft_request::Message::Vote(vote)) => {
+                let (vote, pre) = codec::vote_request_from_wire(vote).map_err(Error::internal)?;
+                let response = if pre { self.raft.pre_vote(vote).await } else { self.raft.vote(vote).await };
+                Ok(raft_response::Message::Vote(codec::vote_response_to_wire(&response.map_err(Error::internal)?)))
+            }
+            Some(raft_request::Message::Transfer(transfer)) => {
+                let transfer = codec::transfer_from_wire(transfer).map_err(Error::internal)?;
+                let answer = self.raft.handle_transfer_leader(transfer).await.map_err(Error::internal)?;
+                answer.map_err(Error::internal)?;
+                Ok(raft_response::Message::Transferred(peer::Blank {}))
+            }
+            None => Err(Error::new(Reason::MissingField, "raft message of an unknown kind")),
+        }
+    }
+
+    /// Receives a checkpoint and makes it this replica's state.
+    pub async fn receive_snapshot(
+        &self,
+        header: peer::SnapshotHeader,
+        mut pieces: impl AsyncFnMut() -> Result<Option<SnapshotPiece>>,
+    ) -> Result<peer::Vote> {
+        let missing = |what| Error::new(Reason::MissingField, format!("snapshot header without {what}"));
+        let vote = codec::vote_from_wire(header.vote.ok_or_else(|| missing("vote"))?).map_err(Error::internal)?;
+        let meta = header.meta.ok_or_else(|| missing("meta"))?;
+        let meta = codec::snapshot_meta_from_wire(meta).map_err(Error::internal)?;
+        let number = self.snapshots.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let dir = Incoming(self.state.incoming(number)?);
+        let mut receiver = Receiver::new(dir.0.clone(), header.files)?;
+        while let Some(piece) = pieces().await? {
+            receiver = blocking(move || receiver.take(piece).map(|()| receiver)).await.map_err(unwrap_io)?;
+        }
+        let received = blocking(move || receiver.finish()).await.map_err(unwrap_io)?;
+        let snapshot = Snapshot { meta, snapshot: SnapshotData::Received(received) };
+        let response = self.raft.install_full_snapshot(vote, snapshot).await.map_err(Error::internal)?;
+        Ok(codec::vote_to_wire(&response.vote))
+    }
+
+    /// Flushes when there is enough to flush or `force` says so, then lets the log below the flushed state go.
+    pub async fn flush_and_purge(&self, entries_unflushed_max: u64, force: bool) -> Result<()> {
+        let state = self.state.clone();
+        let (applied, persisted) = blocking(move || Ok((state.applied()?.0, state.persisted()?.0))).await.map_err(unwrap_io)?;
+        let index = |id: &Option<LogId>| id.as_ref().map_or(0, |id| id.index);
+        let unflushed = index(&applied).saturating_sub(index(&persisted));
+        if unflushed >= entries_unflushed_max || (force && unflushed > 0) {
+            let state = self.state.clone();
+            blocking(move || state.flush()).await.map_err(unwrap_io)?;
+        }
+        let state = self.state.clone();
+        let flushed = index(&blocking(move || Ok(state.persisted()?.0)).await.map_err(unwrap_io)?);
+        let (snapshot, purged) = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            (index(&metrics.snapshot), index(&metrics.purged))
+        };
+        let upto = flushed.saturating_sub(LOG_ENTRIES_KEPT);
+        if upto > purged.saturating_add(LOG_ENTRIES_KEPT / 10) {
+            if snapshot < upto {
+                self.raft.trigger().snapshot().await.map_err(Error::internal)?;
+            } else {
+                self.raft.trigger().purge_log(upto).await.map_err(Error::internal)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands leadership to another voter, where there is one in step; returns at once.
+    pub async fn hand_over(&self) -> Result<()> {
+        let target = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            if metrics.current_leader != Some(self.id) {
+                return Ok(());
+            }
+            let progress = metrics.replication.iter().flatten();
+            let newest = progress.filter(|(id, _)| **id != self.id).max_by_key(|(_, at)| at.as_ref().map(|at| at.index));
+            newest.map(|(id, _)| *id)
+        };
+        match target {
+            Some(to) => self.raft.trigger().transfer_leader(to).await.map_err(Error::internal),
+            None => Ok(()),
+        }
+    }
+
+    /// Stops taking part, and flushes.
+    pub async fn shutdown(&self) {
+        if let Err(e) = self.raft.shutdown().await {
+            tracing::warn!(group = self.group, error = %e, "replica did not stop cleanly");
+        }
+        let state = self.state.clone();
+        if let Err(e) = blocking(move || state.flush()).await {
+            tracing::warn!(group = self.group, error = %e, "flush at shutdown failed");
+        }
+    }
+
+    /// This replica as it sees itself.
+    pub fn view(&self, node_id: u64) -> peer::ReplicaView {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched().clone();
+        let state = match (&metrics.running_state, metrics.state) {
+            (Err(_), _) | (_, ServerState::Shutdown) => State::Damaged,
+            (_, ServerState::Leader) => State::Leader,
+            (_, ServerState::Follower) => State::Follower,
+            (_, ServerState::Candidate) => State::Candidate,
+            (_, ServerState::Learner) => State::Learner,
+        };
+        let devices = match self.state.kept().as_ref() {
+            Kept::Shard(shard) => shard.device_count(),
+            Kept::Catalog { .. } => 0,
+        };
+        let status = ReplicaStatus {
+            replica_id: self.id,
+            node_id,
+            state: state as i32,
+            last_log_index: metrics.last_log_index.unwrap_or(0),
+            applied_index: metrics.last_applied.as_ref().map_or(0, |id| id.index),
+            problem: metrics.running_state.err().map(|e| e.to_string()).unwrap_or_default(),
+        };
+        peer::ReplicaView {
+            group: self.group,
+            status: Some(status),
+            term: metrics.current_term,
+            leader_replica: metrics.current_leader.unwrap_or(0),
+            devices,
+            disk_bytes: self.state.disk_bytes().unwrap_or(0),
+        }
+    }
+}
+
+/// Removes a folder that was not installed.
+struct Incoming(std::path::PathBuf);
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if Path::new(&self.0).exists() {
+            std::fs::remove_dir_all(&self.0).ok();
+        }
+    }
+}
+
+fn unwrap_io(error: std::io::Error) -> Error {
+    match error.downcast::<Error>() {
+        Ok(error) => error,
+        Err(other) => Error::internal(other),
+    }
+}

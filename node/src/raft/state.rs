@@ -1,0 +1,289 @@
+//! The applied state of one replica on disk: which folder is current, and how a checkpoint takes its place.
+//!
+//! ```text
+//! <data>/groups/<group>-<replica>/CURRENT        name of the folder that holds the state
+//!                                 state-<n>/     a RocksDB
+//!                                 incoming-<n>/  a checkpoint being received; deleted at start
+//! ```
+//!
+//! Invariant: CURRENT is replaced atomically and only by a checkpoint that was verified and opened; at any crash the
+//! old or the new state is there, whole.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use bytes::Bytes;
+use prost::Message as _;
+use tidemark_proto::peer::{self, Applied, CatalogCommand, applied};
+use tokio::sync::watch;
+
+use super::codec;
+use super::types::{LogId, SnapshotMeta, StoredMembership};
+use crate::catalog::{CATALOG_GROUP, Catalog};
+use crate::error::{Error, Reason, Result};
+use crate::identity::replace_file;
+use crate::shard::{AppliedState, ApplyEntry, ReplicaStore, Shard};
+use crate::store::{Resources, StoreError};
+use crate::wire::status::to_failure;
+
+/// What a group keeps.
+pub enum Kept {
+    /// Devices and points.
+    Shard(Shard),
+    /// The catalog.
+    Catalog {
+        /// Its records.
+        store: ReplicaStore,
+        /// Its state in memory.
+        catalog: Mutex<Catalog>,
+    },
+}
+
+/// Applied state of one replica; shared by the state machine, the readers and the flusher.
+pub struct ReplicaState {
+    group: u32,
+    dir: PathBuf,
+    resources: Arc<Resources>,
+    kept: RwLock<Arc<Kept>>,
+    /// Held while applying and while a checkpoint is taken, so that a checkpoint is at an exact index.
+    gate: Mutex<()>,
+    /// Told of every new catalog; only used by the catalog group.
+    catalog_changed: watch::Sender<Arc<Catalog>>,
+}
+
+/// A store failure as an answer.
+pub fn store_error(error: StoreError) -> Error {
+    match error.is_corruption() {
+        true => Error::new(Reason::Corruption, error.to_string()),
+        false => Error::internal(error),
+    }
+}
+
+impl ReplicaState {
+    /// Opens the current state, or an empty one where there is none.
+    pub fn open(
+        group: u32,
+        dir: &Path,
+        resources: Arc<Resources>,
+        catalog_changed: watch::Sender<Arc<Catalog>>,
+    ) -> Result<Arc<ReplicaState>> {
+        fs::create_dir_all(dir).map_err(Error::internal)?;
+        let current = current_state(dir).map_err(Error::internal)?;
+        remove_others(dir, &current).map_err(Error::internal)?;
+        let kept = Arc::new(open_kept(group, &dir.join(&current), &resources)?);
+        if let Kept::Catalog { catalog, .. } = kept.as_ref() {
+            catalog_changed.send_replace(Arc::new(lock(catalog).clone()));
+        }
+        let state = ReplicaState {
+            group,
+            dir: dir.to_path_buf(),
+            resources,
+            kept: RwLock::new(kept),
+            gate: Mutex::new(()),
+            catalog_changed,
+        };
+        Ok(Arc::new(state))
+    }
+
+    /// What is kept now. A snapshot installed later does not change what was handed out.
+    pub fn kept(&self) -> Arc<Kept> {
+        self.kept.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Runs `f` on the shard; an error for the catalog group.
+    pub fn with_shard<T>(&self, f: impl FnOnce(&Shard) -> Result<T>) -> Result<T> {
+        match self.kept().as_ref() {
+            Kept::Shard(shard) => f(shard),
+            Kept::Catalog { .. } => Err(Error::internal("the catalog group keeps no points")),
+        }
+    }
+
+    /// Last applied entry and membership, as known in memory.
+    pub fn applied(&self) -> Result<(Option<LogId>, StoredMembership)> {
+        decode_applied(&self.kept().store().applied().map_err(store_error)?)
+    }
+
+    /// The same as of the last flush: what a restart would find.
+    pub fn persisted(&self) -> Result<(Option<LogId>, StoredMembership)> {
+        decode_applied(&self.kept().store().persisted_applied().map_err(store_error)?)
+    }
+
+    /// Writes memtables to disk.
+    pub fn flush(&self) -> Result<()> {
+        self.kept().store().flush().map_err(store_error)
+    }
+
+    /// Bytes on disk.
+    pub fn disk_bytes(&self) -> Result<u64> {
+        self.kept().store().db().disk_bytes().map_err(store_error)
+    }
+
+    /// Applies a run of entries in one atomic write; one encoded answer per entry. `membership` is the last one that
+    /// the run sets, if it sets any.
+    pub fn apply(
+        &self,
+        entries: &[ApplyEntry],
+        last: &LogId,
+        membership: Option<&StoredMembership>,
+    ) -> Result<Vec<Bytes>> {
+        let _gate = lock(&self.gate);
+        let applied = AppliedState {
+            log_id: Some(codec::encode_log_id(last)),
+            membership: membership.map(|m| codec::stored_membership_to_wire(m).encode_to_vec()),
+        };
+        match self.kept().as_ref() {
+            Kept::Shard(shard) => {
+                let answers = shard.apply(entries, applied).map_err(store_error)?;
+                Ok(answers.iter().map(|answer| Bytes::from(answer.encode_to_vec())).collect())
+            }
+            Kept::Catalog { store, catalog } => self.apply_catalog(store, &mut lock(catalog), entries, applied),
+        }
+    }
+
+    fn apply_catalog(
+        &self,
+        store: &ReplicaStore,
+        catalog: &mut Catalog,
+        entries: &[ApplyEntry],
+        applied: AppliedState,
+    ) -> Result<Vec<Bytes>> {
+        let mut records = Vec::new();
+        let mut answers = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let Some(command) = &entry.command else {
+                answers.push(Bytes::new());
+                continue;
+            };
+            let command = CatalogCommand::decode(command.clone()).map_err(Error::internal)?;
+            let result = match catalog.apply(command)? {
+                Ok((result, changed)) => {
+                    records.extend(changed);
+                    result
+                }
+                Err(refused) => applied::Result::Failure(to_failure(&refused)),
+            };
+            answers.push(Applied { result: Some(result) }.encode_to_vec().into());
+        }
+        let mut batch = store.batch().map_err(store_error)?;
+        for (key, value) in &records {
+            ReplicaStore::put_group_state(&mut batch, key, Some(value));
+        }
+        store.commit(batch, applied).map_err(store_error)?;
+        if !records.is_empty() {
+            self.catalog_changed.send_replace(Arc::new(catalog.clone()));
+        }
+        Ok(answers)
+    }
+
+    /// Flushes and links the state into `to`, at exactly the index that is returned.
+    pub fn checkpoint(&self, to: &Path) -> Result<SnapshotMeta> {
+        let _gate = lock(&self.gate);
+        let applied = self.kept().store().checkpoint(to, &self.resources).map_err(store_error)?;
+        let (last_log_id, last_membership) = decode_applied(&applied)?;
+        Ok(SnapshotMeta { last_log_id, last_membership })
+    }
+
+    /// Where a checkpoint for another replica is taken.
+    pub fn outgoing(&self, to_replica: u64) -> PathBuf {
+        self.dir.join(format!("outgoing-{to_replica}"))
+    }
+
+    /// A fresh folder to receive a checkpoint into.
+    pub fn incoming(&self, name: u64) -> Result<PathBuf> {
+        let dir = self.dir.join(format!("incoming-{name}"));
+        fs::create_dir_all(&dir).map_err(Error::internal)?;
+        Ok(dir)
+    }
+
+    /// Makes a received checkpoint the current state. Opens and checks it first; on any error the old one stays.
+    pub fn install(&self, meta: &SnapshotMeta, received: &Path) -> Result<()> {
+        let _gate = lock(&self.gate);
+        let verified = ReplicaStore::verify_open(received, &self.resources).map_err(store_error)?;
+        let (found, _) = decode_applied(&verified)?;
+        if found != meta.last_log_id {
+            let message = format!("snapshot holds {found:?}, announced was {:?}", meta.last_log_id);
+            return Err(Error::new(Reason::Corruption, message));
+        }
+        let next = next_state(&self.dir).map_err(Error::internal)?;
+        fs::rename(received, self.dir.join(&next)).map_err(Error::internal)?;
+        replace_file(&self.dir.join("CURRENT"), next.as_bytes()).map_err(Error::internal)?;
+        let kept = Arc::new(open_kept(self.group, &self.dir.join(&next), &self.resources)?);
+        if let Kept::Catalog { catalog, .. } = kept.as_ref() {
+            self.catalog_changed.send_replace(Arc::new(lock(catalog).clone()));
+        }
+        *self.kept.write().unwrap_or_else(PoisonError::into_inner) = kept;
+        Ok(())
+    }
+}
+
+impl Kept {
+    /// The store under it.
+    pub fn store(&self) -> &ReplicaStore {
+        match self {
+            Kept::Shard(shard) => shard.store(),
+            Kept::Catalog { store, .. } => store,
+        }
+    }
+}
+
+fn open_kept(group: u32, dir: &Path, resources: &Resources) -> Result<Kept> {
+    let store = ReplicaStore::open(dir, resources).map_err(store_error)?;
+    if group != CATALOG_GROUP {
+        return Ok(Kept::Shard(Shard::open(store).map_err(store_error)?));
+    }
+    let catalog = Catalog::load(store.group_states(b"").map_err(store_error)?)?;
+    Ok(Kept::Catalog { store, catalog: Mutex::new(catalog) })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn decode_applied(applied: &AppliedState) -> Result<(Option<LogId>, StoredMembership)> {
+    let corrupt = |e: String| Error::new(Reason::Corruption, format!("applied state: {e}"));
+    let log_id = applied.log_id.as_deref().map(codec::decode_log_id).transpose().map_err(|e| corrupt(e.to_string()))?;
+    let membership = match &applied.membership {
+        None => StoredMembership::default(),
+        Some(bytes) => {
+            let wire = peer::StoredMembership::decode(bytes.as_slice()).map_err(|e| corrupt(e.to_string()))?;
+            codec::stored_membership_from_wire(wire).map_err(|e| corrupt(e.to_string()))?
+        }
+    };
+    Ok((log_id, membership))
+}
+
+fn current_state(dir: &Path) -> std::io::Result<String> {
+    match fs::read_to_string(dir.join("CURRENT")) {
+        Ok(name) => Ok(name.trim().to_string()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let first = "state-1".to_string();
+            replace_file(&dir.join("CURRENT"), first.as_bytes())?;
+            Ok(first)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+fn next_state(dir: &Path) -> std::io::Result<String> {
+    let mut last = 0;
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        let number = name.to_str().and_then(|n| n.strip_prefix("state-")).and_then(|n| n.parse::<u64>().ok());
+        last = last.max(number.unwrap_or(0));
+    }
+    Ok(format!("state-{}", last + 1))
+}
+
+fn remove_others(dir: &Path, current: &str) -> std::io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let ours = name.starts_with("state-") || name.starts_with("incoming-") || name.starts_with("outgoing-");
+        if ours && name != current {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}

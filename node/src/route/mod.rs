@@ -1,0 +1,100 @@
+//! Ways to a shard: to its leader with a command, to a fresh enough replica with a question. Never: what is asked.
+//!
+//! Invariant: a request is forwarded at most once, and a proposal is tried again only when that cannot store it twice.
+
+mod propose;
+mod read;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+pub use propose::Retry;
+pub use read::{Served, ShardAnswer, ShardJob};
+
+use crate::catalog::CATALOG_GROUP;
+use crate::clock::{Instant, monotonic};
+use crate::error::{Error, Reason, Result};
+use crate::raft::host::Host;
+
+/// Pause before a leader is asked for again.
+const RETRY_PAUSE: Duration = Duration::from_millis(40);
+
+/// Finds leaders and replicas. Shared by writes and queries.
+pub struct Router {
+    host: Arc<Host>,
+    /// Last known leader node of groups that have no replica here.
+    hints: Mutex<HashMap<u32, u64>>,
+}
+
+impl Router {
+    /// Over the replicas of this node and the lanes to others.
+    pub fn new(host: Arc<Host>) -> Router {
+        Router { host, hints: Mutex::default() }
+    }
+
+    /// The replicas of this node.
+    pub fn host(&self) -> &Arc<Host> {
+        &self.host
+    }
+
+    /// The node to ask for the leader's work, other than this one; `None` when nobody knows a leader right now.
+    fn leader_elsewhere(&self, group: u32) -> Option<u64> {
+        let here = self.host.identity().ok()?.node_id;
+        if let Some(replica) = self.host.replica(group) {
+            return replica.leader_node().filter(|node| *node != here);
+        }
+        let hint = self.hints.lock().unwrap_or_else(PoisonError::into_inner).get(&group).copied();
+        hint.or_else(|| self.any_node(group, None))
+    }
+
+    /// A node with a replica of the group, the one after `after` in their order.
+    fn any_node(&self, group: u32, after: Option<u64>) -> Option<u64> {
+        let here = self.host.identity().ok()?.node_id;
+        let catalog = self.host.catalog().ok()?;
+        let nodes: Vec<u64> = catalog.shard(group)?.replicas.iter().map(|r| r.node_id).filter(|n| *n != here).collect();
+        let at = after.and_then(|after| nodes.iter().position(|node| *node == after)).map_or(0, |at| at + 1);
+        nodes.get(at % nodes.len().max(1)).copied()
+    }
+
+    /// Remembers who leads a group that is not here; with `None` the next node is asked.
+    fn learn_leader(&self, group: u32, asked: u64, leader: Option<u64>) {
+        let leader = leader.filter(|node| *node != 0).or_else(|| self.any_node(group, Some(asked)));
+        let mut hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
+        match leader {
+            Some(node) => hints.insert(group, node),
+            None => hints.remove(&group),
+        };
+    }
+
+    fn peer(&self, node: u64) -> Result<Arc<crate::peers::Peer>> {
+        let catalog = self.host.catalog_now();
+        let node = catalog.node(node).ok_or_else(|| Error::new(Reason::Unreachable, format!("node {node} is unknown")))?;
+        self.host.peers().at(&node.peer_address)
+    }
+
+    /// Waits until this node's catalog has everything that was acknowledged before the call.
+    pub async fn catch_up_catalog(&self, timeout: Duration) {
+        let Some(replica) = self.host.replica(CATALOG_GROUP) else { return };
+        let began = monotonic();
+        while began.elapsed() < timeout {
+            if replica.is_leader() {
+                replica.linearize(timeout).await.ok();
+                return;
+            }
+            if replica.lag().is_some_and(|lag| lag < began.elapsed()) {
+                return;
+            }
+            tokio::time::sleep(RETRY_PAUSE / 2).await;
+        }
+    }
+}
+
+/// Time left until a deadline; an error once it has passed.
+pub fn time_left(deadline: Instant) -> Result<Duration> {
+    let left = deadline.saturating_duration_since(monotonic());
+    match left.is_zero() {
+        true => Err(Error::new(Reason::DeadlineExceeded, "time ran out")),
+        false => Ok(left),
+    }
+}

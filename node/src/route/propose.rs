@@ -1,0 +1,110 @@
+//! Commands to the leader of a group.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message as _;
+use tidemark_proto::peer::{Applied, ProposeRequest, ProposeResponse, applied, propose_response};
+use tonic::Request;
+
+use super::{RETRY_PAUSE, Router, time_left};
+use crate::clock::Instant;
+use crate::error::{Error, Reason, Result};
+use crate::raft::replica::Proposed;
+use crate::wire::status::{from_failure, from_status};
+
+/// What one try on another node may take: past it, somebody else may lead by now.
+const ATTEMPT: Duration = Duration::from_secs(3);
+
+/// Whether a proposal of unknown outcome may be offered again.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// Applying it twice is the same as once.
+    Safe,
+    /// It would be stored twice.
+    Unsafe,
+}
+
+impl Router {
+    /// Has a command committed and applied, wherever its leader is, and returns the answer.
+    pub async fn propose(&self, group: u32, command: Bytes, retry: Retry, deadline: Instant) -> Result<applied::Result> {
+        loop {
+            let left = time_left(deadline).map_err(|_| no_leader(group))?;
+            let proposed = match self.host.replica(group).filter(|replica| replica.is_leader()) {
+                Some(replica) => replica.propose(command.clone(), left).await,
+                None => match self.leader_elsewhere(group) {
+                    Some(node) => self.propose_at(node, group, command.clone(), left.min(ATTEMPT)).await,
+                    None => Proposed::NotLeader(None),
+                },
+            };
+            match proposed {
+                Proposed::Applied(answer) => return read_answer(answer),
+                Proposed::NotLeader(_) => {}
+                Proposed::Unknown(why) if retry == Retry::Safe => {
+                    tracing::debug!(group, why, "outcome unknown, offering again");
+                }
+                Proposed::Unknown(why) => {
+                    return Err(Error::new(Reason::OutcomeUnknown, format!("shard {group}: {why}"))
+                        .hint("send it again with the same producer and sequence"));
+                }
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    async fn propose_at(&self, node: u64, group: u32, command: Bytes, timeout: Duration) -> Proposed {
+        let Ok((peer, envelope)) = self.peer(node).and_then(|peer| Ok((peer, self.host.envelope(node)?))) else {
+            return Proposed::NotLeader(None);
+        };
+        let timeout_ms = timeout.as_millis() as i64;
+        let mut request = Request::new(ProposeRequest { envelope: Some(envelope), group, command, timeout_ms });
+        request.set_timeout(timeout + RETRY_PAUSE);
+        let answered = tokio::time::timeout(timeout + 2 * RETRY_PAUSE, peer.client().propose(request)).await;
+        match answered {
+            Err(_) => Proposed::Unknown(format!("node {node} did not answer in time")),
+            Ok(Err(status)) => {
+                self.learn_leader(group, node, None);
+                Proposed::Unknown(from_status(&status).to_string())
+            }
+            Ok(Ok(response)) => match response.into_inner().result {
+                Some(propose_response::Result::Applied(applied)) => Proposed::Applied(applied.encode_to_vec().into()),
+                Some(propose_response::Result::NotLeader(leader)) => {
+                    self.learn_leader(group, node, Some(leader));
+                    Proposed::NotLeader(Some(leader))
+                }
+                Some(propose_response::Result::Unknown(why)) => Proposed::Unknown(why),
+                None => Proposed::Unknown(format!("node {node} gave an empty answer")),
+            },
+        }
+    }
+
+    /// Serves another node's proposal: only where this node leads the group.
+    pub async fn serve_propose(&self, request: ProposeRequest) -> Result<ProposeResponse> {
+        self.host.check_envelope(request.envelope.as_ref())?;
+        let timeout = Duration::from_millis(request.timeout_ms.clamp(1, 600_000) as u64);
+        let proposed = match self.host.replica(request.group) {
+            Some(replica) => replica.propose(request.command, timeout).await,
+            None => Proposed::NotLeader(None),
+        };
+        let result = match proposed {
+            Proposed::Applied(answer) => {
+                propose_response::Result::Applied(Applied::decode(answer).map_err(Error::internal)?)
+            }
+            Proposed::NotLeader(node) => propose_response::Result::NotLeader(node.unwrap_or(0)),
+            Proposed::Unknown(why) => propose_response::Result::Unknown(why),
+        };
+        Ok(ProposeResponse { result: Some(result) })
+    }
+}
+
+fn no_leader(group: u32) -> Error {
+    Error::new(Reason::NoLeader, format!("shard {group} has no leader that could be reached in time"))
+}
+
+fn read_answer(answer: Bytes) -> Result<applied::Result> {
+    match Applied::decode(answer).map_err(Error::internal)?.result {
+        Some(applied::Result::Failure(failure)) => Err(from_failure(failure)),
+        Some(result) => Ok(result),
+        None => Err(Error::internal("a command without an answer")),
+    }
+}

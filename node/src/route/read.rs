@@ -1,0 +1,203 @@
+//! Questions to a replica of a group that is as fresh as asked, here or on another node.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidemark_proto::peer::read_shard_request::Query;
+use tidemark_proto::peer::read_shard_response::Part;
+use tidemark_proto::peer::{ReadShardRequest, ReadShardResponse};
+use tidemark_proto::v1::{AnswerSummary, Consistency, ConsistencyLevel, Linearizable, consistency};
+use tokio::sync::mpsc;
+use tonic::Request;
+
+use super::{RETRY_PAUSE, Router, time_left};
+use crate::clock::Instant;
+use crate::error::{Error, Reason, Result};
+use crate::raft::replica::Replica;
+use crate::wire::status::{from_failure, from_status, to_failure};
+
+const PARTS_AHEAD: usize = 4;
+const LINEARIZE_MAX: Duration = Duration::from_secs(3);
+
+/// How fresh a replica was when it began to answer.
+#[derive(Copy, Clone, Debug)]
+pub struct Served {
+    /// What it guarantees.
+    pub level: ConsistencyLevel,
+    /// How long ago it was in step with its leader, milliseconds.
+    pub lag_ms: i64,
+}
+
+/// Parts of a shard's answer; ends with a summary or an error.
+pub type ShardAnswer = mpsc::Receiver<Result<Part>>;
+
+/// Answers a question from a replica's state: blocking, sends parts, ends when the receiver is gone.
+pub type ShardJob = Arc<dyn Fn(&Replica, &Query, &dyn Fn(Part) -> bool) -> Result<AnswerSummary> + Send + Sync>;
+
+enum Local {
+    Ready(Arc<Replica>, Served),
+    AskLeader,
+}
+
+impl Router {
+    /// Puts a question to a group and returns the parts of the answer as they come.
+    pub async fn read(
+        &self,
+        group: u32,
+        query: Query,
+        consistency: &Consistency,
+        job: &ShardJob,
+        deadline: Instant,
+    ) -> Result<ShardAnswer> {
+        loop {
+            let left = time_left(deadline).map_err(|_| no_replica(group))?;
+            match self.local(group, consistency, left).await? {
+                Local::Ready(replica, served) => return Ok(run(replica, query, served, job.clone())),
+                Local::AskLeader => {}
+            }
+            let any = matches!(consistency.level, Some(consistency::Level::Any(_)));
+            let node = if any { self.any_node(group, None) } else { self.leader_elsewhere(group) };
+            if let Some(node) = node {
+                match self.read_at(node, group, query.clone(), consistency, left).await {
+                    Ok(Some(answer)) => return Ok(answer),
+                    Ok(None) => {}
+                    Err(error) if error.reason() == Reason::Unreachable => self.learn_leader(group, node, None),
+                    Err(error) => return Err(error),
+                }
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    /// This node's replica, where it is fresh enough.
+    async fn local(&self, group: u32, consistency: &Consistency, left: Duration) -> Result<Local> {
+        let Some(replica) = self.host.replica(group) else { return Ok(Local::AskLeader) };
+        match &consistency.level {
+            Some(consistency::Level::Any(_)) => {
+                let lag_ms = replica.lag().map_or(-1, |lag| lag.as_millis() as i64);
+                let lag_ms = if replica.is_leader() { 0 } else { lag_ms };
+                Ok(Local::Ready(replica, Served { level: ConsistencyLevel::Any, lag_ms }))
+            }
+            Some(consistency::Level::Bounded(bounded)) if !replica.is_leader() => {
+                let Some(lag) = replica.lag() else { return Ok(Local::AskLeader) };
+                let lag_ms = lag.as_millis() as i64;
+                match lag_ms <= bounded.max_lag_ms {
+                    true => Ok(Local::Ready(replica, Served { level: ConsistencyLevel::Bounded, lag_ms })),
+                    false => Ok(Local::AskLeader),
+                }
+            }
+            _ if !replica.is_leader() => Ok(Local::AskLeader),
+            _ => match replica.linearize(left.min(LINEARIZE_MAX)).await? {
+                Ok(()) => Ok(Local::Ready(replica, Served { level: ConsistencyLevel::Linearizable, lag_ms: 0 })),
+                Err(_) => Ok(Local::AskLeader),
+            },
+        }
+    }
+
+    /// Asks another node; `None` when it does not lead either.
+    async fn read_at(
+        &self,
+        node: u64,
+        group: u32,
+        query: Query,
+        consistency: &Consistency,
+        timeout: Duration,
+    ) -> Result<Option<ShardAnswer>> {
+        let any = matches!(consistency.level, Some(consistency::Level::Any(_)));
+        let asked = if any { *consistency } else { linearizable() };
+        let message = ReadShardRequest {
+            envelope: Some(self.host.envelope(node)?),
+            group,
+            consistency: Some(asked),
+            timeout_ms: timeout.as_millis() as i64,
+            query: Some(query),
+        };
+        let mut request = Request::new(message);
+        request.set_timeout(timeout);
+        let mut client = self.peer(node)?.client();
+        let opening = tokio::time::timeout(timeout.min(LINEARIZE_MAX), client.read_shard(request)).await;
+        let opened = opening.map_err(|_| Error::new(Reason::Unreachable, format!("node {node} did not answer")))?;
+        let mut parts = opened.map_err(|status| from_status(&status))?.into_inner();
+        let first = parts.message().await.map_err(|status| from_status(&status))?.and_then(|message| message.part);
+        let first = match first {
+            Some(Part::NotLeader(leader)) => {
+                self.learn_leader(group, node, Some(leader));
+                return Ok(None);
+            }
+            Some(part) => part,
+            None => return Err(Error::new(Reason::Unreachable, format!("node {node} gave an empty answer"))),
+        };
+        let (out, answer) = mpsc::channel(PARTS_AHEAD);
+        tokio::spawn(async move {
+            let mut part = Some(Ok(first));
+            while let Some(next) = part {
+                let (last, next) = match next {
+                    Ok(Part::Failure(failure)) => (true, Err(from_failure(failure))),
+                    Ok(summary @ Part::Summary(_)) => (true, Ok(summary)),
+                    other => (other.is_err(), other),
+                };
+                if out.send(next).await.is_err() || last {
+                    return;
+                }
+                let lost = || Error::new(Reason::Unreachable, "the answer broke off");
+                part = match parts.message().await {
+                    Ok(Some(message)) => Some(message.part.ok_or_else(lost)),
+                    Ok(None) => Some(Err(lost())),
+                    Err(status) => Some(Err(from_status(&status))),
+                };
+            }
+        });
+        Ok(Some(answer))
+    }
+
+    /// Serves another node's question from this node's replica alone.
+    pub async fn serve_read(&self, request: ReadShardRequest, job: &ShardJob) -> Result<mpsc::Receiver<ReadShardResponse>> {
+        self.host.check_envelope(request.envelope.as_ref())?;
+        let query = request.query.ok_or_else(|| Error::new(Reason::MissingField, "no query").field("query"))?;
+        let consistency = request.consistency.unwrap_or_else(linearizable);
+        let timeout = Duration::from_millis(request.timeout_ms.clamp(1, 600_000) as u64);
+        let (out, responses) = mpsc::channel(PARTS_AHEAD);
+        let message = |part| ReadShardResponse { part: Some(part) };
+        match self.local(request.group, &consistency, timeout).await? {
+            Local::AskLeader => {
+                let leader = self.host.replica(request.group).and_then(|replica| replica.leader_node()).unwrap_or(0);
+                out.send(message(Part::NotLeader(leader))).await.ok();
+            }
+            Local::Ready(replica, served) => {
+                let mut answer = run(replica, query, served, job.clone());
+                tokio::spawn(async move {
+                    while let Some(part) = answer.recv().await {
+                        let part = part.unwrap_or_else(|error| Part::Failure(to_failure(&error)));
+                        if out.send(message(part)).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        }
+        Ok(responses)
+    }
+}
+
+/// The consistency of a request that names none.
+pub(super) fn linearizable() -> Consistency {
+    Consistency { level: Some(consistency::Level::Linearizable(Linearizable {})) }
+}
+
+fn no_replica(group: u32) -> Error {
+    Error::new(Reason::NoLeader, format!("no replica of shard {group} could answer in time"))
+}
+
+/// Answers off the async threads; a receiver that is gone ends the work at the next part.
+fn run(replica: Arc<Replica>, query: Query, served: Served, job: ShardJob) -> ShardAnswer {
+    let (out, answer) = mpsc::channel(PARTS_AHEAD);
+    tokio::task::spawn_blocking(move || {
+        let send = |part| out.blocking_send(Ok(part)).is_ok();
+        let last = job(&replica, &query, &send).map(|summary| {
+            let level = served.level as i32;
+            Part::Summary(AnswerSummary { consistency: level, lag_ms: served.lag_ms, ..summary })
+        });
+        out.blocking_send(last).ok();
+    });
+    answer
+}

@@ -1,0 +1,159 @@
+//! One node: everything wired together, given its configuration and its listeners. Never: decisions.
+//!
+//! Clients and peers have separate ports, so that clients cannot starve heartbeats.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidemark_proto::PUBLIC_DESCRIPTORS;
+use tidemark_proto::peer::peer_service_server::PeerServiceServer;
+use tidemark_proto::v1::cluster_service_server::ClusterServiceServer;
+use tidemark_proto::v1::ingest_service_server::IngestServiceServer;
+use tidemark_proto::v1::query_service_server::QueryServiceServer;
+use tidemark_proto::v1::registry_service_server::RegistryServiceServer;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+
+use crate::api::{ClusterApi, IngestApi, PeerApi, QueryApi, RegistryApi};
+use crate::cluster::Cluster;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::identity::{DataLock, Identity};
+use crate::limits::Limits;
+use crate::peers::{PEER_MESSAGE_BYTES_MAX, Peers};
+use crate::query::{Queries, shard_job};
+use crate::raft::host::Host;
+use crate::raft::log_store::NodeLog;
+use crate::raft::machine::blocking;
+use crate::route::Router;
+use crate::store::Resources;
+use crate::write::Writes;
+
+const MEMTABLE_BYTES: usize = 256 << 20;
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+const PEER_STREAMS_MAX: u32 = 4_096;
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A node that is set up and not yet serving.
+pub struct Node {
+    host: Arc<Host>,
+    router: Arc<Router>,
+    cluster: Arc<Cluster>,
+    writes: Arc<Writes>,
+    queries: Arc<Queries>,
+    limits: Arc<Limits>,
+    job: crate::route::ShardJob,
+    _lock: DataLock,
+}
+
+impl Node {
+    /// Opens the data folder and starts the replicas that belong here.
+    pub async fn open(config: Config) -> Result<Node> {
+        let data_dir = config.data_dir.clone();
+        let cache_bytes = config.cache_mib << 20;
+        let (lock, identity, log, resources) = blocking(move || {
+            let lock = DataLock::take(&data_dir).map_err(Error::internal)?;
+            let identity = Identity::load(&data_dir).map_err(Error::internal)?;
+            let log = NodeLog::open(&data_dir.join("log")).map_err(Error::internal)?;
+            let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
+            let resources = Resources::new(cache_bytes, MEMTABLE_BYTES, cores).map_err(Error::internal)?;
+            Ok((lock, identity, log, Arc::new(resources)))
+        })
+        .await
+        .map_err(Error::internal)?;
+        let limits = Arc::new(Limits::default());
+        let host = Host::new(config.data_dir.clone(), log, resources, Arc::new(Peers::default()));
+        let router = Arc::new(Router::new(host.clone()));
+        let job = shard_job(host.clone(), limits.clone());
+        let node = Node {
+            cluster: Arc::new(Cluster::new(router.clone(), config)),
+            writes: Arc::new(Writes::new(router.clone(), limits.clone(), job.clone())),
+            queries: Arc::new(Queries::new(router.clone(), limits.clone(), job.clone())),
+            host,
+            router,
+            limits,
+            job,
+            _lock: lock,
+        };
+        if let Some(identity) = identity {
+            node.host.start(identity).await?;
+        }
+        Ok(node)
+    }
+
+    /// Serves clients and peers until told to stop, then hands over, flushes and returns.
+    pub async fn serve(self, clients: TcpListener, peers: TcpListener, stop: impl Future<Output = ()>) -> Result<()> {
+        let (stopping, stopped) = tokio::sync::watch::channel(false);
+        let wait = |mut stopped: tokio::sync::watch::Receiver<bool>| async move {
+            stopped.wait_for(|stop| *stop).await.ok();
+        };
+        let client_server = self.client_server()?.serve_with_incoming_shutdown(incoming(clients), wait(stopped.clone()));
+        let peer_server = self.peer_server().serve_with_incoming_shutdown(incoming(peers), wait(stopped));
+        let mut servers = std::pin::pin!(async { tokio::try_join!(client_server, peer_server) });
+        tokio::select! {
+            ended = &mut servers => {
+                ended.map_err(Error::internal)?;
+                return Err(Error::internal("the servers ended by themselves"));
+            }
+            () = stop => {}
+        }
+        tracing::info!("stopping");
+        self.host.shutdown().await;
+        stopping.send_replace(true);
+        // Streams of clients and peers may never end by themselves.
+        tokio::time::timeout(STOP_TIMEOUT, servers).await.ok();
+        Ok(())
+    }
+
+    fn client_server(&self) -> Result<tonic::transport::server::Router> {
+        let most = self.limits.message_bytes_max;
+        let registry = RegistryApi { writes: self.writes.clone(), queries: self.queries.clone() };
+        let ingest = IngestApi { writes: self.writes.clone() };
+        let query = QueryApi { queries: self.queries.clone() };
+        let cluster = ClusterApi { cluster: self.cluster.clone() };
+        let reflection = || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(PUBLIC_DESCRIPTORS);
+        let (health, health_service) = tonic_health::server::health_reporter();
+        tokio::spawn(async move {
+            health.set_service_status("", tonic_health::ServingStatus::Serving).await;
+        });
+        Ok(server(self.limits.streams_max)
+            .add_service(health_service)
+            .add_service(reflection().build_v1().map_err(Error::internal)?)
+            .add_service(reflection().build_v1alpha().map_err(Error::internal)?)
+            .add_service(RegistryServiceServer::new(registry).max_decoding_message_size(most))
+            .add_service(IngestServiceServer::new(ingest).max_decoding_message_size(most))
+            .add_service(QueryServiceServer::new(query).max_decoding_message_size(most))
+            .add_service(ClusterServiceServer::new(cluster)))
+    }
+
+    fn peer_server(&self) -> tonic::transport::server::Router {
+        let peer = PeerApi { router: self.router.clone(), cluster: self.cluster.clone(), job: self.job.clone() };
+        let service = PeerServiceServer::new(peer)
+            .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX);
+        server(PEER_STREAMS_MAX).add_service(service)
+    }
+}
+
+fn server(streams_max: u32) -> Server {
+    Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .max_concurrent_streams(Some(streams_max))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+}
+
+fn incoming(listener: TcpListener) -> impl tokio_stream::Stream<Item = std::io::Result<tokio::net::TcpStream>> {
+    use tokio_stream::StreamExt as _;
+    TcpListenerStream::new(listener).map(|accepted| {
+        let stream = accepted?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    })
+}

@@ -1,0 +1,6 @@
+//! The only translators between protobuf messages and the store's own types. Never: I/O, Raft, RocksDB.
+
+pub mod answer;
+pub mod batch;
+pub mod registry;
+pub mod status;

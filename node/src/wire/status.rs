@@ -1,0 +1,88 @@
+//! Failures on the wire: `Error` to `tonic::Status` with google.rpc details, and to and from `Failure` messages.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tidemark_proto::v1::{Failure, RowFailure};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::error::{Error, Reason, RowError};
+
+/// Domain of every `ErrorInfo` of this store.
+pub const DOMAIN: &str = "tidemark";
+
+/// The whole error as a gRPC status: ErrorInfo, BadRequest (field and rows), RetryInfo.
+pub fn to_status(error: &Error) -> Status {
+    let mut details = ErrorDetails::new();
+    let mut metadata = HashMap::new();
+    if !error.field_path().is_empty() {
+        metadata.insert("field".to_string(), error.field_path().to_string());
+        details.add_bad_request_violation(error.field_path(), error.message());
+    }
+    if !error.hint_text().is_empty() {
+        metadata.insert("hint".to_string(), error.hint_text().to_string());
+    }
+    for row in error.bad_rows() {
+        let path = row_path(row);
+        details.add_bad_request_violation(path, format!("{}: {}", row.reason.as_str(), row.message));
+    }
+    details.set_error_info(error.reason().as_str(), DOMAIN, metadata);
+    if error.retry_after() > 0 {
+        details.set_retry_info(Some(Duration::from_millis(error.retry_after())));
+    }
+    Status::with_error_details(Code::from_i32(error.code() as i32), error.message(), details)
+}
+
+fn row_path(row: &RowError) -> String {
+    if row.field.is_empty() { format!("rows[{}]", row.row) } else { format!("rows[{}].{}", row.row, row.field) }
+}
+
+/// The same facts as a message, for answers that fail in part.
+pub fn to_failure(error: &Error) -> Failure {
+    Failure {
+        code: error.code() as i32,
+        reason: error.reason().as_str().to_string(),
+        message: error.message().to_string(),
+        field: error.field_path().to_string(),
+        rows: error.bad_rows().iter().map(row_failure).collect(),
+        hint: error.hint_text().to_string(),
+        retry_after_ms: error.retry_after() as i64,
+    }
+}
+
+fn row_failure(row: &RowError) -> RowFailure {
+    RowFailure {
+        row: row.row,
+        reason: row.reason.as_str().to_string(),
+        message: row.message.clone(),
+        field: row.field.clone(),
+    }
+}
+
+/// A failure decided on another node, or while applying. A reason this version does not know becomes `INTERNAL`.
+pub fn from_failure(failure: Failure) -> Error {
+    let reason = Reason::parse(&failure.reason).unwrap_or(Reason::Internal);
+    let rows = failure.rows.into_iter().map(|row| RowError {
+        row: row.row,
+        reason: Reason::parse(&row.reason).unwrap_or(Reason::Internal),
+        message: row.message,
+        field: row.field,
+    });
+    Error::new(reason, failure.message)
+        .field(failure.field)
+        .hint(failure.hint)
+        .rows(rows.collect())
+        .retry_after_ms(failure.retry_after_ms.max(0) as u64)
+}
+
+/// What another node's status means here: its reason where it carries one, else `UNREACHABLE`.
+pub fn from_status(status: &Status) -> Error {
+    let details = status.get_error_details();
+    let reason = details.error_info().and_then(|info| Reason::parse(&info.reason));
+    match (reason, status.code()) {
+        (Some(reason), _) => Error::new(reason, status.message()),
+        (None, Code::DeadlineExceeded) => Error::new(Reason::DeadlineExceeded, status.message()),
+        (None, _) => Error::new(Reason::Unreachable, status.message()),
+    }
+}

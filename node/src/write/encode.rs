@@ -1,0 +1,80 @@
+//! Records of a batch to the commands of its shards: every point is encoded here, once. Pure.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use prost::Message as _;
+use tidemark_proto::peer::{Fragment, ShardCommand, WriteFragments, shard_command};
+use tidemark_series::{Records, bucket};
+
+use crate::shard::bucket_start;
+use crate::wire::batch::DeviceRecords;
+
+/// Where a device's points go.
+#[derive(Copy, Clone, Debug)]
+pub struct Target {
+    /// Shard of the device.
+    pub shard: u32,
+    /// Number of the device within its shard.
+    pub ordinal: u32,
+}
+
+/// What travels with a batch besides its points.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// Who sends; empty for nobody in particular.
+    pub producer: String,
+    /// Number of the batch among the producer's.
+    pub sequence: u64,
+    /// Tells a retry from a reused sequence.
+    pub digest: u64,
+    /// Time of receipt, nanoseconds since the Unix epoch.
+    pub stamp_ns: i64,
+}
+
+/// One encoded command per shard. `targets` are by position in the batch's list of devices.
+pub fn commands(
+    devices: Vec<DeviceRecords>,
+    targets: &[Target],
+    type_number: u32,
+    bucket_span_ns: i64,
+    origin: &Origin,
+) -> BTreeMap<u32, Bytes> {
+    let mut shards: BTreeMap<u32, WriteFragments> = BTreeMap::new();
+    for DeviceRecords { device, records } in devices {
+        let target = targets[device];
+        let write = shards.entry(target.shard).or_insert_with(|| WriteFragments {
+            producer: origin.producer.clone(),
+            sequence: origin.sequence,
+            digest: origin.digest,
+            type_number,
+            ..WriteFragments::default()
+        });
+        write.rows += records.len() as u64;
+        write.points += records.points() as u64;
+        if records.len() > 1 {
+            let block = bucket::encode(&records.newest()).into();
+            write.latest.push(Fragment { ordinal: target.ordinal, bucket_ns: 0, block });
+        }
+        push_fragments(write, target.ordinal, &records, bucket_span_ns);
+    }
+    let command = |write| ShardCommand { stamp_ns: origin.stamp_ns, command: Some(shard_command::Command::Write(write)) };
+    shards.into_iter().map(|(shard, write)| (shard, command(write).encode_to_vec().into())).collect()
+}
+
+fn push_fragments(write: &mut WriteFragments, ordinal: u32, records: &Records, bucket_span_ns: i64) {
+    let (Some(&first), Some(&last)) = (records.observed_at.first(), records.observed_at.last()) else { return };
+    let mut push = |bucket_ns, records: &Records| {
+        write.fragments.push(Fragment { ordinal, bucket_ns, block: bucket::encode(records).into() });
+    };
+    if bucket_start(first, bucket_span_ns) == bucket_start(last, bucket_span_ns) {
+        return push(bucket_start(first, bucket_span_ns), records);
+    }
+    let mut at = 0;
+    while at < records.len() {
+        let start = bucket_start(records.observed_at[at], bucket_span_ns);
+        let end = start.saturating_add(bucket_span_ns);
+        push(start, &records.slice_time(start, end));
+        at += records.observed_at[at..].partition_point(|t| *t < end).max(1);
+    }
+}

@@ -1,0 +1,7 @@
+//! The line of a write: check, find the devices, encode once, propose to each shard, answer. Never: storage.
+
+mod encode;
+mod ingest;
+mod register;
+
+pub use ingest::Writes;

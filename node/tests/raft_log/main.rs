@@ -1,0 +1,9 @@
+//! The Raft log of a node, against openraft's own suite, a model, crashes and rotten bytes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(missing_docs, unreachable_pub, reason = "tests")]
+
+mod damage;
+mod group_commit;
+mod model;
+mod suite;
+mod support;
