@@ -145,7 +145,7 @@ fn a_checkpoint_opens_and_equals() {
         apply(&shard, index, &[one(index)]);
     }
     assert!(shard.store().db().memtable_bytes().unwrap() > 0);
-    let at = shard.store().checkpoint(&place.path("copy")).unwrap();
+    let at = shard.store().checkpoint(&place.path("copy"), &resources()).unwrap();
     assert_eq!(at, state(49));
     assert_eq!(
         ReplicaStore::verify_open(&place.path("copy"), &resources()).unwrap(),
@@ -288,7 +288,7 @@ fn an_operand_that_is_no_block_is_corruption_for_every_reader() {
 
 #[test]
 fn newest_values_do_not_depend_on_when_a_replica_flushes() {
-    // Property 2 of the second row loses to the third row; its receipt time still counts for property 1 of the first.
+    // Property 2 of the second row loses to the third row; what is left of its time must not depend on who met first.
     let row = |time, received, property| Records {
         observed_at: vec![time],
         received_at: vec![received],

@@ -54,17 +54,18 @@ impl Chunk<'_> {
 
     fn check(&self, write: &WriteFragments) -> Result<(), String> {
         for (index, fragment) in write.fragments.iter().enumerate() {
-            self.check_fragment(fragment, fragment.bucket_ns)
+            self.check_fragment(fragment, Some(fragment.bucket_ns))
                 .map_err(|what| format!("fragments[{index}] {what}"))?;
         }
         for (index, fragment) in write.latest.iter().enumerate() {
-            self.check_fragment(fragment, i64::MIN)
+            self.check_fragment(fragment, None)
                 .map_err(|what| format!("latest[{index}] {what}"))?;
         }
         Ok(())
     }
 
-    fn check_fragment(&self, fragment: &Fragment, from_ns: i64) -> Result<(), String> {
+    /// `bucket_ns` where the fragment goes into a bucket: only there must its blocks ascend in time.
+    fn check_fragment(&self, fragment: &Fragment, bucket_ns: Option<i64>) -> Result<(), String> {
         if fragment.ordinal >= self.state.next_ordinal {
             return Err(format!("names ordinal {}, which no device has", fragment.ordinal));
         }
@@ -74,8 +75,12 @@ impl Chunk<'_> {
         let mut last_ns = None;
         for block in bucket::blocks(&fragment.block) {
             let block = block.map_err(|corrupt| format!("does not parse: {corrupt}"))?;
-            if block.first_ns() < from_ns || last_ns.is_some_and(|last_ns| block.first_ns() <= last_ns) {
+            let Some(bucket_ns) = bucket_ns else { continue };
+            if block.first_ns() < bucket_ns || last_ns.is_some_and(|last_ns| block.first_ns() <= last_ns) {
                 return Err("has a block before its bucket or its predecessor".to_owned());
+            }
+            if block.may_repeat_times() {
+                return Err("repeats a time".to_owned());
             }
             last_ns = Some(block.last_ns());
         }

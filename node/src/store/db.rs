@@ -19,7 +19,8 @@ pub struct Db {
     engine: Engine,
     path: PathBuf,
     writes: WriteOptions,
-    resources: Resources,
+    /// Kept alive as long as the engine uses them.
+    _resources: Resources,
 }
 
 impl Db {
@@ -51,7 +52,7 @@ impl Db {
             engine,
             path: path.to_path_buf(),
             writes,
-            resources: resources.clone(),
+            _resources: resources.clone(),
         }
     }
 
@@ -67,12 +68,6 @@ impl Db {
     fn families(&self) -> Result<[&ColumnFamily; 4], StoreError> {
         let [a, b, c, d] = Family::ALL;
         Ok([self.family(a)?, self.family(b)?, self.family(c)?, self.family(d)?])
-    }
-
-    /// What it shares with other databases.
-    #[must_use]
-    pub fn resources(&self) -> &Resources {
-        &self.resources
     }
 
     /// Directory of the database.

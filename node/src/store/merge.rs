@@ -23,12 +23,10 @@ pub(super) fn latest_full(key: &[u8], existing: Option<&[u8]>, operands: &MergeO
     guarded("latest", key, || latest::merge_latest(existing, operands.iter()))
 }
 
-/// Never folds without the value below. A row that loses all its values to newer rows is dropped, and with it the receipt
-/// time it would have given to values of the same time further down: folding from the middle could end in another row
-/// than folding from the bottom, and when a replica flushes is its own affair. RocksDB keeps the operands until it meets
-/// the value; they are small, and few flushes apart.
-pub(super) fn latest_partial(_: &[u8], _: Option<&[u8]>, _: &MergeOperands) -> Option<Vec<u8>> {
-    None
+/// Folds newer records into one where the value below them is not at hand. Lawful because any grouping of operands gives
+/// the same value: when a replica flushes is its own affair.
+pub(super) fn latest_partial(key: &[u8], _: Option<&[u8]>, operands: &MergeOperands) -> Option<Vec<u8>> {
+    guarded("latest", key, || latest::merge_latest(None, operands.iter()))
 }
 
 fn guarded(what: &str, key: &[u8], merge: impl FnOnce() -> Result<Vec<u8>, Corrupt>) -> Option<Vec<u8>> {

@@ -153,9 +153,9 @@ impl ReplicaStore {
     ///
     /// # Errors
     /// As the engine reports; `directory` may be left half made.
-    pub fn checkpoint(&self, directory: &Path) -> Result<AppliedState, StoreError> {
+    pub fn checkpoint(&self, directory: &Path, resources: &Resources) -> Result<AppliedState, StoreError> {
         self.db.create_checkpoint(directory)?;
-        Self::verify_open(directory, self.db.resources())
+        Self::verify_open(directory, resources)
     }
 
     /// A piece of a group's own state.
