@@ -43,7 +43,7 @@ fn listed(shard: &Shard, filter: &DeviceFilter) -> Vec<String> {
 fn devices_are_created_changed_and_left_alone() {
     let place = Place::new();
     let shard = open(&place.path("db"));
-    let mut step = |stamp, devices| told(&apply(&shard, 1, &[put(stamp, devices)])[0]);
+    let step = |stamp, devices| told(&apply(&shard, 1, &[put(stamp, devices)])[0]);
     let a = || device("a", &[("town", "north")]);
     assert_eq!(
         step(100, vec![a(), device("b", &[])]),
@@ -87,7 +87,7 @@ fn all_devices_of_a_command_or_none() {
     let shard = open(&place.path("db"));
     apply(&shard, 1, &[put(1, vec![device("a", &[])])]);
     let before = shard.digest().unwrap();
-    let mut step = |devices| told(&apply(&shard, 1, &[put(2, devices)])[0]);
+    let step = |devices| told(&apply(&shard, 1, &[put(2, devices)])[0]);
     assert_eq!(
         step(vec![device("new", &[]), of_type(device("a", &[]), KIND + 1)]),
         "9 DEVICE_TYPE_FIXED devices[1].device_type"

@@ -1,7 +1,12 @@
 //! Random writes against a model: an ordered map of cells.
 //!
 //! Never here: single cases (see shard_points). Invariant: after every step the shard reads as the model does.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "tests; seeds are printed"
+)]
 
 mod shard_support;
 

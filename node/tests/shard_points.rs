@@ -228,10 +228,10 @@ fn newest_values_are_the_newest_observed_not_the_last_written() {
 
 #[test]
 fn a_bucket_far_denser_than_promised_stays_correct() {
-    const SPAN_POINTS: i64 = 100 * 4096 / 40;
+    const SPAN_POINTS: i64 = 100 * 4096 / 4;
     let place = Place::new();
     let shard = shard(&place);
-    // One bucket, 10,240 rows in fragments of 64, interleaved and with every tenth fragment sent again.
+    // One bucket, 102,400 rows in fragments of 64, interleaved and with every tenth fragment sent again.
     let wide = SPAN_POINTS * 10;
     let mut index = 2;
     for part in 0..SPAN_POINTS / 64 {
@@ -261,7 +261,7 @@ fn a_bucket_far_denser_than_promised_stays_correct() {
             );
             index += 1;
         }
-        if part % 50 == 0 {
+        if part % 400 == 0 {
             shard.store().flush().unwrap();
         }
     }

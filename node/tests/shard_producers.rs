@@ -2,7 +2,12 @@
 //!
 //! Never here: points beyond what shows that a write took place. Invariant: answers depend on the log alone, not on how it
 //! was cut into chunks nor on restarts.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "tests; seeds are printed"
+)]
 
 mod shard_support;
 
