@@ -1,3 +1,62 @@
-//! Entry point.
+//! `tidemark-bench`: plays a scenario, measures, and keeps an oracle of every acknowledged write. Never here: node
+//! internals; everything goes through the client library, as an application would.
 
-fn main() {}
+mod catalogue;
+mod fleet;
+mod load;
+mod oracle;
+mod pipe;
+mod query;
+mod report;
+mod setup;
+mod storm;
+mod synthetic;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Load, scenarios and measurements for Tidemark.
+#[derive(Debug, Parser)]
+#[command(name = "tidemark-bench", version, max_term_width = 100)]
+struct Line {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Storm(storm::StormArgs),
+    Load(load::LoadArgs),
+    Query(query::QueryArgs),
+    Oracle(oracle::OracleArgs),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let done = match Line::parse().command {
+        Command::Storm(args) => storm::run(args).await.map(|()| true),
+        Command::Load(args) => load::run(args).await.map(|()| true),
+        Command::Query(args) => query::run(args).await.map(|()| true),
+        Command::Oracle(args) => oracle::run(args).await,
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            report::note(&format!("error: {error:#}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Line::command().debug_assert();
+    }
+}

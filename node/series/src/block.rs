@@ -43,6 +43,7 @@ mod write;
 
 pub use read::Block;
 pub use stats::ColumnStats;
+pub(crate) use stats::read_stats;
 pub use write::encode;
 
 /// Most rows of one block.

@@ -8,6 +8,8 @@ pub mod block;
 pub mod bucket;
 mod codec;
 mod corrupt;
+#[doc(hidden)]
+pub mod decoders;
 pub mod latest;
 pub mod partial;
 pub mod record;

@@ -67,7 +67,7 @@ fn check_stats(stats: &Partial, column: &Column, records: &Records) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn records_round_trip(seed: u64, rows in prop_oneof![1usize..4, 1usize..40, 1usize..300]) {
@@ -99,7 +99,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn large_records_round_trip(seed: u64, rows in 300usize..=4096) {

@@ -71,12 +71,11 @@ impl PeerService for PeerApi {
             here.ok_or_else(|| Error::new(Reason::WrongCluster, format!("replica {to} of group {group} is not here")))
         });
         let replica = checked.map_err(|error| refused(&error))?;
-        let pieces = async || match messages.message().await {
-            Ok(None) => Ok(None),
-            Ok(Some(InstallSnapshotRequest { part: Some(Part::Piece(piece)) })) => Ok(Some(piece)),
-            Ok(Some(_)) => Err(Error::new(Reason::MissingField, "a second header")),
+        let pieces = messages.map(|message| match message {
+            Ok(InstallSnapshotRequest { part: Some(Part::Piece(piece)) }) => Ok(piece),
+            Ok(_) => Err(Error::new(Reason::MissingField, "a second header")),
             Err(status) => Err(Error::new(Reason::Unreachable, status.message())),
-        };
+        });
         let vote = replica.receive_snapshot(header, pieces).await;
         answered(vote.map(|vote| InstallSnapshotResponse { vote: Some(vote) }))
     }

@@ -1,6 +1,6 @@
 //! What a question means, decided before any work: properties, functions, windows. Pure.
 
-use tidemark_proto::v1::{self, QueryAggregateRequest, QueryRangeRequest, Selector};
+use tidemark_proto::v1::{self, QueryAggregateRequest, Selector};
 use tidemark_series::{Function, Kind, ValueType, Windows};
 
 use crate::catalog::types::{PropertyDef, TypeDef};
@@ -8,7 +8,7 @@ use crate::error::{Error, Reason, Result};
 use crate::limits::Limits;
 
 /// Checks the time range of a query.
-pub fn check_range(from_ns: i64, to_ns: i64) -> Result<()> {
+pub(super) fn check_range(from_ns: i64, to_ns: i64) -> Result<()> {
     match from_ns > to_ns {
         true => Err(Error::new(Reason::RangeReversed, format!("from_ns {from_ns} is after to_ns {to_ns}"))
             .field("from_ns")
@@ -17,13 +17,8 @@ pub fn check_range(from_ns: i64, to_ns: i64) -> Result<()> {
     }
 }
 
-/// Checks what a raw range asks.
-pub fn check_query_range(request: &QueryRangeRequest) -> Result<()> {
-    check_range(request.from_ns, request.to_ns)
-}
-
 /// Functions of an aggregate, checked.
-pub fn functions(request: &QueryAggregateRequest) -> Result<Vec<Function>> {
+pub(super) fn functions(request: &QueryAggregateRequest) -> Result<Vec<Function>> {
     if request.functions.is_empty() {
         return Err(Error::new(Reason::NoFunction, "the query asks for no function").field("functions"));
     }
@@ -47,7 +42,7 @@ pub fn functions(request: &QueryAggregateRequest) -> Result<Vec<Function>> {
 }
 
 /// Windows of an aggregate for a property of this kind.
-pub fn windows(request: &QueryAggregateRequest, kind: Kind) -> Windows {
+pub(super) fn windows(request: &QueryAggregateRequest, kind: Kind) -> Windows {
     Windows {
         from_ns: request.from_ns,
         to_ns: request.to_ns,
@@ -58,7 +53,7 @@ pub fn windows(request: &QueryAggregateRequest, kind: Kind) -> Windows {
 }
 
 /// Checks what an aggregate asks, as far as no type need be known.
-pub fn check_aggregate(request: &QueryAggregateRequest, limits: &Limits) -> Result<()> {
+pub(super) fn check_aggregate(request: &QueryAggregateRequest, limits: &Limits) -> Result<()> {
     check_range(request.from_ns, request.to_ns)?;
     functions(request)?;
     if let Some(window) = &request.window {
@@ -93,7 +88,7 @@ fn is_lawful(function: Function, property: &PropertyDef, any: bool) -> bool {
 
 /// Properties of a type that an aggregate is over. Named ones must all fit; where none is named, every numeric
 /// property that all functions are lawful for.
-pub fn aggregate_properties<'a>(
+pub(super) fn aggregate_properties<'a>(
     def: &'a TypeDef,
     request: &QueryAggregateRequest,
     functions: &[Function],
@@ -124,14 +119,14 @@ pub fn aggregate_properties<'a>(
 }
 
 /// Points that a type promises within a window, over `devices` devices; 0 where it promises nothing.
-pub fn promised(def: &TypeDef, start_ns: i64, end_ns: i64, devices: u64) -> u64 {
+pub(super) fn promised(def: &TypeDef, start_ns: i64, end_ns: i64, devices: u64) -> u64 {
     let Some(interval) = def.sample_interval_ns() else { return 0 };
     let length = i128::from(end_ns) - i128::from(start_ns);
     u64::try_from(length / i128::from(interval)).unwrap_or(u64::MAX).saturating_mul(devices)
 }
 
 /// True when types that lack a named property are passed over instead of refused: the selector names no type.
-pub fn passes_over_types(selector: &Selector) -> bool {
+pub(super) fn passes_over_types(selector: &Selector) -> bool {
     selector.device_type.is_empty() && selector.device_ids.is_empty()
 }
 

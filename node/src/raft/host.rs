@@ -23,8 +23,10 @@ use crate::identity::Identity;
 use crate::peers::Peers;
 use crate::store::Resources;
 
-const FLUSH_EVERY: Duration = Duration::from_secs(10);
-const FLUSH_ALL_EVERY: u32 = 30;
+const FLUSH_EVERY: Duration = Duration::from_secs(5);
+/// More nodes than these follow the catalog without a vote.
+const CATALOG_VOTERS_MAX: usize = 5;
+const FLUSH_ALL_EVERY: u32 = 60;
 const ENTRIES_UNFLUSHED_MAX: u64 = 20_000;
 /// A group that its first replica did not initialise by then is initialised by any other.
 const INITIALISE_AFTER: Duration = Duration::from_secs(5);
@@ -234,11 +236,26 @@ impl Host {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         for round in 0u32.. {
             ticks.tick().await;
+            self.complete_catalog_group().await;
             for replica in self.replicas() {
                 let all = round % FLUSH_ALL_EVERY == FLUSH_ALL_EVERY - 1;
                 if let Err(error) = replica.flush_and_purge(ENTRIES_UNFLUSHED_MAX, all).await {
                     tracing::warn!(group = replica.group(), %error, "flush failed");
                 }
+            }
+        }
+    }
+
+    /// Where this node leads the catalog group: takes in the replicas of nodes that joined.
+    async fn complete_catalog_group(&self) {
+        let (Some(replica), Ok(catalog)) = (self.replica(CATALOG_GROUP), self.catalog()) else { return };
+        let Some(shard) = catalog.shard(CATALOG_GROUP).filter(|_| replica.is_leader()) else { return };
+        for (at, (id, member)) in members(&catalog, shard).into_iter().enumerate() {
+            let adding = replica.ensure_member(id, member, at < CATALOG_VOTERS_MAX);
+            match tokio::time::timeout(FLUSH_EVERY, adding).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(replica = id, %error, "catalog replica not taken in yet"),
+                Err(_) => tracing::warn!(replica = id, "catalog replica does not catch up yet"),
             }
         }
     }

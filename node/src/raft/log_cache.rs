@@ -64,6 +64,8 @@ pub(crate) struct State {
     pub(crate) purged: Option<LogId>,
     /// Last entry, or the last purged one.
     pub(crate) last: Option<LogId>,
+    /// Index of the first entry, if there is one.
+    pub(crate) first: u64,
     /// Counts truncations: a read from disk that saw two values has to be done again.
     pub(crate) cuts: u64,
     /// The group was forgotten: its handles are dead.
@@ -126,6 +128,9 @@ impl State {
             }
             last = Some(entry.log_id);
         }
+        if self.last.is_none() {
+            self.first = entries.first().map_or(0, |entry| entry.log_id.index);
+        }
         self.last = last;
         self.appends += 1;
         for entry in entries {
@@ -187,6 +192,7 @@ impl State {
             self.drop_front();
         }
         self.purged = Some(upto);
+        self.first = upto.index.saturating_add(1);
         if self.last.is_none_or(|last| last.index <= upto.index) {
             self.last = Some(upto);
         }
@@ -195,9 +201,7 @@ impl State {
 
     /// How to read `from..to`, as far as it is there, until `cap_bytes` (at least one entry).
     pub(crate) fn plan(&self, from: u64, to: u64, cap_bytes: usize) -> Plan {
-        let from = self
-            .purged
-            .map_or(from, |purged| from.max(purged.index.saturating_add(1)));
+        let from = from.max(self.first);
         let to = self.last.map_or(0, |last| to.min(last.index.saturating_add(1)));
         if from >= to {
             return Plan::Empty;

@@ -162,6 +162,10 @@ fn fill(db: &LogDb, group: u32, mark: &GroupMark, state: &mut State) -> io::Resu
         Some((index, bytes)) => Some(id_of(index, bytes)?),
         None => state.purged,
     };
+    let first = db.first_index(group)?;
+    state.first = first
+        .or(state.purged.map(|purged| purged.index.saturating_add(1)))
+        .unwrap_or(0);
     let at_mark = match mark.last {
         Some(last) => db
             .entry(group, last.index)?
@@ -173,6 +177,6 @@ fn fill(db: &LogDb, group: u32, mark: &GroupMark, state: &mut State) -> io::Resu
         vote: state.vote.as_ref().map(vote_mark),
         at_mark: at_mark.as_ref().map(entry_mark),
         purged: state.purged.map(|purged| purged.index),
-        first: db.first_index(group)?,
+        first,
     })
 }

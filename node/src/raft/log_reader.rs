@@ -64,7 +64,7 @@ impl GroupReader {
                 Plan::Cached(entries) => return Ok(Chunk { entries, cuts }),
                 Plan::Disk { from, to } => (from, to),
             };
-            let entries = self.from_disk(first, to).await?;
+            let entries = self.read_disk(first, to).await?;
             let state = self.group.lock();
             let purged = state.purged.is_some_and(|purged| purged.index >= first);
             if state.cuts != cuts || purged {
@@ -84,7 +84,7 @@ impl GroupReader {
         }
     }
 
-    async fn from_disk(&self, from: u64, to: u64) -> io::Result<Vec<Entry>> {
+    async fn read_disk(&self, from: u64, to: u64) -> io::Result<Vec<Entry>> {
         let (db, group, cap_bytes) = (Arc::clone(&self.node.db), self.group.id, self.node.chunk_bytes);
         let read = move || -> io::Result<Vec<Entry>> {
             let found = db.read(group, from, to, cap_bytes)?;

@@ -146,7 +146,7 @@ impl NodeLog {
                 Some(
                     std::thread::Builder::new()
                         .name("raft-log".to_owned())
-                        .spawn(move || writer.run(receiver))?,
+                        .spawn(move || writer.guarded(receiver))?,
                 )
             }
         };

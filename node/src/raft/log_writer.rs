@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
@@ -100,7 +101,7 @@ impl Record {
     }
 }
 
-/// A record and the queue room it takes, given back when the record is finished.
+/// A record and the queue room it takes, given back when the record is on disk.
 pub(crate) struct Queued {
     pub(crate) record: Record,
     pub(crate) bytes: usize,
@@ -131,8 +132,16 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
+    /// [`Self::run`], where a panic counts as a failed write: a node that can't write its log must not linger.
+    pub(crate) fn guarded(self, queue: Receiver<Queued>) {
+        let on_failure = Arc::clone(&self.on_failure);
+        if catch_unwind(AssertUnwindSafe(|| self.run(queue))).is_err() {
+            on_failure("the writer panicked");
+        }
+    }
+
     /// Runs until a `Stop` or a failure; what is queued behind either is dropped, and thereby reported as closed.
-    pub(crate) fn run(mut self, queue: Receiver<Queued>) {
+    fn run(mut self, queue: Receiver<Queued>) {
         while let Ok(first) = queue.recv() {
             let mut bytes = first.bytes;
             let mut drained = vec![first];
@@ -149,8 +158,8 @@ impl Writer {
                 (self.on_failure)(reason);
             }
             for queued in drained {
-                queued.record.finish(&result);
                 drop(queued.room);
+                queued.record.finish(&result);
             }
             if stop.is_some() || result.is_err() {
                 return;
@@ -171,19 +180,22 @@ impl Writer {
         }
         let bytes = batch.bytes();
         let started = Instant::now();
-        if !batch.is_empty() {
-            if sync && let Some(hook) = &self.before_sync {
-                hook()?;
-            }
-            self.db.write(batch, sync)?;
+        let empty = batch.is_empty();
+        if sync && let Some(hook) = &self.before_sync {
+            hook()?;
+        }
+        match (empty, sync) {
+            (false, _) => self.db.write(batch, sync)?,
+            (true, true) => self.db.sync()?,
+            (true, false) => {}
         }
         let written = Instant::now();
         self.mark(marks)?;
 
         let counters = &self.counters;
         for (counter, value) in [
-            (&counters.group_commits, 1),
-            (&counters.syncs, u64::from(sync)),
+            (&counters.group_commits, u64::from(!empty)),
+            (&counters.syncs, u64::from(sync && !empty)),
             (&counters.records, drained.len() as u64),
             (&counters.entries, entries),
             (&counters.bytes, bytes as u64),

@@ -25,19 +25,19 @@ use crate::peers::{LinkError, Peers};
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(600);
 const PIECES_AHEAD: usize = 8;
 /// Version of the messages between nodes.
-pub const PROTOCOL: u32 = 1;
+pub(super) const PROTOCOL: u32 = 1;
 
 /// Makes connections for the replicas of one node.
 #[derive(Clone)]
-pub struct Network {
+pub(super) struct Network {
     /// All lanes of the node.
-    pub peers: Arc<Peers>,
+    pub(super) peers: Arc<Peers>,
     /// Stamped on every message.
-    pub envelope: Envelope,
+    pub(super) envelope: Envelope,
     /// The group.
-    pub group: u32,
+    pub(super) group: u32,
     /// The replica that sends.
-    pub from_replica: u64,
+    pub(super) from_replica: u64,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -49,7 +49,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 }
 
 /// One replica's way to another.
-pub struct Connection {
+pub(super) struct Connection {
     network: Network,
     to_replica: u64,
     to: Member,

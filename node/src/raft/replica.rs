@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
 use openraft::storage::Snapshot;
@@ -65,7 +66,6 @@ fn raft_config() -> Result<Arc<Config>> {
         election_timeout_min: 800,
         election_timeout_max: 1_200,
         install_snapshot_timeout: 600_000,
-        send_snapshot_timeout: 600_000,
         max_payload_entries: 1_024,
         max_append_entries: Some(1_024),
         replication_lag_threshold: u64::MAX / 2,
@@ -83,7 +83,7 @@ fn raft_config() -> Result<Arc<Config>> {
 
 impl Replica {
     /// Starts a replica over its opened log and state.
-    pub async fn start(log: GroupLog, state: Arc<ReplicaState>, network: Network) -> Result<Replica> {
+    pub(super) async fn start(log: GroupLog, state: Arc<ReplicaState>, network: Network) -> Result<Replica> {
         let (group, id) = (network.group, network.from_replica);
         let machine = Machine::new(state.clone());
         let raft = Raft::new(id, raft_config()?, network, log, machine).await.map_err(Error::internal)?;
@@ -213,7 +213,7 @@ impl Replica {
     pub async fn receive_snapshot(
         &self,
         header: peer::SnapshotHeader,
-        mut pieces: impl AsyncFnMut() -> Result<Option<SnapshotPiece>>,
+        mut pieces: impl futures_util::Stream<Item = Result<SnapshotPiece>> + Send + Unpin,
     ) -> Result<peer::Vote> {
         let missing = |what| Error::new(Reason::MissingField, format!("snapshot header without {what}"));
         let vote = codec::vote_from_wire(header.vote.ok_or_else(|| missing("vote"))?).map_err(Error::internal)?;
@@ -222,13 +222,33 @@ impl Replica {
         let number = self.snapshots.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let dir = Incoming(self.state.incoming(number)?);
         let mut receiver = Receiver::new(dir.0.clone(), header.files)?;
-        while let Some(piece) = pieces().await? {
+        while let Some(piece) = pieces.next().await {
+            let piece = piece?;
             receiver = blocking(move || receiver.take(piece).map(|()| receiver)).await.map_err(unwrap_io)?;
         }
         let received = blocking(move || receiver.finish()).await.map_err(unwrap_io)?;
         let snapshot = Snapshot { meta, snapshot: SnapshotData::Received(received) };
         let response = self.raft.install_full_snapshot(vote, snapshot).await.map_err(Error::internal)?;
         Ok(codec::vote_to_wire(&response.vote))
+    }
+
+    /// Makes sure that a replica belongs to the group, as a voter or learner. Only the leader can; others do nothing.
+    pub async fn ensure_member(&self, id: u64, member: Member, voter: bool) -> Result<()> {
+        let (leads, known, votes) = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let membership = metrics.membership_config.membership();
+            let votes = membership.voter_ids().any(|voter| voter == id);
+            (metrics.current_leader == Some(self.id), membership.get_node(&id).is_some(), votes)
+        };
+        if leads && !known {
+            self.raft.add_learner(id, member, true).await.map_err(Error::internal)?;
+        }
+        if leads && voter && !votes {
+            let add = openraft::ChangeMembers::AddVoterIds(std::iter::once(id).collect());
+            self.raft.change_membership(add, false).await.map_err(Error::internal)?;
+        }
+        Ok(())
     }
 
     /// Flushes when there is enough to flush or `force` says so, then lets the log below the flushed state go.

@@ -18,7 +18,7 @@ const PIECE_BYTES: usize = 512 << 10;
 const FILES_MAX: usize = 100_000;
 
 /// Names, sizes and digests of the files of a checkpoint, by name.
-pub fn list_files(dir: &Path) -> Result<Vec<SnapshotFile>> {
+pub(super) fn list_files(dir: &Path) -> Result<Vec<SnapshotFile>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir).map_err(Error::internal)? {
         let entry = entry.map_err(Error::internal)?;
@@ -49,7 +49,7 @@ fn digest_file(path: &Path) -> std::io::Result<(u64, u64)> {
 }
 
 /// Reads the files of a checkpoint into messages. Blocking; ends early when the receiver is gone.
-pub fn send_files(dir: &Path, header: SnapshotHeader, out: &mpsc::Sender<InstallSnapshotRequest>) -> Result<()> {
+pub(super) fn send_files(dir: &Path, header: SnapshotHeader, out: &mpsc::Sender<InstallSnapshotRequest>) -> Result<()> {
     let gone = || Error::new(Reason::Unreachable, "the receiver of the snapshot is gone");
     let files = header.files.clone();
     let message = |part| InstallSnapshotRequest { part: Some(part) };
@@ -71,7 +71,7 @@ pub fn send_files(dir: &Path, header: SnapshotHeader, out: &mpsc::Sender<Install
 }
 
 /// Writes pieces into a folder as they come.
-pub struct Receiver {
+pub(super) struct Receiver {
     dir: PathBuf,
     files: Vec<SnapshotFile>,
     open: Option<(usize, File, Xxh3, u64)>,
@@ -84,7 +84,7 @@ fn bad(message: String) -> Error {
 
 impl Receiver {
     /// For the announced files, into an empty folder.
-    pub fn new(dir: PathBuf, files: Vec<SnapshotFile>) -> Result<Receiver> {
+    pub(super) fn new(dir: PathBuf, files: Vec<SnapshotFile>) -> Result<Receiver> {
         if files.len() > FILES_MAX {
             return Err(bad(format!("{} files", files.len())));
         }
@@ -98,7 +98,7 @@ impl Receiver {
     }
 
     /// Takes one piece. Pieces come in order. Blocking.
-    pub fn take(&mut self, piece: SnapshotPiece) -> Result<()> {
+    pub(super) fn take(&mut self, piece: SnapshotPiece) -> Result<()> {
         let Some((number, file, hash, written)) = self.open.as_mut() else {
             return Err(bad("a piece after the last file".into()));
         };
@@ -137,7 +137,7 @@ impl Receiver {
     }
 
     /// The folder, once every file is there and on disk.
-    pub fn finish(self) -> Result<PathBuf> {
+    pub(super) fn finish(self) -> Result<PathBuf> {
         if self.done != self.files.len() {
             return Err(bad(format!("{} of {} files came", self.done, self.files.len())));
         }

@@ -23,8 +23,8 @@ use super::types::{LogId, SnapshotMeta, StoredMembership};
 use crate::catalog::{CATALOG_GROUP, Catalog};
 use crate::error::{Error, Reason, Result};
 use crate::identity::replace_file;
-use crate::shard::{AppliedState, ApplyEntry, ReplicaStore, Shard};
-use crate::store::{Resources, StoreError};
+use crate::shard::{ApplyEntry, Shard};
+use crate::store::{AppliedState, ReplicaStore, Resources, StoreError};
 use crate::wire::status::to_failure;
 
 /// What a group keeps.

@@ -170,6 +170,14 @@ impl LogDb {
         Ok(self.db.write_opt(batch.0, &options)?)
     }
 
+    /// Brings earlier writes without `sync` to the disk.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn sync(&self) -> Result<()> {
+        Ok(self.db.flush_wal(true)?)
+    }
+
     /// A small record.
     ///
     /// # Errors

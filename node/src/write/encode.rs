@@ -12,28 +12,28 @@ use crate::wire::batch::DeviceRecords;
 
 /// Where a device's points go.
 #[derive(Copy, Clone, Debug)]
-pub struct Target {
+pub(super) struct Target {
     /// Shard of the device.
-    pub shard: u32,
+    pub(super) shard: u32,
     /// Number of the device within its shard.
-    pub ordinal: u32,
+    pub(super) ordinal: u32,
 }
 
 /// What travels with a batch besides its points.
 #[derive(Clone, Debug)]
-pub struct Origin {
+pub(super) struct Origin {
     /// Who sends; empty for nobody in particular.
-    pub producer: String,
+    pub(super) producer: String,
     /// Number of the batch among the producer's.
-    pub sequence: u64,
+    pub(super) sequence: u64,
     /// Tells a retry from a reused sequence.
-    pub digest: u64,
+    pub(super) digest: u64,
     /// Time of receipt, nanoseconds since the Unix epoch.
-    pub stamp_ns: i64,
+    pub(super) stamp_ns: i64,
 }
 
 /// One encoded command per shard. `targets` are by position in the batch's list of devices.
-pub fn commands(
+pub(super) fn commands(
     devices: Vec<DeviceRecords>,
     targets: &[Target],
     type_number: u32,

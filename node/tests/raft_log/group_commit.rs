@@ -7,8 +7,9 @@ use std::time::Instant;
 
 use futures_util::StreamExt as _;
 use openraft::storage::{IOFlushed, LeaderBoundedStreamError, RaftLogReader as _, RaftLogStorage as _};
-use tidemark_node::raft::log_store::{LogOptions, NodeLog};
+use tidemark_node::raft::log_store::{LogOptions, NodeLog, OpenGroupError};
 use tidemark_node::raft::types::Vote;
+use tidemark_node::store::marker::GROUPS_MAX;
 
 use crate::support::{all_entries, append, append_durably, entry, log_id, small, vote};
 
@@ -218,4 +219,36 @@ async fn a_forgotten_group_leaves_nothing_and_its_handles_are_dead() {
     assert_eq!(fresh.log_state().last_log_id, None);
     assert_eq!(fresh.reader().read_vote().await.unwrap(), None);
     assert_eq!(all_entries(&node.group(2).unwrap()).await.len(), 9);
+}
+
+#[tokio::test]
+async fn a_panicking_writer_calls_the_abort_hook() {
+    let dir = tempfile::tempdir().unwrap();
+    let reasons = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&reasons);
+    let options = LogOptions {
+        before_sync: Some(Arc::new(|| panic!("injected"))),
+        on_failure: Arc::new(move |reason| heard.lock().unwrap().push(reason.to_owned())),
+        ..small()
+    };
+    let node = NodeLog::open_with(dir.path(), options).unwrap();
+    assert!(node.group(1).unwrap().save_vote(&Vote::new(1, 1)).await.is_err());
+    node.close();
+    assert_eq!(*reasons.lock().unwrap(), ["the writer panicked"]);
+}
+
+#[tokio::test]
+async fn groups_beyond_the_marker_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = NodeLog::open_with(dir.path(), small()).unwrap();
+    let known: Vec<_> = (0..GROUPS_MAX as u32).map(|group| node.group(group).unwrap()).collect();
+    for mut log in known {
+        drop(append(&mut log, vec![entry(1, 0, 10)]).await);
+    }
+    assert!(matches!(node.group(5_000), Err(OpenGroupError::TooMany)));
+    node.forget(17).await.unwrap();
+    append_durably(&mut node.group(5_000).unwrap(), vec![entry(1, 0, 10)]).await;
+    drop(node);
+    let node = NodeLog::open_with(dir.path(), small()).unwrap();
+    assert_eq!((node.groups().len(), node.damaged().len()), (GROUPS_MAX, 0));
 }

@@ -13,6 +13,7 @@ use openraft::storage::{
     Snapshot,
 };
 use openraft::testing::log::{StoreBuilder, Suite};
+use openraft::type_config::TypeConfigExt as _;
 use openraft::{EntryPayload, OptionalSend, StorageError};
 use tempfile::TempDir;
 use tidemark_node::raft::log_store::{GroupLog, NodeLog};
@@ -26,7 +27,7 @@ use crate::support::{append_durably, small};
 const GROUP: u32 = 5;
 
 fn storage_error(error: &io::Error) -> StorageError<TypeConfig> {
-    StorageError::read(openraft::impls::BoxedErrorSource::new(error))
+    StorageError::read(TypeConfig::err_from_error(error))
 }
 
 /// Builds a log and, with `machine`, a state machine in a folder of its own.

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use openraft::EntryPayload;
 use openraft::storage::{IOFlushed, RaftLogReader as _, RaftLogStorage as _};
+use openraft::type_config::TypeConfigExt as _;
 use tidemark_node::raft::log_store::{GroupLog, LogOptions, NodeLog};
-use tidemark_node::raft::types::{Command, Entry, LeaderId, LogId, Vote};
+use tidemark_node::raft::types::{Command, Entry, LeaderId, LogId, TypeConfig, Vote};
 use tokio::sync::oneshot;
 
 pub fn log_id(term: u64, index: u64) -> LogId {
@@ -44,7 +45,7 @@ pub fn small() -> LogOptions {
 
 /// Hands entries over; what is returned tells when they are on disk.
 pub async fn append(log: &mut GroupLog, entries: Vec<Entry>) -> oneshot::Receiver<io::Result<()>> {
-    let (sender, receiver) = oneshot::channel();
+    let (sender, receiver) = TypeConfig::oneshot();
     log.append(entries, IOFlushed::signal(sender)).await.unwrap();
     receiver
 }

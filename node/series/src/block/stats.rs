@@ -162,6 +162,22 @@ pub(super) fn decode(
     Ok(ColumnStats { partial })
 }
 
+/// The statistics of `count` values from nothing but their bytes.
+pub(crate) fn read_stats(bytes: &[u8], of: ValueType, encoding: u8, count: u64) -> Result<ColumnStats, Corrupt> {
+    let mut reader = Reader::new(bytes, "statistics");
+    let stats = decode(
+        &mut reader,
+        of,
+        encoding,
+        Span {
+            count,
+            first_ns: 0,
+            last_ns: 0,
+        },
+    )?;
+    reader.end().map(|()| stats)
+}
+
 fn get_text(reader: &mut Reader<'_>) -> Result<String, Corrupt> {
     let part = reader.part()?;
     std::str::from_utf8(part)

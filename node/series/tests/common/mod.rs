@@ -1,5 +1,5 @@
 //! Generated records: one seed, one series, the same everywhere.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use tidemark_series::{Bitmap, Column, PropertyNumber, Records, Values};
 
@@ -41,7 +41,7 @@ fn times(rng: &mut Rng, rows: usize) -> Vec<i64> {
 
 /// Doubles of one of many kinds.
 pub fn floats(rng: &mut Rng, count: usize) -> Vec<f64> {
-    let kind = rng.below(8);
+    let kind = rng.below(9);
     let mut level = rng.below(100_000) as i64;
     let odd = [
         f64::NAN,
@@ -68,6 +68,7 @@ pub fn floats(rng: &mut Rng, count: usize) -> Vec<f64> {
                 ),
                 5 => (level.abs() as f64).sqrt(),
                 6 => f64::from_bits(rng.next()),
+                7 => rng.next() as i64 as f64 / 10f64.powi(rng.below(22) as i32),
                 _ => 21.5,
             }
         })

@@ -1,0 +1,55 @@
+# Everything a person types. `make` alone says what there is. The work is in scripts/; this names it.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+RUN := ./scripts/run.sh
+
+.PHONY: help setup setup-tests build demo demo-stop cluster cluster-stop cluster-status test verify fix \
+        proto-lint proto-baseline
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Finds or installs what the build needs; the second time there is nothing to do
+	@./scripts/setup.sh
+
+setup-tests:
+	@./scripts/setup.sh --tests
+
+build: setup
+	$(RUN) cargo build --release --locked -p tidemark-node -p tidemark-tools -p tidemark-bench
+
+demo: build ## One process, a fleet of 22,042 devices and two hours of a storm, and what to try next
+	@./scripts/demo.sh
+
+demo-stop: ## Stops the demo; its data stays under ./data
+	@./scripts/nodes.sh down demo 1
+
+cluster: build ## The same on three processes
+	@./scripts/demo.sh cluster
+
+cluster-stop: ## Stops the three processes; their data stays under ./data
+	@./scripts/nodes.sh down node 3
+
+cluster-status: ## Which of the three run, and what the cluster says of itself
+	@./scripts/nodes.sh status node 3
+	@$(RUN) bash -c '"$$CARGO_TARGET_DIR/release/tidemark" cluster status'
+
+test: setup-tests ## All tests
+	@$(RUN) ./scripts/test.sh
+
+verify: setup-tests ## What a change must pass: format, lints, tests. Changes nothing
+	$(RUN) cargo fmt --all --check
+	$(RUN) cargo clippy --workspace --all-targets --locked -- -D warnings
+	@$(RUN) ./scripts/test.sh
+
+fix: ## Formats and applies what the lints suggest. Judges nothing
+	$(RUN) cargo fmt --all
+	$(RUN) cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+	$(RUN) cargo fmt --all
+
+proto-lint: ## buf lint over proto/ (fetches buf once)
+	@./scripts/proto-lint.sh
+
+proto-baseline: ## At a release: adds what is new in tidemark.v1 to proto/baseline; refuses a break
+	TIDEMARK_BASELINE=write $(RUN) cargo test -q -p tidemark-proto --test compat

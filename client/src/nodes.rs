@@ -1,0 +1,213 @@
+//! The nodes we know, their connections and which of them to leave alone for a while. Never here: requests.
+//! Invariant: one connection a node, made when first needed, dropped when it failed.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tonic::{
+    Code,
+    transport::{Channel, Endpoint},
+};
+
+use crate::{
+    error::{Error, Failed, Reached},
+    options::ClientOptions,
+};
+
+const REST_MIN: Duration = Duration::from_millis(100);
+const REST_MAX: Duration = Duration::from_secs(5);
+/// A node that the map no longer names is forgotten after this many failures in a row.
+const GONE_AFTER: u32 = 3;
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// One node.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) address: String,
+    configured: bool,
+    endpoint: Endpoint,
+    connect_timeout: Duration,
+    channel: tokio::sync::Mutex<Option<Channel>>,
+    health: Mutex<Health>,
+}
+
+#[derive(Debug, Default)]
+struct Health {
+    failures: u32,
+    rests_until: Option<Instant>,
+}
+
+impl Node {
+    fn new(address: &str, configured: bool, options: &ClientOptions) -> Result<Self, Error> {
+        let bad = |cause: &dyn std::fmt::Display| {
+            let mut error = Error::local(
+                Code::InvalidArgument,
+                "BAD_ENDPOINT",
+                format!("bad endpoint {address:?}: {cause}"),
+            );
+            error.hint = Some("write host:port or http://host:port".to_owned());
+            error
+        };
+        let bare = address.strip_prefix("http://").unwrap_or(address).trim_end_matches('/');
+        let port = bare.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        if port.is_none() {
+            return Err(bad(&"no port"));
+        }
+        let endpoint = Endpoint::from_shared(format!("http://{bare}"))
+            .map_err(|cause| bad(&cause))?
+            .connect_timeout(options.connect_timeout)
+            .tcp_nodelay(true)
+            .tcp_keepalive(Some(Duration::from_secs(30)))
+            .http2_keep_alive_interval(options.keepalive_interval)
+            .keep_alive_timeout(options.keepalive_timeout)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+        Ok(Self {
+            address: bare.to_owned(),
+            configured,
+            endpoint,
+            connect_timeout: options.connect_timeout,
+            channel: tokio::sync::Mutex::new(None),
+            health: Mutex::new(Health::default()),
+        })
+    }
+
+    /// The connection, made now if there is none.
+    pub(crate) async fn channel(&self) -> Result<Channel, Failed> {
+        let mut channel = self.channel.lock().await;
+        if let Some(channel) = &*channel {
+            return Ok(channel.clone());
+        }
+        let message = match tokio::time::timeout(self.connect_timeout, self.endpoint.connect()).await {
+            Ok(Ok(made)) => {
+                *channel = Some(made.clone());
+                return Ok(made);
+            }
+            Ok(Err(cause)) => format!("cannot connect to {}: {}", self.address, crate::error::deepest(&cause)),
+            Err(_) => format!(
+                "cannot connect to {}: no answer in {:?}",
+                self.address, self.connect_timeout
+            ),
+        };
+        let error = Error::local(Code::Unavailable, "CONNECTION_FAILED", message);
+        Err(Failed {
+            error,
+            reached: Reached::Nothing,
+            node_at_fault: true,
+        })
+    }
+
+    /// The node answered: it may be asked again at once.
+    pub(crate) fn worked(&self) {
+        *self.health.lock().unwrap_or_else(PoisonError::into_inner) = Health::default();
+    }
+
+    /// The node or the connection failed: leave it alone for a while, longer each time, and connect anew after.
+    pub(crate) fn failed(&self) {
+        {
+            let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+            // Many requests fail with one connection: that is one failure.
+            if health.rests_until.is_some_and(|until| until > Instant::now()) {
+                return;
+            }
+            let rest = (REST_MIN * 2_u32.pow(health.failures.min(6))).min(REST_MAX);
+            health.failures = health.failures.saturating_add(1);
+            health.rests_until = Some(Instant::now() + rest.mul_f64(rand::random_range(0.5..1.0)));
+        }
+        // Locked means that somebody is connecting anew already.
+        if let Ok(mut channel) = self.channel.try_lock() {
+            *channel = None;
+        }
+    }
+
+    fn seems_gone(&self) -> bool {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).failures >= GONE_AFTER
+    }
+
+    fn rests_until(&self) -> Option<Instant> {
+        let until = self.health.lock().unwrap_or_else(PoisonError::into_inner).rests_until;
+        until.filter(|until| *until > Instant::now())
+    }
+}
+
+/// All nodes we know: those we were given, and those of the shard map.
+#[derive(Debug)]
+pub(crate) struct Nodes {
+    list: RwLock<Vec<Arc<Node>>>,
+    turn: AtomicUsize,
+}
+
+impl Nodes {
+    pub(crate) fn new(options: &ClientOptions) -> Result<Self, Error> {
+        let list: Result<Vec<_>, _> = options
+            .endpoints
+            .iter()
+            .map(|address| Node::new(address.trim(), true, options).map(Arc::new))
+            .collect();
+        let list = list?;
+        if list.is_empty() {
+            return Err(Error::local(Code::InvalidArgument, "NO_ENDPOINT", "no endpoint given"));
+        }
+        // Many clients with one list must not all begin at its head.
+        let turn = AtomicUsize::new(rand::random_range(0..list.len()));
+        Ok(Self {
+            list: RwLock::new(list),
+            turn,
+        })
+    }
+
+    /// The nodes we were given.
+    pub(crate) fn configured(&self) -> Vec<Arc<Node>> {
+        self.all().into_iter().filter(|node| node.configured).collect()
+    }
+
+    fn all(&self) -> Vec<Arc<Node>> {
+        self.list.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes over the nodes of the shard map; one that it no longer names and that fails is forgotten, unless we were given it.
+    pub(crate) fn learn<'a>(&self, addresses: impl Iterator<Item = &'a str>, options: &ClientOptions) {
+        let mut wanted: Vec<&str> = addresses.collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
+        list.retain(|node| node.configured || !node.seems_gone() || wanted.contains(&node.address.as_str()));
+        for address in wanted {
+            if list.iter().any(|node| node.address == address) {
+                continue;
+            }
+            match Node::new(address, false, options) {
+                Ok(node) => list.push(Arc::new(node)),
+                Err(error) => tracing::warn!(address, %error, "node of the shard map left out"),
+            }
+        }
+    }
+
+    /// The wanted node if it is not resting; else the next one that is neither resting nor `avoid`; else whichever
+    /// rests the shortest.
+    pub(crate) fn pick(&self, wanted: Option<&str>, avoid: Option<&str>) -> Option<Arc<Node>> {
+        let all = self.all();
+        if let Some(node) = all
+            .iter()
+            .find(|node| Some(node.address.as_str()) == wanted && node.rests_until().is_none())
+        {
+            return Some(Arc::clone(node));
+        }
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let from_turn = || (0..all.len()).map(|step| &all[(turn.wrapping_add(step)) % all.len()]);
+        let awake = || from_turn().filter(|node| node.rests_until().is_none());
+        awake()
+            .find(|node| Some(node.address.as_str()) != avoid)
+            .or_else(|| awake().next())
+            .or_else(|| from_turn().min_by_key(|node| node.rests_until()))
+            .cloned()
+    }
+}

@@ -1,0 +1,152 @@
+//! Every decoder by itself: bytes in, and nothing but an answer or `Corrupt` may come out. For fuzzing and the tests
+//! that stand in for it; the checksums of a block would keep nearly every damaged byte away from them.
+//!
+//! Never here: logic. Invariant: one function for each kind of bytes this crate reads, all of one shape; the writers
+//! at the end give them bytes to damage.
+
+use crate::block::Block;
+use crate::bucket;
+use crate::codec::{floats, ints, presence, text};
+use crate::corrupt::Corrupt;
+use crate::latest;
+use crate::partial::Partial;
+use crate::record::ValueType;
+
+/// A decoder by itself: the number of values to expect (at most a block's rows), then the bytes.
+pub type Decoder = fn(usize, &[u8]) -> Result<(), Corrupt>;
+
+/// All of them, by name.
+pub const ALL: [(&str, Decoder); 9] = [
+    ("ints", read_ints),
+    ("floats", read_floats),
+    ("text", read_text),
+    ("presence", read_presence),
+    ("stats", read_stats),
+    ("block", read_block),
+    ("bucket", read_bucket),
+    ("latest", read_latest),
+    ("partial", read_partial),
+];
+
+fn front(bytes: &[u8]) -> Result<(u8, &[u8]), Corrupt> {
+    bytes
+        .split_first()
+        .map(|(first, rest)| (*first, rest))
+        .ok_or_else(|| Corrupt::new("input", 0))
+}
+
+/// A stream of integers.
+///
+/// # Errors
+/// The bytes are not such a stream.
+pub fn read_ints(count: usize, bytes: &[u8]) -> Result<(), Corrupt> {
+    let values = ints::decode(bytes, count)?;
+    debug_assert_eq!(values.len(), count);
+    Ok(())
+}
+
+/// A form byte and a column of doubles.
+///
+/// # Errors
+/// The bytes are not such a column.
+pub fn read_floats(count: usize, bytes: &[u8]) -> Result<(), Corrupt> {
+    let (form, rest) = front(bytes)?;
+    let values = floats::decode(form, rest, count)?;
+    debug_assert_eq!(values.len(), count);
+    Ok(())
+}
+
+/// A form byte and a column of texts.
+///
+/// # Errors
+/// The bytes are not such a column.
+pub fn read_text(count: usize, bytes: &[u8]) -> Result<(), Corrupt> {
+    let (form, rest) = front(bytes)?;
+    let values = text::decode(form, rest, count)?;
+    debug_assert_eq!(values.len(), count);
+    Ok(())
+}
+
+/// A form byte and a presence, of which half the rows are set.
+///
+/// # Errors
+/// The bytes are not such a presence.
+pub fn read_presence(count: usize, bytes: &[u8]) -> Result<(), Corrupt> {
+    let (form, rest) = front(bytes)?;
+    presence::decode(form, rest, count, count / 2).map(drop)
+}
+
+/// A type number, a form byte and statistics.
+///
+/// # Errors
+/// The bytes are not statistics.
+pub fn read_stats(count: usize, bytes: &[u8]) -> Result<(), Corrupt> {
+    let (number, rest) = front(bytes)?;
+    let (form, rest) = front(rest)?;
+    let types = [
+        ValueType::F64,
+        ValueType::I64,
+        ValueType::Bool,
+        ValueType::Enum,
+        ValueType::Text,
+    ];
+    crate::block::read_stats(rest, types[usize::from(number) % types.len()], form, count as u64).map(drop)
+}
+
+/// Blocks, every section of them.
+///
+/// # Errors
+/// The bytes are no blocks.
+pub fn read_block(_count: usize, bytes: &[u8]) -> Result<(), Corrupt> {
+    let (block, _) = Block::parse(bytes)?;
+    for property in block.properties() {
+        let _ = block.stats(property);
+        let _ = block.column(property)?;
+    }
+    block.decode(None).map(drop)
+}
+
+/// A bucket, as existing value and as operand.
+///
+/// # Errors
+/// The bytes are no bucket.
+pub fn read_bucket(_count: usize, bytes: &[u8]) -> Result<(), Corrupt> {
+    let merged = bucket::merge(Some(bytes), [bytes].into_iter())?;
+    bucket::decode(&merged, None).map(drop)
+}
+
+/// The newest values of a device, as existing value and as operand.
+///
+/// # Errors
+/// The bytes are no such value.
+pub fn read_latest(_count: usize, bytes: &[u8]) -> Result<(), Corrupt> {
+    latest::merge_latest(Some(bytes), [bytes].into_iter()).map(drop)
+}
+
+/// An unfinished aggregate.
+///
+/// # Errors
+/// The bytes are no such aggregate.
+pub fn read_partial(_count: usize, bytes: &[u8]) -> Result<(), Corrupt> {
+    let mut partial = Partial::decode(bytes)?;
+    let copy = partial.clone();
+    partial.merge(&copy);
+    Ok(())
+}
+
+/// What [`read_ints`] reads.
+pub fn write_ints(values: &[i64]) -> Vec<u8> {
+    ints::encode(values)
+}
+
+/// What [`read_floats`] reads.
+pub fn write_floats(values: &[f64]) -> Vec<u8> {
+    let encoded = floats::encode(values);
+    [&[encoded.form], encoded.bytes.as_slice()].concat()
+}
+
+/// What [`read_text`] reads.
+pub fn write_text(values: &[String]) -> Vec<u8> {
+    let (form, bytes) = text::encode(values);
+    [&[form], bytes.as_slice()].concat()
+}

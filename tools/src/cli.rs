@@ -1,0 +1,197 @@
+//! The command line: global flags, nouns and verbs, and what each verb is handed. Never: what a verb does.
+//!
+//! Invariant: a setting comes from its flag, else its `TIDEMARK_*` variable, else its default; nothing else reads the environment.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use jiff::Timestamp;
+use tidemark_client::{Client, ClientOptions};
+
+use crate::failure::{Exit, OrFail, Outcome};
+use crate::output::{Format, Printer, Style};
+use crate::time::{TsFormat, parse_span};
+use crate::{cluster, completion, device, ingest, query, types, version};
+
+/// Operates a Tidemark cluster: types, devices, data in, questions out
+#[derive(Debug, Parser)]
+#[command(name = "tidemark", version, max_term_width = 120, propagate_version = false, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    noun: Noun,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 failed, 2 usage, 3 cannot connect or unavailable (try again), 4 not found, 5 not permitted,
+6 refused by a safety check, 7 partly done (rows rejected), 8 unhealthy, 124 timed out, 130 interrupted.
+Data goes to standard output, everything else to standard error.";
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Everywhere")]
+struct Global {
+    /// Where to connect: any nodes of the cluster (repeat, or separate by commas)
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "HOST:PORT",
+        value_delimiter = ',',
+        env = "TIDEMARK_ENDPOINT",
+        default_value = "127.0.0.1:7777"
+    )]
+    endpoint: Vec<String>,
+    /// Longest wait for one operation, retries included
+    #[arg(long, global = true, value_name = "SPAN", env = "TIDEMARK_TIMEOUT", default_value = "30s", value_parser = parse_timeout)]
+    timeout: Duration,
+    /// Form of the answer
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORM",
+        env = "TIDEMARK_OUTPUT",
+        default_value = "table"
+    )]
+    output: Format,
+    /// Form of instants
+    #[arg(long, global = true, value_enum, value_name = "FORM", default_value = "rfc3339")]
+    ts_format: TsFormat,
+}
+
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    parse_span(text).map(|ns| Duration::from_nanos(ns.unsigned_abs()))
+}
+
+#[derive(Debug, Subcommand)]
+enum Noun {
+    /// Make, join and look at a cluster
+    #[command(subcommand)]
+    Cluster(cluster::Verb),
+    /// Device types: what devices measure
+    #[command(subcommand)]
+    Type(types::Verb),
+    /// Devices: register and find them
+    #[command(subcommand)]
+    Device(device::Verb),
+    /// Put the rows of a CSV file into the store
+    Ingest(Box<ingest::IngestArgs>),
+    /// Ask for records, aggregates or latest values
+    #[command(subcommand)]
+    Query(query::Verb),
+    /// Print a completion script for a shell
+    Completion(completion::CompletionArgs),
+    /// Print versions of this program and, where one answers, of the server
+    Version(version::VersionArgs),
+}
+
+/// What every verb is handed.
+#[derive(Debug)]
+pub(crate) struct Context {
+    endpoints: Vec<String>,
+    /// Longest wait for one operation.
+    pub(crate) timeout: Duration,
+    /// Form of the answer.
+    pub(crate) style: Style,
+}
+
+impl Context {
+    /// Connects to the cluster.
+    pub(crate) async fn connect(&self) -> Outcome<Client> {
+        let options = ClientOptions {
+            endpoints: self.endpoints.clone(),
+            timeout: self.timeout,
+            ..ClientOptions::default()
+        };
+        let what = format!("cannot connect to {}", self.endpoints.join(", "));
+        let connected = Client::connect_with(options).await.or_fail(&what);
+        connected.map_err(|failure| match failure.exit() {
+            Exit::Unavailable => failure.next("start a node (tidemarkd), or name another with --endpoint HOST:PORT"),
+            _ => failure,
+        })
+    }
+
+    /// An answer on standard output.
+    pub(crate) fn printer(&self, kind: &'static str) -> Printer {
+        Printer::stdout(self.style, kind)
+    }
+
+    /// A remark for people, on standard error; scripts that read json get none.
+    pub(crate) fn say(&self, text: &str) {
+        let _ = writeln!(std::io::stderr(), "{}", crate::output::escape(text));
+    }
+
+    /// True where a person reads standard output as a table.
+    pub(crate) fn is_table(&self) -> bool {
+        self.style.format == Format::Table
+    }
+}
+
+/// Now, nanoseconds since the epoch.
+pub(crate) fn now_ns() -> i64 {
+    i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
+}
+
+/// Runs the command line of this process.
+pub(crate) fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let machine = matches!(cli.global.output, Format::Json | Format::Jsonl);
+    let outcome = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => {
+            let outcome = runtime.block_on(Box::pin(dispatch(cli)));
+            // A reader thread that waits for standard input must not hold the process.
+            runtime.shutdown_background();
+            outcome
+        }
+        Err(error) => Err(error.into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.print(machine);
+            ExitCode::from(failure.exit() as u8)
+        }
+    }
+}
+
+async fn dispatch(cli: Cli) -> Outcome {
+    let Cli { global, noun } = cli;
+    let style = Style {
+        format: global.output,
+        ts: global.ts_format,
+    };
+    let context = Context {
+        endpoints: global.endpoint,
+        timeout: global.timeout,
+        style,
+    };
+    match noun {
+        Noun::Cluster(verb) => cluster::run(&context, verb).await,
+        Noun::Type(verb) => types::run(&context, verb).await,
+        Noun::Device(verb) => device::run(&context, verb).await,
+        Noun::Ingest(args) => ingest::run(&context, *args).await,
+        Noun::Query(verb) => query::run(&context, verb).await,
+        Noun::Completion(args) => completion::run(&args),
+        Noun::Version(args) => version::run(&context, args).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

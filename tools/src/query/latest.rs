@@ -1,0 +1,109 @@
+//! `query latest`: one row per device and property. Never: judging what is stale (the server does, and says when).
+//!
+//! Invariant: a device that never sent anything has a row too.
+
+use clap::Args;
+use tidemark_client::{v1, value_at};
+
+use super::{AskArgs, quality_name, report_kind_name, value_cell};
+use crate::cli::Context;
+use crate::failure::{OrFail, Outcome};
+use crate::output::Cell;
+use crate::selector::{summary_cells, summary_line};
+use crate::time::parse_span;
+
+/// Which values.
+#[derive(Debug, Args)]
+pub(crate) struct LatestArgs {
+    #[command(flatten)]
+    ask: AskArgs,
+    /// Mark values older than this as stale [default: three times the promised report interval]
+    #[arg(long, value_name = "SPAN", value_parser = parse_stale)]
+    stale_after: Option<i64>,
+    /// Most devices
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    limit: u64,
+}
+
+fn parse_stale(text: &str) -> Result<i64, String> {
+    match parse_span(text)? / 1_000_000 {
+        0 => Err("at least 1ms".to_owned()),
+        ms => Ok(ms),
+    }
+}
+
+const WHAT: &str = "cannot read the latest values";
+const COLUMNS: [&str; 10] = [
+    "device",
+    "device_type",
+    "property",
+    "value",
+    "timestamp",
+    "age_s",
+    "stale",
+    "quality",
+    "report_kind",
+    "received_at",
+];
+
+/// Asks and prints.
+pub(crate) async fn run(context: &Context, args: LatestArgs) -> Outcome {
+    let request = v1::GetLatestRequest {
+        selector: Some(args.ask.selector()?),
+        properties: args.ask.properties.clone(),
+        stale_after_ms: args.stale_after.unwrap_or(0),
+        consistency: Some(args.ask.consistency),
+        limit: args.limit,
+    };
+    let client = context.connect().await?;
+    let mut answer = client.get_latest(request).await.or_fail(WHAT)?;
+    let mut printer = context.printer("query_latest");
+    printer.section("values", &COLUMNS)?;
+    let mut evaluated_at_ns = 0;
+    while let Some(message) = answer.next().await {
+        let message = message.or_fail(WHAT)?;
+        if message.evaluated_at_ns != 0 {
+            evaluated_at_ns = message.evaluated_at_ns;
+        }
+        for device in message.devices {
+            if device.values.is_empty() {
+                let mut cells = vec![Cell::None; COLUMNS.len()];
+                cells[0] = Cell::Text(device.device);
+                cells[1] = Cell::Text(device.device_type);
+                printer.row(cells)?;
+                continue;
+            }
+            for latest in &device.values {
+                printer.row(cells(&device, latest, evaluated_at_ns))?;
+            }
+        }
+    }
+    let mut summary = vec![("evaluated_at", Cell::some_time(evaluated_at_ns))];
+    summary.extend(summary_cells(answer.summary()));
+    printer.finish(&summary)?;
+    if context.is_table() {
+        context.say(&summary_line(answer.summary(), "devices"));
+    }
+    Ok(())
+}
+
+fn cells(device: &v1::LatestDevice, latest: &v1::LatestValue, evaluated_at_ns: i64) -> Vec<Cell> {
+    let value = latest.value.as_ref().and_then(|values| value_at(values, 0));
+    let age_ms = evaluated_at_ns.saturating_sub(latest.observed_at_ns) / 1_000_000;
+    vec![
+        Cell::text(&device.device),
+        Cell::text(&device.device_type),
+        Cell::text(&latest.property),
+        value.map_or(Cell::None, value_cell),
+        Cell::Time(latest.observed_at_ns),
+        if evaluated_at_ns == 0 {
+            Cell::None
+        } else {
+            Cell::Float(age_ms as f64 / 1000.0)
+        },
+        Cell::Bool(latest.stale),
+        Cell::some_text(quality_name(latest.quality())),
+        Cell::text(report_kind_name(latest.report_kind())),
+        Cell::some_time(latest.received_at_ns),
+    ]
+}

@@ -1,0 +1,146 @@
+//! Flags that choose devices and how fresh an answer must be. Never: expanding a choice (the server does).
+//!
+//! Invariant: what a flag means here is what the contract's `Selector` and `Consistency` say.
+
+use clap::Args;
+use tidemark_client::v1::{self, consistency::Level};
+
+use crate::output::Cell;
+use crate::time::parse_span;
+
+/// Flags that choose devices; all that are given must hold.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct SelectorArgs {
+    /// Devices of this type
+    #[arg(long = "type", short = 't', value_name = "TYPE")]
+    pub(crate) device_type: Option<String>,
+    /// These devices (repeat, or separate by commas)
+    #[arg(
+        long = "device",
+        short = 'd',
+        visible_alias = "id",
+        value_name = "ID",
+        value_delimiter = ','
+    )]
+    pub(crate) devices: Vec<String>,
+    /// Devices with this tag, with one of these values (repeat: every tag must hold)
+    #[arg(long = "tag", value_name = "KEY=VALUE[,VALUE]", value_parser = parse_tag)]
+    pub(crate) tags: Vec<v1::TagMatcher>,
+}
+
+impl SelectorArgs {
+    /// True where no flag is given.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.device_type.is_none() && self.devices.is_empty() && self.tags.is_empty()
+    }
+
+    /// In the words of the contract.
+    pub(crate) fn selector(&self) -> v1::Selector {
+        v1::Selector {
+            device_ids: self.devices.clone(),
+            device_type: self.device_type.clone().unwrap_or_default(),
+            tags: self.tags.clone(),
+        }
+    }
+}
+
+/// `key=value`, split at the first `=`.
+pub(crate) fn parse_pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() && !value.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("`{text}` is not of the form KEY=VALUE")),
+    }
+}
+
+fn parse_tag(text: &str) -> Result<v1::TagMatcher, String> {
+    let (key, values) = parse_pair(text)?;
+    let values: Vec<_> = values.split(',').map(str::to_owned).collect();
+    if values.iter().any(String::is_empty) {
+        return Err(format!("`{text}` has an empty value"));
+    }
+    Ok(v1::TagMatcher { key, values })
+}
+
+/// How fresh an answer must be: `linearizable`, `bounded:SPAN` or `any`.
+pub(crate) fn parse_consistency(text: &str) -> Result<v1::Consistency, String> {
+    let level = match text.split_once(':') {
+        None if text == "linearizable" => Level::Linearizable(v1::Linearizable {}),
+        None if text == "any" => Level::Any(v1::AnyReplica {}),
+        Some(("bounded", span)) => {
+            let max_lag_ms = parse_span(span)? / 1_000_000;
+            if max_lag_ms == 0 {
+                return Err("a bound is at least 1ms".to_owned());
+            }
+            Level::Bounded(v1::Bounded { max_lag_ms })
+        }
+        _ => {
+            return Err(format!(
+                "`{text}` is not one of linearizable, bounded:SPAN (bounded:5s), any"
+            ));
+        }
+    };
+    Ok(v1::Consistency { level: Some(level) })
+}
+
+/// What the server says about a whole answer.
+pub(crate) fn summary_cells(summary: Option<&v1::AnswerSummary>) -> Vec<(&'static str, Cell)> {
+    let Some(summary) = summary else { return Vec::new() };
+    let level = match summary.consistency() {
+        v1::ConsistencyLevel::Linearizable => "linearizable",
+        v1::ConsistencyLevel::Bounded => "bounded",
+        v1::ConsistencyLevel::Any => "any",
+        v1::ConsistencyLevel::Unspecified => "unstated",
+    };
+    vec![
+        ("consistency", Cell::text(level)),
+        ("lag_ms", Cell::Int(summary.lag_ms)),
+        ("devices", Cell::Uint(summary.devices)),
+        ("rows", Cell::Uint(summary.rows)),
+        ("limited", Cell::Bool(summary.limited)),
+    ]
+}
+
+/// The same in one line for people.
+pub(crate) fn summary_line(summary: Option<&v1::AnswerSummary>, noun: &str) -> String {
+    let Some(summary) = summary else { return String::new() };
+    let mut line = format!("{} {noun} of {} devices", summary.rows, summary.devices);
+    match summary.consistency() {
+        v1::ConsistencyLevel::Bounded | v1::ConsistencyLevel::Any => {
+            line += &format!(", up to {} ms behind", summary.lag_ms);
+        }
+        v1::ConsistencyLevel::Linearizable | v1::ConsistencyLevel::Unspecified => {}
+    }
+    if summary.limited {
+        line += ", cut short by --limit";
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn tags_and_consistency() {
+        let tag = parse_tag("app:flood=1,2").unwrap();
+        assert_eq!(
+            (tag.key.as_str(), tag.values.as_slice()),
+            ("app:flood", &["1".to_owned(), "2".to_owned()][..])
+        );
+        for text in ["town", "=x", "town=", "town=a,,b"] {
+            assert!(parse_tag(text).is_err(), "{text}");
+        }
+        assert_eq!(
+            parse_consistency("bounded:5s").unwrap().level,
+            Some(Level::Bounded(v1::Bounded { max_lag_ms: 5000 }))
+        );
+        assert_eq!(
+            parse_consistency("any").unwrap().level,
+            Some(Level::Any(v1::AnyReplica {}))
+        );
+        for text in ["bounded", "bounded:", "bounded:1ns", "strong", "any:5s", ""] {
+            assert!(parse_consistency(text).is_err(), "{text}");
+        }
+    }
+}
