@@ -11,7 +11,7 @@ use tidemark_proto::v1::{Device, Failure, RegisterDevicesResponse};
 
 use super::apply::{Chunk, Outcome, code, failure};
 use super::{keys, registry};
-use crate::store::{Family, StoreError};
+use crate::store::{Family, StoreError, View};
 
 /// Devices of one command, on their way: nothing of it counts before the last of them passed.
 #[derive(Default)]
@@ -25,9 +25,10 @@ struct Staged {
 impl Chunk<'_> {
     /// Registers new devices, updates known ones.
     pub(super) fn put_devices(&mut self, stamp_ns: i64, put: PutDevices) -> Result<Outcome, StoreError> {
+        let view = self.db.view();
         let mut staged = Staged::default();
         for (index, put) in put.devices.into_iter().enumerate() {
-            if let Err(failure) = self.stage(&mut staged, stamp_ns, index, put)? {
+            if let Err(failure) = self.stage(&view, &mut staged, stamp_ns, index, put)? {
                 return Ok(Err(failure));
             }
         }
@@ -51,6 +52,7 @@ impl Chunk<'_> {
 
     fn stage(
         &self,
+        view: &View<'_>,
         staged: &mut Staged,
         stamp_ns: i64,
         index: usize,
@@ -68,7 +70,7 @@ impl Chunk<'_> {
         let id = device.id.clone();
         let known = match staged.devices.get(&id).or_else(|| self.devices.get(&id)) {
             Some(stored) => Some(stored.clone()),
-            None => registry::by_id(&self.db.view(), &id)?,
+            None => registry::by_id(view, &id)?,
         };
         let stored = match known {
             None => {

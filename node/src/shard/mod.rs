@@ -92,3 +92,12 @@ impl Shard {
         u64::from(self.devices.load(Ordering::Acquire))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_shard_is_shared_by_threads() {
+        fn shared<T: Send + Sync + 'static>() {}
+        shared::<super::Shard>();
+    }
+}

@@ -53,30 +53,38 @@ impl Chunk<'_> {
     }
 
     fn check(&self, write: &WriteFragments) -> Result<(), String> {
-        let lists = [("fragments", &write.fragments), ("latest", &write.latest)];
-        for (list, fragments) in lists {
-            for (index, fragment) in fragments.iter().enumerate() {
-                self.check_fragment(fragment)
-                    .map_err(|what| format!("{list}[{index}] of ordinal {}: {what}", fragment.ordinal))?;
-            }
+        for (index, fragment) in write.fragments.iter().enumerate() {
+            self.check_fragment(fragment, Some(fragment.bucket_ns))
+                .map_err(|what| format!("fragments[{index}] {what}"))?;
+        }
+        for (index, fragment) in write.latest.iter().enumerate() {
+            self.check_fragment(fragment, None)
+                .map_err(|what| format!("latest[{index}] {what}"))?;
         }
         Ok(())
     }
 
-    fn check_fragment(&self, fragment: &Fragment) -> Result<(), String> {
+    /// `bucket_ns` where the fragment goes into a bucket: only there must its blocks ascend in time.
+    fn check_fragment(&self, fragment: &Fragment, bucket_ns: Option<i64>) -> Result<(), String> {
         if fragment.ordinal >= self.state.next_ordinal {
-            return Err("no device has this ordinal".to_owned());
+            return Err(format!("names ordinal {}, which no device has", fragment.ordinal));
         }
-        let mut blocks = 0;
+        if fragment.block.is_empty() {
+            return Err("is empty".to_owned());
+        }
+        let mut last_ns = None;
         for block in bucket::blocks(&fragment.block) {
-            block.map_err(|corrupt| corrupt.to_string())?;
-            blocks += 1;
+            let block = block.map_err(|corrupt| format!("does not parse: {corrupt}"))?;
+            let Some(bucket_ns) = bucket_ns else { continue };
+            if block.first_ns() < bucket_ns || last_ns.is_some_and(|last_ns| block.first_ns() <= last_ns) {
+                return Err("has a block before its bucket or its predecessor".to_owned());
+            }
+            if block.may_repeat_times() {
+                return Err("repeats a time".to_owned());
+            }
+            last_ns = Some(block.last_ns());
         }
-        if blocks == 0 {
-            Err("it is empty".to_owned())
-        } else {
-            Ok(())
-        }
+        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@ use std::ops::Deref;
 
 use rocksdb::{DBPinnableSlice, DBRawIteratorWithThreadMode, ReadOptions, SnapshotWithThreadMode};
 
+use super::merge::reading;
 use super::{Db, Family, StoreError, db::Engine, options};
 
 /// All families as they were when the view was taken. Short-lived: it keeps old versions from being merged away.
@@ -45,10 +46,8 @@ impl<'a> View<'a> {
     /// # Errors
     /// Corruption and I/O as found.
     pub fn get(&self, family: Family, key: &[u8]) -> Result<Option<Value<'a>>, StoreError> {
-        let value = self
-            .db
-            .engine()
-            .get_pinned_cf_opt(self.db.family(family)?, key, &self.reads())?;
+        let (family, reads) = (self.db.family(family)?, self.reads());
+        let value = reading(|| self.db.engine().get_pinned_cf_opt(family, key, &reads))?;
         Ok(value.map(Value))
     }
 
@@ -62,10 +61,8 @@ impl<'a> View<'a> {
         keys: &[K],
         sorted: bool,
     ) -> Result<Vec<Option<Value<'a>>>, StoreError> {
-        let values = self
-            .db
-            .engine()
-            .batched_multi_get_cf_opt(self.db.family(family)?, keys, sorted, &self.reads());
+        let (family, reads) = (self.db.family(family)?, self.reads());
+        let values = reading(|| self.db.engine().batched_multi_get_cf_opt(family, keys, sorted, &reads));
         values.into_iter().map(|value| Ok(value?.map(Value))).collect()
     }
 
@@ -80,7 +77,7 @@ impl<'a> View<'a> {
             reads.set_iterate_upper_bound(upper);
         }
         let mut raw = self.db.engine().raw_iterator_cf_opt(self.db.family(family)?, reads);
-        raw.seek_to_first();
+        reading(|| raw.seek_to_first());
         Ok(Scan { raw, fresh: true })
     }
 
@@ -113,14 +110,14 @@ impl Scan<'_> {
         if self.fresh {
             self.fresh = false;
         } else {
-            self.raw.next();
+            reading(|| self.raw.next());
         }
         self.here()
     }
 
     /// Moves so that the following [`Scan::next`] gives the first key at or after `key`.
     pub fn seek(&mut self, key: &[u8]) {
-        self.raw.seek(key);
+        reading(|| self.raw.seek(key));
         self.fresh = true;
     }
 
@@ -129,7 +126,7 @@ impl Scan<'_> {
     /// # Errors
     /// Corruption and I/O as found.
     pub fn last(&mut self) -> Result<Option<Pair<'_>>, StoreError> {
-        self.raw.seek_to_last();
+        reading(|| self.raw.seek_to_last());
         self.fresh = false;
         self.here()
     }
