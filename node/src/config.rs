@@ -74,6 +74,8 @@ pub struct Tuning {
     pub entries_unflushed_max: u64,
     /// Entries that stay in the log below the flushed state, for replicas that lag a little.
     pub log_entries_kept: u64,
+    /// The same in bytes of one group; whichever is less stays.
+    pub log_bytes_kept: u64,
 }
 
 impl Default for Tuning {
@@ -83,6 +85,7 @@ impl Default for Tuning {
             flush_all_every: 60,
             entries_unflushed_max: 20_000,
             log_entries_kept: 10_000,
+            log_bytes_kept: 64 << 20,
         }
     }
 }

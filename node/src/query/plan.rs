@@ -137,7 +137,7 @@ pub(super) fn aggregate_properties<'a>(
         );
         return Err(Error::new(Reason::UnlawfulFunction, message)
             .field("functions")
-            .hint("ask for one of these, or set allow_unlawful"));
+            .hint("ask for one of these, or set allow_unlawful (tidemark query agg --allow-unlawful)"));
     }
     Ok(chosen)
 }

@@ -1,5 +1,6 @@
 //! Consensus: the only place that names openraft. Never here: what a command means.
 
+mod backlog;
 pub mod codec;
 pub mod host;
 mod log_cache;

@@ -315,8 +315,9 @@ impl Replica {
             let metrics = metrics.borrow_watched();
             (index(&metrics.snapshot), index(&metrics.purged))
         };
-        let upto = flushed.saturating_sub(tuning.log_entries_kept);
-        if upto > purged.saturating_add(tuning.log_entries_kept / 10) {
+        let by_bytes = self.state.purgeable(flushed, tuning.log_bytes_kept).unwrap_or(0);
+        let upto = flushed.saturating_sub(tuning.log_entries_kept).max(by_bytes);
+        if upto > purged.saturating_add(tuning.log_entries_kept / 10) || by_bytes > purged {
             if snapshot < upto {
                 self.raft.trigger().snapshot().await.map_err(Error::internal)?;
             } else {

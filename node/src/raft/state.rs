@@ -18,6 +18,7 @@ use prost::Message as _;
 use tidemark_proto::peer::{self, Applied, CatalogCommand, applied};
 use tokio::sync::watch;
 
+use super::backlog::Backlog;
 use super::codec;
 use super::types::{LogId, SnapshotMeta, StoredMembership};
 use crate::catalog::{CATALOG_GROUP, Catalog};
@@ -48,6 +49,7 @@ pub struct ReplicaState {
     kept: RwLock<Arc<Kept>>,
     /// Held while applying and while a checkpoint is taken, so that a checkpoint is at an exact index.
     gate: Mutex<()>,
+    backlog: Mutex<Backlog>,
     /// Told of every new catalog; only used by the catalog group.
     catalog_changed: watch::Sender<Arc<Catalog>>,
 }
@@ -81,6 +83,7 @@ impl ReplicaState {
             resources,
             kept: RwLock::new(kept),
             gate: Mutex::new(()),
+            backlog: Mutex::default(),
             catalog_changed,
         };
         Ok(Arc::new(state))
@@ -128,6 +131,12 @@ impl ReplicaState {
         membership: Option<&StoredMembership>,
     ) -> Result<Vec<Bytes>> {
         let _gate = lock(&self.gate);
+        let bytes = entries
+            .iter()
+            .filter_map(|entry| entry.command.as_ref())
+            .map(|command| command.len() as u64)
+            .sum();
+        lock(&self.backlog).add(last.index, bytes);
         let applied = AppliedState {
             log_id: Some(codec::encode_log_id(last)),
             membership: membership.map(|m| codec::stored_membership_to_wire(m).encode_to_vec()),
@@ -177,6 +186,11 @@ impl ReplicaState {
             self.catalog_changed.send_replace(Arc::new(catalog.clone()));
         }
         Ok(answers)
+    }
+
+    /// The newest log index that may go, as far as bytes decide: `kept` bytes stay below `flushed`.
+    pub fn purgeable(&self, flushed: u64, kept: u64) -> Option<u64> {
+        lock(&self.backlog).purgeable(flushed, kept)
     }
 
     /// Flushes and links the state into `to`, at exactly the index that is returned.

@@ -25,7 +25,10 @@ pub fn to_status(error: &Error) -> Status {
     };
     if !error.field_path().is_empty() {
         metadata.insert("field".to_string(), error.field_path().to_string());
-        violations.push(violation(error.field_path(), error.message(), error.reason()));
+        // Where rows are named, the field only repeats the first of them.
+        if error.bad_rows().is_empty() {
+            violations.push(violation(error.field_path(), error.message(), error.reason()));
+        }
     }
     if !error.hint_text().is_empty() {
         metadata.insert("hint".to_string(), error.hint_text().to_string());
