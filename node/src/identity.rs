@@ -39,6 +39,12 @@ pub struct CatalogMember {
     pub peer_address: String,
 }
 
+/// What every version of the file has.
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
+}
+
 impl Identity {
     /// Current version of the file.
     pub const FORMAT: u32 = 1;
@@ -50,16 +56,17 @@ impl Identity {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e),
         };
-        let identity: Identity = toml::from_str(&text).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
-        if identity.format > Identity::FORMAT {
-            let message = format!(
-                "{FILE} has format {}, this version knows {}",
-                identity.format,
-                Identity::FORMAT
-            );
-            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        let unreadable = |message: String| io::Error::new(io::ErrorKind::InvalidData, message);
+        let parse_error = |e: toml::de::Error| unreadable(format!("{FILE}: {}", e.message()));
+        // The format first: a newer one may have fields that are unknown here.
+        let Format { format } = toml::from_str(&text).map_err(parse_error)?;
+        if format > Identity::FORMAT {
+            let known = Identity::FORMAT;
+            return Err(unreadable(format!(
+                "{FILE} has format {format}, this version knows {known}"
+            )));
         }
-        Ok(Some(identity))
+        toml::from_str(&text).map(Some).map_err(parse_error)
     }
 
     /// Writes the identity so that it is there after any crash, whole or not at all.

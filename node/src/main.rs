@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::Parser as _;
 use tidemark_node::config::{Cli, Command, Config};
+use tidemark_node::error::Error;
 use tidemark_node::server::Node;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -42,7 +43,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     start_logs(&config)?;
     let clients = bind(&config.listen, config.insecure).await?;
     let peers = bind(&config.peer_listen, config.insecure).await?;
-    let node = Node::open(config.clone()).await?;
+    let node = Node::open(config.clone()).await.map_err(for_people)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         clients = %clients.local_addr()?,
@@ -53,6 +54,14 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     node.serve(clients, peers, stop_signal()?).await?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// A failure to start, without the reason code that clients get.
+fn for_people(error: Error) -> anyhow::Error {
+    match error.hint_text() {
+        "" => anyhow!("{}", error.message()),
+        hint => anyhow!("{}; {hint}", error.message()),
+    }
 }
 
 fn start_logs(config: &Config) -> anyhow::Result<()> {

@@ -3,6 +3,7 @@
 //! Clients and peers have separate ports, so that clients cannot starve heartbeats.
 
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,13 +14,14 @@ use tidemark_proto::v1::ingest_service_server::IngestServiceServer;
 use tidemark_proto::v1::query_service_server::QueryServiceServer;
 use tidemark_proto::v1::registry_service_server::RegistryServiceServer;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
-use crate::api::{ClusterApi, IngestApi, PeerApi, QueryApi, RegistryApi};
+use crate::api::{ClusterApi, IngestApi, PeerApi, QueryApi, RegistryApi, Stopped, stopped};
 use crate::cluster::Cluster;
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Error, Reason, Result};
 use crate::identity::{DataLock, Identity};
 use crate::limits::Limits;
 use crate::peers::{PEER_MESSAGE_BYTES_MAX, Peers};
@@ -37,7 +39,9 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 const PEER_STREAMS_MAX: u32 = 4_096;
+/// Longest wait for the last answers to clients.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+const PEERS_STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A node that is set up and not yet serving.
 pub struct Node {
@@ -59,13 +63,13 @@ impl Node {
         let (lock, identity, log, resources) = blocking(move || {
             let lock = DataLock::take(&data_dir).map_err(Error::internal)?;
             let identity = Identity::load(&data_dir).map_err(Error::internal)?;
-            let log = NodeLog::open(&data_dir.join("log")).map_err(Error::internal)?;
+            let log = open_log(&data_dir.join("log"), identity.as_ref())?;
             let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
             let resources = Resources::new(cache_bytes, MEMTABLE_BYTES, cores).map_err(Error::internal)?;
             Ok((lock, identity, log, Arc::new(resources)))
         })
         .await
-        .map_err(Error::internal)?;
+        .map_err(|e| e.downcast::<Error>().unwrap_or_else(Error::internal))?;
         let limits = Arc::new(Limits::default());
         let host = Host::new(
             config.data_dir.clone(),
@@ -92,35 +96,46 @@ impl Node {
         Ok(node)
     }
 
-    /// Serves clients and peers until told to stop, then hands over, flushes and returns.
+    /// Serves clients and peers until told to stop. Then others are made to lead, clients get their last answers and
+    /// are sent away, the replicas stop and flush, and the peers are let go: in this order nobody waits for a timeout.
     pub async fn serve(self, clients: TcpListener, peers: TcpListener, stop: impl Future<Output = ()>) -> Result<()> {
-        let (stopping, stopped) = tokio::sync::watch::channel(false);
-        let wait = |mut stopped: tokio::sync::watch::Receiver<bool>| async move {
-            stopped.wait_for(|stop| *stop).await.ok();
-        };
+        let (stop_clients, clients_stop) = watch::channel(false);
+        let (stop_peers, peers_stop) = watch::channel(false);
         let client_server = self
-            .client_server()?
-            .serve_with_incoming_shutdown(incoming(clients), wait(stopped.clone()));
+            .client_server(clients_stop.clone())?
+            .serve_with_incoming_shutdown(incoming(clients), stopped(clients_stop));
         let peer_server = self
-            .peer_server()
-            .serve_with_incoming_shutdown(incoming(peers), wait(stopped));
-        let mut servers = std::pin::pin!(async { tokio::try_join!(client_server, peer_server) });
+            .peer_server(peers_stop.clone())
+            .serve_with_incoming_shutdown(incoming(peers), stopped(peers_stop));
+        let (clients_left, all_clients_left) = tokio::sync::oneshot::channel::<()>();
+        let client_server = Box::pin(async move {
+            let ended = client_server.await;
+            drop(clients_left);
+            ended
+        });
+        let stopping = async {
+            stop.await;
+            tracing::info!("stopping");
+            self.host.hand_over().await;
+            stop_clients.send_replace(true);
+            tokio::time::timeout(STOP_TIMEOUT, all_clients_left).await.ok();
+            self.host.shutdown().await;
+            stop_peers.send_replace(true);
+            tokio::time::sleep(PEERS_STOP_TIMEOUT).await;
+        };
         tokio::select! {
-            ended = &mut servers => {
+            ended = async { tokio::try_join!(client_server, Box::pin(peer_server)) } => {
                 ended.map_err(Error::internal)?;
-                return Err(Error::internal("the servers ended by themselves"));
+                match *stop_peers.borrow() {
+                    true => Ok(()),
+                    false => Err(Error::internal("the servers ended by themselves")),
+                }
             }
-            () = stop => {}
+            () = stopping => Ok(()),
         }
-        tracing::info!("stopping");
-        self.host.shutdown().await;
-        stopping.send_replace(true);
-        // Streams of clients and peers may never end by themselves.
-        tokio::time::timeout(STOP_TIMEOUT, servers).await.ok();
-        Ok(())
     }
 
-    fn client_server(&self) -> Result<tonic::transport::server::Router> {
+    fn client_server(&self, stopped: Stopped) -> Result<tonic::transport::server::Router> {
         let most = self.limits.message_bytes_max;
         let registry = RegistryApi {
             writes: self.writes.clone(),
@@ -128,6 +143,7 @@ impl Node {
         };
         let ingest = IngestApi {
             writes: self.writes.clone(),
+            stopped,
         };
         let query = QueryApi {
             queries: self.queries.clone(),
@@ -153,17 +169,30 @@ impl Node {
             .add_service(ClusterServiceServer::new(cluster)))
     }
 
-    fn peer_server(&self) -> tonic::transport::server::Router {
+    fn peer_server(&self, stopped: Stopped) -> tonic::transport::server::Router {
         let peer = PeerApi {
             router: self.router.clone(),
             cluster: self.cluster.clone(),
             job: self.job.clone(),
+            stopped,
         };
         let service = PeerServiceServer::new(peer)
             .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
             .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX);
         server(PEER_STREAMS_MAX).add_service(service)
     }
+}
+
+/// Opens the Raft log; makes one only for a node that never voted.
+fn open_log(dir: &Path, identity: Option<&Identity>) -> Result<NodeLog> {
+    if let Some(identity) = identity.filter(|_| !NodeLog::exists(dir)) {
+        let (cluster, dir) = (&identity.cluster_id, dir.display());
+        let message =
+            format!("the raft log in {dir} is missing, and with it the votes that this node gave in cluster {cluster}");
+        return Err(Error::new(Reason::Corruption, message)
+            .hint("bring the log back, or let the node join anew with an empty data folder"));
+    }
+    NodeLog::open(dir).map_err(|e| Error::new(Reason::Corruption, format!("{}: {e}", dir.display())))
 }
 
 fn server(streams_max: u32) -> Server {

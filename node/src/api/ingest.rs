@@ -8,7 +8,7 @@ use tidemark_proto::v1::write_stream_response::Result as Outcome;
 use tidemark_proto::v1::{WriteRequest, WriteResponse, WriteStreamRequest, WriteStreamResponse};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Answered, Streamed, answered};
+use super::{Answered, Stopped, Streamed, answered, stopped};
 use crate::wire::status::to_failure;
 use crate::write::Writes;
 
@@ -19,6 +19,8 @@ const STREAM_IN_FLIGHT: usize = 8;
 pub struct IngestApi {
     /// Takes them.
     pub writes: Arc<Writes>,
+    /// Ends the streams: what is read by then is answered, the writer sends the rest elsewhere.
+    pub stopped: Stopped,
 }
 
 #[tonic::async_trait]
@@ -48,8 +50,9 @@ impl IngestService for IngestApi {
                 })
             }
         };
+        let messages = request.into_inner().take_until(stopped(self.stopped.clone()));
         Ok(Response::new(Box::pin(
-            request.into_inner().map(one).buffer_unordered(STREAM_IN_FLIGHT),
+            messages.map(one).buffer_unordered(STREAM_IN_FLIGHT),
         )))
     }
 }

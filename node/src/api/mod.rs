@@ -24,6 +24,15 @@ use crate::wire::status::to_status;
 /// A streamed answer as tonic wants it.
 type Streamed<M> = Pin<Box<dyn Stream<Item = std::result::Result<M, Status>> + Send>>;
 
+/// Told when this node stops.
+pub type Stopped = tokio::sync::watch::Receiver<bool>;
+
+/// Ends when the node stops: streams that clients and peers keep open for ever end with it.
+pub async fn stopped(mut stopped: Stopped) {
+    // A sender that has gone has stopped too.
+    stopped.wait_for(|stop| *stop).await.ok();
+}
+
 /// What a unary call returns.
 type Answered<M> = std::result::Result<Response<M>, Status>;
 

@@ -12,7 +12,7 @@ use tidemark_proto::peer::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Answered, Streamed, answered, refused};
+use super::{Answered, Stopped, Streamed, answered, refused, stopped};
 use crate::cluster::Cluster;
 use crate::error::{Error, Reason};
 use crate::route::{Router, ShardJob};
@@ -28,6 +28,8 @@ pub struct PeerApi {
     pub cluster: Arc<Cluster>,
     /// Answers shard questions.
     pub job: ShardJob,
+    /// Ends the Raft lanes.
+    pub stopped: Stopped,
 }
 
 #[tonic::async_trait]
@@ -42,7 +44,8 @@ impl PeerService for PeerApi {
             // A task of its own: groups must not wait for each other.
             tokio::spawn(async move { Ok(host.answer(message?).await) })
         };
-        let answers = request.into_inner().map(one).buffer_unordered(RAFT_IN_FLIGHT);
+        let messages = request.into_inner().take_until(stopped(self.stopped.clone()));
+        let answers = messages.map(one).buffer_unordered(RAFT_IN_FLIGHT);
         let flat = answers.map(|joined| joined.unwrap_or_else(|e| Err(Status::internal(e.to_string()))));
         Ok(Response::new(Box::pin(flat)))
     }

@@ -26,6 +26,9 @@ use crate::store::Resources;
 
 /// A replica of the catalog that joins is waited for this long at a time.
 const TAKE_IN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for others to lead when this node stops; they elect somebody by themselves soon after.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
+const HAND_OVER_POLL: Duration = Duration::from_millis(10);
 /// More nodes than these follow the catalog without a vote.
 const CATALOG_VOTERS_MAX: usize = 5;
 /// A group that its first replica did not initialise by then is initialised by any other.
@@ -322,12 +325,29 @@ impl Host {
         running.chain(self.damaged().values().cloned()).collect()
     }
 
-    /// Hands leaderships over, stops every replica and flushes.
+    /// Hands leaderships over, and waits a moment until others have them.
+    pub async fn hand_over(&self) {
+        let mut leaving = Vec::new();
+        for replica in self.replicas() {
+            if replica.hand_over().await.unwrap_or(false) {
+                leaving.push(replica);
+            }
+        }
+        let handed_over = async {
+            for replica in &leaving {
+                while replica.is_leader() {
+                    tokio::time::sleep(HAND_OVER_POLL).await;
+                }
+            }
+        };
+        if tokio::time::timeout(HAND_OVER_TIMEOUT, handed_over).await.is_err() {
+            tracing::warn!("not every leadership was handed over in time");
+        }
+    }
+
+    /// Stops every replica and flushes.
     pub async fn shutdown(&self) {
         let replicas = self.replicas();
-        for replica in &replicas {
-            replica.hand_over().await.ok();
-        }
         let stops = replicas.iter().map(|replica| replica.shutdown());
         futures_util::future::join_all(stops).await;
     }

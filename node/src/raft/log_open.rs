@@ -17,6 +17,11 @@ use crate::store::marker::{self, Damaged, EntryMark, FoundLog, GroupMark, Marker
 const DATABASE: &str = "log";
 const MARKER: &str = "log.marker";
 
+/// Whether a log was ever made in `dir`.
+pub(crate) fn exists(dir: &Path) -> bool {
+    dir.join(MARKER).exists()
+}
+
 /// The mark of an entry.
 pub(crate) fn entry_mark(id: &LogId) -> EntryMark {
     EntryMark {

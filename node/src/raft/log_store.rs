@@ -107,6 +107,12 @@ pub(crate) struct Node {
 }
 
 impl NodeLog {
+    /// Whether a log was ever made in `dir`. One that was and is not there any more must not be made anew: the node
+    /// would forget its votes.
+    pub fn exists(dir: &Path) -> bool {
+        log_open::exists(dir)
+    }
+
     /// Opens or creates the log in `dir` and starts its writer. Damaged groups do not fail it: see [`Self::group`].
     ///
     /// # Errors

@@ -327,24 +327,25 @@ impl Replica {
         Ok(())
     }
 
-    /// Hands leadership to another voter, where there is one in step; returns at once.
-    pub async fn hand_over(&self) -> Result<()> {
+    /// Hands leadership to another voter, where there is one in step; returns at once, true if there is.
+    pub async fn hand_over(&self) -> Result<bool> {
         let target = {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow_watched();
             if metrics.current_leader != Some(self.id) {
-                return Ok(());
+                return Ok(false);
             }
+            let membership = metrics.membership_config.membership();
+            let votes = |id: u64| id != self.id && membership.voter_ids().any(|voter| voter == id);
             let progress = metrics.replication.iter().flatten();
             let newest = progress
-                .filter(|(id, _)| **id != self.id)
+                .filter(|(id, _)| votes(**id))
                 .max_by_key(|(_, at)| at.as_ref().map(|at| at.index));
             newest.map(|(id, _)| *id)
         };
-        match target {
-            Some(to) => self.raft.trigger().transfer_leader(to).await.map_err(Error::internal),
-            None => Ok(()),
-        }
+        let Some(to) = target else { return Ok(false) };
+        self.raft.trigger().transfer_leader(to).await.map_err(Error::internal)?;
+        Ok(true)
     }
 
     /// Stops taking part, and flushes.
