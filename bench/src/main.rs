@@ -1,8 +1,6 @@
 //! `tidemark-bench`: plays a scenario, measures, and keeps an oracle of every acknowledged write. Never here: node
 //! internals; everything goes through the client library, as an application would.
 
-mod catalogue;
-mod fleet;
 mod load;
 mod oracle;
 mod pipe;

@@ -1,7 +1,6 @@
-//! What a measurement needs before it starts: a connection, device types, devices. Invariant: what is there already is
-//! left as it is.
+//! What a measurement needs before it starts: a connection, bare devices, the time, a name. Invariant: nothing here
+//! changes a cluster.
 
-use std::collections::HashSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
@@ -36,47 +35,6 @@ impl ClusterArgs {
             .await
             .with_context(|| format!("no node answers at {}", self.endpoint.join(", ")))
     }
-}
-
-/// Creates the types and devices that are missing; gives how many of each.
-pub(crate) async fn ensure(
-    client: &Client,
-    types: Vec<v1::DeviceType>,
-    devices: Vec<v1::Device>,
-) -> Result<(usize, usize)> {
-    let known = client
-        .list_device_types(Vec::new())
-        .await
-        .context("list device types")?;
-    let known: HashSet<String> = known.into_iter().map(|t| t.id).collect();
-    let (known_types, new_types): (Vec<_>, Vec<_>) = types.into_iter().partition(|t| known.contains(&t.id));
-    let mut known = HashSet::new();
-    for t in known_types {
-        let selector = Some(v1::Selector {
-            device_type: t.id,
-            ..Default::default()
-        });
-        let request = v1::ListDevicesRequest {
-            selector,
-            ..Default::default()
-        };
-        let mut answer = client.list_devices(request).await.context("list devices")?;
-        while let Some(message) = answer.next().await {
-            known.extend(message?.devices.into_iter().map(|d| d.id));
-        }
-    }
-    let new_devices: Vec<_> = devices.into_iter().filter(|d| !known.contains(&d.id)).collect();
-    let made = (new_types.len(), new_devices.len());
-    if !new_types.is_empty() {
-        client
-            .apply_device_types(new_types)
-            .await
-            .context("apply device types")?;
-    }
-    if !new_devices.is_empty() {
-        client.register_devices(new_devices).await.context("register devices")?;
-    }
-    Ok(made)
 }
 
 /// A device without tags or place.

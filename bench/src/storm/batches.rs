@@ -3,12 +3,11 @@
 
 use std::collections::HashMap;
 
-use tidemark_client::v1;
 use tidemark_client::v1::values::Kind;
+use tidemark_client::v1::{self, Property, ValueType};
 
 use super::calm::Value;
 use super::{Record, Storm};
-use crate::catalogue::{PropertyDef, ValueType};
 
 impl Storm {
     /// Records of one type with `from_ns` <= time < `to_ns`, in batches of at most `rows`.
@@ -21,13 +20,13 @@ impl Storm {
     }
 
     fn batch(&self, type_index: usize, records: &[Record]) -> v1::Batch {
-        let t = &self.catalogue.device_type[type_index];
+        let t = &self.fleet.types[type_index];
         let (mut devices, mut position) = (Vec::new(), HashMap::new());
         let device_index = records
             .iter()
             .map(|r| {
                 *position.entry(r.device).or_insert_with(|| {
-                    devices.push(self.fleet[r.device].id.clone());
+                    devices.push(self.fleet.devices[r.device].id.clone());
                     devices.len() as u32 - 1
                 })
             })
@@ -50,7 +49,7 @@ impl Storm {
 }
 
 /// The column of one property; none where no row has a value.
-fn column(p: &PropertyDef, index: usize, records: &[Record]) -> Option<v1::Column> {
+fn column(p: &Property, index: usize, records: &[Record]) -> Option<v1::Column> {
     let values: Vec<&Value> = records.iter().filter_map(|r| r.values[index].as_ref()).collect();
     if values.is_empty() {
         return None;
@@ -72,9 +71,9 @@ fn column(p: &PropertyDef, index: usize, records: &[Record]) -> Option<v1::Colum
     })
 }
 
-fn kind(p: &PropertyDef, values: &[&Value]) -> Kind {
-    match p.value_type {
-        ValueType::F64 => Kind::F64(v1::F64Values {
+fn kind(p: &Property, values: &[&Value]) -> Kind {
+    match p.value_type() {
+        ValueType::F64 | ValueType::Unspecified => Kind::F64(v1::F64Values {
             values: only(values, |v| if let Value::F64(x) = v { Some(*x) } else { None }),
         }),
         ValueType::I64 => Kind::I64(v1::I64Values {
@@ -84,7 +83,7 @@ fn kind(p: &PropertyDef, values: &[&Value]) -> Kind {
             values: only(values, |v| if let Value::Bool(x) = v { Some(*x) } else { None }),
         }),
         ValueType::Enum => Kind::Enum(v1::EnumValues {
-            labels: p.values.clone(),
+            labels: p.labels.clone(),
             indexes: only(values, |v| if let Value::Label(x) = v { Some(*x) } else { None }),
         }),
         ValueType::Text => Kind::Text(v1::TextValues {

@@ -4,9 +4,10 @@
 
 use std::f64::consts::TAU;
 
+use tidemark_client::v1::{Kind, Property, ValueType};
+
 use super::chance;
 use super::steps;
-use crate::catalogue::{Kind, PropertyDef, ValueType};
 
 /// Share of the range by which a value swings.
 const SWING: f64 = 0.02;
@@ -28,15 +29,15 @@ pub(crate) enum Value {
 }
 
 /// The value at a time; none where nothing happened (an event that carries a text).
-pub(crate) fn value(p: &PropertyDef, seed: u64, device: u64, at_ns: i64) -> Option<Value> {
+pub(crate) fn value(p: &Property, seed: u64, device: u64, at_ns: i64) -> Option<Value> {
     let own = [seed, device, chance::key(&p.id)];
     let hour = at_ns.div_euclid(HOUR_NS) as u64;
     let by_hour = chance::hash(&[own[0], own[1], own[2], hour]);
-    Some(match p.value_type {
+    Some(match p.value_type() {
         ValueType::Bool => Value::Bool(by_hour.is_multiple_of(400)),
-        ValueType::Enum => Value::Label(label(p.values.len(), by_hour)),
+        ValueType::Enum => Value::Label(label(p.labels.len(), by_hour)),
         ValueType::Text if by_hour.is_multiple_of(400) => Value::Text(format!("E{:02}", by_hour / 400 % 100)),
-        ValueType::Text => return None,
+        ValueType::Text | ValueType::Unspecified => return None,
         ValueType::F64 => Value::F64(number(p, own, at_ns)),
         ValueType::I64 => Value::I64(number(p, own, at_ns) as i64),
     })
@@ -51,10 +52,10 @@ fn label(labels: usize, chance: u64) -> u32 {
     }
 }
 
-fn number(p: &PropertyDef, own: [u64; 3], at_ns: i64) -> f64 {
+fn number(p: &Property, own: [u64; 3], at_ns: i64) -> f64 {
     let (min, max) = (p.min.unwrap_or(0.0), p.max.or(p.wrap).unwrap_or(100.0));
-    let step = p.step.or((p.value_type == ValueType::I64).then_some(1.0));
-    match p.kind {
+    let step = p.step.or((p.value_type() == ValueType::I64).then_some(1.0));
+    match p.kind() {
         Kind::Counter => {
             let turn = p.wrap.unwrap_or(max - min);
             let seconds = at_ns as f64 / SECOND_NS as f64;
@@ -70,7 +71,7 @@ fn number(p: &PropertyDef, own: [u64; 3], at_ns: i64) -> f64 {
             let swing = chance::unit(&[own[0], own[1], own[2], hour]) * 2.0 - 1.0;
             middle(p, min, max, step, swing)
         }
-        Kind::Gauge | Kind::Mean | Kind::Event => {
+        Kind::Gauge | Kind::Mean | Kind::Event | Kind::Unspecified => {
             let phase = chance::unit(&own);
             let turns = at_ns as f64 / HOUR_NS as f64 / (2.0 + 4.0 * phase) + phase;
             let noise = chance::unit(&[own[0], own[1], own[2], at_ns as u64]) * 2.0 - 1.0;
@@ -80,30 +81,30 @@ fn number(p: &PropertyDef, own: [u64; 3], at_ns: i64) -> f64 {
 }
 
 /// `swing` in [-1, 1] about the middle of the plausible range.
-fn middle(p: &PropertyDef, min: f64, max: f64, step: Option<f64>, swing: f64) -> f64 {
-    let [low, high] = p.typical.unwrap_or([min, max]);
+fn middle(p: &Property, min: f64, max: f64, step: Option<f64>, swing: f64) -> f64 {
+    let (low, high) = (p.typical_min.unwrap_or(min), p.typical_max.unwrap_or(max));
     steps::round((low + high) / 2.0 + swing * SWING * (high - low), step).clamp(min, max)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::super::fixture;
     use super::*;
-    use crate::catalogue::Catalogue;
 
     const NOON_NS: i64 = 1_718_884_800 * SECOND_NS;
 
     #[test]
     fn every_property_of_the_catalogue_stays_in_range_on_step() {
-        let c = Catalogue::load(None).unwrap();
+        let types = fixture::types();
         let (seed, mut numbers) = (1, 0);
-        for p in c.device_type.iter().flat_map(|t| &t.properties) {
+        for p in types.iter().flat_map(|t| &t.properties) {
             for i in 0..500_i64 {
                 let x = match value(p, seed, i as u64 % 7, NOON_NS + i * 97 * SECOND_NS) {
                     Some(Value::F64(x)) => x,
                     Some(Value::I64(x)) => x as f64,
                     Some(Value::Label(label)) => {
-                        assert!((label as usize) < p.values.len());
+                        assert!((label as usize) < p.labels.len());
                         continue;
                     }
                     Some(Value::Text(text)) => {
@@ -126,12 +127,11 @@ mod tests {
 
     #[test]
     fn a_counter_never_falls_within_hours() {
-        let c = Catalogue::load(None).unwrap();
-        for p in c
-            .device_type
+        let types = fixture::types();
+        for p in types
             .iter()
             .flat_map(|t| &t.properties)
-            .filter(|p| p.kind == Kind::Counter)
+            .filter(|p| p.kind() == Kind::Counter)
         {
             let shown: Vec<f64> = (0..24).map(|h| number(p, [1, 2, 3], NOON_NS + h * HOUR_NS)).collect();
             assert!(shown.is_sorted(), "{}: {shown:?}", p.id);
@@ -140,8 +140,8 @@ mod tests {
 
     #[test]
     fn the_same_question_gets_the_same_answer() {
-        let c = Catalogue::load(None).unwrap();
-        let p = &c.device_type[0].properties[2];
+        let types = fixture::types();
+        let p = &types[0].properties[2];
         assert_eq!(value(p, 1, 2, NOON_NS), value(p, 1, 2, NOON_NS));
         assert_ne!(value(p, 1, 2, NOON_NS), value(p, 1, 3, NOON_NS));
     }

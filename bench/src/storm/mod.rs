@@ -1,9 +1,12 @@
 //! A storm over a fleet: who reports when, and what. Pure and seeded; only `play` talks to a cluster. Invariant: the same
-//! catalogue, scenario and start give the same records, in whatever pieces they are asked for.
+//! fleet, scenario and start give the same records, in whatever pieces they are asked for.
 
 mod batches;
 mod calm;
 mod chance;
+#[cfg(test)]
+mod fixture;
+mod fleet;
 mod play;
 mod rain;
 mod river;
@@ -17,11 +20,10 @@ mod underpass;
 mod weather;
 
 use anyhow::Result;
-use tidemark_client::v1::ReportKind;
+use tidemark_client::v1::{self, Property, ReportKind, ValueType};
 
-use crate::catalogue::{Catalogue, PropertyDef, ValueType};
-use crate::fleet::{self, Device};
 use calm::Value;
+use fleet::{Device, Fleet};
 use scenario::{Part, Scenario};
 use weather::Course;
 
@@ -46,8 +48,7 @@ pub(crate) struct Record {
 /// The scenario laid over a fleet, from its start to its end (both included).
 #[derive(Debug)]
 pub(crate) struct Storm {
-    catalogue: Catalogue,
-    fleet: Vec<Device>,
+    fleet: Fleet,
     scenario: Scenario,
     start_ns: i64,
     end_ns: i64,
@@ -71,16 +72,16 @@ struct PlayedCourse {
 
 impl Storm {
     /// Runs every model once.
-    pub(crate) fn new(catalogue: Catalogue, scenario: Scenario, start_ns: i64, end_ns: i64) -> Result<Self> {
-        scenario.check(&catalogue)?;
-        let fleet = fleet::expand(&catalogue)?;
+    pub(crate) fn new(fleet: Fleet, scenario: Scenario, start_ns: i64, end_ns: i64) -> Result<Self> {
+        scenario.check(&fleet.types)?;
+        let fleet = fleet.in_order();
         let minutes = usize::try_from((end_ns - start_ns) / MINUTE_NS + 1)?;
         let actors = fleet
+            .devices
             .iter()
-            .map(|device| actor(&catalogue, &scenario, device, minutes))
+            .map(|device| actor(&fleet.types[device.type_index], &scenario, device, minutes))
             .collect();
         Ok(Self {
-            catalogue,
             fleet,
             scenario,
             start_ns,
@@ -93,6 +94,7 @@ impl Storm {
     fn records(&self, type_index: usize, from_ns: i64, to_ns: i64) -> Vec<Record> {
         let of_type = self
             .fleet
+            .devices
             .iter()
             .enumerate()
             .filter(|(_, d)| d.type_index == type_index);
@@ -119,7 +121,7 @@ impl Storm {
         } else {
             // once at least, however rarely it reports
             let span_s = ((self.end_ns - self.start_ns).min(interval_ns) / SECOND_NS).max(1);
-            let own = chance::hash(&[self.scenario.seed, chance::key(&self.fleet[device].id)]);
+            let own = chance::hash(&[self.scenario.seed, chance::key(&self.fleet.devices[device].id)]);
             (self.start_ns + (own % span_s as u64) as i64 * SECOND_NS, interval_ns)
         };
         let skipped = (from_ns - first_ns).max(0).div_euclid(every_ns);
@@ -131,12 +133,13 @@ impl Storm {
     }
 
     fn interval_ns(&self, device: usize) -> i64 {
-        self.catalogue.device_type[self.fleet[device].type_index].sample_interval_s * SECOND_NS
+        let t = &self.fleet.types[self.fleet.devices[device].type_index];
+        t.sample_interval_s.max(1) * SECOND_NS
     }
 
     fn record(&self, device: usize, at_ns: i64) -> Record {
-        let d = &self.fleet[device];
-        let properties = &self.catalogue.device_type[d.type_index].properties;
+        let d = &self.fleet.devices[device];
+        let properties = &self.fleet.types[d.type_index].properties;
         let key = chance::key(&d.id);
         let minute = (at_ns - self.start_ns).div_euclid(MINUTE_NS);
         let interval_min = (self.interval_ns(device) / MINUTE_NS).max(1);
@@ -145,6 +148,7 @@ impl Storm {
             .iter()
             .enumerate()
             .map(|(i, p)| match actor.courses.iter().find(|c| c.property == i) {
+                _ if p.deprecated => None,
                 Some(c) => Some(typed(p, c.offset + c.scale * c.course.at(minute, interval_min))),
                 None => calm::value(p, self.scenario.seed, key, at_ns),
             });
@@ -159,8 +163,7 @@ impl Storm {
     }
 }
 
-fn actor(catalogue: &Catalogue, scenario: &Scenario, device: &Device, minutes: usize) -> Actor {
-    let t = &catalogue.device_type[device.type_index];
+fn actor(t: &v1::DeviceType, scenario: &Scenario, device: &Device, minutes: usize) -> Actor {
     let mut actor = Actor::default();
     for (property, p) in t.properties.iter().enumerate() {
         let Some(play) = scenario.part_of(&t.id, &p.id) else {
@@ -174,21 +177,20 @@ fn actor(catalogue: &Catalogue, scenario: &Scenario, device: &Device, minutes: u
             course,
         });
         if matches!(play.part, Part::Rain | Part::RainTotal | Part::Ponding | Part::River) {
-            let start_min = scenario.rain.at(device.lat, device.lon).start_min as i64;
-            actor.wet_min = Some((start_min, start_min + i64::from(scenario.rain.duration_min)));
+            actor.wet_min = weather::wet_min(scenario, device);
         }
     }
     actor
 }
 
 /// A number as the property sends it: on its step, within its range, in its type.
-fn typed(p: &PropertyDef, number: f64) -> Value {
+fn typed(p: &Property, number: f64) -> Value {
     let number = steps::round(number, p.step).clamp(p.min.unwrap_or(f64::MIN), p.max.unwrap_or(f64::MAX));
-    match p.value_type {
+    match p.value_type() {
         ValueType::I64 => Value::I64(number as i64),
         ValueType::Bool => Value::Bool(number != 0.0),
         ValueType::Enum => Value::Label(number as u32),
         ValueType::Text => Value::Text(number.to_string()),
-        ValueType::F64 => Value::F64(number),
+        ValueType::F64 | ValueType::Unspecified => Value::F64(number),
     }
 }

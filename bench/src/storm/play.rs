@@ -1,49 +1,49 @@
-//! `tidemark-bench storm`: plays a scenario through the client, slice of time by slice of time. Nothing here decides what a
+//! `tidemark-bench storm`: asks the cluster for its fleet and plays a scenario through the client, slice of time by slice of time. Nothing here decides what a
 //! device says. Invariant: it counts a point only when its batch was acknowledged.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use tidemark_client::{Client, v1};
 
+use super::fleet::Fleet;
 use super::scenario::Scenario;
 use super::{MINUTE_NS, SECOND_NS, Storm};
-use crate::catalogue::Catalogue;
 use crate::pipe::{Done, Pipe};
 use crate::report::{self, Latencies};
 use crate::setup::{self, ClusterArgs};
 
 /// A start of its own is moved back to a whole five minutes, so that gauges report on the clock.
 const CLOCK_NS: i64 = 300 * SECOND_NS;
+/// A day.
+const DAY_NS: i64 = 86_400 * SECOND_NS;
 /// Time played at once.
 const SLICE_NS: i64 = 15 * MINUTE_NS;
+/// How a cluster gets a fleet.
+const HINT: &str = "register a fleet first: tidemark type apply bench/catalogue/device-types.toml, then \
+    tidemark device import --catalogue bench/catalogue/device-types.toml";
 
-/// Plays a storm over the fleet of a catalogue.
+/// Plays a storm over the registered devices that have a place.
 #[derive(Debug, Args)]
 pub(crate) struct StormArgs {
     #[command(flatten)]
     cluster: ClusterArgs,
-    /// Catalogue of types and devices; the built-in one by default.
-    #[arg(long)]
-    catalogue: Option<PathBuf>,
     /// Scenario; the built-in one by default.
     #[arg(long)]
     scenario: Option<PathBuf>,
     /// Length of the scenario, hours.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(i64).range(1..=240))]
     hours: i64,
-    /// When the scenario starts: 2024-06-20T14:00:00+08:00, or now-2h. By default so that its last records are of now.
+    /// When the scenario starts: a time such as 2026-06-20T14:00:00+08:00, or now-24h. By default so that its last records are of now.
     #[arg(long, value_parser = parse_start)]
     start: Option<jiff::Timestamp>,
     /// Which devices play.
-    #[arg(long, value_enum, default_value_t = Fleet::All)]
-    fleet: Fleet,
-    /// First creates the types and devices that are missing.
-    #[arg(long)]
-    register: bool,
+    #[arg(long, value_enum, default_value_t = Cast::All)]
+    fleet: Cast,
     /// Most records in a batch.
     #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..))]
     batch: u32,
@@ -56,8 +56,8 @@ pub(crate) struct StormArgs {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Fleet {
-    /// Every device.
+enum Cast {
+    /// Every device that has a place.
     All,
     /// Only devices of types that the scenario names.
     Gauges,
@@ -77,18 +77,22 @@ struct Figures {
 
 /// Runs the command.
 pub(crate) async fn run(args: StormArgs) -> Result<()> {
-    let catalogue = Catalogue::load(args.catalogue.as_deref())?;
     let scenario = Scenario::load(args.scenario.as_deref())?;
-    let (start_ns, end_ns) = span(args.start, args.hours, setup::now_ns()?)?;
-    let storm = Storm::new(catalogue, scenario, start_ns, end_ns)?;
+    let now_ns = setup::now_ns()?;
+    let (start_ns, end_ns) = span(args.start, args.hours, now_ns)?;
     let client = args.cluster.connect().await?;
+    let storm = Storm::new(fleet(&client).await?, scenario, start_ns, end_ns)?;
     let types = storm.types(args.fleet);
-    if args.register {
-        register(&client, &storm, &types).await?;
-    }
-    let devices = storm.fleet.iter().filter(|d| types.contains(&d.type_index)).count();
+    let playing = storm.fleet.devices.iter().filter(|d| types.contains(&d.type_index));
+    let devices = playing.count();
+    keeps(types.iter().map(|t| &storm.fleet.types[*t]), start_ns, now_ns)?;
+    ensure!(
+        devices > 0,
+        "no device of the types that the scenario names is registered; {HINT}"
+    );
     report::note(&format!(
-        "storm: {devices} devices, {} to {}, seed {}",
+        "storm: {devices} devices ({} without a place or retired stay out), {} to {}, seed {}",
+        storm.fleet.left_out,
         time_text(start_ns)?,
         time_text(end_ns)?,
         storm.scenario.seed
@@ -110,13 +114,7 @@ pub(crate) async fn run(args: StormArgs) -> Result<()> {
     )
 }
 
-async fn play(
-    client: &tidemark_client::Client,
-    storm: &Storm,
-    types: &[usize],
-    devices: usize,
-    args: &StormArgs,
-) -> Result<Figures> {
+async fn play(client: &Client, storm: &Storm, types: &[usize], devices: usize, args: &StormArgs) -> Result<Figures> {
     let bar = progress(storm)?;
     let began = Instant::now();
     let mut tally = Tally {
@@ -167,17 +165,11 @@ struct Tally {
 impl Tally {
     fn take(&mut self, done: Done<()>) -> Result<()> {
         let stored = done.result.map_err(|error| {
-            let unregistered = error.code == tidemark_client::Code::NotFound || error.reason.contains("UNKNOWN");
-            let hint = if unregistered {
-                "; --register creates the types and devices of the catalogue"
-            } else {
-                ""
-            };
             let row = error
                 .rows
                 .first()
                 .map_or(String::new(), |r| format!(" (row {}: {})", r.row, r.message));
-            anyhow::anyhow!("a batch was refused: {error}{row}{hint}")
+            anyhow::anyhow!("a batch was refused: {error}{row}")
         })?;
         self.records += stored.rows;
         self.points += stored.points;
@@ -188,24 +180,43 @@ impl Tally {
 }
 
 impl Storm {
-    fn types(&self, fleet: Fleet) -> Vec<usize> {
+    fn types(&self, cast: Cast) -> Vec<usize> {
         let plays = |id: &str| self.scenario.play.iter().any(|p| p.device_type == id);
-        let all = self.catalogue.device_type.iter().enumerate();
-        all.filter(|(_, t)| fleet == Fleet::All || plays(&t.id))
+        let all = self.fleet.types.iter().enumerate();
+        all.filter(|(_, t)| cast == Cast::All || plays(&t.id))
             .map(|(i, _)| i)
             .collect()
     }
 }
 
-async fn register(client: &tidemark_client::Client, storm: &Storm, types: &[usize]) -> Result<()> {
-    let wire_types = types
-        .iter()
-        .map(|t| storm.catalogue.device_type[*t].to_wire())
-        .collect();
-    let of_types = storm.fleet.iter().filter(|d| types.contains(&d.type_index));
-    let devices = of_types.map(|d| d.to_wire(&storm.catalogue)).collect::<Result<_>>()?;
-    let (types, devices) = setup::ensure(client, wire_types, devices).await?;
-    report::note(&format!("registered {types} types and {devices} devices"));
+/// Every type and device that is registered.
+async fn fleet(client: &Client) -> Result<Fleet> {
+    let types = client
+        .list_device_types(Vec::new())
+        .await
+        .context("list device types")?;
+    let mut fleet = Fleet::new(types);
+    let every = v1::ListDevicesRequest::default();
+    let mut answer = client.list_devices(every).await.context("list devices")?;
+    while let Some(message) = answer.next().await {
+        let devices = message.context("list devices")?.devices;
+        devices.into_iter().for_each(|device| fleet.add(device));
+    }
+    ensure!(
+        !fleet.devices.is_empty(),
+        "no device with a place is registered; {HINT}"
+    );
+    Ok(fleet)
+}
+
+/// Refuses a start that some type keeps no more, before anything is written.
+fn keeps<'a>(types: impl Iterator<Item = &'a v1::DeviceType>, start_ns: i64, now_ns: i64) -> Result<()> {
+    let shortest = types.filter(|t| t.retention_days > 0).min_by_key(|t| t.retention_days);
+    if let Some(t) = shortest
+        && now_ns.saturating_sub(start_ns) / DAY_NS >= t.retention_days
+    {
+        bail!("--start is too long ago: type {} keeps {} days", t.id, t.retention_days);
+    }
     Ok(())
 }
 
@@ -256,6 +267,7 @@ fn progress(storm: &Storm) -> Result<ProgressBar> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::super::fixture;
     use super::*;
 
     const NOW_NS: i64 = 1_718_871_123 * SECOND_NS + 5;
@@ -292,17 +304,22 @@ mod tests {
     }
 
     #[test]
+    fn a_start_before_the_shortest_retention_is_refused() {
+        let t = |id: &str, retention_days| v1::DeviceType {
+            id: id.to_owned(),
+            retention_days,
+            ..Default::default()
+        };
+        let types = [t("long", 400), t("short", 180), t("forever", 0)];
+        let refused = |days| keeps(types.iter(), 0, days * DAY_NS).map_err(|e| e.to_string());
+        assert_eq!(refused(179), Ok(()));
+        let expected = "--start is too long ago: type short keeps 180 days";
+        assert_eq!(refused(180), Err(expected.to_owned()));
+    }
+
+    #[test]
     fn gauges_are_the_types_that_play_a_part() {
-        let storm = Storm::new(
-            Catalogue::load(None).unwrap(),
-            Scenario::load(None).unwrap(),
-            0,
-            MINUTE_NS,
-        )
-        .unwrap();
-        assert_eq!(
-            (storm.types(Fleet::All).len(), storm.types(Fleet::Gauges).len()),
-            (30, 9)
-        );
+        let storm = Storm::new(fixture::fleet(), Scenario::load(None).unwrap(), 0, MINUTE_NS).unwrap();
+        assert_eq!((storm.types(Cast::All).len(), storm.types(Cast::Gauges).len()), (30, 9));
     }
 }

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
+use tidemark_client::v1::DeviceType;
 
 use super::rain::RainShape;
 use super::river::River;
 use super::tide::Tide;
 use super::underpass::Underpass;
-use crate::catalogue::Catalogue;
 
 /// The scenario that comes with the program.
 const BUILT_IN: &str = include_str!("../../scenarios/storm.toml");
@@ -88,13 +88,13 @@ impl Scenario {
         }
     }
 
-    /// Refuses parts of properties the catalogue does not have, and anchors that are not listed.
-    pub(crate) fn check(&self, catalogue: &Catalogue) -> Result<()> {
+    /// Refuses parts of properties that no type has, and anchors that are not listed.
+    pub(crate) fn check(&self, types: &[DeviceType]) -> Result<()> {
         for play in &self.play {
-            let t = catalogue.device_type.iter().find(|t| t.id == play.device_type);
+            let t = types.iter().find(|t| t.id == play.device_type);
             if !t.is_some_and(|t| t.properties.iter().any(|p| p.id == play.property)) {
                 bail!(
-                    "scenario: the catalogue has no property {} of type {}",
+                    "scenario: the cluster has no property {} of type {}; `tidemark type apply` makes it",
                     play.property,
                     play.device_type
                 );
@@ -108,6 +108,11 @@ impl Scenario {
         Ok(())
     }
 
+    /// The history of a device, if it has one of its own.
+    pub(crate) fn pinned(&self, device: &str) -> Option<&Pinned> {
+        self.device.iter().find(|d| d.id == device)
+    }
+
     /// The part a property plays, if any.
     pub(crate) fn part_of(&self, device_type: &str, property: &str) -> Option<&Play> {
         self.play
@@ -119,25 +124,23 @@ impl Scenario {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::super::fixture;
     use super::*;
 
     #[test]
-    fn the_built_in_scenario_fits_the_built_in_catalogue() {
-        Scenario::load(None)
-            .unwrap()
-            .check(&Catalogue::load(None).unwrap())
-            .unwrap();
+    fn the_built_in_scenario_fits_the_catalogue() {
+        Scenario::load(None).unwrap().check(&fixture::types()).unwrap();
     }
 
     #[test]
     fn a_part_without_a_property_is_refused() {
         let mut scenario = Scenario::load(None).unwrap();
         scenario.play[0].property = "nosuch".to_owned();
-        let error = scenario.check(&Catalogue::load(None).unwrap()).unwrap_err().to_string();
+        let error = scenario.check(&fixture::types()).unwrap_err().to_string();
         assert_eq!(
             error,
             format!(
-                "scenario: the catalogue has no property nosuch of type {}",
+                "scenario: the cluster has no property nosuch of type {}; `tidemark type apply` makes it",
                 scenario.play[0].device_type
             )
         );

@@ -16,19 +16,13 @@ const RL1: &str = "1.06 1.06 1.07 1.08 1.11 1.14 1.17 1.2 1.22 1.25 1.27 1.3 1.3
 
 fn storm(hours: i64) -> Storm {
     let end_ns = START_NS + hours * 60 * MINUTE_NS;
-    Storm::new(
-        Catalogue::load(None).unwrap(),
-        Scenario::load(None).unwrap(),
-        START_NS,
-        end_ns,
-    )
-    .unwrap()
+    Storm::new(fixture::fleet(), Scenario::load(None).unwrap(), START_NS, end_ns).unwrap()
 }
 
 /// Values of one property of one device from `from_min` on, five minutes apart.
 fn series(storm: &Storm, id: &str, property: &str, from_min: i64, count: usize) -> Vec<f64> {
-    let device = storm.fleet.iter().position(|d| d.id == id).unwrap();
-    let t = &storm.catalogue.device_type[storm.fleet[device].type_index];
+    let device = storm.fleet.devices.iter().position(|d| d.id == id).unwrap();
+    let t = &storm.fleet.types[storm.fleet.devices[device].type_index];
     let property = t.properties.iter().position(|p| p.id == property).unwrap();
     let at = |i: usize| {
         storm
@@ -91,23 +85,23 @@ fn the_river_rises_and_is_pumped_down() {
 #[test]
 fn the_same_storm_whole_or_in_pieces() {
     let (a, b) = (storm(2), storm(2));
-    for t in 0..a.catalogue.device_type.len() {
+    for t in 0..a.fleet.types.len() {
         let whole = a.records(t, START_NS, a.end_ns + 1);
         let mut pieces: Vec<Record> = (0..9)
             .flat_map(|i| b.records(t, START_NS + i * 17 * MINUTE_NS, START_NS + (i + 1) * 17 * MINUTE_NS))
             .collect();
         pieces.sort_by_key(|r| (r.device, r.observed_at_ns));
-        assert!(whole == pieces, "{}", a.catalogue.device_type[t].id);
+        assert!(whole == pieces, "{}", a.fleet.types[t].id);
     }
 }
 
 #[test]
 fn every_device_reports_at_its_interval_and_at_least_once() {
     let s = storm(2);
-    for (t, def) in s.catalogue.device_type.iter().enumerate() {
+    for (t, def) in s.fleet.types.iter().enumerate() {
         let records = s.records(t, START_NS, s.end_ns + 1);
         let heard: std::collections::HashSet<usize> = records.iter().map(|r| r.device).collect();
-        assert_eq!(heard.len(), def.count as usize, "{}", def.id);
+        assert_eq!(heard.len(), fixture::DEVICES_PER_TYPE, "{}", def.id);
         if def.sample_interval_s <= 3_600 {
             let each = 7_200 / def.sample_interval_s as usize + 1;
             assert_eq!(records.len(), heard.len() * each, "{}", def.id);
@@ -118,7 +112,13 @@ fn every_device_reports_at_its_interval_and_at_least_once() {
 #[test]
 fn rain_makes_events_of_reports() {
     let s = storm(2);
-    let kind = |minute: i64| s.record(0, START_NS + minute * MINUTE_NS).kind;
+    let gauge = s
+        .fleet
+        .devices
+        .iter()
+        .position(|d| d.id == "330482-RG-01-00001")
+        .unwrap();
+    let kind = |minute: i64| s.record(gauge, START_NS + minute * MINUTE_NS).kind;
     assert_eq!(
         [kind(20), kind(25), kind(120)],
         [ReportKind::Routine, ReportKind::Event, ReportKind::Event]
@@ -128,7 +128,7 @@ fn rain_makes_events_of_reports() {
 #[test]
 fn batches_hold_every_value_once() {
     let s = storm(2);
-    for (t, def) in s.catalogue.device_type.iter().enumerate() {
+    for (t, def) in s.fleet.types.iter().enumerate() {
         let records = s.records(t, START_NS, s.end_ns + 1);
         let batches = s.batches(t, START_NS, s.end_ns + 1, 1_000);
         assert_eq!(batches.len(), records.len().div_ceil(1_000));

@@ -2,11 +2,11 @@
 //! minute 0 is the start of the scenario; a time before it sees the state at rest.
 
 use super::chance;
-use super::rain;
+use super::fleet::Device;
+use super::rain::{self, PlaceStorm};
 use super::scenario::{Part, Pinned, Play, Scenario};
 use super::tips::Tips;
 use super::underpass::Underpass;
-use crate::fleet::Device;
 
 /// The part of one property at one device, ready to be read.
 #[derive(Debug, Clone)]
@@ -39,7 +39,7 @@ impl Course {
     /// Runs the model of one part for `minutes` minutes.
     pub(crate) fn new(scenario: &Scenario, play: &Play, device: &Device, wrap: Option<f64>, minutes: usize) -> Self {
         let none = Pinned::default();
-        let pinned = scenario.device.iter().find(|d| d.id == device.id).unwrap_or(&none);
+        let pinned = scenario.pinned(&device.id).unwrap_or(&none);
         let own = [scenario.seed, chance::key(&device.id)];
         // devices with the mean of named anchors are the ones whose constants are known
         let spread = if pinned.rain_of.is_empty() {
@@ -123,15 +123,27 @@ impl Course {
 
 /// Rain on the device, mm a minute, before any bucket tips.
 pub(crate) fn rain_at(scenario: &Scenario, pinned: &Pinned, device: &Device, minutes: usize) -> Vec<f64> {
+    let series: Vec<Vec<f64>> = storms_at(scenario, pinned, device)
+        .into_iter()
+        .map(|storm| scenario.rain.minutes(storm, minutes))
+        .collect();
+    rain::mean(&series)
+}
+
+/// From when to when it rains on the device, minutes from the start of the scenario.
+pub(crate) fn wet_min(scenario: &Scenario, device: &Device) -> Option<(i64, i64)> {
+    let none = Pinned::default();
+    let storms = storms_at(scenario, scenario.pinned(&device.id).unwrap_or(&none), device);
+    let starts = || storms.iter().map(|storm| storm.start_min as i64);
+    Some((starts().min()?, starts().max()? + i64::from(scenario.rain.duration_min)))
+}
+
+/// The storms whose mean falls on the device: those the scenario names for it, else the one of its place.
+fn storms_at(scenario: &Scenario, pinned: &Pinned, device: &Device) -> Vec<PlaceStorm> {
     let shape = &scenario.rain;
     if pinned.rain_of.is_empty() {
-        return shape.minutes(shape.at(device.lat, device.lon), minutes);
+        return vec![shape.at(device.lat, device.lon)];
     }
-    let of_anchors: Vec<Vec<f64>> = shape
-        .anchor
-        .iter()
-        .filter(|a| pinned.rain_of.contains(&a.id))
-        .map(|a| shape.minutes(a.storm, minutes))
-        .collect();
-    rain::mean(&of_anchors)
+    let named = shape.anchor.iter().filter(|a| pinned.rain_of.contains(&a.id));
+    named.map(|a| a.storm).collect()
 }
