@@ -53,7 +53,7 @@ pub struct Config {
     #[arg(long, env = "TIDEMARK_LOG_JSON")]
     pub log_json: bool,
     /// Which logs to write, for example `info` or `tidemark_node=debug,info`.
-    #[arg(long, env = "TIDEMARK_LOG", default_value = "info,openraft=warn")]
+    #[arg(long, env = "TIDEMARK_LOG", default_value = "info,openraft=error")]
     pub log: String,
     /// Listens beyond loopback without TLS: anyone who reaches the ports can read and write.
     #[arg(long, env = "TIDEMARK_INSECURE")]

@@ -69,7 +69,8 @@ impl Family {
         let mut options = Options::default();
         options.set_write_buffer_size(self.memtable_bytes());
         options.set_arena_block_size(512 * KIB);
-        options.set_max_write_buffer_number(4);
+        // Flushes of all replicas share few threads: room to wait for one, before RocksDB would slow writes down.
+        options.set_max_write_buffer_number(8);
         options.set_level_zero_file_num_compaction_trigger(4);
         options.set_level_compaction_dynamic_level_bytes(true);
         options.set_max_bytes_for_level_base(256 * MIB as u64);

@@ -26,7 +26,7 @@ impl Resources {
         let background_jobs = i32::try_from(cores.clamp(2, 64)).unwrap_or(2);
         let mut env = Env::new()?;
         env.set_low_priority_background_threads(background_jobs);
-        env.set_high_priority_background_threads((background_jobs / 2).max(1));
+        env.set_high_priority_background_threads(background_jobs);
         Ok(Self {
             cache: Cache::new_lru_cache(cache_bytes),
             env,
