@@ -51,6 +51,8 @@ macro_rules! reasons {
 reasons! {
     /// An id is empty, too long or has characters outside `[A-Za-z0-9._:-]`.
     InvalidId = "INVALID_ID", InvalidArgument;
+    /// The bytes of a request are no message of the contract.
+    MalformedMessage = "MALFORMED_MESSAGE", InvalidArgument;
     /// A required field is missing.
     MissingField = "MISSING_FIELD", InvalidArgument;
     /// Columns, indexes or bitmaps of a batch do not fit together.
@@ -111,6 +113,8 @@ reasons! {
     TimeTooNew = "TIME_TOO_NEW", OutOfRange;
     /// The exact sum of integers does not fit 64 bits.
     SumOverflow = "SUM_OVERFLOW", OutOfRange;
+    /// A request of more bytes than one message may have.
+    MessageTooLarge = "MESSAGE_TOO_LARGE", ResourceExhausted;
     /// More rows, points or bytes than one request may carry.
     BatchTooLarge = "BATCH_TOO_LARGE", ResourceExhausted;
     /// More device types than the catalog holds.

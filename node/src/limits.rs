@@ -2,7 +2,7 @@
 //!
 //! | limit | default | what reaching it gives |
 //! | --- | --- | --- |
-//! | `message_bytes_max` | 16 MiB | RESOURCE_EXHAUSTED before the message is decoded |
+//! | `message_bytes_max` | 16 MiB | RESOURCE_EXHAUSTED `MESSAGE_TOO_LARGE` before the message is decoded |
 //! | `batch_rows_max` | 50,000 | RESOURCE_EXHAUSTED `BATCH_TOO_LARGE` |
 //! | `batch_points_max` | 1,000,000 | RESOURCE_EXHAUSTED `BATCH_TOO_LARGE` |
 //! | `batch_devices_max` | 50,000 | RESOURCE_EXHAUSTED `BATCH_TOO_LARGE` |

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
-use crate::api::{ClusterApi, IngestApi, PeerApi, QueryApi, RegistryApi, Stopped, stopped};
+use crate::api::{ClusterApi, InOurWords, IngestApi, PeerApi, QueryApi, RegistryApi, Stopped, stopped};
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::{Error, Reason, Result};
@@ -163,10 +163,16 @@ impl Node {
             .add_service(health_service)
             .add_service(reflection().build_v1().map_err(Error::internal)?)
             .add_service(reflection().build_v1alpha().map_err(Error::internal)?)
-            .add_service(RegistryServiceServer::new(registry).max_decoding_message_size(most))
-            .add_service(IngestServiceServer::new(ingest).max_decoding_message_size(most))
-            .add_service(QueryServiceServer::new(query).max_decoding_message_size(most))
-            .add_service(ClusterServiceServer::new(cluster)))
+            .add_service(InOurWords(
+                RegistryServiceServer::new(registry).max_decoding_message_size(most),
+            ))
+            .add_service(InOurWords(
+                IngestServiceServer::new(ingest).max_decoding_message_size(most),
+            ))
+            .add_service(InOurWords(
+                QueryServiceServer::new(query).max_decoding_message_size(most),
+            ))
+            .add_service(InOurWords(ClusterServiceServer::new(cluster))))
     }
 
     fn peer_server(&self, stopped: Stopped) -> tonic::transport::server::Router {

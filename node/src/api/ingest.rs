@@ -8,6 +8,7 @@ use tidemark_proto::v1::write_stream_response::Result as Outcome;
 use tidemark_proto::v1::{WriteRequest, WriteResponse, WriteStreamRequest, WriteStreamResponse};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::words::in_our_words;
 use super::{Answered, Stopped, Streamed, answered, stopped};
 use crate::wire::status::to_failure;
 use crate::write::Writes;
@@ -39,7 +40,7 @@ impl IngestService for IngestApi {
         let one = move |message: Result<WriteStreamRequest, Status>| {
             let writes = writes.clone();
             async move {
-                let message = message?;
+                let message = message.map_err(in_our_words)?;
                 let result = match writes.write(message.write.unwrap_or_default()).await {
                     Ok(stored) => Outcome::Stored(stored),
                     Err(error) => Outcome::Failure(to_failure(&error)),

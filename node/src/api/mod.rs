@@ -5,6 +5,7 @@ mod ingest;
 mod peer;
 mod query;
 mod registry;
+mod words;
 
 use std::pin::Pin;
 
@@ -16,6 +17,7 @@ pub use ingest::IngestApi;
 pub use peer::PeerApi;
 pub use query::QueryApi;
 pub use registry::RegistryApi;
+pub use words::InOurWords;
 
 use crate::error::{Error, Result};
 use crate::query::Answers;

@@ -279,7 +279,13 @@ impl Cluster {
             .client()
             .add_node(add)
             .await
-            .map_err(|status| from_status(&status))?
+            .map_err(|status| match from_status(&status) {
+                e if e.reason() == Reason::Unreachable => {
+                    let message = format!("peer {}: {}", request.peer, e.message());
+                    Error::new(Reason::Unreachable, message).field("peer")
+                }
+                e => e,
+            })?
             .into_inner();
         let node = added.node.ok_or_else(|| Error::internal("answer without a node"))?;
         let adopt = AdoptRequest {

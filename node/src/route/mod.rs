@@ -20,6 +20,9 @@ use crate::raft::host::Host;
 
 /// Pause before a leader is asked for again.
 const RETRY_PAUSE: Duration = Duration::from_millis(40);
+/// A request that met no leader for this long is refused with `NO_LEADER`: longer than an election, and shorter than
+/// callers wait for one try, so that they learn that nothing was done.
+const LEADERLESS_MAX: Duration = Duration::from_millis(2_500);
 
 /// Finds leaders and replicas. Shared by writes and queries.
 pub struct Router {

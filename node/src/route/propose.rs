@@ -7,11 +7,11 @@ use prost::Message as _;
 use tidemark_proto::peer::{Applied, ProposeRequest, ProposeResponse, applied, propose_response};
 use tonic::Request;
 
-use super::{RETRY_PAUSE, Router, time_left};
-use crate::clock::Instant;
+use super::{LEADERLESS_MAX, RETRY_PAUSE, Router, time_left};
+use crate::clock::{Instant, monotonic};
 use crate::error::{Error, Reason, Result};
 use crate::raft::replica::Proposed;
-use crate::wire::status::{from_failure, from_status};
+use crate::wire::status::{from_failure, from_status, never_sent};
 
 /// What one try on another node may take: past it, somebody else may lead by now.
 const ATTEMPT: Duration = Duration::from_secs(3);
@@ -34,8 +34,11 @@ impl Router {
         retry: Retry,
         deadline: Instant,
     ) -> Result<applied::Result> {
+        let leader_by = monotonic() + LEADERLESS_MAX;
         let mut offered = false;
         loop {
+            let until = if offered { deadline } else { deadline.min(leader_by) };
+            time_left(until).map_err(|_| out_of_time(group, offered))?;
             let left = time_left(deadline).map_err(|_| out_of_time(group, offered))?;
             let proposed = match self.host.replica(group).filter(|replica| replica.is_leader()) {
                 Some(replica) => replica.propose(command.clone(), left).await,
@@ -72,6 +75,10 @@ impl Router {
         let answered = tokio::time::timeout(timeout + 2 * RETRY_PAUSE, peer.client().propose(request)).await;
         match answered {
             Err(_) => Proposed::Unknown(format!("node {node} did not answer in time")),
+            Ok(Err(status)) if never_sent(&status) => {
+                self.learn_leader(group, node, None);
+                Proposed::NotLeader(None)
+            }
             Ok(Err(status)) => {
                 self.learn_leader(group, node, None);
                 Proposed::Unknown(from_status(&status).to_string())

@@ -10,8 +10,8 @@ use tidemark_proto::v1::{AnswerSummary, Consistency, ConsistencyLevel, Lineariza
 use tokio::sync::mpsc;
 use tonic::Request;
 
-use super::{RETRY_PAUSE, Router, time_left};
-use crate::clock::Instant;
+use super::{LEADERLESS_MAX, RETRY_PAUSE, Router, time_left};
+use crate::clock::{Instant, monotonic};
 use crate::error::{Error, Reason, Result};
 use crate::raft::replica::Replica;
 use crate::wire::status::{from_failure, from_status, to_failure};
@@ -49,7 +49,9 @@ impl Router {
         job: &ShardJob,
         deadline: Instant,
     ) -> Result<ShardAnswer> {
+        let answer_by = deadline.min(monotonic() + LEADERLESS_MAX);
         loop {
+            time_left(answer_by).map_err(|_| no_replica(group))?;
             let left = time_left(deadline).map_err(|_| no_replica(group))?;
             match self.local(group, consistency, left).await? {
                 Local::Ready(replica, served) => return Ok(run(replica, query, served, job.clone())),

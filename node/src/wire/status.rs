@@ -98,12 +98,48 @@ pub fn from_failure(failure: Failure) -> Error {
         .retry_after_ms(failure.retry_after_ms.max(0) as u64)
 }
 
+/// What a refusal by the gRPC library itself means; `None` for failures of ours, which carry details.
+pub fn library_refusal(status: &Status) -> Option<Error> {
+    if !status.details().is_empty() {
+        return None;
+    }
+    match status.code() {
+        Code::OutOfRange if status.message().contains("message length too large") => {
+            Some(Error::new(Reason::MessageTooLarge, status.message()).hint("send smaller batches"))
+        }
+        Code::Internal if status.message().contains("decode Protobuf") => {
+            Some(Error::new(Reason::MalformedMessage, status.message()))
+        }
+        _ => None,
+    }
+}
+
+/// True where a request provably never left this node.
+pub fn never_sent(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 /// What another node's status means here: its reason where it carries one, else `UNREACHABLE`.
 pub fn from_status(status: &Status) -> Error {
     let details = status.get_error_details();
-    let reason = details.error_info().and_then(|info| Reason::parse(&info.reason));
+    let info = details.error_info();
+    let fact = |key: &str| {
+        info.and_then(|info| info.metadata.get(key))
+            .cloned()
+            .unwrap_or_default()
+    };
+    let reason = info.and_then(|info| Reason::parse(&info.reason));
     match (reason, status.code()) {
-        (Some(reason), _) => Error::new(reason, status.message()),
+        (Some(reason), _) => Error::new(reason, status.message())
+            .field(fact("field"))
+            .hint(fact("hint")),
         (None, Code::DeadlineExceeded) => Error::new(Reason::DeadlineExceeded, status.message()),
         (None, _) => Error::new(Reason::Unreachable, status.message()),
     }

@@ -1,0 +1,209 @@
+//! The device types and devices of the tests, and short words for batches, questions and answers.
+//! Never here: cases. Invariant: what a test sends and what it compares is written in a line.
+
+use std::collections::BTreeMap;
+
+use tidemark_client::{BatchBuilder, Client, Code, Error, Value, rows, v1};
+use v1::{Kind, ValueType};
+
+/// Second, minute, hour and day in nanoseconds.
+pub(crate) const S: i64 = 1_000_000_000;
+pub(crate) const MIN: i64 = 60 * S;
+pub(crate) const HOUR: i64 = 60 * MIN;
+pub(crate) const DAY: i64 = 24 * HOUR;
+
+/// A day in September 2025.
+pub(crate) const T0: i64 = 1_757_894_400 * S;
+
+/// Type with one property of each type and kind; promises a record a minute and keeps points for ten years.
+pub(crate) const METER: &str = "test-meter";
+/// The same properties, kept for ever.
+pub(crate) const RELIC: &str = "test-relic";
+
+pub(crate) fn property(id: &str, value_type: ValueType, kind: Kind) -> v1::Property {
+    v1::Property {
+        id: id.into(),
+        value_type: value_type as i32,
+        kind: kind as i32,
+        ..v1::Property::default()
+    }
+}
+
+pub(crate) fn device_type(id: &str, retention_days: i64) -> v1::DeviceType {
+    let label = |text: &str| text.to_string();
+    let properties = vec![
+        property("level", ValueType::F64, Kind::Gauge),
+        v1::Property {
+            allow_non_finite: true,
+            ..property("raw", ValueType::F64, Kind::Gauge)
+        },
+        property("speed", ValueType::F64, Kind::Mean),
+        property("rain", ValueType::F64, Kind::Increment),
+        property("pulses", ValueType::I64, Kind::Increment),
+        property("count", ValueType::I64, Kind::Counter),
+        property("on", ValueType::Bool, Kind::State),
+        v1::Property {
+            labels: vec![label("off"), label("slow"), label("fast")],
+            ..property("mode", ValueType::Enum, Kind::State)
+        },
+        v1::Property {
+            max_len: 16,
+            ..property("note", ValueType::Text, Kind::Event)
+        },
+    ];
+    v1::DeviceType {
+        id: id.into(),
+        properties,
+        sample_interval_s: 60,
+        retention_days,
+        ..v1::DeviceType::default()
+    }
+}
+
+pub(crate) fn device(id: &str, device_type: &str, tags: &[(&str, &str)]) -> v1::Device {
+    v1::Device {
+        id: id.into(),
+        device_type: device_type.into(),
+        tags: tags.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
+        ..v1::Device::default()
+    }
+}
+
+/// Applies both types and registers devices of the first one (`m*`) and the second one (all others).
+pub(crate) async fn furnish(client: &Client, ids: &[&str]) {
+    let types = vec![device_type(METER, 3_650), device_type(RELIC, 0)];
+    client.apply_device_types(types).await.unwrap();
+    let type_of = |id: &str| if id.starts_with('m') { METER } else { RELIC };
+    let devices = ids.iter().map(|id| device(id, type_of(id), &[])).collect();
+    client.register_devices(devices).await.unwrap();
+}
+
+/// A batch of one property: rows of device, time and value.
+pub(crate) fn batch<V: Into<Value>>(
+    device_type: &str,
+    property: &str,
+    rows: impl IntoIterator<Item = (&'static str, i64, V)>,
+) -> v1::Batch {
+    let mut batch = BatchBuilder::new(device_type);
+    for (device, t, value) in rows {
+        batch.row(device, t).set(property, value);
+    }
+    batch.build().unwrap()
+}
+
+/// A write without producer.
+pub(crate) fn write(batch: v1::Batch) -> v1::WriteRequest {
+    v1::WriteRequest {
+        batch: Some(batch),
+        ..v1::WriteRequest::default()
+    }
+}
+
+/// A write that is stored once.
+pub(crate) fn numbered(batch: v1::Batch, producer: &str, sequence: u64) -> v1::WriteRequest {
+    v1::WriteRequest {
+        producer: producer.into(),
+        sequence,
+        ..write(batch)
+    }
+}
+
+pub(crate) fn of_type(device_type: &str) -> Option<v1::Selector> {
+    Some(v1::Selector {
+        device_type: device_type.into(),
+        ..v1::Selector::default()
+    })
+}
+
+pub(crate) fn of_devices(ids: &[&str]) -> Option<v1::Selector> {
+    Some(v1::Selector {
+        device_ids: ids.iter().map(ToString::to_string).collect(),
+        ..v1::Selector::default()
+    })
+}
+
+/// All points of all time.
+pub(crate) fn everything(selector: Option<v1::Selector>) -> v1::QueryRangeRequest {
+    v1::QueryRangeRequest {
+        selector,
+        from_ns: i64::MIN,
+        to_ns: i64::MAX,
+        ..v1::QueryRangeRequest::default()
+    }
+}
+
+pub(crate) fn any() -> Option<v1::Consistency> {
+    Some(v1::Consistency {
+        level: Some(v1::consistency::Level::Any(v1::AnyReplica {})),
+    })
+}
+
+pub(crate) fn bounded(max_lag_ms: i64) -> Option<v1::Consistency> {
+    Some(v1::Consistency {
+        level: Some(v1::consistency::Level::Bounded(v1::Bounded { max_lag_ms })),
+    })
+}
+
+/// Device, time, property, value.
+pub(crate) type Point = (String, i64, String, Value);
+
+/// The points of a raw answer, in the order in which they came.
+pub(crate) fn points(messages: &[v1::QueryRangeResponse]) -> Vec<Point> {
+    let batches = messages.iter().filter_map(|message| message.batch.as_ref());
+    let of_row = |row: tidemark_client::Row<'_>| {
+        let (device, t) = (row.device.to_string(), row.observed_at_ns);
+        let point = move |(property, value): (&str, Value)| (device.clone(), t, property.to_string(), value);
+        row.values.into_iter().map(point).collect::<Vec<_>>()
+    };
+    batches.flat_map(rows).flat_map(of_row).collect()
+}
+
+/// Every point of some devices, as the client reads it.
+pub(crate) async fn read(client: &Client, request: v1::QueryRangeRequest) -> Vec<Point> {
+    let (messages, _) = client.query_range(request).await.unwrap().collect().await.unwrap();
+    points(&messages)
+}
+
+/// Latest values by device and property: time and value.
+pub(crate) fn latest(messages: &[v1::GetLatestResponse]) -> BTreeMap<(String, String), (i64, Value)> {
+    let mut found = BTreeMap::new();
+    for device in messages.iter().flat_map(|message| &message.devices) {
+        for value in &device.values {
+            let one = tidemark_client::value_at(value.value.as_ref().unwrap(), 0).unwrap();
+            let key = (device.device.clone(), value.property.clone());
+            found.insert(key, (value.observed_at_ns, one));
+        }
+    }
+    found
+}
+
+/// The name of a code, as the contract spells it.
+fn code_name(code: Code) -> String {
+    let camel = format!("{code:?}");
+    let mut name = String::new();
+    for (at, c) in camel.chars().enumerate() {
+        if at > 0 && c.is_ascii_uppercase() {
+            name.push('_');
+        }
+        name.push(c.to_ascii_uppercase());
+    }
+    name
+}
+
+/// An error in a line: code, reason, field, rows with their reasons where they differ, hint.
+///
+/// `OUT_OF_RANGE TIME_TOO_OLD batch.rows[1].observed_at_ns, rows [1]; times are nanoseconds`
+pub(crate) fn shown(error: &Error) -> String {
+    let mut line = format!("{} {}", code_name(error.code), error.reason);
+    if let Some(field) = &error.field {
+        line.push_str(&format!(" {field}"));
+    }
+    if !error.rows.is_empty() {
+        let rows: Vec<u32> = error.rows.iter().map(|row| row.row).collect();
+        line.push_str(&format!(", rows {rows:?}"));
+    }
+    if let Some(hint) = &error.hint {
+        line.push_str(&format!("; {hint}"));
+    }
+    line
+}

@@ -1,0 +1,294 @@
+//! Real nodes in one process, on free ports, with RocksDB in temporary folders; and what all tests say in the same words.
+//!
+//! Never here: cases. Invariant: a node has a runtime of its own, so that stopping it ends every task it started; its
+//! ports stay reserved while it is down.
+#![allow(dead_code, reason = "each test program uses its part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+pub(crate) mod direct;
+pub(crate) mod fleet;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use tidemark_client::{Client, ClientOptions, v1};
+use tidemark_node::config::{Config, Tuning};
+use tidemark_node::server::Node;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::oneshot;
+
+use direct::Direct;
+
+/// Longest wait for anything.
+const EVENTUALLY: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(20);
+const CACHE_MIB: usize = 8;
+
+/// Looks until there is an answer, or fails with what was seen last.
+pub(crate) async fn eventually<T, Fut>(what: &str, mut look: impl FnMut() -> Fut) -> T
+where
+    Fut: Future<Output = Result<T, String>>,
+{
+    let began = Instant::now();
+    loop {
+        match look().await {
+            Ok(found) => return found,
+            Err(seen) => assert!(
+                began.elapsed() < EVENTUALLY,
+                "{what}: not within {EVENTUALLY:?}; seen last: {seen}"
+            ),
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// How a node is told to end.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Ending {
+    /// As by SIGTERM.
+    Clean,
+    /// Every task dropped where it stands: no hand-over, no flush.
+    Abrupt,
+}
+
+struct Running {
+    end: oneshot::Sender<Ending>,
+    thread: JoinHandle<()>,
+}
+
+struct TestNode {
+    config: Config,
+    /// Bound and never listening: nobody else is given these ports.
+    _ports: [TcpSocket; 2],
+    running: Option<Running>,
+}
+
+/// Some nodes, most of them in one cluster. Nodes are counted from 0; node `i` has id `i + 1` in the cluster.
+pub(crate) struct TestCluster {
+    nodes: Vec<TestNode>,
+    tuning: Tuning,
+    dir: TempDir,
+}
+
+impl TestCluster {
+    /// `n` nodes in one cluster with the default numbers of shards and replicas.
+    pub(crate) async fn start(n: usize) -> TestCluster {
+        TestCluster::start_with(n, Tuning::default()).await
+    }
+
+    /// The same, with other times to flush.
+    pub(crate) async fn start_with(n: usize, tuning: Tuning) -> TestCluster {
+        let mut cluster = TestCluster::uninitialised(n, tuning).await;
+        cluster.init().await;
+        cluster
+    }
+
+    /// `n` nodes that belong to no cluster yet.
+    pub(crate) async fn uninitialised(n: usize, tuning: Tuning) -> TestCluster {
+        let dir = tempfile::tempdir().unwrap();
+        let mut cluster = TestCluster {
+            nodes: Vec::new(),
+            tuning,
+            dir,
+        };
+        for _ in 0..n {
+            cluster.add().await;
+        }
+        cluster
+    }
+
+    /// Makes one cluster of all nodes.
+    pub(crate) async fn init(&mut self) -> v1::InitResponse {
+        let peers = (0..self.nodes.len()).map(|i| self.peer_address(i)).collect();
+        let request = v1::InitRequest {
+            peers,
+            ..v1::InitRequest::default()
+        };
+        self.at(0).init(request).await.unwrap()
+    }
+
+    /// Starts one more node, in no cluster; gives its number.
+    pub(crate) async fn add(&mut self) -> usize {
+        let i = self.nodes.len();
+        let ports = [reserve(), reserve()];
+        let address = |at: usize| ports[at].local_addr().unwrap().to_string();
+        let config = Config {
+            data_dir: self.dir.path().join(format!("node-{i}")),
+            listen: address(0),
+            peer_listen: address(1),
+            advertise: None,
+            advertise_peer: None,
+            cache_mib: CACHE_MIB,
+            log_json: false,
+            log: String::new(),
+            insecure: false,
+            tuning: self.tuning.clone(),
+        };
+        self.nodes.push(TestNode {
+            config,
+            _ports: ports,
+            running: None,
+        });
+        self.restart(i).await;
+        i
+    }
+
+    /// Starts a node that is down, on the data and ports it had.
+    pub(crate) async fn restart(&mut self, i: usize) {
+        let node = &mut self.nodes[i];
+        assert!(node.running.is_none(), "node {i} runs");
+        let (ready, is_ready) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        let config = node.config.clone();
+        let thread = std::thread::Builder::new().name(format!("node-{i}"));
+        let thread = thread.spawn(move || run(config, ready, ended)).unwrap();
+        node.running = Some(Running { end, thread });
+        is_ready.await.unwrap_or_else(|_| panic!("node {i} did not start"));
+    }
+
+    /// Stops a node as SIGTERM does.
+    pub(crate) async fn stop(&mut self, i: usize) {
+        self.end(i, Ending::Clean).await;
+    }
+
+    /// Drops a node where it stands.
+    pub(crate) async fn drop_node(&mut self, i: usize) {
+        self.end(i, Ending::Abrupt).await;
+    }
+
+    async fn end(&mut self, i: usize, ending: Ending) {
+        let running = self.nodes[i]
+            .running
+            .take()
+            .unwrap_or_else(|| panic!("node {i} is down"));
+        running.end.send(ending).unwrap();
+        let joined = tokio::task::spawn_blocking(move || running.thread.join())
+            .await
+            .unwrap();
+        assert!(joined.is_ok(), "node {i} panicked");
+    }
+
+    pub(crate) fn client_address(&self, i: usize) -> String {
+        self.nodes[i].config.listen.clone()
+    }
+
+    pub(crate) fn peer_address(&self, i: usize) -> String {
+        self.nodes[i].config.peer_listen.clone()
+    }
+
+    /// Folder of a node's data.
+    pub(crate) fn data_dir(&self, i: usize) -> PathBuf {
+        self.nodes[i].config.data_dir.clone()
+    }
+
+    /// A client that knows every node.
+    pub(crate) async fn client(&self) -> Client {
+        self.client_of((0..self.nodes.len()).map(|i| self.client_address(i)).collect())
+            .await
+    }
+
+    /// A client that starts at one node; it learns the others from it.
+    pub(crate) async fn client_at(&self, i: usize) -> Client {
+        self.client_of(vec![self.client_address(i)]).await
+    }
+
+    /// A client that gives up early.
+    pub(crate) async fn client_in_a_hurry(&self, i: usize, timeout: Duration) -> Client {
+        let options = ClientOptions {
+            endpoints: vec![self.client_address(i)],
+            timeout,
+            ..ClientOptions::default()
+        };
+        Client::connect_with(options).await.unwrap()
+    }
+
+    async fn client_of(&self, endpoints: Vec<String>) -> Client {
+        let options = ClientOptions {
+            endpoints,
+            ..ClientOptions::default()
+        };
+        Client::connect_with(options).await.unwrap()
+    }
+
+    /// Calls at this node and no other, without retries.
+    pub(crate) fn at(&self, i: usize) -> Direct {
+        Direct::new(&self.client_address(i))
+    }
+
+    /// Waits until the cluster says that nothing is wrong, as one node sees it.
+    pub(crate) async fn healthy(&self, i: usize) -> v1::StatusResponse {
+        let node = self.at(i);
+        eventually("the cluster is healthy", || {
+            let node = node.clone();
+            async move {
+                let status = node.status().await.map_err(|e| e.to_string())?;
+                if status.healthy {
+                    Ok(status)
+                } else {
+                    Err(format!("{:?}", status.problems))
+                }
+            }
+        })
+        .await
+    }
+}
+
+impl Drop for TestCluster {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            if let Some(running) = node.running.take() {
+                running.end.send(Ending::Abrupt).ok();
+                running.thread.join().ok();
+            }
+        }
+    }
+}
+
+/// A port of our own, kept by a socket that never listens.
+fn reserve() -> TcpSocket {
+    let socket = reusable();
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    socket
+}
+
+fn reusable() -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket
+}
+
+fn listen(address: &str) -> TcpListener {
+    let socket = reusable();
+    socket.bind(address.parse().unwrap()).unwrap();
+    socket.listen(1024).unwrap()
+}
+
+/// A whole node on a runtime of its own.
+fn run(config: Config, ready: oneshot::Sender<()>, mut ended: oneshot::Receiver<Ending>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let (clients, peers) = (listen(&config.listen), listen(&config.peer_listen));
+        let node = Node::open(config).await.unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let mut serving = std::pin::pin!(node.serve(clients, peers, async move {
+            stopped.await.ok();
+        }));
+        ready.send(()).ok();
+        let ending = tokio::select! {
+            served = &mut serving => panic!("the node ended by itself: {served:?}"),
+            ending = &mut ended => ending.unwrap_or(Ending::Abrupt),
+        };
+        if ending == Ending::Clean {
+            stop.send(()).unwrap();
+            serving.await.unwrap();
+        }
+    });
+    runtime.shutdown_timeout(EVENTUALLY);
+}
