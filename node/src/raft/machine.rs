@@ -133,11 +133,17 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> Result<(), io::Error> {
-        let SnapshotData::Received(dir) = snapshot else {
-            return Err(io::Error::other("a live state cannot be installed"));
-        };
         let (state, meta) = (self.state.clone(), meta.clone());
-        blocking(move || state.install(&meta, &dir)).await
+        blocking(move || match snapshot {
+            SnapshotData::Received(dir) => state.install(&meta, &dir),
+            SnapshotData::Live(source) => {
+                let dir = state.incoming(u64::MAX)?;
+                std::fs::remove_dir(&dir).map_err(Error::internal)?;
+                source.checkpoint(&dir)?;
+                state.install(&meta, &dir)
+            }
+        })
+        .await
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<RaftSnapshot>, io::Error> {

@@ -11,6 +11,7 @@
 mod concurrent;
 mod damage;
 mod group_commit;
+mod machine;
 mod model;
 mod suite;
 mod support;

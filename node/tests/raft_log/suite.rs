@@ -7,21 +7,19 @@ use std::ops::RangeBounds;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
-use openraft::storage::{
-    EntryResponder, LeaderBoundedStreamResult, RaftLogReader, RaftLogStorage, RaftSnapshotBuilder, RaftStateMachine,
-    Snapshot,
-};
+use futures_util::{Stream, StreamExt as _, stream};
+use openraft::storage::{LeaderBoundedStreamResult, RaftLogReader, RaftLogStorage, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::type_config::TypeConfigExt as _;
-use openraft::{EntryPayload, OptionalSend, StorageError};
+use openraft::{OptionalSend, StorageError};
 use tempfile::TempDir;
 use tidemark_node::raft::log_store::{GroupLog, NodeLog};
 use tidemark_node::raft::types::{
-    Entry, IoFlushed, LeaderId, LogId, LogState, Outcome, SnapshotMeta, StoredMembership, TypeConfig, Vote,
+    Entry, IoFlushed, LeaderId, LogId, LogState, TypeConfig, Vote,
 };
 use tokio::sync::Mutex;
 
+use crate::machine::{ReopenedMachine, open_machine};
 use crate::support::{append_durably, small};
 
 const GROUP: u32 = 5;
@@ -57,14 +55,14 @@ where
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn openraft_suite() {
     let log = |dir: &Path| Ok(NodeLog::open(dir)?.group(GROUP)?);
-    let machine = |_| async { Ok(Machine::default()) };
+    let machine = |dir: PathBuf| async move { open_machine(&dir) };
     Suite::test_all(Builder { log, machine }).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn openraft_suite_with_little_memory() {
     let log = |dir: &Path| Ok(NodeLog::open_with(dir, small())?.group(GROUP)?);
-    let machine = |_| async { Ok(Machine::default()) };
+    let machine = |dir: PathBuf| async move { open_machine(&dir) };
     Suite::test_all(Builder { log, machine }).await.unwrap();
 }
 
@@ -78,7 +76,7 @@ async fn openraft_suite_reopened_after_every_call() {
         open.reopen()?;
         Ok(Reopened(Arc::new(Mutex::new(open))))
     };
-    let machine = |_| async { Ok(Machine::default()) };
+    let machine = |dir: PathBuf| async move { ReopenedMachine::open(dir) };
     Suite::test_all(Builder { log, machine }).await.unwrap();
 }
 
@@ -197,81 +195,5 @@ impl RaftLogReader<TypeConfig> for Reopened {
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
         let mut reader = self.0.lock().await.log().reader();
         reader.limited_get_log_entries(start, end).await
-    }
-}
-
-/// The least state machine the suite accepts: it remembers what it applied last.
-#[derive(Clone, Default)]
-struct Machine {
-    state: Arc<Mutex<Applied>>,
-}
-
-#[derive(Clone, Default)]
-struct Applied {
-    last: Option<LogId>,
-    membership: StoredMembership,
-    snapshot: Option<SnapshotMeta>,
-}
-
-fn snapshot_of(meta: SnapshotMeta) -> openraft::type_config::alias::SnapshotOf<TypeConfig, ()> {
-    Snapshot { meta, snapshot: () }
-}
-
-impl RaftSnapshotBuilder<TypeConfig> for Machine {
-    type SnapshotData = ();
-
-    async fn build_snapshot(&mut self) -> io::Result<openraft::type_config::alias::SnapshotOf<TypeConfig, ()>> {
-        let mut state = self.state.lock().await;
-        let meta = SnapshotMeta {
-            last_log_id: state.last,
-            last_membership: state.membership.clone(),
-        };
-        state.snapshot = Some(meta.clone());
-        Ok(snapshot_of(meta))
-    }
-}
-
-impl RaftStateMachine<TypeConfig> for Machine {
-    type SnapshotData = ();
-    type SnapshotBuilder = Self;
-
-    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
-        let state = self.state.lock().await;
-        Ok((state.last, state.membership.clone()))
-    }
-
-    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
-    where
-        S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
-    {
-        let mut state = self.state.lock().await;
-        while let Some((entry, responder)) = entries.try_next().await? {
-            state.last = Some(entry.log_id);
-            if let EntryPayload::Membership(membership) = entry.payload {
-                state.membership = StoredMembership::new(Some(entry.log_id), membership);
-            }
-            if let Some(responder) = responder {
-                responder.send(Outcome::default());
-            }
-        }
-        Ok(())
-    }
-
-    async fn get_snapshot_builder(&mut self) -> Self {
-        self.clone()
-    }
-
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, (): ()) -> io::Result<()> {
-        let mut state = self.state.lock().await;
-        state.last = meta.last_log_id;
-        state.membership = meta.last_membership.clone();
-        state.snapshot = Some(meta.clone());
-        Ok(())
-    }
-
-    async fn get_current_snapshot(
-        &mut self,
-    ) -> io::Result<Option<openraft::type_config::alias::SnapshotOf<TypeConfig, ()>>> {
-        Ok(self.state.lock().await.snapshot.clone().map(snapshot_of))
     }
 }
