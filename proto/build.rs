@@ -24,6 +24,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut public = descriptors.clone();
     public.file.retain(|file| !file.package().starts_with("tidemark.peer"));
     fs::write(out.join("public_descriptors.bin"), public.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".").btree_map(".").compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .btree_map(".")
+        .compile_fds(descriptors)?;
     Ok(())
 }

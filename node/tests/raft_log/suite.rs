@@ -14,9 +14,7 @@ use openraft::type_config::TypeConfigExt as _;
 use openraft::{OptionalSend, StorageError};
 use tempfile::TempDir;
 use tidemark_node::raft::log_store::{GroupLog, NodeLog};
-use tidemark_node::raft::types::{
-    Entry, IoFlushed, LeaderId, LogId, LogState, TypeConfig, Vote,
-};
+use tidemark_node::raft::types::{Entry, IoFlushed, LeaderId, LogId, LogState, TypeConfig, Vote};
 use tokio::sync::Mutex;
 
 use crate::machine::{ReopenedMachine, open_machine};
