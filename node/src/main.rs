@@ -1,11 +1,13 @@
 //! `tidemarkd`: reads the configuration, binds the ports, serves until SIGTERM or Ctrl-C.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Parser as _;
+use tidemark_node::clock::monotonic;
 use tidemark_node::config::{Cli, Command, Config};
 use tidemark_node::error::Error;
 use tidemark_node::server::Node;
@@ -18,6 +20,8 @@ use tonic_health::pb::health_client::HealthClient;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(3);
+const PORT_WAIT: Duration = Duration::from_secs(3);
+const PORT_PAUSE: Duration = Duration::from_millis(100);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -40,6 +44,8 @@ async fn main() -> ExitCode {
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
+    // From here on a signal stops the node cleanly, also one that comes while it opens its data.
+    let stop = stop_signal()?;
     start_logs(&config)?;
     let clients = bind(&config.listen, config.insecure).await?;
     let peers = bind(&config.peer_listen, config.insecure).await?;
@@ -51,7 +57,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         data_dir = %config.data_dir.display(),
         "serving"
     );
-    node.serve(clients, peers, stop_signal()?).await?;
+    node.serve(clients, peers, stop).await?;
     tracing::info!("stopped");
     Ok(())
 }
@@ -87,9 +93,16 @@ async fn bind(address: &str, insecure: bool) -> anyhow::Result<TcpListener> {
             "{address} is not loopback and there is no TLS: use a loopback address, or --insecure on a closed network"
         );
     }
-    TcpListener::bind(resolved.as_slice())
-        .await
-        .with_context(|| format!("cannot listen on {address}"))
+    let began = monotonic();
+    loop {
+        match TcpListener::bind(resolved.as_slice()).await {
+            // The process before this one may not have let go of its port yet.
+            Err(e) if e.kind() == ErrorKind::AddrInUse && began.elapsed() < PORT_WAIT => {
+                tokio::time::sleep(PORT_PAUSE).await;
+            }
+            bound => return bound.with_context(|| format!("cannot listen on {address}")),
+        }
+    }
 }
 
 fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
