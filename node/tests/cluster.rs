@@ -21,7 +21,8 @@ fn names() -> Vec<String> {
 }
 
 async fn furnish_all(cluster: &TestCluster) {
-    let names = names();
+    let mut names = names();
+    names.push("r-contested".into());
     let client = cluster.client().await;
     furnish(&client, &names.iter().map(String::as_str).collect::<Vec<_>>()).await;
 }
@@ -170,6 +171,7 @@ async fn three_nodes_serve_while_one_is_down_and_refuse_while_two_are() {
     furnish_all(&cluster).await;
     written_anywhere_read_everywhere(&cluster).await;
     levels_say_what_they_gave(&cluster).await;
+    overwrites_at_once_agree(&cluster).await;
     one_down_and_back(&mut cluster).await;
     two_down_and_back(&mut cluster).await;
 }
@@ -209,6 +211,29 @@ async fn levels_say_what_they_gave(cluster: &TestCluster) {
         negative,
         "INVALID_ARGUMENT INVALID_VALUE consistency.bounded.max_lag_ms"
     );
+}
+
+async fn overwrites_at_once_agree(cluster: &TestCluster) {
+    let t = now_ns() - HOUR;
+    let writes = (0..30).map(|i| {
+        let request = write(batch(RELIC, "count", [("r-contested", t, i)]));
+        let node = cluster.at(i as usize % 3);
+        async move { node.write(request).await }
+    });
+    for stored in futures_util::future::join_all(writes).await {
+        assert_eq!(stored.unwrap().points, 1);
+    }
+    let mut answers = Vec::new();
+    for node in 0..3 {
+        let (messages, _) = cluster
+            .at(node)
+            .range(everything(of_devices(&["r-contested"])))
+            .await
+            .unwrap();
+        answers.push(points(&messages));
+    }
+    assert_eq!(answers[0].len(), 1);
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
 }
 
 async fn one_down_and_back(cluster: &mut TestCluster) {
@@ -445,7 +470,7 @@ async fn a_restart_of_all_nodes_keeps_everything() {
         let again = client.write(numbered(sweep(start, 0), "p", 1)).await.unwrap();
         assert!(again.duplicate, "producers are remembered");
         let listed = cluster.at(1).devices(v1::ListDevicesRequest::default()).await.unwrap();
-        assert_eq!(listed.1.devices, DEVICES as u64);
+        assert_eq!(listed.1.devices, DEVICES as u64 + 1);
         assert_eq!(cluster.at(2).types(&[]).await.unwrap().len(), 2);
     }
 }

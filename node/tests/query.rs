@@ -54,6 +54,9 @@ async fn small_town(client: &Client) {
         .unwrap();
 }
 
+/// What, request, points, then devices, rows and whether it was cut short.
+type RangeCase<'a> = (&'a str, v1::QueryRangeRequest, &'a str, (u64, u64, bool));
+
 #[tokio::test]
 async fn a_range_gives_what_is_in_it() {
     let cluster = TestCluster::start(1).await;
@@ -71,8 +74,7 @@ async fn a_range_gives_what_is_in_it() {
     };
     let m1 = || of_devices(&["m1"]);
     let whole = "m1+0 level=0, m1+0 count=10, m1+1 level=1, m1+2 level=2, m1+2 count=12, m1+3 level=3";
-    // What, request, points, then devices, rows and whether it was cut short.
-    let cases: Vec<(&str, v1::QueryRangeRequest, &str, (u64, u64, bool))> = vec![
+    let cases: Vec<RangeCase> = vec![
         ("a device", everything(m1()), whole, (1, 4, false)),
         ("the start is in", range(m1(), 3, 9), "m1+3 level=3", (1, 1, false)),
         (

@@ -318,10 +318,13 @@ impl Replica {
         let by_bytes = self.state.purgeable(flushed, tuning.log_bytes_kept).unwrap_or(0);
         let upto = flushed.saturating_sub(tuning.log_entries_kept).max(by_bytes);
         if upto > purged.saturating_add(tuning.log_entries_kept / 10) || by_bytes > purged {
+            // Only what a snapshot covers may go, and under load it is always a little behind: so both, every time.
+            if snapshot > purged {
+                let covered = upto.min(snapshot);
+                self.raft.trigger().purge_log(covered).await.map_err(Error::internal)?;
+            }
             if snapshot < upto {
                 self.raft.trigger().snapshot().await.map_err(Error::internal)?;
-            } else {
-                self.raft.trigger().purge_log(upto).await.map_err(Error::internal)?;
             }
         }
         Ok(())

@@ -91,6 +91,11 @@ pub(crate) fn batch<V: Into<Value>>(
     batch.build().unwrap()
 }
 
+/// One value of `m1`, now.
+pub(crate) fn one<V: Into<Value>>(property: &str, value: V) -> v1::Batch {
+    batch(METER, property, [("m1", tidemark_node::clock::now_ns(), value)])
+}
+
 /// A write without producer.
 pub(crate) fn write(batch: v1::Batch) -> v1::WriteRequest {
     v1::WriteRequest {
@@ -162,6 +167,13 @@ pub(crate) fn points(messages: &[v1::QueryRangeResponse]) -> Vec<Point> {
 pub(crate) async fn read(client: &Client, request: v1::QueryRangeRequest) -> Vec<Point> {
     let (messages, _) = client.query_range(request).await.unwrap().collect().await.unwrap();
     points(&messages)
+}
+
+/// Everything that is stored, of both types.
+pub(crate) async fn stored(client: &Client) -> Vec<Point> {
+    let mut found = read(client, everything(of_type(METER))).await;
+    found.extend(read(client, everything(of_type(RELIC))).await);
+    found
 }
 
 /// Latest values by device and property: time and value.
