@@ -56,10 +56,20 @@ async fn seen(
     Ok((found, summary))
 }
 
-/// Waits until a node's own replicas show what the cluster has.
+/// Waits until a node's own replicas show what the cluster has. (While they are still being opened, others answer for it.)
 async fn caught_up(cluster: &TestCluster, node: usize, expected: &[Point]) {
-    let what = format!("node {node} answers `any` as the cluster does");
+    let what = format!("node {node} has everything");
     eventually(&what, || async {
+        let status = cluster.at(node).status().await.map_err(|error| shown(&error))?;
+        for shard in &status.shards {
+            let applied = |replica: &v1::ReplicaStatus| replica.applied_index;
+            let newest = shard.replicas.iter().map(applied).max().unwrap();
+            let here = shard.replicas.iter().find(|replica| replica.node_id == status.node_id);
+            let here = here.map_or(0, applied);
+            if here < newest {
+                return Err(format!("shard {}: entry {here} of {newest}", shard.shard));
+            }
+        }
         let (found, summary) = seen(cluster, node, any()).await?;
         assert_eq!(summary.consistency(), Level::Any);
         let (has, of) = (found.len(), expected.len());

@@ -54,6 +54,27 @@ async fn small_town(client: &Client) {
         .unwrap();
 }
 
+/// Minutes after `T0`.
+fn range(selector: Option<v1::Selector>, from: i64, to: i64) -> v1::QueryRangeRequest {
+    v1::QueryRangeRequest {
+        from_ns: T0 + from * MIN,
+        to_ns: T0 + to * MIN,
+        ..everything(selector)
+    }
+}
+
+fn only(properties: &[&str], limit: u64, request: v1::QueryRangeRequest) -> v1::QueryRangeRequest {
+    v1::QueryRangeRequest {
+        properties: properties.iter().map(ToString::to_string).collect(),
+        limit,
+        ..request
+    }
+}
+
+fn m1() -> Option<v1::Selector> {
+    of_devices(&["m1"])
+}
+
 /// What, request, points, then devices, rows and whether it was cut short.
 type RangeCase<'a> = (&'a str, v1::QueryRangeRequest, &'a str, (u64, u64, bool));
 
@@ -62,17 +83,6 @@ async fn a_range_gives_what_is_in_it() {
     let cluster = TestCluster::start(1).await;
     let client = cluster.client().await;
     small_town(&client).await;
-    let range = |selector, from: i64, to: i64| v1::QueryRangeRequest {
-        from_ns: T0 + from * MIN,
-        to_ns: T0 + to * MIN,
-        ..everything(selector)
-    };
-    let only = |properties: &[&str], limit: u64, request: v1::QueryRangeRequest| v1::QueryRangeRequest {
-        properties: properties.iter().map(ToString::to_string).collect(),
-        limit,
-        ..request
-    };
-    let m1 = || of_devices(&["m1"]);
     let whole = "m1+0 level=0, m1+0 count=10, m1+1 level=1, m1+2 level=2, m1+2 count=12, m1+3 level=3";
     let cases: Vec<RangeCase> = vec![
         ("a device", everything(m1()), whole, (1, 4, false)),

@@ -246,101 +246,85 @@ async fn batches_that_do_not_fit_together_are_refused() {
         batch
     };
     let malformed = |field: &str| format!("INVALID_ARGUMENT MALFORMED_BATCH batch.{field}");
-    let twice = v1::Batch {
-        columns: [two().columns, two().columns].concat(),
+    let changed = |change: fn(&mut v1::Batch)| {
+        let mut batch = two();
+        change(&mut batch);
+        batch
+    };
+    let devices = |index: &[u32]| v1::Batch {
+        devices: vec!["m1".to_string(), "m2".to_string()],
+        device_index: index.to_vec(),
         ..two()
     };
-    let devices = vec!["m1".to_string(), "m2".to_string()];
+    let unknown_quality = "INVALID_ARGUMENT INVALID_VALUE batch.columns[0].quality".to_string();
+    let no_value = "INVALID_ARGUMENT MISSING_FIELD batch.rows[0]., rows [0, 1]".to_string();
     let cases: Vec<(&str, v1::Batch, String)> = vec![
         ("no values", column(|c| c.values = None), malformed("columns[0].values")),
         (
             "values of no kind",
-            column(|c| c.values = Some(v1::Values { kind: None })),
+            column(|c| c.values = Some(v1::Values::default())),
             malformed("columns[0].values"),
         ),
         (
-            "presence of two bytes for two rows",
+            "two bytes of presence",
             column(|c| c.presence = vec![3, 0].into()),
             malformed("columns[0].presence"),
         ),
         (
-            "presence of one row and two values",
+            "one row present, two values",
             column(|c| c.presence = vec![1].into()),
             malformed("columns[0].values"),
         ),
         (
-            "one quality for two values",
+            "one quality, two values",
             column(|c| c.quality = vec![1]),
             malformed("columns[0].quality"),
         ),
         (
             "an unknown quality",
             column(|c| c.quality = vec![1, 99]),
-            "INVALID_ARGUMENT INVALID_VALUE batch.columns[0].quality".into(),
+            unknown_quality,
         ),
-        ("two columns of a property", twice, malformed("columns[1].property")),
         (
-            "two devices and no index",
-            v1::Batch {
-                devices: devices.clone(),
-                ..two()
-            },
-            malformed("device_index"),
+            "a property twice",
+            changed(|b| b.columns.push(b.columns[0].clone())),
+            malformed("columns[1].property"),
         ),
+        ("two devices and no index", devices(&[]), malformed("device_index")),
         (
             "an index past the devices",
-            v1::Batch {
-                devices: devices.clone(),
-                device_index: vec![0, 2],
-                ..two()
-            },
+            devices(&[0, 2]),
             malformed("device_index[1]"),
         ),
-        (
-            "one index for two rows",
-            v1::Batch {
-                devices,
-                device_index: vec![0],
-                ..two()
-            },
-            malformed("device_index"),
-        ),
+        ("one index for two rows", devices(&[0]), malformed("device_index")),
         (
             "rows and no device",
-            v1::Batch {
-                devices: vec![],
-                ..two()
-            },
+            changed(|b| b.devices.clear()),
             malformed("devices"),
         ),
         (
-            "three report kinds for two rows",
-            v1::Batch {
-                report_kind: vec![1, 1, 1],
-                ..two()
-            },
+            "three report kinds",
+            changed(|b| b.report_kind = vec![1, 1, 1]),
             malformed("report_kind"),
         ),
         (
             "an unknown report kind",
-            v1::Batch {
-                report_kind: vec![77],
-                ..two()
-            },
+            changed(|b| b.report_kind = vec![77]),
             malformed("report_kind"),
         ),
-        (
-            "rows without a value",
-            v1::Batch {
-                columns: vec![],
-                ..two()
-            },
-            "INVALID_ARGUMENT MISSING_FIELD batch.rows[0]., rows [0, 1]".into(),
-        ),
+        ("rows without a value", changed(|b| b.columns.clear()), no_value),
     ];
     for (what, batch, expected) in cases {
         refused(&client, what, write(batch), &expected).await;
     }
+}
+
+#[tokio::test]
+async fn requests_without_batch_or_with_half_a_number_are_refused() {
+    let cluster = TestCluster::start(1).await;
+    let client = cluster.client().await;
+    furnish(&client, &["m1", "r1"]).await;
+    let two = || one("level", 1.0);
     let requests: Vec<(&str, v1::WriteRequest, &str)> = vec![
         (
             "no batch",

@@ -190,9 +190,16 @@ async fn types_that_break_a_rule_are_refused_whole() {
             "{what}: nothing was applied"
         );
     }
+}
+
+#[tokio::test]
+async fn a_type_comes_once_in_a_request() {
+    let cluster = TestCluster::start(1).await;
+    let client = cluster.client().await;
     let twice = vec![device_type("test-beside", 0), device_type("test-beside", 0)];
     let error = client.apply_device_types(twice).await.unwrap_err();
     assert_eq!(shown(&error), "INVALID_ARGUMENT INVALID_TYPE device_types[1].id");
+    assert_eq!(client.list_device_types(vec![]).await.unwrap(), []);
 }
 
 #[tokio::test]
