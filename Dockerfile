@@ -1,6 +1,6 @@
 # Two stages, in the subset that every builder takes (no mounts, no heredocs): docker build -t tidemark .
 # One node:    docker run -d --name tidemark -p 127.0.0.1:7777:7777 -v tidemark:/var/lib/tidemark \
-#                tidemark --insecure --advertise=127.0.0.1:7777
+#                tidemark --insecure --advertise=127.0.0.1:7777 --advertise-peer=127.0.0.1:7778
 #              docker exec tidemark tidemark cluster init
 # Three nodes: docker-compose.yml. Without --insecure a node refuses to listen beyond loopback: there is no TLS yet.
 # The first layers change only with Cargo.toml, Cargo.lock or scripts/, so RocksDB's C++ is built once per machine.

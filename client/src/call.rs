@@ -11,9 +11,10 @@ use std::{
 
 use tidemark_proto::v1::{self, cluster_service_client::ClusterServiceClient};
 use tokio::time::{Instant, sleep, timeout};
-use tonic::{Code, Request, Status, transport::Channel};
+use tonic::{Code, Request, Status};
 
 use crate::{
+    cluster_tag::Lane,
     error::{Error, ErrorKind, Failed, Reached},
     nodes::{Node, Nodes},
     options::ClientOptions,
@@ -108,7 +109,7 @@ impl Core {
     /// Carries out an operation within `options.timeout`, over as many tries as that allows.
     pub(crate) async fn run<R, F, Fut>(self: &Arc<Self>, call: Call<'_>, ask: F) -> Result<R, Error>
     where
-        F: Fn(Channel, Duration) -> Fut,
+        F: Fn(Lane, Duration) -> Fut,
         Fut: Future<Output = Result<R, Status>>,
     {
         let ends_at = Instant::now() + self.options.timeout;
@@ -127,8 +128,13 @@ impl Core {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
-            // One endpoint that belongs to no cluster must not spoil the others.
-            let astray = failed.error.reason == "NOT_INITIALISED" && !self.map().is_empty();
+            // One endpoint that belongs to no cluster must not spoil the others, nor an advertised address that leads
+            // to another cluster from here.
+            let astray = match failed.error.reason.as_str() {
+                "NOT_INITIALISED" => !self.map().is_empty(),
+                "WRONG_CLUSTER" => node.is_learned(),
+                _ => false,
+            };
             if astray {
                 node.failed();
             }
@@ -162,6 +168,7 @@ impl Core {
     pub(crate) async fn ask_map(&self, node: &Node, budget: Duration) -> Result<v1::GetShardMapResponse, Failed> {
         let answer = try_once(node, budget, &|channel, budget| get_map(channel, budget)).await?;
         let map = ShardMap::from(&answer);
+        self.nodes.belong_to(&answer.cluster_id);
         self.nodes.learn(map.addresses(), &self.options);
         *self.map.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(map);
         Ok(answer)
@@ -189,7 +196,7 @@ impl Core {
     }
 }
 
-pub(crate) async fn get_map(channel: Channel, budget: Duration) -> Result<v1::GetShardMapResponse, Status> {
+pub(crate) async fn get_map(channel: Lane, budget: Duration) -> Result<v1::GetShardMapResponse, Status> {
     let request = with_deadline(v1::GetShardMapRequest {}, budget);
     Ok(ClusterServiceClient::new(channel)
         .get_shard_map(request)
@@ -207,7 +214,7 @@ pub(crate) fn with_deadline<T>(message: T, budget: Duration) -> Request<T> {
 /// One try on one node; the node's health follows from it.
 async fn try_once<R, F, Fut>(node: &Node, budget: Duration, ask: &F) -> Result<R, Failed>
 where
-    F: Fn(Channel, Duration) -> Fut,
+    F: Fn(Lane, Duration) -> Fut,
     Fut: Future<Output = Result<R, Status>>,
 {
     let result = match timeout(budget, node.channel()).await {

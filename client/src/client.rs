@@ -9,9 +9,10 @@ use tidemark_proto::v1::{
     query_service_client::QueryServiceClient, registry_service_client::RegistryServiceClient,
 };
 use tokio::time::Instant;
-use tonic::{Code, Response, Status, Streaming, transport::Channel};
+use tonic::{Code, Response, Status, Streaming};
 
 use crate::{
+    cluster_tag::Lane,
     answer::{Answer, Piece},
     call::{Call, Core, Pace, Repeat, To, get_map, with_deadline},
     error::Error,
@@ -329,7 +330,7 @@ impl Client {
     async fn unary<Q, R, F, Fut>(&self, call: Call<'_>, message: Q, ask: F) -> Result<R, Error>
     where
         Q: Clone,
-        F: Fn(Channel, tonic::Request<Q>) -> Fut,
+        F: Fn(Lane, tonic::Request<Q>) -> Fut,
         Fut: Future<Output = Result<Response<R>, Status>>,
     {
         let ask = |channel, budget| {
@@ -343,7 +344,7 @@ impl Client {
     async fn answer<M, F, Fut>(&self, selector: Option<&v1::Selector>, open: F) -> Result<Answer<M>, Error>
     where
         M: Piece,
-        F: Fn(Channel, Duration) -> Fut,
+        F: Fn(Lane, Duration) -> Fut,
         Fut: Future<Output = Result<Response<Streaming<M>>, Status>>,
     {
         let devices = selector.map_or(&[][..], |selector| &selector.device_ids);

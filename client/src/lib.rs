@@ -24,6 +24,7 @@ mod answer;
 mod batch;
 mod call;
 mod client;
+mod cluster_tag;
 mod error;
 mod nodes;
 mod options;

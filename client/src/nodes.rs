@@ -10,12 +10,10 @@ use std::{
 };
 
 use tokio::time::Instant;
-use tonic::{
-    Code,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, transport::Endpoint};
 
 use crate::{
+    cluster_tag::{ClusterTag, Lane},
     error::{Error, Failed, Reached},
     options::ClientOptions,
 };
@@ -34,7 +32,8 @@ pub(crate) struct Node {
     configured: bool,
     endpoint: Endpoint,
     connect_timeout: Duration,
-    channel: tokio::sync::Mutex<Option<Channel>>,
+    channel: tokio::sync::Mutex<Option<Lane>>,
+    tag: ClusterTag,
     health: Mutex<Health>,
 }
 
@@ -45,7 +44,7 @@ struct Health {
 }
 
 impl Node {
-    fn new(address: &str, configured: bool, options: &ClientOptions) -> Result<Self, Error> {
+    fn new(address: &str, configured: bool, tag: &ClusterTag, options: &ClientOptions) -> Result<Self, Error> {
         let bad = |cause: &dyn std::fmt::Display| {
             let mut error = Error::local(
                 Code::InvalidArgument,
@@ -76,18 +75,25 @@ impl Node {
             endpoint,
             connect_timeout: options.connect_timeout,
             channel: tokio::sync::Mutex::new(None),
+            tag: tag.clone(),
             health: Mutex::new(Health::default()),
         })
     }
 
+    /// True where we know the node from a shard map only.
+    pub(crate) fn is_learned(&self) -> bool {
+        !self.configured
+    }
+
     /// The connection, made now if there is none.
-    pub(crate) async fn channel(&self) -> Result<Channel, Failed> {
+    pub(crate) async fn channel(&self) -> Result<Lane, Failed> {
         let mut channel = self.channel.lock().await;
         if let Some(channel) = &*channel {
             return Ok(channel.clone());
         }
         let message = match tokio::time::timeout(self.connect_timeout, self.endpoint.connect()).await {
             Ok(Ok(made)) => {
+                let made = self.tag.on(made);
                 *channel = Some(made.clone());
                 return Ok(made);
             }
@@ -143,14 +149,16 @@ impl Node {
 pub(crate) struct Nodes {
     list: RwLock<Vec<Arc<Node>>>,
     turn: AtomicUsize,
+    tag: ClusterTag,
 }
 
 impl Nodes {
     pub(crate) fn new(options: &ClientOptions) -> Result<Self, Error> {
+        let tag = ClusterTag::default();
         let list: Result<Vec<_>, _> = options
             .endpoints
             .iter()
-            .map(|address| Node::new(address.trim(), true, options).map(Arc::new))
+            .map(|address| Node::new(address.trim(), true, &tag, options).map(Arc::new))
             .collect();
         let list = list?;
         if list.is_empty() {
@@ -161,6 +169,7 @@ impl Nodes {
         Ok(Self {
             list: RwLock::new(list),
             turn,
+            tag,
         })
     }
 
@@ -171,6 +180,11 @@ impl Nodes {
 
     fn all(&self) -> Vec<Arc<Node>> {
         self.list.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on every call says that this cluster is meant.
+    pub(crate) fn belong_to(&self, cluster_id: &str) {
+        self.tag.learn(cluster_id);
     }
 
     /// Takes over the nodes of the shard map; one that it no longer names and that fails is forgotten, unless we were given it.
@@ -184,7 +198,7 @@ impl Nodes {
             if list.iter().any(|node| node.address == address) {
                 continue;
             }
-            match Node::new(address, false, options) {
+            match Node::new(address, false, &self.tag, options) {
                 Ok(node) => list.push(Arc::new(node)),
                 Err(error) => tracing::warn!(address, %error, "node of the shard map left out"),
             }

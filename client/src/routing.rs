@@ -79,6 +79,7 @@ mod tests {
             }),
         };
         let answer = v1::GetShardMapResponse {
+            cluster_id: String::new(),
             version: 1,
             slots: vec![1, 2],
             leaders: vec![

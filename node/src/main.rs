@@ -47,6 +47,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     // From here on a signal stops the node cleanly, also one that comes while it opens its data.
     let stop = stop_signal()?;
     start_logs(&config)?;
+    check_advertised("--advertise", config.client_address())?;
+    check_advertised("--advertise-peer", config.peer_address())?;
     let clients = bind(&config.listen, config.insecure).await?;
     let peers = bind(&config.peer_listen, config.insecure).await?;
     let node = Node::open(config.clone()).await.map_err(for_people)?;
@@ -78,6 +80,15 @@ fn start_logs(config: &Config) -> anyhow::Result<()> {
     match config.log_json {
         true => logs.json().init(),
         false => logs.with_ansi(false).init(),
+    }
+    Ok(())
+}
+
+/// Refuses an address that means another machine to everybody who is told it.
+fn check_advertised(flag: &str, address: &str) -> anyhow::Result<()> {
+    let unspecified = address.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_unspecified());
+    if unspecified {
+        bail!("{address} cannot be told to others: name an address that they reach with {flag}");
     }
     Ok(())
 }

@@ -18,7 +18,9 @@ use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
-use crate::api::{ClusterApi, InOurWords, IngestApi, PeerApi, QueryApi, RegistryApi, Stopped, stopped};
+use crate::api::{
+    ClusterApi, InOurWords, IngestApi, PeerApi, QueryApi, RegistryApi, SameCluster, Stopped, stopped,
+};
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::{Error, Reason, Result};
@@ -163,16 +165,18 @@ impl Node {
             .add_service(health_service)
             .add_service(reflection().build_v1().map_err(Error::internal)?)
             .add_service(reflection().build_v1alpha().map_err(Error::internal)?)
-            .add_service(InOurWords(
-                RegistryServiceServer::new(registry).max_decoding_message_size(most),
-            ))
-            .add_service(InOurWords(
-                IngestServiceServer::new(ingest).max_decoding_message_size(most),
-            ))
-            .add_service(InOurWords(
-                QueryServiceServer::new(query).max_decoding_message_size(most),
-            ))
-            .add_service(InOurWords(ClusterServiceServer::new(cluster))))
+            .add_service(self.ours(RegistryServiceServer::new(registry).max_decoding_message_size(most)))
+            .add_service(self.ours(IngestServiceServer::new(ingest).max_decoding_message_size(most)))
+            .add_service(self.ours(QueryServiceServer::new(query).max_decoding_message_size(most)))
+            .add_service(self.ours(ClusterServiceServer::new(cluster))))
+    }
+
+    /// A service for clients of this cluster, whose every refusal is in our words.
+    fn ours<S>(&self, inner: S) -> SameCluster<InOurWords<S>> {
+        SameCluster {
+            host: self.host.clone(),
+            inner: InOurWords(inner),
+        }
     }
 
     fn peer_server(&self, stopped: Stopped) -> tonic::transport::server::Router {

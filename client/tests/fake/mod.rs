@@ -156,6 +156,7 @@ pub(crate) fn map(leaders: &[Option<&str>]) -> v1::GetShardMapResponse {
         }),
     };
     v1::GetShardMapResponse {
+        cluster_id: String::new(),
         version: 1,
         slots: (1..=leaders.len() as u32).collect(),
         leaders: leaders.iter().enumerate().map(leader).collect(),

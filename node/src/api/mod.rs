@@ -5,6 +5,7 @@ mod ingest;
 mod peer;
 mod query;
 mod registry;
+mod same_cluster;
 mod words;
 
 use std::pin::Pin;
@@ -17,6 +18,7 @@ pub use ingest::IngestApi;
 pub use peer::PeerApi;
 pub use query::QueryApi;
 pub use registry::RegistryApi;
+pub use same_cluster::SameCluster;
 pub use words::InOurWords;
 
 use crate::error::{Error, Result};

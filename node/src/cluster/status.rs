@@ -110,6 +110,7 @@ impl Cluster {
         };
         Ok(GetShardMapResponse {
             version: catalog.state().next_replica_id,
+            cluster_id: catalog.state().cluster_id.clone(),
             slots: catalog.state().slots.clone(),
             leaders: catalog.data_shards().map(leader).collect(),
         })

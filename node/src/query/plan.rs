@@ -131,7 +131,7 @@ pub(super) fn aggregate_properties<'a>(
         let refused = format!("{refused:?}").to_lowercase();
         let kind = format!("{:?}", property.kind).to_lowercase();
         let message = format!(
-            "{refused} of {} means nothing: it is a {kind}, which takes {}",
+            "{refused} of {} means nothing: its kind is {kind}, which takes {}",
             property.id,
             may.join(", ")
         );

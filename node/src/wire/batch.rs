@@ -82,7 +82,10 @@ impl BadRows {
             1 => format!("row {}: {}", first.row, first.message),
             n => format!("{n} bad rows, the first is row {}: {}", first.row, first.message),
         };
-        let field = format!("batch.rows[{}].{}", first.row, first.field);
+        let field = match first.field.as_str() {
+            "" => format!("batch.rows[{}]", first.row),
+            inner => format!("batch.rows[{}].{inner}", first.row),
+        };
         let hint = hint_for(first);
         Err(Error::new(first.reason, message)
             .field(field)
