@@ -346,18 +346,18 @@ async fn functions_without_meaning_are_refused_and_the_lawful_ones_named() {
         (
             "level",
             Sum,
-            "it is a gauge, which takes avg, min, max, first, last, count",
+            "its kind is gauge, which takes avg, min, max, first, last, count",
         ),
         (
             "speed",
             Sum,
-            "it is a mean, which takes avg, min, max, first, last, count",
+            "its kind is mean, which takes avg, min, max, first, last, count",
         ),
-        ("rain", Avg, "it is a increment, which takes sum, max, count"),
-        ("count", Avg, "it is a counter, which takes first, last, count"),
-        ("on", First, "it is a state, which takes last, min, max, count"),
-        ("mode", Avg, "it is a state, which takes last, min, max, count"),
-        ("note", Max, "it is a event, which takes count, first, last"),
+        ("rain", Avg, "its kind is increment, which takes sum, max, count"),
+        ("count", Avg, "its kind is counter, which takes first, last, count"),
+        ("on", First, "its kind is state, which takes last, min, max, count"),
+        ("mode", Avg, "its kind is state, which takes last, min, max, count"),
+        ("note", Max, "its kind is event, which takes count, first, last"),
     ];
     for (property, function, said) in cases {
         for selector in [of_devices(&["r1"]), of_type(RELIC)] {

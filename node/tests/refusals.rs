@@ -257,7 +257,7 @@ async fn batches_that_do_not_fit_together_are_refused() {
         ..two()
     };
     let unknown_quality = "INVALID_ARGUMENT INVALID_VALUE batch.columns[0].quality".to_string();
-    let no_value = "INVALID_ARGUMENT MISSING_FIELD batch.rows[0]., rows [0, 1]".to_string();
+    let no_value = "INVALID_ARGUMENT MISSING_FIELD batch.rows[0], rows [0, 1]".to_string();
     let cases: Vec<(&str, v1::Batch, String)> = vec![
         ("no values", column(|c| c.values = None), malformed("columns[0].values")),
         (
