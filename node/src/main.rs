@@ -47,10 +47,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     // From here on a signal stops the node cleanly, also one that comes while it opens its data.
     let stop = stop_signal()?;
     start_logs(&config)?;
-    check_advertised("--advertise", config.client_address())?;
-    check_advertised("--advertise-peer", config.peer_address())?;
     let clients = bind(&config.listen, config.insecure).await?;
     let peers = bind(&config.peer_listen, config.insecure).await?;
+    check_advertised("--advertise", config.client_address())?;
+    check_advertised("--advertise-peer", config.peer_address())?;
     let node = Node::open(config.clone()).await.map_err(for_people)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
