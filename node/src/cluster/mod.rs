@@ -228,8 +228,7 @@ impl Cluster {
             .hint("start it with an empty data folder, or leave it out"));
         }
         if !request.check_only {
-            identity.save(&self.config.data_dir).map_err(Error::internal)?;
-            self.host().start(identity).await?;
+            self.host().adopt(identity).await?;
         }
         let (client_address, peer_address) = (self.config.client_address().into(), self.config.peer_address().into());
         Ok(AdoptResponse {

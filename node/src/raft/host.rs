@@ -171,24 +171,40 @@ impl Host {
         }
     }
 
-    /// Takes an identity and starts the catalog group; from then on the catalog says what else runs here.
+    /// Starts the catalog group of a node that has an identity; from then on the catalog says what else runs here.
     pub async fn start(self: &Arc<Self>, identity: Identity) -> Result<()> {
-        let _opening = self.opening.lock().await;
-        let known = self.identity.get_or_init(|| identity.clone());
-        if *known != identity {
-            return Err(Error::new(
-                Reason::WrongCluster,
-                format!("this node belongs to cluster {}", known.cluster_id),
-            ));
-        }
-        if self.replica(CATALOG_GROUP).is_some() {
-            return Ok(());
-        }
-        self.open(CATALOG_GROUP, identity.catalog_replica).await?;
-        drop(_opening);
-        tokio::spawn(self.clone().follow_catalog());
-        tokio::spawn(self.clone().flush_now_and_then());
-        Ok(())
+        self.begin(identity, false).await
+    }
+
+    /// Gives the node an identity, on disk first, and starts it; nothing new where it has this one.
+    pub async fn adopt(self: &Arc<Self>, identity: Identity) -> Result<()> {
+        self.begin(identity, true).await
+    }
+
+    /// In a task of its own: a caller that goes away must not leave half of it.
+    async fn begin(self: &Arc<Self>, identity: Identity, save: bool) -> Result<()> {
+        let host = self.clone();
+        let beginning = tokio::spawn(async move {
+            let _opening = host.opening.lock().await;
+            if let Some(known) = host.identity.get().filter(|known| **known != identity) {
+                let message = format!("this node belongs to cluster {}", known.cluster_id);
+                return Err(Error::new(Reason::WrongCluster, message));
+            }
+            if host.replica(CATALOG_GROUP).is_some() {
+                return Ok(());
+            }
+            if save {
+                let (identity, data_dir) = (identity.clone(), host.data_dir.clone());
+                let saving = blocking(move || identity.save(&data_dir).map_err(Error::internal));
+                saving.await.map_err(Error::internal)?;
+            }
+            let replica = host.identity.get_or_init(|| identity).catalog_replica;
+            host.open(CATALOG_GROUP, replica).await?;
+            tokio::spawn(host.clone().follow_catalog());
+            tokio::spawn(host.clone().flush_now_and_then());
+            Ok(())
+        });
+        beginning.await.map_err(Error::internal)?
     }
 
     /// Opens one replica, unless it runs. One that fails its checks is remembered as damaged and does not run.

@@ -25,7 +25,7 @@ const PORTS_FROM: u16 = 20_000;
 const PORTS_TO: u16 = 32_000;
 /// Ports of one fleet: the first is only held, to keep other fleets away.
 const PORTS_EACH: u16 = 8;
-const LOG_LINES_SHOWN: usize = 60;
+const LOG_LINES_SHOWN: usize = 200;
 
 /// Asks again and again until there is an answer; fails with what was awaited.
 pub(crate) async fn until<T>(what: &str, within: Duration, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
@@ -59,7 +59,7 @@ pub(crate) fn tidemarkd() -> Command {
     command
 }
 
-/// One node: its folder and addresses, and its process while it runs.
+/// One node, which logs what `TIDEMARK_TEST_LOG` says: its folder and addresses, and its process while it runs.
 pub(crate) struct Daemon {
     pub(crate) clients: String,
     pub(crate) peers: String,
@@ -76,6 +76,9 @@ impl Daemon {
         let mut command = tidemarkd();
         command.arg("--data-dir").arg(&self.data);
         command.args(["--listen", &self.clients, "--peer-listen", &self.peers]);
+        if let Ok(log) = std::env::var("TIDEMARK_TEST_LOG") {
+            command.args(["--log", &log]);
+        }
         self.child = Some(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
     }
 
