@@ -86,7 +86,9 @@ fn start_logs(config: &Config) -> anyhow::Result<()> {
 
 /// Refuses an address that means another machine to everybody who is told it.
 fn check_advertised(flag: &str, address: &str) -> anyhow::Result<()> {
-    let unspecified = address.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_unspecified());
+    let unspecified = address
+        .parse::<SocketAddr>()
+        .is_ok_and(|address| address.ip().is_unspecified());
     if unspecified {
         bail!("{address} cannot be told to others: name an address that they reach with {flag}");
     }

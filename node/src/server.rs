@@ -18,9 +18,7 @@ use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
-use crate::api::{
-    ClusterApi, InOurWords, IngestApi, PeerApi, QueryApi, RegistryApi, SameCluster, Stopped, stopped,
-};
+use crate::api::{ClusterApi, InOurWords, IngestApi, PeerApi, QueryApi, RegistryApi, SameCluster, Stopped, stopped};
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::{Error, Reason, Result};

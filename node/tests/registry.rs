@@ -7,6 +7,8 @@ mod common;
 use common::TestCluster;
 use common::fleet::*;
 use tidemark_client::{Client, Value, v1};
+use tonic_types::StatusExt as _;
+use v1::registry_service_client::RegistryServiceClient;
 use v1::{Kind, ValueType};
 
 const DEVICES: usize = 2_000;
@@ -386,4 +388,31 @@ async fn devices_are_registered_updated_and_listed() {
         shown(&error),
         "NOT_FOUND UNKNOWN_TYPE selector.device_type; tidemark type list"
     );
+}
+
+/// A client says which cluster it means once it knows; an address that leads elsewhere takes nothing from it.
+#[tokio::test]
+async fn a_call_that_means_another_cluster_is_refused() {
+    let cluster = TestCluster::start(1).await;
+    let map = cluster.at(0).shard_map().await.unwrap();
+    let status = cluster.at(0).status().await.unwrap();
+    assert_eq!(map.cluster_id, status.cluster_id);
+    let call = |meant: String| {
+        let mut registry = RegistryServiceClient::new(cluster.at(0).channel);
+        let mut request = tonic::Request::new(v1::ApplyDeviceTypesRequest {
+            device_types: vec![device_type(METER, 0)],
+        });
+        request
+            .metadata_mut()
+            .insert("tidemark-cluster", meant.parse().unwrap());
+        async move { registry.apply_device_types(request).await }
+    };
+    let refused = call("0".repeat(32)).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+    assert_eq!(
+        refused.get_error_details().error_info().unwrap().reason,
+        "WRONG_CLUSTER"
+    );
+    assert!(cluster.at(0).types(&[]).await.unwrap().is_empty(), "nothing was stored");
+    assert_eq!(call(map.cluster_id).await.unwrap().into_inner().created, 1);
 }

@@ -34,7 +34,10 @@ impl<S> SameCluster<S> {
         if meant.as_bytes() == here.cluster_id.as_bytes() {
             return None;
         }
-        let message = format!("this node belongs to cluster {}, not to the one that is meant", here.cluster_id);
+        let message = format!(
+            "this node belongs to cluster {}, not to the one that is meant",
+            here.cluster_id
+        );
         Some(Error::new(Reason::WrongCluster, message).hint("check the endpoints and what the nodes advertise"))
     }
 }
