@@ -12,9 +12,9 @@ use tokio::time::Instant;
 use tonic::{Code, Response, Status, Streaming};
 
 use crate::{
-    cluster_tag::Lane,
     answer::{Answer, Piece},
     call::{Call, Core, Pace, Repeat, To, get_map, with_deadline},
+    cluster_tag::Lane,
     error::Error,
     options::{ClientOptions, WriterOptions},
     writer::Writer,

@@ -90,11 +90,20 @@ impl Router {
     }
 
     fn peer(&self, node: u64) -> Result<Arc<crate::peers::Peer>> {
-        let catalog = self.host.catalog_now();
-        let node = catalog
-            .node(node)
-            .ok_or_else(|| Error::new(Reason::Unreachable, format!("node {node} is unknown")))?;
-        self.host.peers().at(&node.peer_address)
+        let address = self.peer_address(node);
+        let address = address.ok_or_else(|| Error::new(Reason::Unreachable, format!("node {node} is unknown")))?;
+        self.host.peers().at(&address)
+    }
+
+    /// Where a node listens to others. Before the catalog is there, the identity names those that begin it: one of
+    /// them may lead.
+    fn peer_address(&self, node: u64) -> Option<String> {
+        if let Some(known) = self.host.catalog_now().node(node) {
+            return Some(known.peer_address.clone());
+        }
+        let first = &self.host.identity().ok()?.catalog;
+        let member = first.iter().find(|member| member.node_id == node)?;
+        Some(member.peer_address.clone())
     }
 
     /// Waits until this node's catalog has everything that was acknowledged before the call.
@@ -122,5 +131,42 @@ pub fn time_left(deadline: Instant) -> Result<Duration> {
     match left.is_zero() {
         true => Err(Error::new(Reason::DeadlineExceeded, "time ran out")),
         false => Ok(left),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::config::Tuning;
+    use crate::identity::{CatalogMember, Identity};
+    use crate::peers::Peers;
+    use crate::raft::log_store::NodeLog;
+    use crate::store::Resources;
+
+    /// A node killed within `init` may find another one leading the catalog group when it goes on.
+    #[tokio::test]
+    async fn before_there_is_a_catalog_its_first_members_are_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = NodeLog::open(&dir.path().join("log")).unwrap();
+        let resources = Arc::new(Resources::new(1 << 20, 1 << 20, 1).unwrap());
+        let peers = Arc::new(Peers::default());
+        let host = Host::new(dir.path().to_path_buf(), log, resources, peers, Tuning::default());
+        let member = |id: u64| CatalogMember {
+            replica: id,
+            node_id: id,
+            peer_address: format!("127.0.0.1:{id}"),
+        };
+        let identity = Identity {
+            format: Identity::FORMAT,
+            cluster_id: "c".into(),
+            node_id: 1,
+            catalog_replica: 1,
+            catalog: vec![member(1), member(2)],
+        };
+        host.start(identity).await.unwrap();
+        let router = Router::new(host);
+        assert_eq!(router.peer_address(2), Some("127.0.0.1:2".to_string()));
+        assert_eq!(router.peer_address(3), None);
     }
 }
