@@ -68,8 +68,7 @@ impl Node {
             let resources = Resources::new(cache_bytes, MEMTABLE_BYTES, cores).map_err(Error::internal)?;
             Ok((lock, identity, log, Arc::new(resources)))
         })
-        .await
-        .map_err(|e| e.downcast::<Error>().unwrap_or_else(Error::internal))?;
+        .await?;
         let limits = Arc::new(Limits::default());
         let host = Host::new(
             config.data_dir.clone(),

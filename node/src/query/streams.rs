@@ -61,12 +61,7 @@ impl Queries {
         let start = self
             .begin(request.selector.as_ref(), true, request.consistency.as_ref())
             .await?;
-        if !start.selector.device_type.is_empty() {
-            start
-                .catalog
-                .device_type(&start.selector.device_type)?
-                .choose(&request.properties)?;
-        }
+        start.check_properties(&request.properties)?;
         let limit = request.limit;
         let ask = move |selector, limit| {
             Query::Range(QueryRangeRequest {
@@ -108,12 +103,7 @@ impl Queries {
         let start = self
             .begin(request.selector.as_ref(), true, request.consistency.as_ref())
             .await?;
-        if !start.selector.device_type.is_empty() {
-            start
-                .catalog
-                .device_type(&start.selector.device_type)?
-                .choose(&request.properties)?;
-        }
+        start.check_properties(&request.properties)?;
         let limit = request.limit;
         let evaluated_at_ns = now_ns();
         let ask = move |selector, limit| {
@@ -302,6 +292,14 @@ struct Start {
 }
 
 impl Start {
+    /// Refuses unknown properties before any shard is asked, where the selector names the type.
+    fn check_properties(&self, properties: &[String]) -> Result<()> {
+        match self.selector.device_type.as_str() {
+            "" => Ok(()),
+            device_type => self.catalog.device_type(device_type)?.choose(properties).map(drop),
+        }
+    }
+
     /// Asks the shards and passes their parts on, shard by shard; a few shards work at once unless a limit makes
     /// the later ones depend on the earlier ones.
     fn stream<M: Send + 'static>(

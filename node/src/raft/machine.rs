@@ -80,7 +80,9 @@ impl Machine {
     async fn write(&mut self, chunk: Chunk) -> Result<(), io::Error> {
         let Some(last) = chunk.last else { return Ok(()) };
         let (state, entries, membership) = (self.state.clone(), chunk.entries, chunk.membership);
-        let answers = blocking(move || state.apply(&entries, &last, membership.as_ref())).await?;
+        let answers = blocking(move || state.apply(&entries, &last, membership.as_ref()))
+            .await
+            .map_err(to_io)?;
         for (responder, answer) in chunk.responders.into_iter().zip(answers) {
             if let Some(responder) = responder {
                 responder.send(Outcome(answer));
@@ -91,13 +93,8 @@ impl Machine {
 }
 
 /// Runs storage work off the async threads.
-pub async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, io::Error> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(io::Error::other)?
-        .map_err(to_io)
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(Error::internal)?
 }
 
 fn to_io(error: Error) -> io::Error {
@@ -144,6 +141,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             }
         })
         .await
+        .map_err(to_io)
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<RaftSnapshot>, io::Error> {
@@ -176,7 +174,8 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             state.flush()?;
             state.persisted()
         })
-        .await?;
+        .await
+        .map_err(to_io)?;
         let meta = SnapshotMeta {
             last_log_id,
             last_membership,

@@ -256,11 +256,9 @@ impl Replica {
         let mut receiver = Receiver::new(dir.0.clone(), header.files)?;
         while let Some(piece) = pieces.next().await {
             let piece = piece?;
-            receiver = blocking(move || receiver.take(piece).map(|()| receiver))
-                .await
-                .map_err(unwrap_io)?;
+            receiver = blocking(move || receiver.take(piece).map(|()| receiver)).await?;
         }
-        let received = blocking(move || receiver.finish()).await.map_err(unwrap_io)?;
+        let received = blocking(move || receiver.finish()).await?;
         let snapshot = Snapshot {
             meta,
             snapshot: SnapshotData::Received(received),
@@ -299,17 +297,15 @@ impl Replica {
     /// Flushes when there is enough to flush or `force` says so, then lets the log below the flushed state go.
     pub async fn flush_and_purge(&self, tuning: &Tuning, force: bool) -> Result<()> {
         let state = self.state.clone();
-        let (applied, persisted) = blocking(move || Ok((state.applied()?.0, state.persisted()?.0)))
-            .await
-            .map_err(unwrap_io)?;
+        let (applied, persisted) = blocking(move || Ok((state.applied()?.0, state.persisted()?.0))).await?;
         let index = |id: &Option<LogId>| id.as_ref().map_or(0, |id| id.index);
         let unflushed = index(&applied).saturating_sub(index(&persisted));
         if unflushed >= tuning.entries_unflushed_max || (force && unflushed > 0) {
             let state = self.state.clone();
-            blocking(move || state.flush()).await.map_err(unwrap_io)?;
+            blocking(move || state.flush()).await?;
         }
         let state = self.state.clone();
-        let flushed = index(&blocking(move || Ok(state.persisted()?.0)).await.map_err(unwrap_io)?);
+        let flushed = index(&blocking(move || Ok(state.persisted()?.0)).await?);
         let (snapshot, purged) = {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow_watched();
@@ -404,12 +400,5 @@ impl Drop for Incoming {
         if Path::new(&self.0).exists() {
             std::fs::remove_dir_all(&self.0).ok();
         }
-    }
-}
-
-fn unwrap_io(error: std::io::Error) -> Error {
-    match error.downcast::<Error>() {
-        Ok(error) => error,
-        Err(other) => Error::internal(other),
     }
 }

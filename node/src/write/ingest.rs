@@ -100,8 +100,7 @@ impl Writes {
             let records = to_records(&batch, &def, TimeGate::new(&def, stamp_ns, &limits), &limits)?;
             Ok(commands(records, &targets, def.number(), def.bucket_span_ns, &origin))
         })
-        .await
-        .map_err(unwrap_io)?;
+        .await?;
         self.propose_all(commands, retry, shape, deadline).await
     }
 
@@ -212,12 +211,5 @@ fn check_producer(request: &WriteRequest) -> Result<()> {
         )
         .field("producer")),
         _ => Ok(()),
-    }
-}
-
-pub(super) fn unwrap_io(error: std::io::Error) -> Error {
-    match error.downcast::<Error>() {
-        Ok(error) => error,
-        Err(other) => Error::internal(other),
     }
 }

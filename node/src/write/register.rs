@@ -13,7 +13,7 @@ use tidemark_proto::v1::{
     ApplyDeviceTypesResponse, Consistency, Device, DeviceType, ListDeviceTypesResponse, RegisterDevicesResponse,
 };
 
-use super::ingest::{Known, Writes, unwrap_io};
+use super::ingest::{Known, Writes};
 use crate::catalog::{CATALOG_GROUP, types};
 use crate::clock::{Instant, monotonic, now_ns};
 use crate::error::{Error, Reason, Result};
@@ -152,8 +152,7 @@ impl Writes {
                 .state()
                 .with_shard(|shard| shard.resolve(&asked).map_err(store_error))
         })
-        .await
-        .map_err(unwrap_io)?;
+        .await?;
         for (&at, known) in at.iter().zip(known) {
             found[at] = known.map(|(type_number, ordinal)| self.remember(&ids[at], Known { type_number, ordinal }));
         }
