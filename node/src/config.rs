@@ -58,6 +58,12 @@ pub struct Config {
     /// Listens beyond loopback without TLS: anyone who reaches the ports can read and write.
     #[arg(long, env = "TIDEMARK_INSECURE")]
     pub insecure: bool,
+    /// Where this node stands (a rack, a room, a site): replicas of a shard are spread over zones.
+    #[arg(long, env = "TIDEMARK_ZONE", default_value = "")]
+    pub zone: String,
+    /// Peer addresses of a cluster to join, while this node belongs to none.
+    #[arg(long, env = "TIDEMARK_JOIN", value_delimiter = ',')]
+    pub join: Vec<String>,
     /// When replicas flush and what stays in their logs. No flag: only tests have a reason to change it.
     #[arg(skip)]
     pub tuning: Tuning,

@@ -107,6 +107,32 @@ reasons! {
     AlreadyInitialised = "ALREADY_INITIALISED", FailedPrecondition;
     /// The caller means another cluster or node.
     WrongCluster = "WRONG_CLUSTER", FailedPrecondition;
+    /// No node of this number.
+    UnknownNode = "UNKNOWN_NODE", NotFound;
+    /// No shard of this number.
+    UnknownShard = "UNKNOWN_SHARD", NotFound;
+    /// No job of this number.
+    UnknownJob = "UNKNOWN_JOB", NotFound;
+    /// A node was taken out of the cluster for good.
+    NodeRemoved = "NODE_REMOVED", FailedPrecondition;
+    /// The address belongs to a node that has another data folder.
+    NodeKnown = "NODE_KNOWN", FailedPrecondition;
+    /// One job runs already.
+    JobRunning = "JOB_RUNNING", FailedPrecondition;
+    /// The job has ended.
+    JobEnded = "JOB_ENDED", FailedPrecondition;
+    /// Nodes or replicas changed since the plan was made.
+    PlacementChanged = "PLACEMENT_CHANGED", FailedPrecondition;
+    /// A shard would be left with fewer replicas than its factor.
+    FactorUnmet = "FACTOR_UNMET", FailedPrecondition;
+    /// Too few replicas of a shard are alive to change anything about it.
+    QuorumLost = "QUORUM_LOST", FailedPrecondition;
+    /// A move that its shard or node cannot make.
+    InvalidMove = "INVALID_MOVE", FailedPrecondition;
+    /// A backup is restored into a cluster that has types or devices.
+    ClusterNotEmpty = "CLUSTER_NOT_EMPTY", FailedPrecondition;
+    /// A backup that is torn, of another kind, or newer than this version.
+    InvalidBackup = "INVALID_BACKUP", FailedPrecondition;
     /// Older than the type's retention.
     TimeTooOld = "TIME_TOO_OLD", OutOfRange;
     /// Further ahead than clocks may be.
@@ -123,6 +149,8 @@ reasons! {
     TooManyWindows = "TOO_MANY_WINDOWS", ResourceExhausted;
     /// The query holds more than its budget.
     QueryTooLarge = "QUERY_TOO_LARGE", ResourceExhausted;
+    /// A disk that this write needs is almost full.
+    DiskLow = "DISK_LOW", ResourceExhausted;
     /// The node has as much in flight as it may.
     Overloaded = "OVERLOADED", ResourceExhausted;
     /// The shard has no leader that this node can reach; nothing was stored.
@@ -194,6 +222,7 @@ impl Error {
             Reason::NoLeader | Reason::TooStale | Reason::Unreachable | Reason::Stopping => 200,
             Reason::OutcomeUnknown => 100,
             Reason::Overloaded => 100,
+            Reason::DiskLow => 1_000,
             _ => 0,
         };
         Error(Box::new(Inner {

@@ -10,6 +10,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 const FILE: &str = "identity.toml";
+const FOLDER_FILE: &str = "folder-id";
 
 /// Identity of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +74,20 @@ impl Identity {
     pub fn save(&self, data_dir: &Path) -> io::Result<()> {
         let text = toml::to_string(self).map_err(io::Error::other)?;
         replace_file(&data_dir.join(FILE), text.as_bytes())
+    }
+}
+
+/// Names a data folder, at random and once: a folder that was wiped has another name, whoever's address it is found at.
+pub fn folder_id(data_dir: &Path) -> io::Result<String> {
+    let path = data_dir.join(FOLDER_FILE);
+    match fs::read_to_string(&path) {
+        Ok(id) => Ok(id.trim().to_string()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let id = format!("{:032x}", rand::random::<u128>());
+            replace_file(&path, id.as_bytes())?;
+            Ok(id)
+        }
+        Err(e) => Err(e),
     }
 }
 

@@ -107,7 +107,15 @@ impl PeerService for PeerApi {
     }
 
     async fn add_node(&self, request: Request<AddNodeRequest>) -> Answered<AddNodeResponse> {
-        answered(self.cluster.add_node(request.into_inner()).await)
+        let AddNodeRequest {
+            cluster_id,
+            peer_address,
+        } = request.into_inner();
+        let added = self.cluster.add_node(&peer_address, &cluster_id).await;
+        answered(added.map(|(cluster_id, node)| AddNodeResponse {
+            cluster_id,
+            node: Some(node),
+        }))
     }
 
     async fn node_view(&self, request: Request<NodeViewRequest>) -> Answered<NodeViewResponse> {
@@ -116,5 +124,12 @@ impl PeerService for PeerApi {
             .host()
             .check_envelope(request.into_inner().envelope.as_ref());
         answered(checked.map(|()| self.cluster.own_view()))
+    }
+
+    async fn manage_group(
+        &self,
+        _: Request<tidemark_proto::peer::ManageGroupRequest>,
+    ) -> Answered<tidemark_proto::peer::ManageGroupResponse> {
+        Err(Status::unimplemented("soon"))
     }
 }

@@ -57,6 +57,7 @@ impl Catalog {
             Some(Command::Bootstrap(bootstrap)) => Ok(self.bootstrap(bootstrap)),
             Some(Command::ApplyTypes(apply)) => Ok(self.apply_types(apply.device_types)),
             Some(Command::AddNode(node)) => Ok(self.add_node(node)),
+            Some(_) => Err(Error::internal("catalog command that is not carried out yet")),
             None => Err(Error::internal("catalog command of an unknown kind")),
         }
     }
@@ -75,6 +76,7 @@ impl Catalog {
             .map(|(node, id)| peer::Replica {
                 id: *id,
                 node_id: node.id,
+                joining: false,
             })
             .collect();
         let mut shards = vec![peer::Shard {
@@ -87,6 +89,7 @@ impl Catalog {
                 peer::Replica {
                     id: replica,
                     node_id: b.nodes[(id as usize - 1 + k) % n].id,
+                    joining: false,
                 }
             });
             shards.push(peer::Shard {
@@ -103,6 +106,9 @@ impl Catalog {
             nodes: b.nodes,
             shards,
             slots: (0..SLOTS).map(|slot| 1 + slot % b.shards).collect(),
+            placement_version: 1,
+            next_job_id: 1,
+            ..peer::Catalog::default()
         };
         Ok((applied::Result::Done(peer::Done {}), vec![self.cluster_record()]))
     }
@@ -150,30 +156,34 @@ impl Catalog {
         Ok((applied::Result::Types(response), records))
     }
 
+    /// Gives a node its number. A data folder that has one keeps it; a new folder at a known address is a new node.
     fn add_node(&mut self, add: peer::AddNode) -> Result<(applied::Result, Vec<Record>)> {
-        if let Some(known) = self
-            .state
-            .nodes
-            .iter()
-            .find(|node| node.peer_address == add.peer_address)
-        {
+        let same_folder = |node: &&Node| {
+            node.peer_address == add.peer_address && self.state.folder_ids.get(&node.id) == Some(&add.folder_id)
+        };
+        if let Some(known) = self.state.nodes.iter().find(same_folder) {
             return Ok((applied::Result::Node(known.clone()), Vec::new()));
         }
         let node = Node {
             id: self.state.next_node_id,
             client_address: add.client_address,
             peer_address: add.peer_address,
+            zone: add.zone,
+            state: v1::NodeState::Active as i32,
         };
         self.state.next_node_id += 1;
         let replica = peer::Replica {
             id: self.state.next_replica_id,
             node_id: node.id,
+            joining: true,
         };
         self.state.next_replica_id += 1;
         if let Some(catalog) = self.state.shards.iter_mut().find(|shard| shard.id == CATALOG_GROUP) {
             catalog.replicas.push(replica);
         }
+        self.state.folder_ids.insert(node.id, add.folder_id);
         self.state.nodes.push(node.clone());
+        self.state.placement_version += 1;
         Ok((applied::Result::Node(node), vec![self.cluster_record()]))
     }
 
@@ -247,6 +257,7 @@ mod tests {
             id,
             client_address: format!("c{id}"),
             peer_address: format!("p{id}"),
+            ..Node::default()
         }
     }
 
@@ -288,6 +299,7 @@ mod tests {
         let add = peer::AddNode {
             client_address: "c4".into(),
             peer_address: "p4".into(),
+            ..peer::AddNode::default()
         };
         let command = CatalogCommand {
             stamp_ns: 1,

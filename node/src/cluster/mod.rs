@@ -10,19 +10,19 @@ use std::time::Duration;
 
 use prost::Message as _;
 use tidemark_proto::peer::{
-    self, AddNode, AddNodeRequest, AddNodeResponse, AdoptRequest, AdoptResponse, Bootstrap, CatalogCommand, MemberNode,
-    applied, catalog_command,
+    self, AddNode, AddNodeRequest, AdoptRequest, AdoptResponse, Bootstrap, CatalogCommand, MemberNode, applied,
+    catalog_command,
 };
-use tidemark_proto::v1::{InitRequest, InitResponse, JoinRequest, JoinResponse, Node};
+use tidemark_proto::v1::{InitRequest, InitResponse, JoinRequest, JoinResponse, Node, NodeState};
 use tonic::Request;
 
 use crate::catalog::CATALOG_GROUP;
 use crate::clock::{Instant, monotonic, now_ns};
 use crate::config::Config;
 use crate::error::{Error, Reason, Result};
-use crate::identity::{CatalogMember, Identity};
+use crate::identity::{CatalogMember, Identity, folder_id};
 use crate::limits::SHARDS;
-use crate::raft::host::Host;
+use crate::raft::host::{Host, members};
 use crate::raft::types::Member;
 use crate::route::{Retry, Router, time_left};
 use crate::wire::status::from_status;
@@ -168,7 +168,8 @@ impl Cluster {
         let here = self.config.peer_address();
         let others = || plan.members.iter().filter(|member| member.peer_address != here);
         for member in others() {
-            self.adopt_at(plan, member, true).await?;
+            self.adopt_at(&member.peer_address, adopt_request(plan, member, true))
+                .await?;
         }
         let mut nodes = BTreeMap::new();
         for member in plan.members.iter().filter(|member| member.peer_address == here) {
@@ -176,23 +177,28 @@ impl Cluster {
             nodes.insert(member.node_id, addresses);
         }
         for member in others() {
-            nodes.insert(member.node_id, self.adopt_at(plan, member, false).await?);
+            let adopted = self
+                .adopt_at(&member.peer_address, adopt_request(plan, member, false))
+                .await?;
+            nodes.insert(member.node_id, adopted);
         }
         let node = |(id, addresses): (u64, AdoptResponse)| Node {
             id,
             client_address: addresses.client_address,
             peer_address: addresses.peer_address,
+            zone: addresses.zone,
+            state: NodeState::Active as i32,
         };
         Ok(nodes.into_iter().map(node).collect())
     }
 
-    async fn adopt_at(&self, plan: &InitPlan, member: &CatalogMember, check_only: bool) -> Result<AdoptResponse> {
-        let peer = self.host().peers().at(&member.peer_address)?;
-        let mut request = Request::new(adopt_request(plan, member, check_only));
+    async fn adopt_at(&self, peer_address: &str, adopt: AdoptRequest) -> Result<AdoptResponse> {
+        let peer = self.host().peers().at(peer_address)?;
+        let mut request = Request::new(adopt);
         request.set_timeout(CALL_TIMEOUT);
         let call = tokio::time::timeout(CALL_TIMEOUT, async { peer.client().adopt(request).await }).await;
         let unreachable =
-            |why: &str| Error::new(Reason::Unreachable, format!("peer {}: {why}", member.peer_address)).field("peers");
+            |why: &str| Error::new(Reason::Unreachable, format!("peer {peer_address}: {why}")).field("peers");
         match call {
             Err(_) => Err(unreachable("no answer")),
             Ok(Err(status)) => match from_status(&status) {
@@ -217,9 +223,11 @@ impl Cluster {
             catalog_replica: request.catalog_replica,
             catalog: request.catalog.into_iter().map(member).collect(),
         };
-        if let Ok(known) = self.host().identity()
-            && *known != identity
-        {
+        let known = self.host().identity().ok();
+        // A member that asks whether this node is free, or has this cluster's identity already, gives no number.
+        let asks = request.check_only && identity.node_id == 0;
+        let same = |known: &Identity| *known == identity || (asks && known.cluster_id == identity.cluster_id);
+        if let Some(known) = known.filter(|known| !same(known)) {
             let id = &known.cluster_id;
             return Err(Error::new(
                 Reason::AlreadyInitialised,
@@ -230,10 +238,11 @@ impl Cluster {
         if !request.check_only {
             self.host().adopt(identity).await?;
         }
-        let (client_address, peer_address) = (self.config.client_address().into(), self.config.peer_address().into());
         Ok(AdoptResponse {
-            client_address,
-            peer_address,
+            client_address: self.config.client_address().into(),
+            peer_address: self.config.peer_address().into(),
+            zone: self.config.zone.clone(),
+            folder_id: folder_id(&self.config.data_dir).map_err(Error::internal)?,
         })
     }
 
@@ -258,7 +267,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Adds this node to the cluster of another one.
+    /// Adds this node to the cluster of another one: asks a member, which calls back to prove this node's address.
     pub async fn join(&self, request: JoinRequest) -> Result<JoinResponse> {
         if let Ok(identity) = self.host().identity() {
             let id = &identity.cluster_id;
@@ -270,62 +279,59 @@ impl Cluster {
         let peer = self.host().peers().at(&request.peer)?;
         let mut add = Request::new(AddNodeRequest {
             cluster_id: request.cluster_id,
-            client_address: self.config.client_address().into(),
             peer_address: self.config.peer_address().into(),
         });
-        add.set_timeout(CALL_TIMEOUT * 2);
-        let added = peer
-            .client()
-            .add_node(add)
-            .await
-            .map_err(|status| match from_status(&status) {
-                e if e.reason() == Reason::Unreachable => {
-                    let message = format!("peer {}: {}", request.peer, e.message());
-                    Error::new(Reason::Unreachable, message).field("peer")
-                }
-                e => e,
-            })?
-            .into_inner();
-        let node = added.node.ok_or_else(|| Error::internal("answer without a node"))?;
-        let adopt = AdoptRequest {
-            cluster_id: added.cluster_id.clone(),
-            node_id: node.id,
-            catalog_replica: added.catalog_replica,
-            catalog: added.catalog,
-            check_only: false,
+        add.set_timeout(CALL_TIMEOUT * 4);
+        let mut client = peer.client();
+        let asking = tokio::time::timeout(CALL_TIMEOUT * 4, client.add_node(add)).await;
+        let unreachable =
+            |why: &str| Error::new(Reason::Unreachable, format!("peer {}: {why}", request.peer)).field("peer");
+        let added = match asking {
+            Err(_) => return Err(unreachable("no answer")),
+            Ok(Err(status)) => match from_status(&status) {
+                e if e.reason() == Reason::Unreachable => return Err(unreachable(e.message())),
+                e => return Err(e),
+            },
+            Ok(Ok(response)) => response.into_inner(),
         };
-        self.adopt(adopt).await?;
         Ok(JoinResponse {
             cluster_id: added.cluster_id,
-            node: Some(node),
+            node: added.node,
         })
     }
 
-    /// Takes a new node into the catalog. Placement follows later, by plan.
-    pub async fn add_node(&self, request: AddNodeRequest) -> Result<AddNodeResponse> {
-        let identity = self.host().identity()?;
-        if !request.cluster_id.is_empty() && request.cluster_id != identity.cluster_id {
-            let message = format!("this is cluster {}, not {}", identity.cluster_id, request.cluster_id);
+    /// Takes a node into the cluster: proves that it is at its address and belongs to none, gives it a number in the
+    /// catalog, then its identity. Cut off anywhere, it goes on with the same number when asked again.
+    pub async fn add_node(&self, peer_address: &str, cluster_id: &str) -> Result<(String, Node)> {
+        let here = self.host().identity()?.cluster_id.clone();
+        if !cluster_id.is_empty() && cluster_id != here {
+            let message = format!("this is cluster {here}, not {cluster_id}");
             return Err(Error::new(Reason::WrongCluster, message).field("cluster_id"));
         }
-        let (client_address, peer_address) = (request.client_address, request.peer_address);
-        let add = catalog_command::Command::AddNode(AddNode {
-            client_address,
-            peer_address,
-        });
-        let command = CatalogCommand {
-            stamp_ns: now_ns(),
-            command: Some(add),
+        let ask = AdoptRequest {
+            cluster_id: here.clone(),
+            check_only: true,
+            ..AdoptRequest::default()
+        };
+        let found = self.adopt_at(peer_address, ask).await?;
+        if found.peer_address != peer_address {
+            let message = format!(
+                "the node at {peer_address} tells others that it is at {}",
+                found.peer_address
+            );
+            return Err(Error::new(Reason::InvalidValue, message)
+                .field("peer_address")
+                .hint("name the address that it advertises"));
         }
-        .encode_to_vec();
-        let deadline = monotonic() + CALL_TIMEOUT;
-        let node = match self
-            .router
-            .propose(CATALOG_GROUP, command.into(), Retry::Safe, deadline)
-            .await?
-        {
-            applied::Result::Node(node) => node,
-            other => return Err(Error::internal(format!("answer {other:?} to a node"))),
+        let add = AddNode {
+            client_address: found.client_address,
+            peer_address: found.peer_address,
+            zone: found.zone,
+            folder_id: found.folder_id,
+        };
+        let answer = self.propose(catalog_command::Command::AddNode(add)).await?;
+        let applied::Result::Node(node) = answer else {
+            return Err(Error::internal("answer of another kind to a node"));
         };
         self.router.catch_up_catalog(CALL_TIMEOUT).await;
         let catalog = self.host().catalog()?;
@@ -341,16 +347,27 @@ impl Cluster {
             node_id: member.node_id,
             peer_address: member.peer_address,
         };
-        let catalog = crate::raft::host::members(&catalog, shard)
-            .into_iter()
-            .map(member)
-            .collect();
-        Ok(AddNodeResponse {
-            cluster_id: identity.cluster_id.clone(),
-            node: Some(node),
+        let adopt = AdoptRequest {
+            cluster_id: here.clone(),
+            node_id: node.id,
             catalog_replica,
-            catalog,
-        })
+            catalog: members(&catalog, shard).into_iter().map(member).collect(),
+            check_only: false,
+        };
+        self.adopt_at(peer_address, adopt).await?;
+        Ok((here, node))
+    }
+
+    /// A command of the catalog that may be offered twice, carried out wherever the catalog is led.
+    pub(crate) async fn propose(&self, command: catalog_command::Command) -> Result<applied::Result> {
+        let command = CatalogCommand {
+            stamp_ns: now_ns(),
+            command: Some(command),
+        };
+        let deadline = monotonic() + CALL_TIMEOUT;
+        self.router
+            .propose(CATALOG_GROUP, command.encode_to_vec().into(), Retry::Safe, deadline)
+            .await
     }
 }
 
@@ -399,5 +416,6 @@ pub fn node_view(host: &Host, disk_bytes: u64) -> peer::NodeViewResponse {
     peer::NodeViewResponse {
         replicas: host.views(),
         disk_bytes,
+        ..peer::NodeViewResponse::default()
     }
 }

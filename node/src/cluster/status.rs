@@ -62,6 +62,7 @@ impl Cluster {
             nodes,
             shards,
             problems,
+            ..StatusResponse::default()
         })
     }
 
@@ -82,6 +83,7 @@ impl Cluster {
         let peer = host.peers().at(&node.peer_address).ok()?;
         let mut request = Request::new(NodeViewRequest {
             envelope: Some(host.envelope(node.id).ok()?),
+            digest_id: 0,
         });
         request.set_timeout(VIEW_TIMEOUT);
         let view = tokio::time::timeout(VIEW_TIMEOUT, async { peer.client().node_view(request).await }).await;
@@ -168,6 +170,7 @@ fn node_status(node: &Node, views: &Views) -> NodeStatus {
         replicas: states().count() as u32,
         leaders: states().filter(|status| status.state == State::Leader as i32).count() as u32,
         disk_bytes: view.map_or(0, |view| view.disk_bytes),
+        facts: view.and_then(|view| view.facts.clone()),
     }
 }
 

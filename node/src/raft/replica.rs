@@ -380,6 +380,11 @@ impl Replica {
             last_log_index: metrics.last_log_index.unwrap_or(0),
             applied_index: metrics.last_applied.as_ref().map_or(0, |id| id.index),
             problem: metrics.running_state.err().map(|e| e.to_string()).unwrap_or_default(),
+            lag_ms: if metrics.state == ServerState::Leader {
+                0
+            } else {
+                self.lag().map_or(-1, |lag| lag.as_millis() as i64)
+            },
         };
         peer::ReplicaView {
             group: self.group,

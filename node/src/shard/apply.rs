@@ -94,6 +94,7 @@ impl<'a> Chunk<'a> {
         let outcome = match command.command {
             Some(shard_command::Command::Write(write)) => self.write(command.stamp_ns, &write)?,
             Some(shard_command::Command::PutDevices(put)) => self.put_devices(command.stamp_ns, put)?,
+            Some(_) => return Err(StoreError::Corruption("a command that is not carried out yet".into())),
             None => {
                 return Err(StoreError::UnknownCommand(format!(
                     "no known kind in {} bytes",

@@ -125,6 +125,8 @@ impl TestCluster {
             log_json: false,
             log: String::new(),
             insecure: false,
+            zone: String::new(),
+            join: Vec::new(),
             tuning: self.tuning.clone(),
         };
         self.nodes.push(TestNode {
