@@ -10,6 +10,8 @@ use tidemark_proto::peer::{
     NodeViewRequest, NodeViewResponse, ProposeRequest, ProposeResponse, RaftRequest, RaftResponse, ReadShardRequest,
     ReadShardResponse,
 };
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Answered, Stopped, Streamed, answered, refused, stopped};
@@ -36,6 +38,7 @@ pub struct PeerApi {
 impl PeerService for PeerApi {
     type RaftStream = Streamed<RaftResponse>;
     type ReadShardStream = Streamed<ReadShardResponse>;
+    type InstallSnapshotStream = Streamed<InstallSnapshotResponse>;
 
     async fn raft(&self, request: Request<Streaming<RaftRequest>>) -> Result<Response<Self::RaftStream>, Status> {
         let host = self.router.host().clone();
@@ -60,21 +63,19 @@ impl PeerService for PeerApi {
             .serve_read(request.into_inner(), &self.job)
             .await
             .map_err(|error| refused(&error))?;
-        Ok(Response::new(Box::pin(
-            tokio_stream::wrappers::ReceiverStream::new(parts).map(Ok),
-        )))
+        Ok(Response::new(Box::pin(ReceiverStream::new(parts).map(Ok))))
     }
 
     async fn install_snapshot(
         &self,
         request: Request<Streaming<InstallSnapshotRequest>>,
-    ) -> Answered<InstallSnapshotResponse> {
+    ) -> Result<Response<Self::InstallSnapshotStream>, Status> {
         let mut messages = request.into_inner();
         let Some(InstallSnapshotRequest {
             part: Some(Part::Header(header)),
         }) = messages.message().await?
         else {
-            return answered(Err(Error::new(
+            return Err(refused(&Error::new(
                 Reason::MissingField,
                 "a snapshot begins with its header",
             )));
@@ -98,8 +99,24 @@ impl PeerService for PeerApi {
             Ok(_) => Err(Error::new(Reason::MissingField, "a second header")),
             Err(status) => Err(Error::new(Reason::Unreachable, status.message())),
         });
-        let vote = replica.receive_snapshot(header, pieces).await;
-        answered(vote.map(|vote| InstallSnapshotResponse { vote: Some(vote) }))
+        let (out, answers) = mpsc::channel(2);
+        // A task of its own: what has begun to be installed is installed, whoever still listens.
+        tokio::spawn(async move {
+            let have = async |have| {
+                let answer = InstallSnapshotResponse {
+                    vote: None,
+                    have: Some(have),
+                };
+                out.send(Ok(answer)).await.ok();
+            };
+            let received = replica.receive_snapshot(header, pieces, have).await;
+            let answer = received.map(|vote| InstallSnapshotResponse {
+                vote: Some(vote),
+                have: None,
+            });
+            out.send(answer.map_err(|error| refused(&error))).await.ok();
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
     }
 
     async fn adopt(&self, request: Request<AdoptRequest>) -> Answered<AdoptResponse> {

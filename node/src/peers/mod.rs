@@ -3,6 +3,7 @@
 //! Invariant: every call has a deadline, every connection a keepalive, and what waits to be sent is bounded in bytes.
 
 mod link;
+mod throttle;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,9 +12,11 @@ use std::time::Duration;
 use tidemark_proto::peer::peer_service_client::PeerServiceClient;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::config::Tuning;
 use crate::error::{Error, Reason, Result};
 
 pub use link::{LinkError, RaftLink};
+pub use throttle::Throttle;
 
 /// Largest message between nodes, bytes. Snapshot pieces and Raft batches stay far below.
 pub const PEER_MESSAGE_BYTES_MAX: usize = 64 << 20;
@@ -45,12 +48,31 @@ impl Peer {
 }
 
 /// All other nodes, connected when first needed.
-#[derive(Default)]
 pub struct Peers {
     by_address: Mutex<HashMap<String, Arc<Peer>>>,
+    throttle: Arc<Throttle>,
+}
+
+impl Default for Peers {
+    fn default() -> Peers {
+        Peers::sending(Tuning::default().move_bytes_per_second)
+    }
 }
 
 impl Peers {
+    /// None yet. So many bytes of checkpoints leave a second, to all of them together.
+    pub fn sending(bytes_per_second: u64) -> Peers {
+        Peers {
+            by_address: Mutex::default(),
+            throttle: Arc::new(Throttle::new(bytes_per_second)),
+        }
+    }
+
+    /// What all checkpoints that leave this node share.
+    pub fn throttle(&self) -> &Arc<Throttle> {
+        &self.throttle
+    }
+
     /// The node at a peer address (`host:port`).
     pub fn at(&self, address: &str) -> Result<Arc<Peer>> {
         let mut peers = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);

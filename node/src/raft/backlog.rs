@@ -22,6 +22,19 @@ impl Backlog {
         }
     }
 
+    /// Bytes applied behind `from` up to `to`, as far as the marks tell: never more than there are.
+    pub(super) fn bytes_between(&self, from: u64, to: u64) -> u64 {
+        let total_at = |index| {
+            self.marks
+                .iter()
+                .rev()
+                .find(|(mark, _)| *mark <= index)
+                .map(|(_, total)| *total)
+        };
+        let first = self.marks.front().map_or(0, |(_, total)| *total);
+        total_at(to).map_or(0, |to| to.saturating_sub(total_at(from).unwrap_or(first)))
+    }
+
     /// The newest index with at least `kept` bytes of log between it and `flushed`; marks below it are forgotten.
     pub(super) fn purgeable(&mut self, flushed: u64, kept: u64) -> Option<u64> {
         let at_flushed = self.marks.iter().rev().find(|(index, _)| *index <= flushed)?.1;
@@ -57,5 +70,12 @@ mod tests {
             Some(90),
             "small entries move nothing"
         );
+        assert_eq!(backlog.bytes_between(92, 100), 8 * MARK_BYTES);
+        assert_eq!(
+            backlog.bytes_between(1, 100),
+            10 * MARK_BYTES,
+            "what is forgotten does not count"
+        );
+        assert_eq!(backlog.bytes_between(0, 50), 0);
     }
 }

@@ -2,7 +2,6 @@
 //!
 //! Invariant: "not leader" means nothing was appended; any other failure of a proposal means its outcome is unknown.
 
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,15 +10,15 @@ use futures_util::StreamExt as _;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
 use openraft::storage::Snapshot;
-use openraft::{Config, ReadPolicy, ServerState, SnapshotPolicy};
+use openraft::{Config, Instant as _, ReadPolicy, ServerState, SnapshotPolicy};
 use tidemark_proto::peer::{self, RaftRequest, RaftResponse, SnapshotPiece, raft_request, raft_response};
 use tidemark_proto::v1::{ReplicaState as State, ReplicaStatus};
+use tokio::sync::watch;
 
 use super::codec;
 use super::log_store::GroupLog;
 use super::machine::{Machine, SnapshotData, blocking};
 use super::network::Network;
-use super::snapshot::Receiver;
 use super::state::{Kept, ReplicaState};
 use super::types::*;
 use crate::clock::{Instant, monotonic};
@@ -45,6 +44,9 @@ struct Heard {
     commit: u64,
 }
 
+/// A replica that was silent for longer is not waited for with the log.
+const LIVE_FOR: Duration = Duration::from_secs(10);
+
 /// One replica of one group.
 pub struct Replica {
     group: u32,
@@ -52,7 +54,7 @@ pub struct Replica {
     raft: Raft,
     state: Arc<ReplicaState>,
     heard: Mutex<Option<Heard>>,
-    snapshots: std::sync::atomic::AtomicU64,
+    receiving: Receiving,
 }
 
 /// Settings of every group. Heartbeat and its slack stay below the shortest election timeout.
@@ -93,7 +95,7 @@ impl Replica {
             raft,
             state,
             heard: Mutex::new(None),
-            snapshots: Default::default(),
+            receiving: Receiving::new(),
         })
     }
 
@@ -241,34 +243,50 @@ impl Replica {
         }
     }
 
-    /// Receives a checkpoint and makes it this replica's state.
+    /// Receives a checkpoint and makes it this replica's state. `have` is told what need not be sent. A newer transfer
+    /// takes the place of one that runs; one of an earlier leader is refused.
     pub async fn receive_snapshot(
         &self,
         header: peer::SnapshotHeader,
         mut pieces: impl futures_util::Stream<Item = Result<SnapshotPiece>> + Send + Unpin,
+        have: impl AsyncFnOnce(peer::SnapshotOffsets),
     ) -> Result<peer::Vote> {
         let missing = |what| Error::new(Reason::MissingField, format!("snapshot header without {what}"));
         let vote = codec::vote_from_wire(header.vote.ok_or_else(|| missing("vote"))?).map_err(Error::internal)?;
         let meta = header.meta.ok_or_else(|| missing("meta"))?;
         let meta = codec::snapshot_meta_from_wire(meta).map_err(Error::internal)?;
-        let number = self.snapshots.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let dir = Incoming(self.state.incoming(number)?);
-        let mut receiver = Receiver::new(dir.0.clone(), header.files)?;
-        while let Some(piece) = pieces.next().await {
-            let piece = piece?;
+        let mut turn = self.receiving.next(vote)?;
+        let _alone = self.receiving.alone.lock().await;
+        let (state, files) = (self.state.clone(), header.files);
+        let mut receiver = blocking(move || state.incoming(files)).await?;
+        have(peer::SnapshotOffsets { bytes: receiver.have() }).await;
+        loop {
+            let piece = tokio::select! {
+                piece = pieces.next() => piece,
+                _ = turn.changed() => return Err(Error::new(Reason::Unreachable, "a newer snapshot took the place")),
+            };
+            let Some(piece) = piece.transpose()? else { break };
             receiver = blocking(move || receiver.take(piece).map(|()| receiver)).await?;
         }
-        let received = blocking(move || receiver.finish()).await?;
+        let (state, announced) = (self.state.clone(), meta.clone());
+        let received = blocking(move || state.received(receiver, &announced)).await?;
         let snapshot = Snapshot {
             meta,
-            snapshot: SnapshotData::Received(received),
+            snapshot: SnapshotData::Received(received.path().to_path_buf()),
         };
         let response = self
             .raft
             .install_full_snapshot(vote, snapshot)
             .await
             .map_err(Error::internal)?;
+        let state = self.state.clone();
+        blocking(move || state.forget_incoming()).await?;
         Ok(codec::vote_to_wire(&response.vote))
+    }
+
+    /// Checkpoints on their way from here: receiver, bytes there are, bytes it has.
+    pub fn transfer_progress(&self) -> Vec<(u64, u64, u64)> {
+        self.state.transfers().progress()
     }
 
     /// Makes sure that a replica belongs to the group, as a voter or learner. Only the leader can; others do nothing.
@@ -296,6 +314,7 @@ impl Replica {
 
     /// Flushes when there is enough to flush or `force` says so, then lets the log below the flushed state go.
     pub async fn flush_and_purge(&self, tuning: &Tuning, force: bool) -> Result<()> {
+        self.state.sweep();
         let state = self.state.clone();
         let (applied, persisted) = blocking(move || Ok((state.applied()?.0, state.persisted()?.0))).await?;
         let index = |id: &Option<LogId>| id.as_ref().map_or(0, |id| id.index);
@@ -311,8 +330,13 @@ impl Replica {
             let metrics = metrics.borrow_watched();
             (index(&metrics.snapshot), index(&metrics.purged))
         };
-        let by_bytes = self.state.purgeable(flushed, tuning.log_bytes_kept).unwrap_or(0);
-        let upto = flushed.saturating_sub(tuning.log_entries_kept).max(by_bytes);
+        let fence = self.log_needed(flushed, tuning.log_bytes_pinned).unwrap_or(u64::MAX);
+        let by_bytes = self
+            .state
+            .purgeable(flushed, tuning.log_bytes_kept)
+            .unwrap_or(0)
+            .min(fence);
+        let upto = flushed.saturating_sub(tuning.log_entries_kept).min(fence).max(by_bytes);
         if upto > purged.saturating_add(tuning.log_entries_kept / 10) || by_bytes > purged {
             // Only what a snapshot covers may go, and under load it is always a little behind: so both, every time.
             if snapshot > purged {
@@ -324,6 +348,22 @@ impl Replica {
             }
         }
         Ok(())
+    }
+
+    /// Above which index others still need the log: those that a checkpoint is on its way to, and those that answer and
+    /// lag. Whoever would need more than `bytes_max` gets a checkpoint instead. Only a leader sends.
+    fn log_needed(&self, flushed: u64, bytes_max: u64) -> Option<u64> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let matched = metrics.replication.as_ref()?;
+        let index = |id: u64| matched.get(&id).and_then(|at| at.as_ref()).map_or(0, |at| at.index);
+        let now = monotonic();
+        let heard = metrics.heartbeat.iter().flatten();
+        let answers = heard.filter(|(id, at)| **id != self.id && at.is_some_and(|at| at.elapsed() < LIVE_FOR));
+        let lagging = answers.map(|(id, _)| index(*id)).filter(|index| *index > 0).min();
+        let needed = [self.state.transfers().fence(index, now), lagging];
+        let affordable = |from: &u64| self.state.log_bytes(*from, flushed) <= bytes_max;
+        needed.into_iter().flatten().filter(affordable).min()
     }
 
     /// Hands leadership to another voter, where there is one in step; returns at once, true if there is.
@@ -397,13 +437,34 @@ impl Replica {
     }
 }
 
-/// Removes a folder that was not installed.
-struct Incoming(std::path::PathBuf);
+/// Whose turn it is to send this replica a checkpoint.
+struct Receiving {
+    /// Of the newest transfer, and its number.
+    newest: watch::Sender<(u64, Option<Vote>)>,
+    /// Held by the one that writes files.
+    alone: tokio::sync::Mutex<()>,
+}
 
-impl Drop for Incoming {
-    fn drop(&mut self) {
-        if Path::new(&self.0).exists() {
-            std::fs::remove_dir_all(&self.0).ok();
+impl Receiving {
+    fn new() -> Receiving {
+        Receiving {
+            newest: watch::Sender::new((0, None)),
+            alone: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Makes a transfer the newest, unless it is of an earlier leader; what is returned changes when its turn ends.
+    fn next(&self, vote: Vote) -> Result<watch::Receiver<(u64, Option<Vote>)>> {
+        let taken = self.newest.send_if_modified(|(number, newest)| {
+            if newest.as_ref().is_some_and(|newest| *newest > vote) {
+                return false;
+            }
+            (*number, *newest) = (*number + 1, Some(vote));
+            true
+        });
+        match taken {
+            true => Ok(self.newest.subscribe()),
+            false => Err(Error::new(Reason::Unreachable, "a later leader sends a snapshot")),
         }
     }
 }
