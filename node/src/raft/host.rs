@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use tidemark_proto::peer::{self, Envelope, RaftRequest, RaftResponse, ReplicaView, raft_response};
 use tidemark_proto::v1::{ReplicaState as State, ReplicaStatus};
 use tokio::sync::watch;
@@ -28,7 +29,8 @@ use crate::store::Resources;
 const TAKE_IN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for others to lead when this node stops; they elect somebody by themselves soon after.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
-const HAND_OVER_POLL: Duration = Duration::from_millis(10);
+/// Few at a time: each pause stays short, and nothing is gained by a crowd.
+const HAND_OVER_AT_ONCE: usize = 8;
 /// More nodes than these follow the catalog without a vote.
 const CATALOG_VOTERS_MAX: usize = 5;
 /// A group that its first replica did not initialise by then is initialised by any other.
@@ -343,20 +345,13 @@ impl Host {
 
     /// Hands leaderships over, and waits a moment until others have them.
     pub async fn hand_over(&self) {
-        let mut leaving = Vec::new();
-        for replica in self.replicas() {
-            if replica.hand_over().await.unwrap_or(false) {
-                leaving.push(replica);
+        let leaving = futures_util::stream::iter(self.replicas());
+        let handing = leaving.for_each_concurrent(HAND_OVER_AT_ONCE, |replica| async move {
+            if let Err(error) = replica.hand_over(HAND_OVER_TIMEOUT).await {
+                tracing::warn!(group = replica.group(), %error, "leadership not handed over");
             }
-        }
-        let handed_over = async {
-            for replica in &leaving {
-                while replica.is_leader() {
-                    tokio::time::sleep(HAND_OVER_POLL).await;
-                }
-            }
-        };
-        if tokio::time::timeout(HAND_OVER_TIMEOUT, handed_over).await.is_err() {
+        });
+        if tokio::time::timeout(2 * HAND_OVER_TIMEOUT, handing).await.is_err() {
             tracing::warn!("not every leadership was handed over in time");
         }
     }

@@ -25,7 +25,15 @@ use crate::clock::{Instant, monotonic};
 use crate::config::Tuning;
 use crate::error::{Error, Reason, Result};
 
+/// One that the leader heard within this is alive enough to lead.
+const ANSWERS_WITHIN: Duration = Duration::from_millis(1_000);
+/// Entries on their way to a replica that is in step.
+const IN_STEP_ENTRIES: u64 = 64;
+/// A request to take over that changed nothing by then is made again.
+const TRANSFER_RETRY: Duration = Duration::from_millis(100);
+
 type Raft = openraft::Raft<TypeConfig, Machine>;
+type Metrics = openraft::RaftMetrics<TypeConfig>;
 
 /// How a proposal ended.
 pub enum Proposed {
@@ -366,8 +374,8 @@ impl Replica {
         needed.into_iter().flatten().filter(affordable).min()
     }
 
-    /// Hands leadership to another voter, where there is one in step; returns at once, true if there is.
-    pub async fn hand_over(&self) -> Result<bool> {
+    /// Hands leadership to another voter that answers, where there is one; true once another replica leads.
+    pub async fn hand_over(&self, timeout: Duration) -> Result<bool> {
         let target = {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow_watched();
@@ -375,16 +383,77 @@ impl Replica {
                 return Ok(false);
             }
             let membership = metrics.membership_config.membership();
-            let votes = |id: u64| id != self.id && membership.voter_ids().any(|voter| voter == id);
-            let progress = metrics.replication.iter().flatten();
-            let newest = progress
-                .filter(|(id, _)| votes(**id))
-                .max_by_key(|(_, at)| at.as_ref().map(|at| at.index));
-            newest.map(|(id, _)| *id)
+            let mut candidates: Vec<u64> = membership.voter_ids().collect();
+            candidates.retain(|id| *id != self.id && answers(&metrics, *id));
+            // Groups that leave one node at once go to several others.
+            candidates.get(self.group as usize % candidates.len().max(1)).copied()
         };
-        let Some(to) = target else { return Ok(false) };
-        self.raft.trigger().transfer_leader(to).await.map_err(Error::internal)?;
-        Ok(true)
+        match target {
+            None => Ok(false),
+            Some(to) => self.transfer_to(to, timeout).await.map(|_| true),
+        }
+    }
+
+    /// Makes another voter lead: waits until it is in step, and then until a new leader is known here. Returns how long
+    /// that took from the moment on when this replica led no more.
+    pub async fn transfer_to(&self, to: u64, timeout: Duration) -> Result<Duration> {
+        let deadline = monotonic() + timeout;
+        let mut metrics = self.raft.metrics();
+        let votes = metrics
+            .borrow_watched()
+            .membership_config
+            .membership()
+            .voter_ids()
+            .any(|id| id == to);
+        if !votes {
+            let message = format!("replica {to} has no vote in group {}", self.group);
+            return Err(Error::new(Reason::InvalidMove, message));
+        }
+        if to == self.id && self.is_leader() {
+            return Ok(Duration::ZERO);
+        }
+        loop {
+            {
+                let metrics = metrics.borrow_watched();
+                if metrics.current_leader != Some(self.id) {
+                    let message = format!("group {} is not led by replica {}", self.group, self.id);
+                    return Err(Error::new(Reason::NoLeader, message));
+                }
+                if in_step(&metrics, to) {
+                    break;
+                }
+            }
+            let left = deadline.saturating_duration_since(monotonic());
+            if left.is_zero() {
+                let message = format!("replica {to} of group {} is not in step", self.group);
+                return Err(Error::new(Reason::TooStale, message));
+            }
+            tokio::time::timeout(left.min(TRANSFER_RETRY), metrics.changed())
+                .await
+                .ok();
+        }
+        let began = monotonic();
+        loop {
+            // Writes are refused from here on, so this must not hang on one lost message.
+            self.raft.trigger().transfer_leader(to).await.map_err(Error::internal)?;
+            self.leader_change(TRANSFER_RETRY).await;
+            if self.leader_node().is_some() && !self.is_leader() {
+                return Ok(began.elapsed());
+            }
+            if monotonic() >= deadline {
+                let message = format!("group {} has no new leader yet", self.group);
+                return Err(Error::new(Reason::NoLeader, message));
+            }
+        }
+    }
+
+    /// Returns as soon as another replica than now leads, as far as this one knows, and otherwise after a while.
+    pub async fn leader_change(&self, at_most: Duration) {
+        let mut changes = self.raft.server_metrics();
+        let before = changes.borrow_watched().current_leader;
+        let changed =
+            async { while changes.borrow_watched().current_leader == before && changes.changed().await.is_ok() {} };
+        tokio::time::timeout(at_most, changed).await.ok();
     }
 
     /// Stops taking part, and flushes.
@@ -435,6 +504,19 @@ impl Replica {
             disk_bytes: self.state.disk_bytes().unwrap_or(0),
         }
     }
+}
+
+/// Whether the leader heard a replica lately.
+fn answers(metrics: &Metrics, id: u64) -> bool {
+    let heard = metrics.heartbeat.as_ref().and_then(|heard| heard.get(&id));
+    heard.is_some_and(|at| at.is_some_and(|at| at.elapsed() < ANSWERS_WITHIN))
+}
+
+/// Whether a replica has almost all of the log: what it lacks is on its way.
+fn in_step(metrics: &Metrics, id: u64) -> bool {
+    let matched = metrics.replication.as_ref().and_then(|all| all.get(&id)?.as_ref());
+    let last = metrics.last_log_index.unwrap_or(0);
+    answers(metrics, id) && matched.is_some_and(|at| at.index + IN_STEP_ENTRIES >= last)
 }
 
 /// Whose turn it is to send this replica a checkpoint.
