@@ -7,7 +7,7 @@ use tidemark_proto::peer::install_snapshot_request::Part;
 use tidemark_proto::peer::peer_service_server::PeerService;
 use tidemark_proto::peer::{
     AddNodeRequest, AddNodeResponse, AdoptRequest, AdoptResponse, InstallSnapshotRequest, InstallSnapshotResponse,
-    NodeViewRequest, NodeViewResponse, ProposeRequest, ProposeResponse, RaftRequest, RaftResponse, ReadShardRequest,
+    NodeViewRequest, NodeViewResponse, ProposeRequest, ProposeResponse, RaftRequests, RaftResponses, ReadShardRequest,
     ReadShardResponse,
 };
 use tokio::sync::mpsc;
@@ -17,10 +17,8 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{Answered, Stopped, Streamed, answered, refused, stopped};
 use crate::cluster::Cluster;
 use crate::error::{Error, Reason};
+use crate::raft::lane;
 use crate::route::{Router, ShardJob};
-
-/// Raft messages of one stream that are worked on at the same time.
-const RAFT_IN_FLIGHT: usize = 1_024;
 
 /// What other nodes ask.
 pub struct PeerApi {
@@ -36,21 +34,15 @@ pub struct PeerApi {
 
 #[tonic::async_trait]
 impl PeerService for PeerApi {
-    type RaftStream = Streamed<RaftResponse>;
+    type RaftStream = Streamed<RaftResponses>;
     type ReadShardStream = Streamed<ReadShardResponse>;
     type InstallSnapshotStream = Streamed<InstallSnapshotResponse>;
 
-    async fn raft(&self, request: Request<Streaming<RaftRequest>>) -> Result<Response<Self::RaftStream>, Status> {
-        let host = self.router.host().clone();
-        let one = move |message: Result<RaftRequest, Status>| {
-            let host = host.clone();
-            // A task of its own: groups must not wait for each other.
-            tokio::spawn(async move { Ok(host.answer(message?).await) })
-        };
-        let messages = request.into_inner().take_until(stopped(self.stopped.clone()));
-        let answers = messages.map(one).buffer_unordered(RAFT_IN_FLIGHT);
-        let flat = answers.map(|joined| joined.unwrap_or_else(|e| Err(Status::internal(e.to_string()))));
-        Ok(Response::new(Box::pin(flat)))
+    async fn raft(&self, request: Request<Streaming<RaftRequests>>) -> Result<Response<Self::RaftStream>, Status> {
+        let until_lost = tokio_stream::StreamExt::map_while(request.into_inner(), Result::ok);
+        let messages = until_lost.take_until(stopped(self.stopped.clone()));
+        let answers = lane::serve(self.router.host().clone(), Box::pin(messages));
+        Ok(Response::new(Box::pin(ReceiverStream::new(answers).map(Ok))))
     }
 
     async fn propose(&self, request: Request<ProposeRequest>) -> Answered<ProposeResponse> {

@@ -2,6 +2,7 @@
 //!
 //! Invariant: every call has a deadline, every connection a keepalive, and what waits to be sent is bounded in bytes.
 
+mod gather;
 mod link;
 mod throttle;
 
@@ -15,7 +16,8 @@ use tonic::transport::{Channel, Endpoint};
 use crate::config::Tuning;
 use crate::error::{Error, Reason, Result};
 
-pub use link::{LinkError, RaftLink};
+pub use gather::Gather;
+pub use link::{LinkError, RaftLink, is_idle};
 pub use throttle::Throttle;
 
 /// Largest message between nodes, bytes. Snapshot pieces and Raft batches stay far below.
@@ -51,6 +53,7 @@ impl Peer {
 pub struct Peers {
     by_address: Mutex<HashMap<String, Arc<Peer>>>,
     throttle: Arc<Throttle>,
+    gather: Arc<Gather>,
 }
 
 impl Default for Peers {
@@ -65,12 +68,18 @@ impl Peers {
         Peers {
             by_address: Mutex::default(),
             throttle: Arc::new(Throttle::new(bytes_per_second)),
+            gather: Arc::default(),
         }
     }
 
     /// What all checkpoints that leave this node share.
     pub fn throttle(&self) -> &Arc<Throttle> {
         &self.throttle
+    }
+
+    /// When heartbeats to all of them leave.
+    pub fn gather(&self) -> &Gather {
+        &self.gather
     }
 
     /// The node at a peer address (`host:port`).
@@ -81,7 +90,7 @@ impl Peers {
         }
         let peer = Arc::new(Peer {
             client: client(lane(address)?),
-            raft: RaftLink::start(client(lane(address)?)),
+            raft: RaftLink::start(client(lane(address)?), self.gather.clone()),
         });
         peers.insert(address.to_string(), peer.clone());
         Ok(peer)

@@ -202,6 +202,7 @@ impl Host {
             }
             let replica = host.identity.get_or_init(|| identity).catalog_replica;
             host.open(CATALOG_GROUP, replica).await?;
+            tokio::spawn(super::pulse::run(Arc::downgrade(&host)));
             tokio::spawn(host.clone().follow_catalog());
             tokio::spawn(host.clone().flush_now_and_then());
             Ok(())

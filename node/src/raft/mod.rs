@@ -3,6 +3,7 @@
 mod backlog;
 pub mod codec;
 pub mod host;
+pub mod lane;
 mod log_cache;
 mod log_open;
 mod log_reader;
@@ -11,6 +12,7 @@ pub mod log_store;
 mod log_writer;
 pub mod machine;
 mod network;
+mod pulse;
 mod receiver;
 pub mod replica;
 mod snapshot;

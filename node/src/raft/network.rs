@@ -31,7 +31,7 @@ use crate::wire::status::from_status;
 const STALLED_AFTER: Duration = Duration::from_secs(60);
 const PIECES_AHEAD: usize = 4;
 /// Version of the messages between nodes.
-pub(super) const PROTOCOL: u32 = 1;
+pub(super) const PROTOCOL: u32 = 2;
 
 /// Makes connections for the replicas of one node.
 #[derive(Clone)]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
 use openraft::storage::Snapshot;
@@ -19,6 +19,7 @@ use super::codec;
 use super::log_store::GroupLog;
 use super::machine::{Machine, SnapshotData, blocking};
 use super::network::Network;
+use super::pulse::SILENT_AFTER;
 use super::state::{Kept, ReplicaState};
 use super::types::*;
 use crate::clock::{Instant, monotonic};
@@ -69,8 +70,9 @@ pub struct Replica {
 fn raft_config() -> Result<Arc<Config>> {
     let config = Config {
         cluster_name: "tidemark".into(),
-        heartbeat_interval: 200,
-        heartbeat_min_interval: Some(150),
+        // Sent by `pulse`; a group's own timer runs only while its leader is silent.
+        heartbeat_interval: 350,
+        heartbeat_min_interval: Some(200),
         election_timeout_min: 800,
         election_timeout_max: 1_200,
         install_snapshot_timeout: 600_000,
@@ -181,6 +183,20 @@ impl Replica {
                 Err(Error::new(Reason::NoLeader, e.to_string()))
             }
             Ok(Err(RaftError::Fatal(e))) => Err(Error::new(Reason::NoLeader, e.to_string())),
+        }
+    }
+
+    /// A look at the clock of the whole node: sends heartbeats where this replica leads, if it is time for them, and has
+    /// it count time by itself only where it does not lead and hears no leader.
+    pub(super) fn pulse(&self, heartbeat: bool) {
+        let leads = self.is_leader();
+        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let hears = heard.is_some_and(|heard| heard.at.elapsed() < SILENT_AFTER);
+        self.raft.runtime_config().tick(!leads && !hears);
+        if leads && heartbeat {
+            // A queue without room is one of a group that sends entries: they are heartbeats too.
+            let trigger = self.raft.trigger();
+            tokio::task::unconstrained(trigger.heartbeat()).now_or_never();
         }
     }
 
