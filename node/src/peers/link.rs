@@ -212,3 +212,94 @@ async fn one_stream(mut client: PeerClient, first: Vec<Call>, inbox: &mut Inbox)
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use bytes::Bytes;
+    use tidemark_proto::peer::{AppendEntriesRequest, Entry, Envelope, entry};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(600);
+
+    fn call(group: u32, entry_bytes: Option<usize>) -> (Call, oneshot::Receiver<RaftResponse>) {
+        let entries = entry_bytes.map(|bytes| Entry {
+            log_id: None,
+            payload: Some(entry::Payload::Command(Bytes::from(vec![0; bytes]))),
+        });
+        let append = AppendEntriesRequest {
+            entries: entries.into_iter().collect(),
+            ..AppendEntriesRequest::default()
+        };
+        let request = RaftRequest {
+            envelope: Some(Envelope::default()),
+            group,
+            message: Some(raft_request::Message::Append(append)),
+            ..RaftRequest::default()
+        };
+        let (answer, answered) = oneshot::channel();
+        let bytes = request.encoded_len();
+        (Call { request, bytes, answer }, answered)
+    }
+
+    /// Groups of the messages that some calls make, one after the other.
+    async fn messages(calls: &[(u32, Option<usize>)], gather: Arc<Gather>, count: usize) -> Vec<Vec<u32>> {
+        let (out, inbox) = mpsc::channel(QUEUE);
+        let mut inbox = Inbox {
+            calls: inbox,
+            gather,
+            next: None,
+        };
+        let mut waiting = Vec::new();
+        for (group, bytes) in calls {
+            let (call, answered) = call(*group, *bytes);
+            waiting.push(answered);
+            out.send(call).await.ok().unwrap();
+        }
+        let mut found = Vec::new();
+        for _ in 0..count {
+            let calls = inbox.together().await.unwrap();
+            found.push(calls.iter().map(|call| call.request.group).collect());
+        }
+        found
+    }
+
+    #[tokio::test]
+    async fn what_is_ready_goes_together() {
+        let calm = Arc::new(Gather::default());
+        let calls = [(1, None), (2, Some(10)), (3, None)];
+        assert_eq!(messages(&calls, calm.clone(), 1).await, [[1, 2, 3]]);
+        let large = TOGETHER_BYTES_MAX;
+        let calls = [(1, None), (2, Some(large)), (3, Some(large)), (4, None)];
+        assert_eq!(messages(&calls, calm, 4).await, [[1], [2], [3], [4]]);
+    }
+
+    #[tokio::test]
+    async fn only_heartbeats_wait_for_each_other() {
+        let gather = Arc::new(Gather::default());
+        assert_eq!(gather.left(), None);
+        gather.begin(LONG);
+        assert!(gather.left().is_some());
+        // Were the entry to wait, this would not end.
+        let calls = [(1, None), (2, None), (3, Some(1))];
+        assert_eq!(messages(&calls, gather.clone(), 1).await, [[1, 2, 3]]);
+        gather.begin(Duration::ZERO);
+        assert_eq!(gather.left(), None);
+        assert_eq!(messages(&calls[..2], gather, 1).await, [[1, 2]]);
+    }
+
+    #[test]
+    fn an_envelope_travels_once() {
+        let waiting = Waiting::default();
+        let (calls, _answered): (Vec<_>, Vec<_>) = (1..=3).map(|group| call(group, None)).unzip();
+        let mut calls = calls;
+        calls[2].request.envelope.as_mut().unwrap().to_node = 9;
+        let mut next = 7;
+        let requests = place(calls, &waiting, &mut next).requests;
+        let numbers: Vec<_> = requests.iter().map(|request| request.call).collect();
+        let told: Vec<_> = requests.iter().map(|request| request.envelope.is_some()).collect();
+        assert_eq!((numbers, told, next), (vec![8, 9, 10], vec![true, false, true], 10));
+        assert_eq!(waiting.lock().unwrap().len(), 3);
+    }
+}

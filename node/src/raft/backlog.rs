@@ -35,15 +35,18 @@ impl Backlog {
         total_at(to).map_or(0, |to| to.saturating_sub(total_at(from).unwrap_or(first)))
     }
 
-    /// The newest index with at least `kept` bytes of log between it and `flushed`; marks below it are forgotten.
-    pub(super) fn purgeable(&mut self, flushed: u64, kept: u64) -> Option<u64> {
+    /// The newest index with at least `kept` bytes of log between it and `flushed`.
+    pub(super) fn purgeable(&self, flushed: u64, kept: u64) -> Option<u64> {
         let at_flushed = self.marks.iter().rev().find(|(index, _)| *index <= flushed)?.1;
-        let old = |(_, total): &(u64, u64)| total + kept <= at_flushed;
-        let index = self.marks.iter().rev().find(|mark| old(mark))?.0;
-        while self.marks.front().is_some_and(|(first, _)| *first < index) {
+        let old = |(_, total): &&(u64, u64)| total + kept <= at_flushed;
+        self.marks.iter().rev().find(old).map(|(index, _)| *index)
+    }
+
+    /// Forgets what is no longer in the log.
+    pub(super) fn forget(&mut self, upto: u64) {
+        while self.marks.front().is_some_and(|(first, _)| *first < upto) {
             self.marks.pop_front();
         }
-        Some(index)
     }
 }
 
@@ -58,6 +61,9 @@ mod tests {
             backlog.add(index, MARK_BYTES);
         }
         assert_eq!(backlog.purgeable(100, 10 * MARK_BYTES), Some(90));
+        assert_eq!(backlog.purgeable(95, 10 * MARK_BYTES), Some(85));
+        assert_eq!(backlog.bytes_between(1, 100), 99 * MARK_BYTES);
+        backlog.forget(90);
         assert_eq!(
             backlog.purgeable(95, 10 * MARK_BYTES),
             None,

@@ -2,6 +2,7 @@
 //!
 //! Invariant: "not leader" means nothing was appended; any other failure of a proposal means its outcome is unknown.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -53,9 +54,6 @@ struct Heard {
     commit: u64,
 }
 
-/// A replica that was silent for longer is not waited for with the log.
-const LIVE_FOR: Duration = Duration::from_secs(10);
-
 /// One replica of one group.
 pub struct Replica {
     group: u32,
@@ -64,6 +62,8 @@ pub struct Replica {
     state: Arc<ReplicaState>,
     heard: Mutex<Option<Heard>>,
     receiving: Receiving,
+    /// Applied index at which there was nothing left to flush or purge.
+    settled: AtomicU64,
 }
 
 /// Settings of every group. Heartbeat and its slack stay below the shortest election timeout.
@@ -106,6 +106,7 @@ impl Replica {
             state,
             heard: Mutex::new(None),
             receiving: Receiving::new(),
+            settled: AtomicU64::new(0),
         })
     }
 
@@ -339,10 +340,14 @@ impl Replica {
     /// Flushes when there is enough to flush or `force` says so, then lets the log below the flushed state go.
     pub async fn flush_and_purge(&self, tuning: &Tuning, force: bool) -> Result<()> {
         self.state.sweep();
-        let state = self.state.clone();
-        let (applied, persisted) = blocking(move || Ok((state.applied()?.0, state.persisted()?.0))).await?;
         let index = |id: &Option<LogId>| id.as_ref().map_or(0, |id| id.index);
-        let unflushed = index(&applied).saturating_sub(index(&persisted));
+        let applied = index(&self.raft.metrics().borrow_watched().last_applied);
+        if applied == self.settled.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let state = self.state.clone();
+        let persisted = index(&blocking(move || Ok(state.persisted()?.0)).await?);
+        let unflushed = applied.saturating_sub(persisted);
         if unflushed >= tuning.entries_unflushed_max || (force && unflushed > 0) {
             let state = self.state.clone();
             blocking(move || state.flush()).await?;
@@ -354,13 +359,14 @@ impl Replica {
             let metrics = metrics.borrow_watched();
             (index(&metrics.snapshot), index(&metrics.purged))
         };
-        let fence = self.log_needed(flushed, tuning.log_bytes_pinned).unwrap_or(u64::MAX);
-        let by_bytes = self
-            .state
-            .purgeable(flushed, tuning.log_bytes_kept)
-            .unwrap_or(0)
-            .min(fence);
-        let upto = flushed.saturating_sub(tuning.log_entries_kept).min(fence).max(by_bytes);
+        self.state.log_purged(purged);
+        let fence = self.log_needed(flushed, tuning);
+        let by_bytes = self.state.purgeable(flushed, tuning.log_bytes_kept).unwrap_or(0);
+        let upto = flushed.saturating_sub(tuning.log_entries_kept).max(by_bytes);
+        let (upto, by_bytes) = match fence {
+            Some(fence) => (upto.min(fence), by_bytes.min(fence)),
+            None => (upto, by_bytes),
+        };
         if upto > purged.saturating_add(tuning.log_entries_kept / 10) || by_bytes > purged {
             // Only what a snapshot covers may go, and under load it is always a little behind: so both, every time.
             if snapshot > purged {
@@ -370,23 +376,26 @@ impl Replica {
             if snapshot < upto {
                 self.raft.trigger().snapshot().await.map_err(Error::internal)?;
             }
+        } else if flushed == applied && fence.is_none_or(|fence| fence >= flushed) {
+            self.settled.store(applied, Ordering::Relaxed);
         }
         Ok(())
     }
 
     /// Above which index others still need the log: those that a checkpoint is on its way to, and those that answer and
-    /// lag. Whoever would need more than `bytes_max` gets a checkpoint instead. Only a leader sends.
-    fn log_needed(&self, flushed: u64, bytes_max: u64) -> Option<u64> {
+    /// lag. Whoever would need more than may be pinned gets a checkpoint instead. Only a leader sends.
+    fn log_needed(&self, flushed: u64, tuning: &Tuning) -> Option<u64> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let matched = metrics.replication.as_ref()?;
         let index = |id: u64| matched.get(&id).and_then(|at| at.as_ref()).map_or(0, |at| at.index);
         let now = monotonic();
         let heard = metrics.heartbeat.iter().flatten();
-        let answers = heard.filter(|(id, at)| **id != self.id && at.is_some_and(|at| at.elapsed() < LIVE_FOR));
+        let answers =
+            heard.filter(|(id, at)| **id != self.id && at.is_some_and(|at| at.elapsed() < tuning.silent_after));
         let lagging = answers.map(|(id, _)| index(*id)).filter(|index| *index > 0).min();
         let needed = [self.state.transfers().fence(index, now), lagging];
-        let affordable = |from: &u64| self.state.log_bytes(*from, flushed) <= bytes_max;
+        let affordable = |from: &u64| self.state.log_bytes(*from, flushed) <= tuning.log_bytes_pinned;
         needed.into_iter().flatten().filter(affordable).min()
     }
 

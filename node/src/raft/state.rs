@@ -209,6 +209,11 @@ impl ReplicaState {
         Ok(answers)
     }
 
+    /// Entries up to this index are gone from the log.
+    pub fn log_purged(&self, upto: u64) {
+        lock(&self.backlog).forget(upto);
+    }
+
     /// The newest log index that may go, as far as bytes decide: `kept` bytes stay below `flushed`.
     pub fn purgeable(&self, flushed: u64, kept: u64) -> Option<u64> {
         lock(&self.backlog).purgeable(flushed, kept)
