@@ -84,6 +84,8 @@ fn raft_config() -> Result<Arc<Config>> {
         api_channel_size: Some(256),
         state_machine_channel_size: Some(64),
         enable_pre_vote: Some(true),
+        // A restarted leader asks for votes again. It and every other restarted replica may also give theirs at once:
+        // reads confirm the leader with a round of heartbeats (ReadIndex), never by a lease that a restart forgets.
         enable_leader_restore: Some(false),
         quorum_loss_probe_interval: Some(3_000),
         ..Config::default()
