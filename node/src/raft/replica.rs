@@ -2,16 +2,16 @@
 //!
 //! Invariant: "not leader" means nothing was appended; any other failure of a proposal means its outcome is unknown.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::StreamExt as _;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
 use openraft::storage::Snapshot;
-use openraft::{Config, Instant as _, ReadPolicy, ServerState, SnapshotPolicy};
+use openraft::{Config, ReadPolicy, ServerState, SnapshotPolicy};
 use tidemark_proto::peer::{self, RaftRequest, RaftResponse, SnapshotPiece, raft_request, raft_response};
 use tidemark_proto::v1::{ReplicaState as State, ReplicaStatus};
 use tokio::sync::watch;
@@ -20,22 +20,13 @@ use super::codec;
 use super::log_store::GroupLog;
 use super::machine::{Machine, SnapshotData, blocking};
 use super::network::Network;
-use super::pulse::SILENT_AFTER;
 use super::state::{Kept, ReplicaState};
 use super::types::*;
 use crate::clock::{Instant, monotonic};
-use crate::config::Tuning;
 use crate::error::{Error, Reason, Result};
 
-/// One that the leader heard within this is alive enough to lead.
-const ANSWERS_WITHIN: Duration = Duration::from_millis(1_000);
-/// Entries on their way to a replica that is in step.
-const IN_STEP_ENTRIES: u64 = 64;
-/// A request to take over that changed nothing by then is made again.
-const TRANSFER_RETRY: Duration = Duration::from_millis(100);
-
 type Raft = openraft::Raft<TypeConfig, Machine>;
-type Metrics = openraft::RaftMetrics<TypeConfig>;
+pub(super) type Metrics = openraft::RaftMetrics<TypeConfig>;
 
 /// How a proposal ended.
 pub enum Proposed {
@@ -49,21 +40,21 @@ pub enum Proposed {
 
 /// When this replica last heard its leader, and how far the leader had committed then.
 #[derive(Copy, Clone)]
-struct Heard {
-    at: Instant,
+pub(super) struct Heard {
+    pub(super) at: Instant,
     commit: u64,
 }
 
 /// One replica of one group.
 pub struct Replica {
-    group: u32,
-    id: u64,
-    raft: Raft,
-    state: Arc<ReplicaState>,
-    heard: Mutex<Option<Heard>>,
+    pub(super) group: u32,
+    pub(super) id: u64,
+    pub(super) raft: Raft,
+    pub(super) state: Arc<ReplicaState>,
+    pub(super) heard: Mutex<Option<Heard>>,
     receiving: Receiving,
     /// Applied index at which there was nothing left to flush or purge.
-    settled: AtomicU64,
+    pub(super) settled: AtomicU64,
 }
 
 /// Settings of every group. Heartbeat and its slack stay below the shortest election timeout.
@@ -186,20 +177,6 @@ impl Replica {
                 Err(Error::new(Reason::NoLeader, e.to_string()))
             }
             Ok(Err(RaftError::Fatal(e))) => Err(Error::new(Reason::NoLeader, e.to_string())),
-        }
-    }
-
-    /// A look at the clock of the whole node: sends heartbeats where this replica leads, if it is time for them, and has
-    /// it count time by itself only where it does not lead and hears no leader.
-    pub(super) fn pulse(&self, heartbeat: bool) {
-        let leads = self.is_leader();
-        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        let hears = heard.is_some_and(|heard| heard.at.elapsed() < SILENT_AFTER);
-        self.raft.runtime_config().tick(!leads && !hears);
-        if leads && heartbeat {
-            // A queue without room is one of a group that sends entries: they are heartbeats too.
-            let trigger = self.raft.trigger();
-            tokio::task::unconstrained(trigger.heartbeat()).now_or_never();
         }
     }
 
@@ -339,150 +316,6 @@ impl Replica {
         Ok(())
     }
 
-    /// Flushes when there is enough to flush or `force` says so, then lets the log below the flushed state go.
-    pub async fn flush_and_purge(&self, tuning: &Tuning, force: bool) -> Result<()> {
-        self.state.sweep();
-        let index = |id: &Option<LogId>| id.as_ref().map_or(0, |id| id.index);
-        let applied = index(&self.raft.metrics().borrow_watched().last_applied);
-        if applied == self.settled.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        let state = self.state.clone();
-        let persisted = index(&blocking(move || Ok(state.persisted()?.0)).await?);
-        let unflushed = applied.saturating_sub(persisted);
-        if unflushed >= tuning.entries_unflushed_max || (force && unflushed > 0) {
-            let state = self.state.clone();
-            blocking(move || state.flush()).await?;
-        }
-        let state = self.state.clone();
-        let flushed = index(&blocking(move || Ok(state.persisted()?.0)).await?);
-        let (snapshot, purged) = {
-            let metrics = self.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            (index(&metrics.snapshot), index(&metrics.purged))
-        };
-        self.state.log_purged(purged);
-        let fence = self.log_needed(flushed, tuning);
-        let by_bytes = self.state.purgeable(flushed, tuning.log_bytes_kept).unwrap_or(0);
-        let upto = flushed.saturating_sub(tuning.log_entries_kept).max(by_bytes);
-        let (upto, by_bytes) = match fence {
-            Some(fence) => (upto.min(fence), by_bytes.min(fence)),
-            None => (upto, by_bytes),
-        };
-        if upto > purged.saturating_add(tuning.log_entries_kept / 10) || by_bytes > purged {
-            // Only what a snapshot covers may go, and under load it is always a little behind: so both, every time.
-            if snapshot > purged {
-                let covered = upto.min(snapshot);
-                self.raft.trigger().purge_log(covered).await.map_err(Error::internal)?;
-            }
-            if snapshot < upto {
-                self.raft.trigger().snapshot().await.map_err(Error::internal)?;
-            }
-        } else if flushed == applied && fence.is_none_or(|fence| fence >= flushed) {
-            self.settled.store(applied, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-
-    /// Above which index others still need the log: those that a checkpoint is on its way to, and those that answer and
-    /// lag. Whoever would need more than may be pinned gets a checkpoint instead. Only a leader sends.
-    fn log_needed(&self, flushed: u64, tuning: &Tuning) -> Option<u64> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let matched = metrics.replication.as_ref()?;
-        let index = |id: u64| matched.get(&id).and_then(|at| at.as_ref()).map_or(0, |at| at.index);
-        let now = monotonic();
-        let heard = metrics.heartbeat.iter().flatten();
-        let answers =
-            heard.filter(|(id, at)| **id != self.id && at.is_some_and(|at| at.elapsed() < tuning.silent_after));
-        let lagging = answers.map(|(id, _)| index(*id)).filter(|index| *index > 0).min();
-        let needed = [self.state.transfers().fence(index, now), lagging];
-        let affordable = |from: &u64| self.state.log_bytes(*from, flushed) <= tuning.log_bytes_pinned;
-        needed.into_iter().flatten().filter(affordable).min()
-    }
-
-    /// Hands leadership to another voter that answers, where there is one; true once another replica leads.
-    pub async fn hand_over(&self, timeout: Duration) -> Result<bool> {
-        let target = {
-            let metrics = self.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            if metrics.current_leader != Some(self.id) {
-                return Ok(false);
-            }
-            let membership = metrics.membership_config.membership();
-            let mut candidates: Vec<u64> = membership.voter_ids().collect();
-            candidates.retain(|id| *id != self.id && answers(&metrics, *id));
-            // Groups that leave one node at once go to several others.
-            candidates.get(self.group as usize % candidates.len().max(1)).copied()
-        };
-        match target {
-            None => Ok(false),
-            Some(to) => self.transfer_to(to, timeout).await.map(|_| true),
-        }
-    }
-
-    /// Makes another voter lead: waits until it is in step, and then until a new leader is known here. Returns how long
-    /// that took from the moment on when this replica led no more.
-    pub async fn transfer_to(&self, to: u64, timeout: Duration) -> Result<Duration> {
-        let deadline = monotonic() + timeout;
-        let mut metrics = self.raft.metrics();
-        let votes = metrics
-            .borrow_watched()
-            .membership_config
-            .membership()
-            .voter_ids()
-            .any(|id| id == to);
-        if !votes {
-            let message = format!("replica {to} has no vote in group {}", self.group);
-            return Err(Error::new(Reason::InvalidMove, message));
-        }
-        if to == self.id && self.is_leader() {
-            return Ok(Duration::ZERO);
-        }
-        loop {
-            {
-                let metrics = metrics.borrow_watched();
-                if metrics.current_leader != Some(self.id) {
-                    let message = format!("group {} is not led by replica {}", self.group, self.id);
-                    return Err(Error::new(Reason::NoLeader, message));
-                }
-                if in_step(&metrics, to) {
-                    break;
-                }
-            }
-            let left = deadline.saturating_duration_since(monotonic());
-            if left.is_zero() {
-                let message = format!("replica {to} of group {} is not in step", self.group);
-                return Err(Error::new(Reason::TooStale, message));
-            }
-            tokio::time::timeout(left.min(TRANSFER_RETRY), metrics.changed())
-                .await
-                .ok();
-        }
-        let began = monotonic();
-        loop {
-            // Writes are refused from here on, so this must not hang on one lost message.
-            self.raft.trigger().transfer_leader(to).await.map_err(Error::internal)?;
-            self.leader_change(TRANSFER_RETRY).await;
-            if self.leader_node().is_some() && !self.is_leader() {
-                return Ok(began.elapsed());
-            }
-            if monotonic() >= deadline {
-                let message = format!("group {} has no new leader yet", self.group);
-                return Err(Error::new(Reason::NoLeader, message));
-            }
-        }
-    }
-
-    /// Returns as soon as another replica than now leads, as far as this one knows, and otherwise after a while.
-    pub async fn leader_change(&self, at_most: Duration) {
-        let mut changes = self.raft.server_metrics();
-        let before = changes.borrow_watched().current_leader;
-        let changed =
-            async { while changes.borrow_watched().current_leader == before && changes.changed().await.is_ok() {} };
-        tokio::time::timeout(at_most, changed).await.ok();
-    }
-
     /// Stops taking part, and flushes.
     pub async fn shutdown(&self) {
         if let Err(e) = self.raft.shutdown().await {
@@ -531,19 +364,6 @@ impl Replica {
             disk_bytes: self.state.disk_bytes().unwrap_or(0),
         }
     }
-}
-
-/// Whether the leader heard a replica lately.
-fn answers(metrics: &Metrics, id: u64) -> bool {
-    let heard = metrics.heartbeat.as_ref().and_then(|heard| heard.get(&id));
-    heard.is_some_and(|at| at.is_some_and(|at| at.elapsed() < ANSWERS_WITHIN))
-}
-
-/// Whether a replica has almost all of the log: what it lacks is on its way.
-fn in_step(metrics: &Metrics, id: u64) -> bool {
-    let matched = metrics.replication.as_ref().and_then(|all| all.get(&id)?.as_ref());
-    let last = metrics.last_log_index.unwrap_or(0);
-    answers(metrics, id) && matched.is_some_and(|at| at.index + IN_STEP_ENTRIES >= last)
 }
 
 /// Whose turn it is to send this replica a checkpoint.
