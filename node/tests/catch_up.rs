@@ -90,6 +90,25 @@ fn arrived(cluster: &TestCluster, node: usize) -> Vec<(PathBuf, BTreeSet<u64>)> 
     files.filter(|(_, files)| !files.is_empty()).collect()
 }
 
+/// Waits until no table file of some nodes has come or gone for a while: compaction has nothing left to do.
+async fn settled(cluster: &TestCluster, nodes: &[usize]) {
+    const LOOKS: usize = 25;
+    let seen = std::cell::RefCell::new((BTreeSet::new(), 0));
+    eventually("table files stay the same", || async {
+        let folders = nodes.iter().flat_map(|node| groups(cluster, *node));
+        let tables: BTreeSet<u64> = folders.flat_map(|(group, state)| inodes(&group.join(state))).collect();
+        let mut seen = seen.borrow_mut();
+        let looks = if seen.0 == tables { seen.1 + 1 } else { 0 };
+        *seen = (tables, looks);
+        if looks >= LOOKS {
+            Ok(())
+        } else {
+            Err(format!("{looks} times"))
+        }
+    })
+    .await;
+}
+
 /// Writes while a node is down until the others have purged what it lacks.
 async fn leave_behind(cluster: &mut TestCluster, node: usize, client: &tidemark_client::Client) {
     let start = now_ns() - HOUR;
@@ -121,6 +140,7 @@ async fn a_transfer_cut_off_by_a_restart_goes_on_with_what_came() {
     let expected = held(&cluster, 0).await.unwrap();
     assert_eq!(expected.len(), 340 * DEVICES);
 
+    settled(&cluster, &[0, 1]).await;
     cluster.restart(2).await;
     eventually("files of a checkpoint arrive", || async {
         match arrived(&cluster, 2).is_empty() {

@@ -11,8 +11,8 @@ use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{SnapshotResponse, TransferLeaderResponse};
 use tidemark_proto::peer::install_snapshot_request::Part;
 use tidemark_proto::peer::{
-    self, Envelope, InstallSnapshotRequest, InstallSnapshotResponse, RaftRequest, SnapshotHeader, raft_request,
-    raft_response,
+    self, Envelope, InstallSnapshotRequest, InstallSnapshotResponse, NodeViewRequest, RaftRequest, SnapshotHeader,
+    raft_request, raft_response,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -24,11 +24,12 @@ use super::state::ReplicaState;
 use super::transfers::Running;
 use super::types::*;
 use crate::error::{Error, Reason};
-use crate::peers::{LinkError, Peers};
+use crate::peers::{LinkError, PeerClient, Peers};
 use crate::wire::status::from_status;
 
 /// A transfer of which nothing moves for so long is begun anew; it goes on where it stopped.
 const STALLED_AFTER: Duration = Duration::from_secs(60);
+const KNOCK_TIMEOUT: Duration = Duration::from_secs(2);
 const PIECES_AHEAD: usize = 4;
 /// Version of the messages between nodes.
 pub(super) const PROTOCOL: u32 = 2;
@@ -129,9 +130,24 @@ impl Connection {
         }
     }
 
+    /// Makes sure that the receiver is there: a dead one costs no checkpoint, and no log stays for it.
+    async fn knock(&self, client: &mut PeerClient) -> Result<(), Error> {
+        let mut request = tonic::Request::new(NodeViewRequest {
+            envelope: Some(self.envelope()),
+            ..NodeViewRequest::default()
+        });
+        request.set_timeout(KNOCK_TIMEOUT);
+        let answered = tokio::time::timeout(KNOCK_TIMEOUT, client.node_view(request)).await;
+        let silent = |_| Error::new(Reason::Unreachable, "the receiver of the snapshot does not answer");
+        answered.map_err(silent)?.map_err(|status| from_status(&status))?;
+        Ok(())
+    }
+
     /// Takes a checkpoint, sends what the receiver lacks of it and waits for it to be installed. `known` is the index
     /// that openraft goes on from afterwards: the checkpoint may be newer.
     async fn send_snapshot(&self, vote: Vote, known: u64, state: Arc<ReplicaState>) -> Result<Vote, Error> {
+        let mut client = self.network.peers.at(&self.to.peer_address)?.client();
+        self.knock(&mut client).await?;
         let progress = Arc::new(state.transfers().begin(self.to_replica, known));
         let taking = state.clone();
         let taken = Arc::new(blocking(move || taking.outgoing()).await?);
@@ -148,7 +164,6 @@ impl Connection {
         out.send(InstallSnapshotRequest { part })
             .await
             .map_err(Error::internal)?;
-        let mut client = self.network.peers.at(&self.to.peer_address)?.client();
         let told = client.install_snapshot(ReceiverStream::new(requests)).await;
         let mut told = told.map_err(|status| from_status(&status))?.into_inner();
         let have = next_answer(&mut told, &progress).await?.have;
@@ -239,6 +254,11 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         tokio::select! {
             sent = Box::pin(self.send_snapshot(vote, known, state)) => match sent {
                 Ok(vote) => Ok(SnapshotResponse::new(vote)),
+                // Tried again for as long as the node is down.
+                Err(error) if error.reason() == Reason::Unreachable => {
+                    tracing::debug!(group = self.network.group, to = %self.to, %error, "snapshot not sent");
+                    Err(unreachable(error).into())
+                }
                 Err(error) => {
                     tracing::warn!(group = self.network.group, to = %self.to, %error, "snapshot not sent");
                     Err(unreachable(error).into())
