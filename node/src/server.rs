@@ -22,7 +22,7 @@ use crate::api::{ClusterApi, InOurWords, IngestApi, PeerApi, QueryApi, RegistryA
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::{Error, Reason, Result};
-use crate::identity::{DataLock, Identity};
+use crate::identity::{DataLock, Identity, removed};
 use crate::limits::Limits;
 use crate::peers::{PEER_MESSAGE_BYTES_MAX, Peers};
 use crate::query::{Queries, shard_job};
@@ -52,6 +52,7 @@ pub struct Node {
     queries: Arc<Queries>,
     limits: Arc<Limits>,
     job: crate::route::ShardJob,
+    join: Vec<String>,
     _lock: DataLock,
 }
 
@@ -62,6 +63,10 @@ impl Node {
         let cache_bytes = config.cache_mib << 20;
         let (lock, identity, log, resources) = blocking(move || {
             let lock = DataLock::take(&data_dir).map_err(Error::internal)?;
+            if let Some(why) = removed(&data_dir).map_err(Error::internal)? {
+                let hint = "to come back it joins anew, with an empty data folder";
+                return Err(Error::new(Reason::NodeRemoved, why).hint(hint));
+            }
             let identity = Identity::load(&data_dir).map_err(Error::internal)?;
             let log = open_log(&data_dir.join("log"), identity.as_ref())?;
             let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
@@ -76,10 +81,12 @@ impl Node {
             resources,
             Arc::new(Peers::default()),
             config.tuning.clone(),
-        );
+        )?;
         let router = Arc::new(Router::new(host.clone()));
         let job = shard_job(host.clone(), limits.clone());
+        let join = config.join.clone();
         let node = Node {
+            join,
             cluster: Arc::new(Cluster::new(router.clone(), config)),
             writes: Arc::new(Writes::new(router.clone(), limits.clone(), job.clone())),
             queries: Arc::new(Queries::new(router.clone(), limits.clone(), job.clone())),
@@ -106,14 +113,23 @@ impl Node {
         let peer_server = self
             .peer_server(peers_stop.clone())
             .serve_with_incoming_shutdown(incoming(peers), stopped(peers_stop));
+        let cluster = self.cluster.clone();
+        tokio::spawn(cluster.clone().steward());
+        tokio::spawn(cluster.clone().watch_belonging());
+        let joining = self.join();
         let (clients_left, all_clients_left) = tokio::sync::oneshot::channel::<()>();
         let client_server = Box::pin(async move {
             let ended = client_server.await;
             drop(clients_left);
             ended
         });
+        let mut removed = self.host.watch_removed();
         let stopping = async {
-            stop.await;
+            let ended = tokio::select! {
+                () = stop => Ok(()),
+                told = removed.wait_for(Option::is_some) => Err(told.map_or_else(|_| no_reason(), |why| left(&why))),
+                refused = joining => Err(refused),
+            };
             tracing::info!("stopping");
             self.host.hand_over().await;
             stop_clients.send_replace(true);
@@ -121,6 +137,7 @@ impl Node {
             self.host.shutdown().await;
             stop_peers.send_replace(true);
             tokio::time::sleep(PEERS_STOP_TIMEOUT).await;
+            ended
         };
         tokio::select! {
             ended = async { tokio::try_join!(client_server, Box::pin(peer_server)) } => {
@@ -130,7 +147,19 @@ impl Node {
                     false => Err(Error::internal("the servers ended by themselves")),
                 }
             }
-            () = stopping => Ok(()),
+            ended = stopping => ended,
+        }
+    }
+
+    /// Joins a cluster where it was told to; ends only when it was refused for good.
+    async fn join(&self) -> Error {
+        let refused = match self.join.is_empty() {
+            true => None,
+            false => self.cluster.join_one_of(&self.join).await.err(),
+        };
+        match refused {
+            Some(error) => error,
+            None => std::future::pending().await,
         }
     }
 
@@ -188,6 +217,16 @@ impl Node {
             .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX);
         server(PEER_STREAMS_MAX).add_service(service)
     }
+}
+
+/// Why a node ends that was removed from its cluster.
+fn left(why: &Option<String>) -> Error {
+    Error::new(Reason::NodeRemoved, why.clone().unwrap_or_default())
+        .hint("to come back it joins anew, with an empty data folder")
+}
+
+fn no_reason() -> Error {
+    Error::internal("the node's replicas ended by themselves")
 }
 
 /// Opens the Raft log; makes one only for a node that never voted.

@@ -2,6 +2,8 @@
 
 mod backlog;
 pub mod codec;
+mod digests;
+mod gone;
 pub mod host;
 mod log_cache;
 mod log_open;
@@ -10,6 +12,7 @@ mod log_storage;
 pub mod log_store;
 mod log_writer;
 pub mod machine;
+pub mod manage;
 mod network;
 pub mod replica;
 mod snapshot;

@@ -47,9 +47,9 @@ struct Heard {
 
 /// One replica of one group.
 pub struct Replica {
-    group: u32,
-    id: u64,
-    raft: Raft,
+    pub(super) group: u32,
+    pub(super) id: u64,
+    pub(super) raft: Raft,
     state: Arc<ReplicaState>,
     heard: Mutex<Option<Heard>>,
     snapshots: std::sync::atomic::AtomicU64,
@@ -134,6 +134,17 @@ impl Replica {
             .membership()
             .get_node(&leader)
             .map(|member| member.node_id)
+    }
+
+    /// True while this replica is a voter of its group, as it knows it: learners may have nothing yet.
+    pub fn votes(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics
+            .membership_config
+            .membership()
+            .voter_ids()
+            .any(|voter| voter == self.id)
     }
 
     /// True while this replica believes it leads.
@@ -271,29 +282,6 @@ impl Replica {
         Ok(codec::vote_to_wire(&response.vote))
     }
 
-    /// Makes sure that a replica belongs to the group, as a voter or learner. Only the leader can; others do nothing.
-    pub async fn ensure_member(&self, id: u64, member: Member, voter: bool) -> Result<()> {
-        let (leads, known, votes) = {
-            let metrics = self.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            let membership = metrics.membership_config.membership();
-            let votes = membership.voter_ids().any(|voter| voter == id);
-            (
-                metrics.current_leader == Some(self.id),
-                membership.get_node(&id).is_some(),
-                votes,
-            )
-        };
-        if leads && !known {
-            self.raft.add_learner(id, member, true).await.map_err(Error::internal)?;
-        }
-        if leads && voter && !votes {
-            let add = openraft::ChangeMembers::AddVoterIds(std::iter::once(id).collect());
-            self.raft.change_membership(add, false).await.map_err(Error::internal)?;
-        }
-        Ok(())
-    }
-
     /// Flushes when there is enough to flush or `force` says so, then lets the log below the flushed state go.
     pub async fn flush_and_purge(&self, tuning: &Tuning, force: bool) -> Result<()> {
         let state = self.state.clone();
@@ -345,6 +333,23 @@ impl Replica {
         let Some(to) = target else { return Ok(false) };
         self.raft.trigger().transfer_leader(to).await.map_err(Error::internal)?;
         Ok(true)
+    }
+
+    /// The digest of its content that was taken under an id, once it is there.
+    pub fn taken_digest(&self, id: u64) -> Option<peer::TakenDigest> {
+        let taken = self.state.taken_digest(id)?;
+        Some(peer::TakenDigest {
+            group: self.group,
+            replica: self.id,
+            ..taken
+        })
+    }
+
+    /// Stops taking part for good: nothing is flushed, what it kept goes.
+    pub async fn retire(&self) {
+        if let Err(e) = self.raft.shutdown().await {
+            tracing::warn!(group = self.group, error = %e, "replica did not stop cleanly");
+        }
     }
 
     /// Stops taking part, and flushes.

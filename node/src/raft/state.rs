@@ -20,6 +20,7 @@ use tokio::sync::watch;
 
 use super::backlog::Backlog;
 use super::codec;
+use super::digests::{self, Digests};
 use super::types::{LogId, SnapshotMeta, StoredMembership};
 use crate::catalog::{CATALOG_GROUP, Catalog};
 use crate::error::{Error, Reason, Result};
@@ -50,6 +51,7 @@ pub struct ReplicaState {
     /// Held while applying and while a checkpoint is taken, so that a checkpoint is at an exact index.
     gate: Mutex<()>,
     backlog: Mutex<Backlog>,
+    digests: Digests,
     /// Told of every new catalog; only used by the catalog group.
     catalog_changed: watch::Sender<Arc<Catalog>>,
 }
@@ -84,6 +86,7 @@ impl ReplicaState {
             kept: RwLock::new(kept),
             gate: Mutex::new(()),
             backlog: Mutex::default(),
+            digests: Digests::default(),
             catalog_changed,
         };
         Ok(Arc::new(state))
@@ -144,6 +147,11 @@ impl ReplicaState {
         match self.kept().as_ref() {
             Kept::Shard(shard) => {
                 let answers = shard.apply(entries, applied).map_err(store_error)?;
+                // A chunk ends where a digest is asked for, so that every replica takes it at the same entry.
+                let asked = entries.last().and_then(|entry| digests::asked(entry.command.as_ref()));
+                if let Some(asked) = asked {
+                    self.digests.take(asked, last.index, self.kept());
+                }
                 Ok(answers
                     .iter()
                     .map(|answer| Bytes::from(answer.encode_to_vec()))
@@ -186,6 +194,11 @@ impl ReplicaState {
             self.catalog_changed.send_replace(Arc::new(catalog.clone()));
         }
         Ok(answers)
+    }
+
+    /// The digest that was taken under an id, once it is there.
+    pub fn taken_digest(&self, id: u64) -> Option<peer::TakenDigest> {
+        self.digests.taken(id)
     }
 
     /// The newest log index that may go, as far as bytes decide: `kept` bytes stay below `flushed`.

@@ -77,7 +77,8 @@ impl Router {
 
     /// This node's replica, where it is fresh enough.
     async fn local(&self, group: u32, consistency: &Consistency, left: Duration) -> Result<Local> {
-        let Some(replica) = self.host.replica(group) else {
+        // One that is on its way in or out may have anything or nothing.
+        let Some(replica) = self.host.replica(group).filter(|replica| replica.votes()) else {
             return Ok(Local::AskLeader);
         };
         match &consistency.level {

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use prost::Message as _;
-use tidemark_proto::peer::{Applied, ShardCommand, StoredDevice, applied, shard_command};
+use tidemark_proto::peer::{Applied, Done, ShardCommand, StoredDevice, applied, shard_command};
 use tidemark_proto::v1::Failure;
 
 use super::extents::{Widening, include};
@@ -94,7 +94,12 @@ impl<'a> Chunk<'a> {
         let outcome = match command.command {
             Some(shard_command::Command::Write(write)) => self.write(command.stamp_ns, &write)?,
             Some(shard_command::Command::PutDevices(put)) => self.put_devices(command.stamp_ns, put)?,
-            Some(_) => return Err(StoreError::Corruption("a command that is not carried out yet".into())),
+            Some(shard_command::Command::TakeDigest(_)) => Ok(applied::Result::Done(Done {})),
+            Some(shard_command::Command::Restore(_)) => {
+                return Err(StoreError::UnknownCommand(
+                    "records of a backup are not restored yet".into(),
+                ));
+            }
             None => {
                 return Err(StoreError::UnknownCommand(format!(
                     "no known kind in {} bytes",
