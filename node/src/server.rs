@@ -142,7 +142,9 @@ impl Node {
         tokio::select! {
             ended = async { tokio::try_join!(client_server, Box::pin(peer_server)) } => {
                 ended.map_err(Error::internal)?;
+                let why = self.host.watch_removed().borrow().clone();
                 match *stop_peers.borrow() {
+                    true if why.is_some() => Err(left(&why)),
                     true => Ok(()),
                     false => Err(Error::internal("the servers ended by themselves")),
                 }
