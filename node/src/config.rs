@@ -82,6 +82,12 @@ pub struct Tuning {
     pub log_entries_kept: u64,
     /// The same in bytes of one group; whichever is less stays.
     pub log_bytes_kept: u64,
+    /// Bytes of one group that stay for a checkpoint on its way, or for a live replica that lags; not for a dead one.
+    pub log_bytes_pinned: u64,
+    /// A replica that its leader did not hear for so long is dead: no log stays for it.
+    pub silent_after: Duration,
+    /// Most bytes of checkpoints that a node sends a second, all transfers together.
+    pub move_bytes_per_second: u64,
 }
 
 impl Default for Tuning {
@@ -92,6 +98,9 @@ impl Default for Tuning {
             entries_unflushed_max: 20_000,
             log_entries_kept: 10_000,
             log_bytes_kept: 64 << 20,
+            log_bytes_pinned: 2 << 30,
+            silent_after: Duration::from_secs(10),
+            move_bytes_per_second: 64 << 20,
         }
     }
 }

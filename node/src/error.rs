@@ -219,7 +219,9 @@ impl Error {
     /// A failure; reasons that a retry can help get a delay by themselves.
     pub fn new(reason: Reason, message: impl Into<String>) -> Error {
         let retry_after_ms = match reason {
-            Reason::NoLeader | Reason::TooStale | Reason::Unreachable | Reason::Stopping => 200,
+            Reason::NoLeader | Reason::TooStale | Reason::Unreachable => 200,
+            // Another node takes it at once.
+            Reason::Stopping => 20,
             Reason::OutcomeUnknown => 100,
             Reason::Overloaded => 100,
             Reason::DiskLow => 1_000,

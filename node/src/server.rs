@@ -79,7 +79,7 @@ impl Node {
             config.data_dir.clone(),
             log,
             resources,
-            Arc::new(Peers::default()),
+            Arc::new(Peers::sending(config.tuning.move_bytes_per_second)),
             config.tuning.clone(),
         )?;
         let router = Arc::new(Router::new(host.clone()));

@@ -308,6 +308,7 @@ async fn a_node_that_missed_the_purged_log_is_given_a_snapshot() {
         flush_all_every: 1,
         entries_unflushed_max: 1,
         log_entries_kept: 5,
+        silent_after: Duration::from_millis(1),
         ..Tuning::default()
     };
     let mut cluster = TestCluster::start_with(3, tuning).await;

@@ -8,17 +8,17 @@ use tidemark_proto::peer::peer_service_server::PeerService;
 use tidemark_proto::peer::{
     AddNodeRequest, AddNodeResponse, AdoptRequest, AdoptResponse, InstallSnapshotRequest, InstallSnapshotResponse,
     ManageGroupRequest, ManageGroupResponse, NodeViewRequest, NodeViewResponse, ProposeRequest, ProposeResponse,
-    RaftRequest, RaftResponse, ReadShardRequest, ReadShardResponse,
+    RaftRequests, RaftResponses, ReadShardRequest, ReadShardResponse,
 };
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Answered, Stopped, Streamed, answered, refused, stopped};
 use crate::cluster::Cluster;
 use crate::error::{Error, Reason};
+use crate::raft::lane;
 use crate::route::{Router, ShardJob};
-
-/// Raft messages of one stream that are worked on at the same time.
-const RAFT_IN_FLIGHT: usize = 1_024;
 
 /// What other nodes ask.
 pub struct PeerApi {
@@ -34,20 +34,15 @@ pub struct PeerApi {
 
 #[tonic::async_trait]
 impl PeerService for PeerApi {
-    type RaftStream = Streamed<RaftResponse>;
+    type RaftStream = Streamed<RaftResponses>;
     type ReadShardStream = Streamed<ReadShardResponse>;
+    type InstallSnapshotStream = Streamed<InstallSnapshotResponse>;
 
-    async fn raft(&self, request: Request<Streaming<RaftRequest>>) -> Result<Response<Self::RaftStream>, Status> {
-        let host = self.router.host().clone();
-        let one = move |message: Result<RaftRequest, Status>| {
-            let host = host.clone();
-            // A task of its own: groups must not wait for each other.
-            tokio::spawn(async move { Ok(host.answer(message?).await) })
-        };
-        let messages = request.into_inner().take_until(stopped(self.stopped.clone()));
-        let answers = messages.map(one).buffer_unordered(RAFT_IN_FLIGHT);
-        let flat = answers.map(|joined| joined.unwrap_or_else(|e| Err(Status::internal(e.to_string()))));
-        Ok(Response::new(Box::pin(flat)))
+    async fn raft(&self, request: Request<Streaming<RaftRequests>>) -> Result<Response<Self::RaftStream>, Status> {
+        let until_lost = tokio_stream::StreamExt::map_while(request.into_inner(), Result::ok);
+        let messages = until_lost.take_until(stopped(self.stopped.clone()));
+        let answers = lane::serve(self.router.host().clone(), Box::pin(messages));
+        Ok(Response::new(Box::pin(ReceiverStream::new(answers).map(Ok))))
     }
 
     async fn propose(&self, request: Request<ProposeRequest>) -> Answered<ProposeResponse> {
@@ -60,21 +55,19 @@ impl PeerService for PeerApi {
             .serve_read(request.into_inner(), &self.job)
             .await
             .map_err(|error| refused(&error))?;
-        Ok(Response::new(Box::pin(
-            tokio_stream::wrappers::ReceiverStream::new(parts).map(Ok),
-        )))
+        Ok(Response::new(Box::pin(ReceiverStream::new(parts).map(Ok))))
     }
 
     async fn install_snapshot(
         &self,
         request: Request<Streaming<InstallSnapshotRequest>>,
-    ) -> Answered<InstallSnapshotResponse> {
+    ) -> Result<Response<Self::InstallSnapshotStream>, Status> {
         let mut messages = request.into_inner();
         let Some(InstallSnapshotRequest {
             part: Some(Part::Header(header)),
         }) = messages.message().await?
         else {
-            return answered(Err(Error::new(
+            return Err(refused(&Error::new(
                 Reason::MissingField,
                 "a snapshot begins with its header",
             )));
@@ -98,8 +91,24 @@ impl PeerService for PeerApi {
             Ok(_) => Err(Error::new(Reason::MissingField, "a second header")),
             Err(status) => Err(Error::new(Reason::Unreachable, status.message())),
         });
-        let vote = replica.receive_snapshot(header, pieces).await;
-        answered(vote.map(|vote| InstallSnapshotResponse { vote: Some(vote) }))
+        let (out, answers) = mpsc::channel(2);
+        // A task of its own: what has begun to be installed is installed, whoever still listens.
+        tokio::spawn(async move {
+            let have = async |have| {
+                let answer = InstallSnapshotResponse {
+                    vote: None,
+                    have: Some(have),
+                };
+                out.send(Ok(answer)).await.ok();
+            };
+            let received = replica.receive_snapshot(header, pieces, have).await;
+            let answer = received.map(|vote| InstallSnapshotResponse {
+                vote: Some(vote),
+                have: None,
+            });
+            out.send(answer.map_err(|error| refused(&error))).await.ok();
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
     }
 
     async fn adopt(&self, request: Request<AdoptRequest>) -> Answered<AdoptResponse> {

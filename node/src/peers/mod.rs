@@ -2,7 +2,9 @@
 //!
 //! Invariant: every call has a deadline, every connection a keepalive, and what waits to be sent is bounded in bytes.
 
+mod gather;
 mod link;
+mod throttle;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,9 +13,12 @@ use std::time::Duration;
 use tidemark_proto::peer::peer_service_client::PeerServiceClient;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::config::Tuning;
 use crate::error::{Error, Reason, Result};
 
-pub use link::{LinkError, RaftLink};
+pub use gather::Gather;
+pub use link::{LinkError, RaftLink, is_idle};
+pub use throttle::Throttle;
 
 /// Largest message between nodes, bytes. Snapshot pieces and Raft batches stay far below.
 pub const PEER_MESSAGE_BYTES_MAX: usize = 64 << 20;
@@ -45,12 +50,38 @@ impl Peer {
 }
 
 /// All other nodes, connected when first needed.
-#[derive(Default)]
 pub struct Peers {
     by_address: Mutex<HashMap<String, Arc<Peer>>>,
+    throttle: Arc<Throttle>,
+    gather: Arc<Gather>,
+}
+
+impl Default for Peers {
+    fn default() -> Peers {
+        Peers::sending(Tuning::default().move_bytes_per_second)
+    }
 }
 
 impl Peers {
+    /// None yet. So many bytes of checkpoints leave a second, to all of them together.
+    pub fn sending(bytes_per_second: u64) -> Peers {
+        Peers {
+            by_address: Mutex::default(),
+            throttle: Arc::new(Throttle::new(bytes_per_second)),
+            gather: Arc::default(),
+        }
+    }
+
+    /// What all checkpoints that leave this node share.
+    pub fn throttle(&self) -> &Arc<Throttle> {
+        &self.throttle
+    }
+
+    /// When heartbeats to all of them leave.
+    pub fn gather(&self) -> &Gather {
+        &self.gather
+    }
+
     /// The node at a peer address (`host:port`).
     pub fn at(&self, address: &str) -> Result<Arc<Peer>> {
         let mut peers = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
@@ -59,7 +90,7 @@ impl Peers {
         }
         let peer = Arc::new(Peer {
             client: client(lane(address)?),
-            raft: RaftLink::start(client(lane(address)?)),
+            raft: RaftLink::start(client(lane(address)?), self.gather.clone()),
         });
         peers.insert(address.to_string(), peer.clone());
         Ok(peer)

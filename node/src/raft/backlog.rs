@@ -22,15 +22,31 @@ impl Backlog {
         }
     }
 
-    /// The newest index with at least `kept` bytes of log between it and `flushed`; marks below it are forgotten.
-    pub(super) fn purgeable(&mut self, flushed: u64, kept: u64) -> Option<u64> {
+    /// Bytes applied behind `from` up to `to`, as far as the marks tell: never more than there are.
+    pub(super) fn bytes_between(&self, from: u64, to: u64) -> u64 {
+        let total_at = |index| {
+            self.marks
+                .iter()
+                .rev()
+                .find(|(mark, _)| *mark <= index)
+                .map(|(_, total)| *total)
+        };
+        let first = self.marks.front().map_or(0, |(_, total)| *total);
+        total_at(to).map_or(0, |to| to.saturating_sub(total_at(from).unwrap_or(first)))
+    }
+
+    /// The newest index with at least `kept` bytes of log between it and `flushed`.
+    pub(super) fn purgeable(&self, flushed: u64, kept: u64) -> Option<u64> {
         let at_flushed = self.marks.iter().rev().find(|(index, _)| *index <= flushed)?.1;
-        let old = |(_, total): &(u64, u64)| total + kept <= at_flushed;
-        let index = self.marks.iter().rev().find(|mark| old(mark))?.0;
-        while self.marks.front().is_some_and(|(first, _)| *first < index) {
+        let old = |(_, total): &&(u64, u64)| total + kept <= at_flushed;
+        self.marks.iter().rev().find(old).map(|(index, _)| *index)
+    }
+
+    /// Forgets what is no longer in the log.
+    pub(super) fn forget(&mut self, upto: u64) {
+        while self.marks.front().is_some_and(|(first, _)| *first < upto) {
             self.marks.pop_front();
         }
-        Some(index)
     }
 }
 
@@ -45,6 +61,9 @@ mod tests {
             backlog.add(index, MARK_BYTES);
         }
         assert_eq!(backlog.purgeable(100, 10 * MARK_BYTES), Some(90));
+        assert_eq!(backlog.purgeable(95, 10 * MARK_BYTES), Some(85));
+        assert_eq!(backlog.bytes_between(1, 100), 99 * MARK_BYTES);
+        backlog.forget(90);
         assert_eq!(
             backlog.purgeable(95, 10 * MARK_BYTES),
             None,
@@ -57,5 +76,12 @@ mod tests {
             Some(90),
             "small entries move nothing"
         );
+        assert_eq!(backlog.bytes_between(92, 100), 8 * MARK_BYTES);
+        assert_eq!(
+            backlog.bytes_between(1, 100),
+            10 * MARK_BYTES,
+            "what is forgotten does not count"
+        );
+        assert_eq!(backlog.bytes_between(0, 50), 0);
     }
 }

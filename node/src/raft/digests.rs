@@ -32,9 +32,9 @@ pub(super) fn asked(command: Option<&Bytes>) -> Option<(u64, i64)> {
 
 /// What one replica took.
 #[derive(Clone, Default)]
-pub(super) struct Digests(Arc<Mutex<BTreeMap<u64, (u64, Result<u64, String>)>>>);
+pub(super) struct ContentDigests(Arc<Mutex<BTreeMap<u64, (u64, Result<u64, String>)>>>);
 
-impl Digests {
+impl ContentDigests {
     /// Takes one of the content as it is now, just applied up to `index`; returns once the content is pinned.
     pub(super) fn take(&self, (id, stamp_ns): (u64, i64), index: u64, kept: Arc<Kept>) {
         if now_ns().saturating_sub(stamp_ns) > STALE_NS {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use tidemark_proto::peer::{self, Envelope, RaftRequest, RaftResponse, ReplicaView, raft_response};
 use tidemark_proto::v1::{ReplicaState as State, ReplicaStatus};
 use tokio::sync::watch;
@@ -27,7 +28,8 @@ use crate::store::Resources;
 
 /// Longest wait for others to lead when this node stops; they elect somebody by themselves soon after.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
-const HAND_OVER_POLL: Duration = Duration::from_millis(10);
+/// Few at a time: each pause stays short, and nothing is gained by a crowd.
+const HAND_OVER_AT_ONCE: usize = 8;
 /// A group that its first replica did not initialise by then is initialised by any other.
 const INITIALISE_AFTER: Duration = Duration::from_secs(5);
 
@@ -213,6 +215,7 @@ impl Host {
             }
             let replica = host.identity.get_or_init(|| identity).catalog_replica;
             host.open(CATALOG_GROUP, replica).await?;
+            tokio::spawn(super::pulse::run(Arc::downgrade(&host)));
             tokio::spawn(host.clone().follow_catalog());
             tokio::spawn(host.clone().flush_now_and_then());
             Ok(())
@@ -314,6 +317,10 @@ impl Host {
                 self.leave_for_good(&removal(identity));
                 return;
             }
+            // A job may be slower or faster than what nodes do by themselves.
+            let rate = catalog.running_job().map_or(0, |job| job.bytes_per_second_max);
+            let usual = self.tuning.move_bytes_per_second;
+            self.peers.throttle().set(if rate == 0 { usual } else { rate });
             let followed = async {
                 let _opening = self.opening.lock().await;
                 self.drop_unplaced(&catalog).await?;
@@ -373,20 +380,13 @@ impl Host {
 
     /// Hands leaderships over, and waits a moment until others have them.
     pub async fn hand_over(&self) {
-        let mut leaving = Vec::new();
-        for replica in self.replicas() {
-            if replica.hand_over().await.unwrap_or(false) {
-                leaving.push(replica);
+        let leaving = futures_util::stream::iter(self.replicas());
+        let handing = leaving.for_each_concurrent(HAND_OVER_AT_ONCE, |replica| async move {
+            if let Err(error) = replica.hand_over(HAND_OVER_TIMEOUT).await {
+                tracing::warn!(group = replica.group(), %error, "leadership not handed over");
             }
-        }
-        let handed_over = async {
-            for replica in &leaving {
-                while replica.is_leader() {
-                    tokio::time::sleep(HAND_OVER_POLL).await;
-                }
-            }
-        };
-        if tokio::time::timeout(HAND_OVER_TIMEOUT, handed_over).await.is_err() {
+        });
+        if tokio::time::timeout(2 * HAND_OVER_TIMEOUT, handing).await.is_err() {
             tracing::warn!("not every leadership was handed over in time");
         }
     }

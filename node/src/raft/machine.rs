@@ -138,10 +138,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
         blocking(move || match snapshot {
             SnapshotData::Received(dir) => state.install(&meta, &dir),
             SnapshotData::Live(source) => {
-                let dir = state.incoming(u64::MAX)?;
-                std::fs::remove_dir(&dir).map_err(Error::internal)?;
-                source.checkpoint(&dir)?;
-                state.install(&meta, &dir)
+                let taken = source.outgoing()?;
+                state.install(&meta, taken.folder.path())
             }
         })
         .await

@@ -13,11 +13,7 @@ use tidemark_proto::peer::{GroupView, MemberNode, Membership, ReplicaProgress, V
 
 use super::replica::Replica;
 use super::types::Member;
-use crate::clock::monotonic;
 use crate::error::{Error, Reason, Result};
-
-const TRANSFER_POLL: Duration = Duration::from_millis(2);
-const TRANSFER_AGAIN: Duration = Duration::from_millis(150);
 
 /// How a step ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -132,24 +128,6 @@ impl Replica {
             .map(|(id, _)| *id)
     }
 
-    /// Hands leadership to a voter and waits until this replica knows that somebody else leads; how long nobody did.
-    pub async fn transfer_to(&self, id: u64, timeout: Duration) -> Result<Duration> {
-        let until = monotonic() + timeout;
-        let began = monotonic();
-        while self.is_leader() {
-            if monotonic() >= until {
-                let message = format!("replica {id} of group {} did not take over in {timeout:?}", self.group);
-                return Err(Error::new(Reason::NoLeader, message));
-            }
-            self.raft.trigger().transfer_leader(id).await.map_err(Error::internal)?;
-            let again = monotonic() + TRANSFER_AGAIN;
-            while monotonic() < again && self.leader_node().is_none_or(|_| self.is_leader()) {
-                tokio::time::sleep(TRANSFER_POLL).await;
-            }
-        }
-        Ok(began.elapsed())
-    }
-
     /// The replica of a node in this group.
     pub fn replica_on(&self, node: u64) -> Option<u64> {
         let metrics = self.raft.metrics();
@@ -168,10 +146,16 @@ impl Replica {
         let membership = metrics.membership_config.membership();
         let settled = membership.get_joint_config().len() == 1
             && metrics.membership_config.log_id() == metrics.committed_membership_config.log_id();
-        let progress = metrics.replication.iter().flatten().map(|(id, at)| ReplicaProgress {
-            replica: *id,
-            matched_index: at.as_ref().map_or(0, |at| at.index),
-            ..ReplicaProgress::default()
+        let transfers = self.transfer_progress();
+        let progress = metrics.replication.iter().flatten().map(|(id, at)| {
+            let transfer = transfers.iter().find(|(to, ..)| to == id);
+            let (bytes_total, bytes_done) = transfer.map_or((0, 0), |(_, total, done)| (*total, *done));
+            ReplicaProgress {
+                replica: *id,
+                matched_index: at.as_ref().map_or(0, |at| at.index),
+                bytes_total,
+                bytes_done,
+            }
         });
         Some(GroupView {
             membership: Some(members_to_wire(membership)),

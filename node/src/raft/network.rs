@@ -2,7 +2,6 @@
 //! which openraft makes itself.
 
 use std::future::Future;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,11 @@ use openraft::AnyError;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
 use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{SnapshotResponse, TransferLeaderResponse};
-use tidemark_proto::peer::{self, Envelope, RaftRequest, SnapshotHeader, raft_request, raft_response};
+use tidemark_proto::peer::install_snapshot_request::Part;
+use tidemark_proto::peer::{
+    self, Envelope, InstallSnapshotRequest, InstallSnapshotResponse, RaftRequest, SnapshotHeader, raft_request,
+    raft_response,
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -18,14 +21,17 @@ use super::codec;
 use super::machine::{RaftSnapshot, SnapshotData, blocking};
 use super::snapshot;
 use super::state::ReplicaState;
+use super::transfers::Running;
 use super::types::*;
-use crate::error::Error;
+use crate::error::{Error, Reason};
 use crate::peers::{LinkError, Peers};
+use crate::wire::status::from_status;
 
-const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(600);
-const PIECES_AHEAD: usize = 8;
+/// A transfer of which nothing moves for so long is begun anew; it goes on where it stopped.
+const STALLED_AFTER: Duration = Duration::from_secs(60);
+const PIECES_AHEAD: usize = 4;
 /// Version of the messages between nodes.
-pub(super) const PROTOCOL: u32 = 1;
+pub(super) const PROTOCOL: u32 = 2;
 
 /// Makes connections for the replicas of one node.
 #[derive(Clone)]
@@ -123,57 +129,76 @@ impl Connection {
         }
     }
 
-    /// Takes a checkpoint, sends its files and waits for the receiver to install it.
-    async fn send_snapshot(&self, vote: Vote, state: Arc<ReplicaState>) -> Result<Vote, Error> {
-        let dir = state.outgoing(self.to_replica);
-        let checkpoint = Cleanup(dir.clone());
-        let header = {
-            let (state, dir) = (state.clone(), dir.clone());
-            let header = SnapshotHeader {
-                envelope: Some(self.envelope()),
-                group: self.network.group,
-                to_replica: self.to_replica,
-                vote: Some(codec::vote_to_wire(&vote)),
-                meta: None,
-                files: Vec::new(),
-            };
-            blocking(move || {
-                std::fs::remove_dir_all(&dir).ok();
-                let meta = state.checkpoint(&dir)?;
-                let files = snapshot::list_files(&dir)?;
-                Ok(SnapshotHeader {
-                    meta: Some(codec::snapshot_meta_to_wire(&meta)),
-                    files,
-                    ..header
-                })
-            })
-            .await
-            .map_err(Error::internal)?
+    /// Takes a checkpoint, sends what the receiver lacks of it and waits for it to be installed. `known` is the index
+    /// that openraft goes on from afterwards: the checkpoint may be newer.
+    async fn send_snapshot(&self, vote: Vote, known: u64, state: Arc<ReplicaState>) -> Result<Vote, Error> {
+        let progress = Arc::new(state.transfers().begin(self.to_replica, known));
+        let taking = state.clone();
+        let taken = Arc::new(blocking(move || taking.outgoing()).await?);
+        let header = SnapshotHeader {
+            envelope: Some(self.envelope()),
+            group: self.network.group,
+            to_replica: self.to_replica,
+            vote: Some(codec::vote_to_wire(&vote)),
+            meta: Some(codec::snapshot_meta_to_wire(&taken.meta)),
+            files: taken.files.clone(),
         };
-        let (out, pieces) = mpsc::channel(PIECES_AHEAD);
-        let reading = tokio::task::spawn_blocking(move || snapshot::send_files(&dir, header, &out));
+        let (out, requests) = mpsc::channel(PIECES_AHEAD);
+        let part = Some(Part::Header(header));
+        out.send(InstallSnapshotRequest { part })
+            .await
+            .map_err(Error::internal)?;
         let mut client = self.network.peers.at(&self.to.peer_address)?.client();
-        let mut request = tonic::Request::new(ReceiverStream::new(pieces));
-        request.set_timeout(SNAPSHOT_TIMEOUT);
-        let response = client.install_snapshot(request).await;
-        let sent = reading.await.map_err(Error::internal)?;
-        drop(checkpoint);
-        let response = response.map_err(|status| crate::wire::status::from_status(&status))?;
-        sent?;
-        let vote = response
-            .into_inner()
-            .vote
-            .ok_or_else(|| Error::internal("answer without a vote"))?;
+        let told = client.install_snapshot(ReceiverStream::new(requests)).await;
+        let mut told = told.map_err(|status| from_status(&status))?.into_inner();
+        let have = next_answer(&mut told, &progress).await?.have;
+        let have = have
+            .ok_or_else(|| Error::internal("the receiver did not say what it has"))?
+            .bytes;
+        if have.len() != taken.files.len() {
+            return Err(Error::internal("the receiver speaks of other files"));
+        }
+        let total = taken.files.iter().map(|file| file.bytes).sum();
+        let there = taken
+            .files
+            .iter()
+            .zip(&have)
+            .map(|(file, have)| file.bytes.min(*have))
+            .sum();
+        progress.set(total, there);
+        let (group, to) = (self.network.group, self.to_replica);
+        tracing::info!(group, to, total, there, "sending a checkpoint");
+        let (throttle, sent) = (self.network.peers.throttle().clone(), progress.clone());
+        let sending = tokio::task::spawn_blocking(move || {
+            snapshot::send_files(taken.folder.path(), &taken.files, &have, &throttle, &sent, &out)
+        });
+        let answer = next_answer(&mut told, &progress).await;
+        drop(told);
+        let vote = answer?.vote.ok_or_else(|| Error::internal("answer without a vote"))?;
+        sending.await.map_err(Error::internal)??;
         codec::vote_from_wire(vote).map_err(Error::internal)
     }
 }
 
-/// Removes a folder when dropped.
-struct Cleanup(PathBuf);
-
-impl Drop for Cleanup {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.0).ok();
+/// Waits for the receiver, for as long as bytes go out to it.
+async fn next_answer(
+    answers: &mut tonic::Streaming<InstallSnapshotResponse>,
+    progress: &Running,
+) -> Result<InstallSnapshotResponse, Error> {
+    let lost = || Error::new(Reason::Unreachable, "the receiver of the snapshot is gone");
+    let mut answer = std::pin::pin!(answers.message());
+    loop {
+        let done = progress.done();
+        match tokio::time::timeout(STALLED_AFTER, &mut answer).await {
+            Ok(answer) => return answer.map_err(|status| from_status(&status))?.ok_or_else(lost),
+            Err(_) if progress.done() > done => {}
+            Err(_) => {
+                return Err(Error::new(
+                    Reason::Unreachable,
+                    "the receiver of the snapshot takes nothing",
+                ));
+            }
+        }
     }
 }
 
@@ -210,8 +235,9 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         let SnapshotData::Live(state) = snapshot.snapshot else {
             return Err(broken("only a live state can be sent").into());
         };
+        let known = snapshot.meta.last_log_id.map_or(0, |id| id.index);
         tokio::select! {
-            sent = self.send_snapshot(vote, state) => match sent {
+            sent = Box::pin(self.send_snapshot(vote, known, state)) => match sent {
                 Ok(vote) => Ok(SnapshotResponse::new(vote)),
                 Err(error) => {
                     tracing::warn!(group = self.network.group, to = %self.to, %error, "snapshot not sent");

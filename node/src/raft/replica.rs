@@ -2,7 +2,7 @@
 //!
 //! Invariant: "not leader" means nothing was appended; any other failure of a proposal means its outcome is unknown.
 
-use std::path::Path;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,19 +14,19 @@ use openraft::storage::Snapshot;
 use openraft::{Config, ReadPolicy, ServerState, SnapshotPolicy};
 use tidemark_proto::peer::{self, RaftRequest, RaftResponse, SnapshotPiece, raft_request, raft_response};
 use tidemark_proto::v1::{ReplicaState as State, ReplicaStatus};
+use tokio::sync::watch;
 
 use super::codec;
 use super::log_store::GroupLog;
 use super::machine::{Machine, SnapshotData, blocking};
 use super::network::Network;
-use super::snapshot::Receiver;
 use super::state::{Kept, ReplicaState};
 use super::types::*;
 use crate::clock::{Instant, monotonic};
-use crate::config::Tuning;
 use crate::error::{Error, Reason, Result};
 
 type Raft = openraft::Raft<TypeConfig, Machine>;
+pub(super) type Metrics = openraft::RaftMetrics<TypeConfig>;
 
 /// How a proposal ended.
 pub enum Proposed {
@@ -40,8 +40,8 @@ pub enum Proposed {
 
 /// When this replica last heard its leader, and how far the leader had committed then.
 #[derive(Copy, Clone)]
-struct Heard {
-    at: Instant,
+pub(super) struct Heard {
+    pub(super) at: Instant,
     commit: u64,
 }
 
@@ -50,17 +50,20 @@ pub struct Replica {
     pub(super) group: u32,
     pub(super) id: u64,
     pub(super) raft: Raft,
-    state: Arc<ReplicaState>,
-    heard: Mutex<Option<Heard>>,
-    snapshots: std::sync::atomic::AtomicU64,
+    pub(super) state: Arc<ReplicaState>,
+    pub(super) heard: Mutex<Option<Heard>>,
+    receiving: Receiving,
+    /// Applied index at which there was nothing left to flush or purge.
+    pub(super) settled: AtomicU64,
 }
 
 /// Settings of every group. Heartbeat and its slack stay below the shortest election timeout.
 fn raft_config() -> Result<Arc<Config>> {
     let config = Config {
         cluster_name: "tidemark".into(),
-        heartbeat_interval: 200,
-        heartbeat_min_interval: Some(150),
+        // Sent by `pulse`; a group's own timer runs only while its leader is silent.
+        heartbeat_interval: 350,
+        heartbeat_min_interval: Some(200),
         election_timeout_min: 800,
         election_timeout_max: 1_200,
         install_snapshot_timeout: 600_000,
@@ -72,6 +75,8 @@ fn raft_config() -> Result<Arc<Config>> {
         api_channel_size: Some(256),
         state_machine_channel_size: Some(64),
         enable_pre_vote: Some(true),
+        // A restarted leader asks for votes again. It and every other restarted replica may also give theirs at once:
+        // reads confirm the leader with a round of heartbeats (ReadIndex), never by a lease that a restart forgets.
         enable_leader_restore: Some(false),
         quorum_loss_probe_interval: Some(3_000),
         ..Config::default()
@@ -93,7 +98,8 @@ impl Replica {
             raft,
             state,
             heard: Mutex::new(None),
-            snapshots: Default::default(),
+            receiving: Receiving::new(),
+            settled: AtomicU64::new(0),
         })
     }
 
@@ -252,87 +258,50 @@ impl Replica {
         }
     }
 
-    /// Receives a checkpoint and makes it this replica's state.
+    /// Receives a checkpoint and makes it this replica's state. `have` is told what need not be sent. A newer transfer
+    /// takes the place of one that runs; one of an earlier leader is refused.
     pub async fn receive_snapshot(
         &self,
         header: peer::SnapshotHeader,
         mut pieces: impl futures_util::Stream<Item = Result<SnapshotPiece>> + Send + Unpin,
+        have: impl AsyncFnOnce(peer::SnapshotOffsets),
     ) -> Result<peer::Vote> {
         let missing = |what| Error::new(Reason::MissingField, format!("snapshot header without {what}"));
         let vote = codec::vote_from_wire(header.vote.ok_or_else(|| missing("vote"))?).map_err(Error::internal)?;
         let meta = header.meta.ok_or_else(|| missing("meta"))?;
         let meta = codec::snapshot_meta_from_wire(meta).map_err(Error::internal)?;
-        let number = self.snapshots.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let dir = Incoming(self.state.incoming(number)?);
-        let mut receiver = Receiver::new(dir.0.clone(), header.files)?;
-        while let Some(piece) = pieces.next().await {
-            let piece = piece?;
+        let mut turn = self.receiving.next(vote)?;
+        let _alone = self.receiving.alone.lock().await;
+        let (state, files) = (self.state.clone(), header.files);
+        let mut receiver = blocking(move || state.incoming(files)).await?;
+        have(peer::SnapshotOffsets { bytes: receiver.have() }).await;
+        loop {
+            let piece = tokio::select! {
+                piece = pieces.next() => piece,
+                _ = turn.changed() => return Err(Error::new(Reason::Unreachable, "a newer snapshot took the place")),
+            };
+            let Some(piece) = piece.transpose()? else { break };
             receiver = blocking(move || receiver.take(piece).map(|()| receiver)).await?;
         }
-        let received = blocking(move || receiver.finish()).await?;
+        let (state, announced) = (self.state.clone(), meta.clone());
+        let received = blocking(move || state.received(receiver, &announced)).await?;
         let snapshot = Snapshot {
             meta,
-            snapshot: SnapshotData::Received(received),
+            snapshot: SnapshotData::Received(received.path().to_path_buf()),
         };
         let response = self
             .raft
             .install_full_snapshot(vote, snapshot)
             .await
             .map_err(Error::internal)?;
+        let state = self.state.clone();
+        blocking(move || state.forget_incoming()).await?;
         Ok(codec::vote_to_wire(&response.vote))
     }
 
-    /// Flushes when there is enough to flush or `force` says so, then lets the log below the flushed state go.
-    pub async fn flush_and_purge(&self, tuning: &Tuning, force: bool) -> Result<()> {
-        let state = self.state.clone();
-        let (applied, persisted) = blocking(move || Ok((state.applied()?.0, state.persisted()?.0))).await?;
-        let index = |id: &Option<LogId>| id.as_ref().map_or(0, |id| id.index);
-        let unflushed = index(&applied).saturating_sub(index(&persisted));
-        if unflushed >= tuning.entries_unflushed_max || (force && unflushed > 0) {
-            let state = self.state.clone();
-            blocking(move || state.flush()).await?;
-        }
-        let state = self.state.clone();
-        let flushed = index(&blocking(move || Ok(state.persisted()?.0)).await?);
-        let (snapshot, purged) = {
-            let metrics = self.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            (index(&metrics.snapshot), index(&metrics.purged))
-        };
-        let by_bytes = self.state.purgeable(flushed, tuning.log_bytes_kept).unwrap_or(0);
-        let upto = flushed.saturating_sub(tuning.log_entries_kept).max(by_bytes);
-        if upto > purged.saturating_add(tuning.log_entries_kept / 10) || by_bytes > purged {
-            // Only what a snapshot covers may go, and under load it is always a little behind: so both, every time.
-            if snapshot > purged {
-                let covered = upto.min(snapshot);
-                self.raft.trigger().purge_log(covered).await.map_err(Error::internal)?;
-            }
-            if snapshot < upto {
-                self.raft.trigger().snapshot().await.map_err(Error::internal)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Hands leadership to another voter, where there is one in step; returns at once, true if there is.
-    pub async fn hand_over(&self) -> Result<bool> {
-        let target = {
-            let metrics = self.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            if metrics.current_leader != Some(self.id) {
-                return Ok(false);
-            }
-            let membership = metrics.membership_config.membership();
-            let votes = |id: u64| id != self.id && membership.voter_ids().any(|voter| voter == id);
-            let progress = metrics.replication.iter().flatten();
-            let newest = progress
-                .filter(|(id, _)| votes(**id))
-                .max_by_key(|(_, at)| at.as_ref().map(|at| at.index));
-            newest.map(|(id, _)| *id)
-        };
-        let Some(to) = target else { return Ok(false) };
-        self.raft.trigger().transfer_leader(to).await.map_err(Error::internal)?;
-        Ok(true)
+    /// Checkpoints on their way from here: receiver, bytes there are, bytes it has.
+    pub fn transfer_progress(&self) -> Vec<(u64, u64, u64)> {
+        self.state.transfers().progress()
     }
 
     /// The digest of its content that was taken under an id, once it is there.
@@ -402,13 +371,34 @@ impl Replica {
     }
 }
 
-/// Removes a folder that was not installed.
-struct Incoming(std::path::PathBuf);
+/// Whose turn it is to send this replica a checkpoint.
+struct Receiving {
+    /// Of the newest transfer, and its number.
+    newest: watch::Sender<(u64, Option<Vote>)>,
+    /// Held by the one that writes files.
+    alone: tokio::sync::Mutex<()>,
+}
 
-impl Drop for Incoming {
-    fn drop(&mut self) {
-        if Path::new(&self.0).exists() {
-            std::fs::remove_dir_all(&self.0).ok();
+impl Receiving {
+    fn new() -> Receiving {
+        Receiving {
+            newest: watch::Sender::new((0, None)),
+            alone: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Makes a transfer the newest, unless it is of an earlier leader; what is returned changes when its turn ends.
+    fn next(&self, vote: Vote) -> Result<watch::Receiver<(u64, Option<Vote>)>> {
+        let taken = self.newest.send_if_modified(|(number, newest)| {
+            if newest.as_ref().is_some_and(|newest| *newest > vote) {
+                return false;
+            }
+            (*number, *newest) = (*number + 1, Some(vote));
+            true
+        });
+        match taken {
+            true => Ok(self.newest.subscribe()),
+            false => Err(Error::new(Reason::Unreachable, "a later leader sends a snapshot")),
         }
     }
 }

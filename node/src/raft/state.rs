@@ -3,7 +3,9 @@
 //! ```text
 //! <data>/groups/<group>-<replica>/CURRENT        name of the folder that holds the state
 //!                                 state-<n>/     a RocksDB
-//!                                 incoming-<n>/  a checkpoint being received; deleted at start
+//!                                 incoming/      files of a checkpoint on its way here; kept, so that it goes on
+//!                                 received/      all of them under their names; deleted at start
+//!                                 outgoing-<n>/  a checkpoint on its way to another replica; deleted at start
 //! ```
 //!
 //! Invariant: CURRENT is replaced atomically and only by a checkpoint that was verified and opened; at any crash the
@@ -11,16 +13,20 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use bytes::Bytes;
 use prost::Message as _;
-use tidemark_proto::peer::{self, Applied, CatalogCommand, applied};
+use tidemark_proto::peer::{self, Applied, CatalogCommand, SnapshotFile, applied};
 use tokio::sync::watch;
 
 use super::backlog::Backlog;
 use super::codec;
-use super::digests::{self, Digests};
+use super::digests::{self, ContentDigests};
+use super::receiver::Receiver;
+use super::snapshot::{Digests, list_files};
+use super::transfers::Transfers;
 use super::types::{LogId, SnapshotMeta, StoredMembership};
 use crate::catalog::{CATALOG_GROUP, Catalog};
 use crate::error::{Error, Reason, Result};
@@ -28,6 +34,9 @@ use crate::identity::replace_file;
 use crate::shard::{ApplyEntry, Shard};
 use crate::store::{AppliedState, ReplicaStore, Resources, StoreError};
 use crate::wire::status::to_failure;
+
+const INCOMING: &str = "incoming";
+const RECEIVED: &str = "received";
 
 /// What a group keeps.
 pub enum Kept {
@@ -51,7 +60,15 @@ pub struct ReplicaState {
     /// Held while applying and while a checkpoint is taken, so that a checkpoint is at an exact index.
     gate: Mutex<()>,
     backlog: Mutex<Backlog>,
-    digests: Digests,
+    content_digests: ContentDigests,
+    /// Checkpoints on their way to others.
+    transfers: Arc<Transfers>,
+    /// Digests of table files of the current state.
+    digests: Mutex<Digests>,
+    /// Numbers the folders of checkpoints that leave.
+    outgoing: AtomicU64,
+    /// States that a checkpoint took the place of: removed when the last reader is gone.
+    retired: Mutex<Vec<(PathBuf, Weak<Kept>)>>,
     /// Told of every new catalog; only used by the catalog group.
     catalog_changed: watch::Sender<Arc<Catalog>>,
 }
@@ -86,7 +103,11 @@ impl ReplicaState {
             kept: RwLock::new(kept),
             gate: Mutex::new(()),
             backlog: Mutex::default(),
-            digests: Digests::default(),
+            content_digests: ContentDigests::default(),
+            transfers: Arc::default(),
+            digests: Mutex::default(),
+            outgoing: AtomicU64::new(0),
+            retired: Mutex::default(),
             catalog_changed,
         };
         Ok(Arc::new(state))
@@ -150,7 +171,7 @@ impl ReplicaState {
                 // A chunk ends where a digest is asked for, so that every replica takes it at the same entry.
                 let asked = entries.last().and_then(|entry| digests::asked(entry.command.as_ref()));
                 if let Some(asked) = asked {
-                    self.digests.take(asked, last.index, self.kept());
+                    self.content_digests.take(asked, last.index, self.kept());
                 }
                 Ok(answers
                     .iter()
@@ -198,7 +219,12 @@ impl ReplicaState {
 
     /// The digest that was taken under an id, once it is there.
     pub fn taken_digest(&self, id: u64) -> Option<peer::TakenDigest> {
-        self.digests.taken(id)
+        self.content_digests.taken(id)
+    }
+
+    /// Entries up to this index are gone from the log.
+    pub fn log_purged(&self, upto: u64) {
+        lock(&self.backlog).forget(upto);
     }
 
     /// The newest log index that may go, as far as bytes decide: `kept` bytes stay below `flushed`.
@@ -221,27 +247,71 @@ impl ReplicaState {
         })
     }
 
-    /// Where a checkpoint for another replica is taken.
-    pub fn outgoing(&self, to_replica: u64) -> PathBuf {
-        self.dir.join(format!("outgoing-{to_replica}"))
+    /// Takes a checkpoint for another replica into a folder of its own, and lists its files.
+    pub(super) fn outgoing(&self) -> Result<Outgoing> {
+        let number = self.outgoing.fetch_add(1, Ordering::Relaxed);
+        let outgoing = self.dir.join(format!("outgoing-{number}"));
+        let guard = Folder(outgoing.clone());
+        let meta = self.checkpoint(&outgoing)?;
+        // Read by one transfer at a time: the second finds the digests that the first one made.
+        let files = list_files(&outgoing, &mut lock(&self.digests))?;
+        Ok(Outgoing {
+            meta,
+            files,
+            folder: guard,
+        })
     }
 
-    /// A fresh folder to receive a checkpoint into.
-    pub fn incoming(&self, name: u64) -> Result<PathBuf> {
-        let dir = self.dir.join(format!("incoming-{name}"));
-        fs::create_dir_all(&dir).map_err(Error::internal)?;
-        Ok(dir)
+    /// Checkpoints on their way to others.
+    pub(super) fn transfers(&self) -> &Arc<Transfers> {
+        &self.transfers
+    }
+
+    /// Bytes of log between two indexes, as far as this process applied them.
+    pub fn log_bytes(&self, from: u64, to: u64) -> u64 {
+        lock(&self.backlog).bytes_between(from, to)
+    }
+
+    /// Goes on with a checkpoint for this replica where an earlier transfer stopped.
+    pub(super) fn incoming(&self, files: Vec<SnapshotFile>) -> Result<Receiver> {
+        let kept = self.kept();
+        Receiver::resume(self.dir.join(INCOMING), kept.store().db().path(), files)
+    }
+
+    /// Puts what came together and checks that it is what was announced.
+    pub(super) fn received(&self, receiver: Receiver, meta: &SnapshotMeta) -> Result<Folder> {
+        let dir = self.dir.join(RECEIVED);
+        remove_folder(&dir).map_err(Error::internal)?;
+        let received = Folder(dir);
+        receiver.finish(&received.0)?;
+        self.verify(meta, &received.0)?;
+        Ok(received)
+    }
+
+    /// Lets go of files that came for a checkpoint: it is installed, or another way was found.
+    pub fn forget_incoming(&self) -> Result<()> {
+        remove_folder(&self.dir.join(INCOMING)).map_err(Error::internal)
+    }
+
+    fn verify(&self, meta: &SnapshotMeta, dir: &Path) -> Result<()> {
+        let verified = ReplicaStore::verify_open(dir, &self.resources).map_err(store_error)?;
+        let (found, _) = decode_applied(&verified)?;
+        if found == meta.last_log_id {
+            return Ok(());
+        }
+        let message = format!("snapshot holds {found:?}, announced was {:?}", meta.last_log_id);
+        Err(Error::new(Reason::Corruption, message))
+    }
+
+    /// Removes states that were replaced and that nobody reads any more.
+    pub fn sweep(&self) {
+        lock(&self.retired).retain(|(dir, kept)| kept.strong_count() > 0 || remove_folder(dir).is_err());
     }
 
     /// Makes a received checkpoint the current state. Opens and checks it first; on any error the old one stays.
     pub fn install(&self, meta: &SnapshotMeta, received: &Path) -> Result<()> {
         let _gate = lock(&self.gate);
-        let verified = ReplicaStore::verify_open(received, &self.resources).map_err(store_error)?;
-        let (found, _) = decode_applied(&verified)?;
-        if found != meta.last_log_id {
-            let message = format!("snapshot holds {found:?}, announced was {:?}", meta.last_log_id);
-            return Err(Error::new(Reason::Corruption, message));
-        }
+        self.verify(meta, received)?;
         let next = next_state(&self.dir).map_err(Error::internal)?;
         fs::rename(received, self.dir.join(&next)).map_err(Error::internal)?;
         replace_file(&self.dir.join("CURRENT"), next.as_bytes()).map_err(Error::internal)?;
@@ -249,8 +319,40 @@ impl ReplicaState {
         if let Kept::Catalog { catalog, .. } = kept.as_ref() {
             self.catalog_changed.send_replace(Arc::new(lock(catalog).clone()));
         }
-        *self.kept.write().unwrap_or_else(PoisonError::into_inner) = kept;
+        let before = std::mem::replace(&mut *self.kept.write().unwrap_or_else(PoisonError::into_inner), kept);
+        lock(&self.retired).push((before.store().db().path().to_path_buf(), Arc::downgrade(&before)));
+        lock(&self.digests).clear();
+        drop(before);
+        self.sweep();
         Ok(())
+    }
+}
+
+/// A checkpoint for another replica.
+pub(super) struct Outgoing {
+    /// What it covers.
+    pub(super) meta: SnapshotMeta,
+    /// What it consists of.
+    pub(super) files: Vec<SnapshotFile>,
+    /// Where it lies.
+    pub(super) folder: Folder,
+}
+
+/// A folder that is removed when dropped, unless it was moved away.
+pub(super) struct Folder(PathBuf);
+
+impl Folder {
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = remove_folder(&self.0) {
+            tracing::warn!(dir = %self.0.display(), %error, "folder stays behind");
+        }
     }
 }
 
@@ -323,15 +425,29 @@ fn next_state(dir: &Path) -> std::io::Result<String> {
     Ok(format!("state-{}", last + 1))
 }
 
+fn remove_folder(dir: &Path) -> std::io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
 fn remove_others(dir: &Path, current: &str) -> std::io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let ours = name.starts_with("state-") || name.starts_with("incoming-") || name.starts_with("outgoing-");
+        let ours = ["state-", "outgoing-", "incoming-"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix));
+        let ours = ours || name == RECEIVED;
         if ours && name != current {
             fs::remove_dir_all(entry.path())?;
         }
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;

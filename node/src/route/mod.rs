@@ -18,8 +18,10 @@ use crate::clock::{Instant, monotonic};
 use crate::error::{Error, Reason, Result};
 use crate::raft::host::Host;
 
-/// Pause before a leader is asked for again.
+/// Longest pause before a leader is asked for again.
 const RETRY_PAUSE: Duration = Duration::from_millis(40);
+/// Pause after the first try that met no leader: during a hand-over there is one in a few milliseconds.
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(4);
 /// A request that met no leader for this long is refused with `NO_LEADER`: longer than an election, and shorter than
 /// callers wait for one try, so that they learn that nothing was done.
 const LEADERLESS_MAX: Duration = Duration::from_millis(2_500);
@@ -80,6 +82,15 @@ impl Router {
             .and_then(|after| nodes.iter().position(|node| *node == after))
             .map_or(0, |at| at + 1);
         nodes.get(at % nodes.len().max(1)).copied()
+    }
+
+    /// Waits before another try: until this node hears of another leader, or for a moment that grows with each try.
+    async fn pause(&self, group: u32, tries: u32) {
+        let pause = (RETRY_PAUSE_MIN * (1 << tries.min(8))).min(RETRY_PAUSE);
+        match self.host.replica(group) {
+            Some(replica) => replica.leader_change(pause).await,
+            None => tokio::time::sleep(pause).await,
+        }
     }
 
     /// Remembers who leads a group that is not here; with `None` the next node is asked.

@@ -36,7 +36,7 @@ impl Router {
     ) -> Result<applied::Result> {
         let leader_by = monotonic() + LEADERLESS_MAX;
         let mut offered = false;
-        loop {
+        for tries in 0.. {
             let until = if offered { deadline } else { deadline.min(leader_by) };
             time_left(until).map_err(|_| out_of_time(group, offered))?;
             let left = time_left(deadline).map_err(|_| out_of_time(group, offered))?;
@@ -56,8 +56,9 @@ impl Router {
                 }
                 Proposed::Unknown(why) => return Err(outcome_unknown(format!("shard {group}: {why}"))),
             }
-            tokio::time::sleep(RETRY_PAUSE).await;
+            self.pause(group, tries).await;
         }
+        Err(out_of_time(group, offered))
     }
 
     async fn propose_at(&self, node: u64, group: u32, command: Bytes, timeout: Duration) -> Proposed {

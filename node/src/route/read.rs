@@ -10,7 +10,7 @@ use tidemark_proto::v1::{AnswerSummary, Consistency, ConsistencyLevel, Lineariza
 use tokio::sync::mpsc;
 use tonic::Request;
 
-use super::{LEADERLESS_MAX, RETRY_PAUSE, Router, time_left};
+use super::{LEADERLESS_MAX, Router, time_left};
 use crate::clock::{Instant, monotonic};
 use crate::error::{Error, Reason, Result};
 use crate::raft::replica::Replica;
@@ -50,7 +50,7 @@ impl Router {
         deadline: Instant,
     ) -> Result<ShardAnswer> {
         let answer_by = deadline.min(monotonic() + LEADERLESS_MAX);
-        loop {
+        for tries in 0.. {
             time_left(answer_by).map_err(|_| no_replica(group))?;
             let left = time_left(deadline).map_err(|_| no_replica(group))?;
             match self.local(group, consistency, left).await? {
@@ -71,8 +71,9 @@ impl Router {
                     Err(error) => return Err(error),
                 }
             }
-            tokio::time::sleep(RETRY_PAUSE).await;
+            self.pause(group, tries).await;
         }
+        Err(no_replica(group))
     }
 
     /// This node's replica, where it is fresh enough.

@@ -1,0 +1,80 @@
+//! What a replica does now and then: flush its state, and let go of the log that nobody needs. Never: when.
+//!
+//! Invariant: the log goes only below what is flushed here, and not above what a checkpoint on its way or a live replica
+//! that lags needs, within the bounds of `Tuning`.
+
+use std::sync::atomic::Ordering;
+
+use openraft::Instant as _;
+use openraft::async_runtime::WatchReceiver as _;
+
+use super::machine::blocking;
+use super::replica::Replica;
+use super::types::LogId;
+use crate::clock::monotonic;
+use crate::config::Tuning;
+use crate::error::{Error, Result};
+
+impl Replica {
+    /// Flushes when there is enough to flush or `force` says so, then lets the log below the flushed state go.
+    pub async fn flush_and_purge(&self, tuning: &Tuning, force: bool) -> Result<()> {
+        self.state.sweep();
+        let index = |id: &Option<LogId>| id.as_ref().map_or(0, |id| id.index);
+        let applied = index(&self.raft.metrics().borrow_watched().last_applied);
+        if applied == self.settled.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let state = self.state.clone();
+        let persisted = index(&blocking(move || Ok(state.persisted()?.0)).await?);
+        let unflushed = applied.saturating_sub(persisted);
+        if unflushed >= tuning.entries_unflushed_max || (force && unflushed > 0) {
+            let state = self.state.clone();
+            blocking(move || state.flush()).await?;
+        }
+        let state = self.state.clone();
+        let flushed = index(&blocking(move || Ok(state.persisted()?.0)).await?);
+        let (snapshot, purged) = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            (index(&metrics.snapshot), index(&metrics.purged))
+        };
+        self.state.log_purged(purged);
+        let fence = self.log_needed(flushed, tuning);
+        let by_bytes = self.state.purgeable(flushed, tuning.log_bytes_kept).unwrap_or(0);
+        let upto = flushed.saturating_sub(tuning.log_entries_kept).max(by_bytes);
+        let (upto, by_bytes) = match fence {
+            Some(fence) => (upto.min(fence), by_bytes.min(fence)),
+            None => (upto, by_bytes),
+        };
+        if upto > purged.saturating_add(tuning.log_entries_kept / 10) || by_bytes > purged {
+            // Only what a snapshot covers may go, and under load it is always a little behind: so both, every time.
+            if snapshot > purged {
+                let covered = upto.min(snapshot);
+                self.raft.trigger().purge_log(covered).await.map_err(Error::internal)?;
+            }
+            if snapshot < upto {
+                self.raft.trigger().snapshot().await.map_err(Error::internal)?;
+            }
+        } else if flushed == applied && fence.is_none_or(|fence| fence >= flushed) {
+            self.settled.store(applied, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Above which index others still need the log: those that a checkpoint is on its way to, and those that answer and
+    /// lag. Whoever would need more than may be pinned gets a checkpoint instead. Only a leader sends.
+    fn log_needed(&self, flushed: u64, tuning: &Tuning) -> Option<u64> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let matched = metrics.replication.as_ref()?;
+        let index = |id: u64| matched.get(&id).and_then(|at| at.as_ref()).map_or(0, |at| at.index);
+        let now = monotonic();
+        let heard = metrics.heartbeat.iter().flatten();
+        let answers =
+            heard.filter(|(id, at)| **id != self.id && at.is_some_and(|at| at.elapsed() < tuning.silent_after));
+        let lagging = answers.map(|(id, _)| index(*id)).filter(|index| *index > 0).min();
+        let needed = [self.state.transfers().fence(index, now), lagging];
+        let affordable = |from: &u64| self.state.log_bytes(*from, flushed) <= tuning.log_bytes_pinned;
+        needed.into_iter().flatten().filter(affordable).min()
+    }
+}
