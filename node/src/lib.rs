@@ -7,6 +7,7 @@ pub mod error;
 pub mod identity;
 
 pub mod catalog;
+pub mod placement;
 pub mod store;
 pub mod shard;
 pub mod wire;

@@ -15,8 +15,26 @@ mod source;
 
 /// Modules of the node, lowest first: a module uses only those before it.
 const ORDER: &[&str] = &[
-    "config", "clock", "limits", "error", "identity", "metrics", "tls", "catalog", "store", "shard", "wire", "peers",
-    "raft", "route", "cluster", "write", "query", "api", "server",
+    "config",
+    "clock",
+    "limits",
+    "error",
+    "identity",
+    "metrics",
+    "tls",
+    "catalog",
+    "placement",
+    "store",
+    "shard",
+    "wire",
+    "peers",
+    "raft",
+    "route",
+    "cluster",
+    "write",
+    "query",
+    "api",
+    "server",
 ];
 
 /// Uses against the order: (user, used, why).
