@@ -2,6 +2,7 @@
 //! internals; everything goes through the client library, as an application would.
 
 mod load;
+mod ops;
 mod oracle;
 mod pipe;
 mod query;
@@ -28,6 +29,9 @@ enum Command {
     Load(load::LoadArgs),
     Query(query::QueryArgs),
     Oracle(oracle::OracleArgs),
+    Ops(ops::OpsArgs),
+    LeaderKill(ops::LeaderKillArgs),
+    CatchUp(ops::CatchUpArgs),
 }
 
 #[tokio::main]
@@ -37,6 +41,9 @@ async fn main() -> ExitCode {
         Command::Load(args) => load::run(args).await.map(|()| true),
         Command::Query(args) => query::run(args).await.map(|()| true),
         Command::Oracle(args) => oracle::run(args).await,
+        Command::Ops(args) => ops::run(args).await,
+        Command::LeaderKill(args) => ops::run_leader_kill(args).await,
+        Command::CatchUp(args) => ops::run_catch_up(args).await,
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -247,7 +247,10 @@ fn settle(failed: Failed, repeat: Repeat) -> Error {
     let mut error = failed.error;
     let unknown = repeat != Repeat::Safe && failed.reached == Reached::Perhaps;
     if unknown && error.kind == ErrorKind::Retry && error.hint.is_none() {
-        error.hint = Some("it may have been done; a write with producer and sequence is safe to repeat".to_owned());
+        error.hint = Some(
+            "it may have been done: look before it is repeated (a write with producer and sequence is safe to repeat)"
+                .to_owned(),
+        );
     }
     error
 }

@@ -27,6 +27,7 @@ mod client;
 mod cluster_tag;
 mod error;
 mod nodes;
+mod operate;
 mod options;
 mod routing;
 mod rows;

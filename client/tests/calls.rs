@@ -284,3 +284,37 @@ async fn many_devices_are_registered_in_pieces() {
     let error = client.register_devices(devices(2500)).await.unwrap_err();
     assert_eq!(error.field.as_deref(), Some("devices[2003].id"));
 }
+
+#[tokio::test]
+async fn a_job_is_started_once_and_a_question_is_asked_again() {
+    let fake = Fake::start();
+    let client = fake.client().await;
+    let unknown = || tidemark_error(Code::Unavailable, "OUTCOME_UNKNOWN", &[], None);
+    let fail_next = |statuses: Vec<Status>| {
+        fake.state.operations.lock().unwrap().clear();
+        fake.state.operation_failures.lock().unwrap().extend(statuses);
+    };
+    let calls = || fake.state.operations.lock().unwrap().len();
+
+    fail_next(vec![unknown()]);
+    let error = client.start_job(v1::StartJobRequest::default()).await.unwrap_err();
+    assert_eq!((error.reason.as_str(), calls()), ("OUTCOME_UNKNOWN", 1));
+    assert!(error.hint.is_some(), "says that it may have been done");
+    fail_next(vec![unknown()]);
+    client.add_node(v1::AddNodeRequest::default()).await.unwrap_err();
+    assert_eq!(calls(), 1);
+
+    // The catalog is one group: without a leader it has stored nothing.
+    fail_next(vec![no_leader()]);
+    client.start_job(v1::StartJobRequest::default()).await.unwrap();
+    assert_eq!(calls(), 2);
+    fail_next(vec![unknown(), no_leader()]);
+    client.plan_job(v1::PlanJobRequest::default()).await.unwrap();
+    assert_eq!(calls(), 3);
+    fail_next(vec![unknown()]);
+    client.list_jobs(7).await.unwrap();
+    assert_eq!(calls(), 2);
+    fail_next(vec![tidemark_error(Code::FailedPrecondition, "JOB_ENDED", &[], None)]);
+    assert_eq!(client.cancel_job(7).await.unwrap_err().kind, ErrorKind::Fix);
+    assert_eq!(calls(), 1);
+}

@@ -211,7 +211,9 @@ proptest! {
         distinct.dedup();
         let share = cluster.factor.div_ceil(distinct.len());
         let size = |zone: &str| zones.iter().filter(|other| **other == zone).count();
-        prop_assume!(distinct.iter().all(|zone| size(zone) >= share));
+        if distinct.iter().any(|zone| size(zone) < share) {
+            return Ok(());
+        }
         for shard in &after.shards {
             for zone in &distinct {
                 let inside = after.nodes.iter().filter(|node| node.zone == *zone && shard.replicas.contains(&node.id));
