@@ -3,6 +3,7 @@
 
 mod load;
 mod oracle;
+mod partition;
 mod pipe;
 mod query;
 mod report;
@@ -28,6 +29,7 @@ enum Command {
     Load(load::LoadArgs),
     Query(query::QueryArgs),
     Oracle(oracle::OracleArgs),
+    Partition(partition::PartitionArgs),
 }
 
 #[tokio::main]
@@ -37,6 +39,7 @@ async fn main() -> ExitCode {
         Command::Load(args) => load::run(args).await.map(|()| true),
         Command::Query(args) => query::run(args).await.map(|()| true),
         Command::Oracle(args) => oracle::run(args).await,
+        Command::Partition(args) => partition::run(args).await,
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
