@@ -4,6 +4,7 @@
 mod load;
 mod ops;
 mod oracle;
+mod partition;
 mod pipe;
 mod query;
 mod report;
@@ -32,6 +33,7 @@ enum Command {
     Ops(ops::OpsArgs),
     LeaderKill(ops::LeaderKillArgs),
     CatchUp(ops::CatchUpArgs),
+    Partition(partition::PartitionArgs),
 }
 
 #[tokio::main]
@@ -44,6 +46,7 @@ async fn main() -> ExitCode {
         Command::Ops(args) => ops::run(args).await,
         Command::LeaderKill(args) => ops::run_leader_kill(args).await,
         Command::CatchUp(args) => ops::run_catch_up(args).await,
+        Command::Partition(args) => partition::run(args).await,
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
