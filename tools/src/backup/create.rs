@@ -84,7 +84,7 @@ pub(super) async fn run(context: &Context, args: CreateArgs) -> Outcome {
         if let Some(Err(failure)) = failed.into_iter().next() {
             return Err(failure);
         }
-        let copying = copy_all(&client, &folder, &taken, args.limit_rate, &copied, &reused);
+        let copying = copy_all(&client, &folder, &taken, &args, &copied, &reused);
         tokio::select! {
             result = copying => result,
             never = keep_wanted(&client, &taken) => never,
@@ -187,7 +187,7 @@ async fn copy_all(
     client: &Client,
     folder: &Folder,
     taken: &[Taken],
-    limit_rate: u64,
+    args: &CreateArgs,
     copied: &Amount,
     reused: &Amount,
 ) -> Outcome {
@@ -195,13 +195,14 @@ async fn copy_all(
     let mut wanted = Vec::new();
     for one in taken {
         for file in one.shard.files.iter().filter(|file| seen.insert((*file).clone())) {
-            match folder.has(file) {
+            let whole = || block_in_place(|| folder.check(file, |_| {})).is_ok();
+            match folder.has(file) && (!args.check || whole()) {
                 true => reused.add(file.bytes),
                 false => wanted.push((one, file)),
             }
         }
     }
-    let progress = Progress::new(wanted.iter().map(|(_, file)| file.bytes).sum(), limit_rate);
+    let progress = Progress::new(wanted.iter().map(|(_, file)| file.bytes).sum(), args.limit_rate);
     progress.message(format!("{} files", wanted.len()));
     let copies = wanted.into_iter().map(|(one, file)| {
         let progress = &progress;

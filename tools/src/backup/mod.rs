@@ -56,6 +56,9 @@ pub(crate) enum Verb {
 pub(crate) struct CreateArgs {
     /// Folder of backups; made where it does not exist
     dir: PathBuf,
+    /// Read what DIR has already, and copy anew what is damaged
+    #[arg(long)]
+    check: bool,
     /// Most bytes a second, for example 50M
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "0", hide_default_value = true)]
     limit_rate: u64,
@@ -195,7 +198,7 @@ fn verify(context: &Context, dir: &Path, id: Option<&str>) -> Outcome {
             Exit::Unhealthy,
             format!("{} backups are damaged", damaged.len()),
             damaged.join("; "),
-            "tidemark backup create DIR: what is missing or damaged is copied again",
+            "tidemark backup create DIR --check: what is missing or damaged is copied anew, where the cluster still has it",
         )),
     }
 }
