@@ -8,10 +8,10 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use common::TestCluster;
 use common::fleet::*;
+use common::{TestCluster, eventually};
 use serde_json::Value;
-use tidemark_client::Client;
+use tidemark_client::{Client, v1};
 use tidemark_node::config::Tuning;
 
 /// The program lies beside the server's: both are built with the workspace.
@@ -196,6 +196,45 @@ async fn a_damaged_backup_is_refused_before_anything_is_touched() {
     std::fs::write(&table, flipped).unwrap();
     good(&cluster.client_address(0), &["create", folder, "--check"]).await;
     good(&endpoint, &["verify", folder, id]).await;
+}
+
+#[tokio::test]
+async fn a_restore_that_was_killed_goes_on_when_it_is_run_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().to_str().unwrap();
+    let (_cluster, client, made) = source(dir.path()).await;
+    let target = TestCluster::uninitialised(1, Tuning::default()).await;
+    let (endpoint, peers) = (target.client_address(0), target.peer_address(0));
+    let arguments = ["restore", folder, "--peers", &peers];
+    let mut command = Command::new(tidemark());
+    command
+        .args(["-e", &endpoint, "backup"])
+        .args(arguments)
+        .args(["--limit-rate", "10k"]);
+    let mut slow = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+    let restored = target.client().await;
+    eventually("a shard has begun", || {
+        let (restored, endpoint) = (restored.clone(), endpoint.clone());
+        let request = v1::BeginRestoreRequest {
+            shard: 1,
+            backup_id: made["id"].as_str().unwrap().into(),
+            check_only: true,
+        };
+        async move {
+            let known = restored
+                .begin_restore(&endpoint, request)
+                .await
+                .map_err(|e| e.to_string())?;
+            if known.begun { Ok(()) } else { Err(format!("{known:?}")) }
+        }
+    })
+    .await;
+    slow.kill().unwrap();
+    slow.wait().unwrap();
+    assert_eq!(restored.status().await.unwrap().device_types, 0, "types come last");
+    let done = good(&endpoint, &arguments).await;
+    assert_eq!(done["already_restored"], false);
+    assert_eq!(stored(&restored).await, stored(&client).await);
 }
 
 #[tokio::test]
