@@ -33,7 +33,7 @@ pub(crate) const ANY: Call<'_> = Call {
 /// A cluster, seen from outside. Cheap to clone; clones share connections and the shard map.
 #[derive(Debug, Clone)]
 pub struct Client {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
 }
 
 impl Client {

@@ -21,6 +21,7 @@
 )]
 
 mod answer;
+mod backup;
 mod batch;
 mod call;
 mod client;
@@ -36,6 +37,7 @@ mod value;
 mod writer;
 
 pub use answer::Answer;
+pub use backup::Pieces;
 pub use batch::{BatchBuilder, RowBuilder};
 pub use client::Client;
 pub use error::{Code, Error, ErrorKind, RowError};

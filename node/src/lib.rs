@@ -17,5 +17,6 @@ pub mod route;
 pub mod cluster;
 pub mod write;
 pub mod query;
+pub mod backup;
 pub mod api;
 pub mod server;

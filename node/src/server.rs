@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tidemark_proto::PUBLIC_DESCRIPTORS;
 use tidemark_proto::peer::peer_service_server::PeerServiceServer;
+use tidemark_proto::v1::backup_service_server::BackupServiceServer;
 use tidemark_proto::v1::cluster_service_server::ClusterServiceServer;
 use tidemark_proto::v1::ingest_service_server::IngestServiceServer;
 use tidemark_proto::v1::query_service_server::QueryServiceServer;
@@ -18,7 +19,10 @@ use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
-use crate::api::{ClusterApi, InOurWords, IngestApi, PeerApi, QueryApi, RegistryApi, SameCluster, Stopped, stopped};
+use crate::api::{
+    BackupApi, ClusterApi, InOurWords, IngestApi, PeerApi, QueryApi, RegistryApi, SameCluster, Stopped, stopped,
+};
+use crate::backup::Backups;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::{Error, Reason, Result};
@@ -50,6 +54,7 @@ pub struct Node {
     cluster: Arc<Cluster>,
     writes: Arc<Writes>,
     queries: Arc<Queries>,
+    backups: Arc<Backups>,
     limits: Arc<Limits>,
     job: crate::route::ShardJob,
     join: Vec<String>,
@@ -78,11 +83,12 @@ impl Node {
         let host = Host::new(
             config.data_dir.clone(),
             log,
-            resources,
+            resources.clone(),
             Arc::new(Peers::sending(config.tuning.move_bytes_per_second)),
             config.tuning.clone(),
         )?;
         let router = Arc::new(Router::new(host.clone()));
+        let backups = Backups::open(router.clone(), &config.data_dir, resources)?;
         let job = shard_job(host.clone(), limits.clone());
         let join = config.join.clone();
         let node = Node {
@@ -90,6 +96,7 @@ impl Node {
             cluster: Arc::new(Cluster::new(router.clone(), config)),
             writes: Arc::new(Writes::new(router.clone(), limits.clone(), job.clone())),
             queries: Arc::new(Queries::new(router.clone(), limits.clone(), job.clone())),
+            backups,
             host,
             router,
             limits,
@@ -181,6 +188,9 @@ impl Node {
         let cluster = ClusterApi {
             cluster: self.cluster.clone(),
         };
+        let backup = BackupApi {
+            backups: self.backups.clone(),
+        };
         let reflection =
             || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(PUBLIC_DESCRIPTORS);
         let (health, health_service) = tonic_health::server::health_reporter();
@@ -196,7 +206,8 @@ impl Node {
             .add_service(self.ours(RegistryServiceServer::new(registry).max_decoding_message_size(most)))
             .add_service(self.ours(IngestServiceServer::new(ingest).max_decoding_message_size(most)))
             .add_service(self.ours(QueryServiceServer::new(query).max_decoding_message_size(most)))
-            .add_service(self.ours(ClusterServiceServer::new(cluster))))
+            .add_service(self.ours(ClusterServiceServer::new(cluster)))
+            .add_service(self.ours(BackupServiceServer::new(backup).max_decoding_message_size(most))))
     }
 
     /// A service for clients of this cluster, whose every refusal is in our words.

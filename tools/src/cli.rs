@@ -13,7 +13,7 @@ use tidemark_client::{Client, ClientOptions};
 use crate::failure::{Exit, OrFail, Outcome};
 use crate::output::{Format, Printer, Style};
 use crate::time::{TsFormat, parse_span};
-use crate::{cluster, completion, device, ingest, query, types, version};
+use crate::{backup, cluster, completion, device, ingest, query, types, version};
 
 /// Operates a Tidemark cluster: types, devices, data in, questions out
 #[derive(Debug, Parser)]
@@ -83,6 +83,9 @@ enum Noun {
     /// Ask for records, aggregates or latest values
     #[command(subcommand)]
     Query(query::Verb),
+    /// Copy a cluster into a folder while it serves, check copies, bring one back
+    #[command(subcommand)]
+    Backup(backup::Verb),
     /// Print a completion script for a shell
     Completion(completion::CompletionArgs),
     /// Print versions of this program and, where one answers, of the server
@@ -179,6 +182,7 @@ async fn dispatch(cli: Cli) -> Outcome {
         Noun::Device(verb) => device::run(&context, verb).await,
         Noun::Ingest(args) => ingest::run(&context, *args).await,
         Noun::Query(verb) => query::run(&context, verb).await,
+        Noun::Backup(verb) => backup::run(&context, verb).await,
         Noun::Completion(args) => completion::run(&args),
         Noun::Version(args) => version::run(&context, args).await,
     }

@@ -1,5 +1,6 @@
 //! The gRPC services, thin: unpack, call the path, translate the failure. Never: decisions.
 
+mod backup;
 mod cluster;
 mod ingest;
 mod peer;
@@ -13,6 +14,7 @@ use std::pin::Pin;
 use futures_util::{Stream, StreamExt as _};
 use tonic::{Response, Status};
 
+pub use backup::BackupApi;
 pub use cluster::ClusterApi;
 pub use ingest::IngestApi;
 pub use peer::PeerApi;

@@ -4,6 +4,7 @@
 //! out (nodes, replicas, types) are never given twice.
 
 pub mod jobs;
+mod restore;
 pub mod types;
 
 use std::collections::BTreeMap;
@@ -63,7 +64,7 @@ impl Catalog {
             Some(Command::AdvanceMove(step)) => Ok(self.advance_move(&step)),
             Some(Command::CancelJob(cancel)) => Ok(self.cancel_job(cancel.job_id)),
             Some(Command::EndJob(end)) => Ok(self.end_job(command.stamp_ns, &end)),
-            Some(Command::RestoreTypes(_)) => Err(Error::internal("catalog command that is not carried out yet")),
+            Some(Command::RestoreTypes(restore)) => Ok(self.restore_types(restore.device_types)),
             None => Err(Error::internal("catalog command of an unknown kind")),
         }
     }

@@ -93,13 +93,12 @@ impl<'a> Chunk<'a> {
             .map_err(|error| StoreError::UnknownCommand(format!("it does not decode: {error}")))?;
         let outcome = match command.command {
             Some(shard_command::Command::Write(write)) => self.write(command.stamp_ns, &write)?,
-            Some(shard_command::Command::PutDevices(put)) => self.put_devices(command.stamp_ns, put)?,
+            Some(shard_command::Command::PutDevices(put)) => match self.restoring() {
+                Some(refused) => Err(refused),
+                None => self.put_devices(command.stamp_ns, put)?,
+            },
             Some(shard_command::Command::TakeDigest(_)) => Ok(applied::Result::Done(Done {})),
-            Some(shard_command::Command::Restore(_)) => {
-                return Err(StoreError::UnknownCommand(
-                    "records of a backup are not restored yet".into(),
-                ));
-            }
+            Some(shard_command::Command::Restore(restore)) => self.restore(&restore)?,
             None => {
                 return Err(StoreError::UnknownCommand(format!(
                     "no known kind in {} bytes",
