@@ -1,14 +1,13 @@
 //! `tidemarkd`: reads the configuration, binds the ports, serves until SIGTERM or Ctrl-C.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write as _};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use clap::Parser as _;
 use tidemark_node::clock::monotonic;
-use tidemark_node::config::{Cli, Command, Config};
+use tidemark_node::config::{self, Action, Config, Invocation, Refused};
 use tidemark_node::error::Error;
 use tidemark_node::server::Node;
 use tokio::net::TcpListener;
@@ -23,24 +22,58 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(3);
 const PORT_WAIT: Duration = Duration::from_secs(3);
 const PORT_PAUSE: Duration = Duration::from_millis(100);
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let result = match cli.command {
-        Some(Command::Health { endpoint }) => health(endpoint).await,
-        None => serve(cli.config).await,
+/// Exit code of settings or arguments that are not good: trying again does not help.
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let Invocation { action, settings } = match config::from_process() {
+        Ok(invocation) => invocation,
+        Err(Refused::Usage(error)) => {
+            // Help and version are answers, the rest are complaints: clap knows where each goes.
+            error.print().ok();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_USAGE));
+        }
+        Err(Refused::Settings(faults)) => {
+            for fault in faults {
+                complain(&fault);
+            }
+            return ExitCode::from(EXIT_USAGE);
+        }
     };
+    match action {
+        Action::Serve => ended(run(serve(settings.config))),
+        Action::Health { endpoint } => ended(run(health(endpoint))),
+        Action::PrintConfig => say(&settings.to_toml()),
+        Action::CheckConfig => say("the settings are good\n"),
+    }
+}
+
+/// Does the work of a process on a runtime of its own.
+fn run(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(work)
+}
+
+fn ended(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "ended");
-            #[allow(clippy::print_stderr, reason = "logs may not be set up yet")]
-            {
-                eprintln!("tidemarkd: {error:#}");
-            }
+            complain(&format!("{error:#}"));
             ExitCode::FAILURE
         }
     }
+}
+
+#[allow(clippy::print_stderr, reason = "logs may not be set up yet")]
+fn complain(fault: &str) {
+    eprintln!("tidemarkd: {fault}");
+}
+
+/// What was asked for. A reader that has gone away has read enough.
+fn say(text: &str) -> ExitCode {
+    std::io::stdout().write_all(text.as_bytes()).ok();
+    ExitCode::SUCCESS
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {

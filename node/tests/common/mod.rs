@@ -138,15 +138,12 @@ impl TestCluster {
             data_dir: self.dir.path().join(format!("node-{i}")),
             listen: address(0),
             peer_listen: address(1),
-            advertise: None,
-            advertise_peer: None,
             cache_mib: CACHE_MIB,
-            log_json: false,
             log: String::new(),
-            insecure: false,
             zone: zone.into(),
             join,
             tuning: self.tuning.clone(),
+            ..Config::default()
         };
         self.nodes.push(TestNode {
             config,
