@@ -1,7 +1,9 @@
 //! The gRPC services, thin: unpack, call the path, translate the failure. Never: decisions.
 
 mod cluster;
+mod http;
 mod ingest;
+mod observed;
 mod peer;
 mod query;
 mod registry;
@@ -14,7 +16,9 @@ use futures_util::{Stream, StreamExt as _};
 use tonic::{Response, Status};
 
 pub use cluster::ClusterApi;
+pub use http::HttpApi;
 pub use ingest::IngestApi;
+pub use observed::Observed;
 pub use peer::PeerApi;
 pub use query::QueryApi;
 pub use registry::RegistryApi;

@@ -161,14 +161,14 @@ pub(super) const KEYS: &[Key] = &[
         env: "TIDEMARK_MOVE_BYTES_PER_SECOND",
         kind: Kind::Size,
         allowed: SIZE,
-        about: "Most bytes a second that copies of replicas may take, where a job names no other figure.",
+        about: "Most bytes of replicas on the move that a node sends a second, where a job names no other figure.",
         set: |config, text| {
             put(
-                &mut config.move_bytes_per_second,
+                &mut config.tuning.move_bytes_per_second,
                 parse_size(text).filter(|&bytes| bytes > 0),
             )
         },
-        show: |config| show_size(config.move_bytes_per_second).into(),
+        show: |config| show_size(config.tuning.move_bytes_per_second).into(),
     },
     Key {
         name: "insecure",

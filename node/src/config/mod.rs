@@ -40,15 +40,13 @@ pub struct Config {
     pub cache_mib: usize,
     /// Free space of the data folder's disk below which the node takes no more writes.
     pub disk_reserve: DiskReserve,
-    /// Most bytes a second that copies of replicas may take, where a job names no other figure.
-    pub move_bytes_per_second: u64,
     /// Listens beyond loopback without TLS: anyone who reaches the ports can read and write.
     pub insecure: bool,
     /// Which logs to write, for example `info` or `tidemark_node=debug,info`.
     pub log: String,
     /// Logs as JSON, one event a line.
     pub log_json: bool,
-    /// When replicas flush and what stays in their logs. No key: only tests have a reason to change it.
+    /// When replicas flush and what stays in their logs. Mostly without keys: only tests have a reason to change it.
     pub tuning: Tuning,
 }
 
@@ -64,7 +62,6 @@ impl Default for Config {
             join: Vec::new(),
             cache_mib: 128,
             disk_reserve: DiskReserve::Auto,
-            move_bytes_per_second: 64 << 20,
             insecure: false,
             log: "info,openraft=error".into(),
             log_json: false,
@@ -105,6 +102,8 @@ pub struct Tuning {
     pub log_entries_kept: u64,
     /// The same in bytes of one group; whichever is less stays.
     pub log_bytes_kept: u64,
+    /// Most bytes of checkpoints that a node sends a second, all transfers together. It has a key.
+    pub move_bytes_per_second: u64,
     /// The disk is looked at this often.
     pub disk_every: Duration,
     /// Free bytes of a disk that a test makes up, in the place of the real one.
@@ -119,6 +118,7 @@ impl Default for Tuning {
             entries_unflushed_max: 20_000,
             log_entries_kept: 10_000,
             log_bytes_kept: 64 << 20,
+            move_bytes_per_second: 64 << 20,
             disk_every: Duration::from_secs(1),
             disk_free: None,
         }

@@ -15,6 +15,7 @@ pub mod machine;
 pub mod manage;
 mod network;
 pub mod replica;
+mod room;
 mod snapshot;
 pub mod state;
 pub mod types;
