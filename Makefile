@@ -5,7 +5,7 @@ SHELL := /bin/bash
 RUN := ./scripts/run.sh
 
 .PHONY: help setup setup-tests build demo demo-stop cluster cluster-stop cluster-status test verify fix \
-        proto-lint proto-baseline
+        proto-lint proto-baseline deb
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ fix: ## Formats and applies what the lints suggest. Judges nothing
 	$(RUN) cargo fmt --all
 	$(RUN) cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
 	$(RUN) cargo fmt --all
+
+deb: setup ## A Debian package with both programs, the unit and a configuration
+	@./scripts/deb.sh
 
 proto-lint: ## buf lint over proto/ (fetches buf once)
 	@./scripts/proto-lint.sh

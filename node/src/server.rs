@@ -112,6 +112,15 @@ impl Node {
         Ok(node)
     }
 
+    /// Looks up who this node is: node and cluster id, once it belongs to a cluster.
+    pub fn who(&self) -> impl Fn() -> Option<(u64, String)> + Send + Sync + 'static {
+        let host = self.host.clone();
+        move || {
+            let identity = host.identity().ok()?;
+            Some((identity.node_id, identity.cluster_id.clone()))
+        }
+    }
+
     /// Serves clients and peers until told to stop. Then others are made to lead, clients get their last answers and
     /// are sent away, the replicas stop and flush, and the peers are let go: in this order nobody waits for a timeout.
     pub async fn serve(self, clients: TcpListener, peers: TcpListener, stop: impl Future<Output = ()>) -> Result<()> {
