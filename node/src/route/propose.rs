@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
-use tidemark_proto::peer::{Applied, ProposeRequest, ProposeResponse, applied, propose_response};
+use tidemark_proto::peer::{
+    Applied, ProposeRequest, ProposeResponse, ShardCommand, applied, propose_response, shard_command,
+};
 use tonic::Request;
 
 use super::{LEADERLESS_MAX, RETRY_PAUSE, Router, time_left};
@@ -66,7 +68,7 @@ impl Router {
     /// Offers a command to a replica of this node, where there is room for it. One that does not lead says so first.
     async fn propose_here(&self, replica: &Replica, command: Bytes, timeout: Duration) -> Proposed {
         match self.host.check_room(replica) {
-            Err(error) if replica.is_leader() => Proposed::Refused(error),
+            Err(error) if replica.is_leader() && takes_room(&command) => Proposed::Refused(error),
             _ => replica.propose(command, timeout).await,
         }
     }
@@ -127,6 +129,14 @@ impl Router {
         };
         Ok(ProposeResponse { result: Some(result) })
     }
+}
+
+/// Whether a command of a data shard leaves something behind. Asked only where there is no room for it.
+fn takes_room(command: &Bytes) -> bool {
+    let command = ShardCommand::decode(command.clone())
+        .ok()
+        .and_then(|command| command.command);
+    !matches!(command, Some(shard_command::Command::TakeDigest(_)))
 }
 
 /// No leader answered in time: whether something was stored depends on whether one was offered the command.
