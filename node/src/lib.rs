@@ -5,6 +5,8 @@ pub mod clock;
 pub mod limits;
 pub mod error;
 pub mod identity;
+pub mod disk;
+pub mod metrics;
 
 pub mod catalog;
 pub mod placement;

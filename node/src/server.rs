@@ -17,17 +17,21 @@ use tidemark_proto::v1::registry_service_server::RegistryServiceServer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
+use tonic::service::Routes;
 use tonic::transport::Server;
 
 use crate::api::{
-    BackupApi, ClusterApi, InOurWords, IngestApi, PeerApi, QueryApi, RegistryApi, SameCluster, Stopped, stopped,
+    BackupApi, ClusterApi, HttpApi, InOurWords, IngestApi, Observed, PeerApi, QueryApi, RegistryApi, SameCluster,
+    Stopped, stopped,
 };
 use crate::backup::Backups;
 use crate::cluster::Cluster;
 use crate::config::Config;
+use crate::disk::Disk;
 use crate::error::{Error, Reason, Result};
 use crate::identity::{DataLock, Identity, removed};
 use crate::limits::Limits;
+use crate::metrics::Metrics;
 use crate::peers::{PEER_MESSAGE_BYTES_MAX, Peers};
 use crate::query::{Queries, shard_job};
 use crate::raft::host::Host;
@@ -66,7 +70,8 @@ impl Node {
     pub async fn open(config: Config) -> Result<Node> {
         let data_dir = config.data_dir.clone();
         let cache_bytes = config.cache_mib << 20;
-        let (lock, identity, log, resources) = blocking(move || {
+        let (reserve, pretended) = (config.disk_reserve, config.tuning.disk_free.clone());
+        let (lock, identity, log, resources, disk) = blocking(move || {
             let lock = DataLock::take(&data_dir).map_err(Error::internal)?;
             if let Some(why) = removed(&data_dir).map_err(Error::internal)? {
                 let hint = "to come back it joins anew, with an empty data folder";
@@ -76,9 +81,11 @@ impl Node {
             let log = open_log(&data_dir.join("log"), identity.as_ref())?;
             let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
             let resources = Resources::new(cache_bytes, MEMTABLE_BYTES, cores).map_err(Error::internal)?;
-            Ok((lock, identity, log, Arc::new(resources)))
+            let disk = Disk::new(&data_dir, reserve, pretended).map_err(Error::internal)?;
+            Ok((lock, identity, log, Arc::new(resources), disk))
         })
         .await?;
+        let disk_every = config.tuning.disk_every;
         let limits = Arc::new(Limits::default());
         let host = Host::new(
             config.data_dir.clone(),
@@ -86,6 +93,7 @@ impl Node {
             resources.clone(),
             Arc::new(Peers::sending(config.tuning.move_bytes_per_second)),
             config.tuning.clone(),
+            Arc::new(Metrics::new(disk)),
         )?;
         let router = Arc::new(Router::new(host.clone()));
         let backups = Backups::open(router.clone(), &config.data_dir, resources)?;
@@ -103,19 +111,30 @@ impl Node {
             job,
             _lock: lock,
         };
+        tokio::spawn(node.host.clone().watch_disk(disk_every));
         if let Some(identity) = identity {
             node.host.start(identity).await?;
         }
         Ok(node)
     }
 
+    /// Looks up who this node is: node and cluster id, once it belongs to a cluster.
+    pub fn who(&self) -> impl Fn() -> Option<(u64, String)> + Send + Sync + 'static {
+        let host = self.host.clone();
+        move || {
+            let identity = host.identity().ok()?;
+            Some((identity.node_id, identity.cluster_id.clone()))
+        }
+    }
+
     /// Serves clients and peers until told to stop. Then others are made to lead, clients get their last answers and
     /// are sent away, the replicas stop and flush, and the peers are let go: in this order nobody waits for a timeout.
     pub async fn serve(self, clients: TcpListener, peers: TcpListener, stop: impl Future<Output = ()>) -> Result<()> {
+        let (stopping, stopping_seen) = watch::channel(false);
         let (stop_clients, clients_stop) = watch::channel(false);
         let (stop_peers, peers_stop) = watch::channel(false);
         let client_server = self
-            .client_server(clients_stop.clone())?
+            .client_server(clients_stop.clone(), stopping_seen)?
             .serve_with_incoming_shutdown(incoming(clients), stopped(clients_stop));
         let peer_server = self
             .peer_server(peers_stop.clone())
@@ -131,13 +150,14 @@ impl Node {
             ended
         });
         let mut removed = self.host.watch_removed();
-        let stopping = async {
+        let ending = async {
             let ended = tokio::select! {
                 () = stop => Ok(()),
                 told = removed.wait_for(Option::is_some) => Err(told.map_or_else(|_| no_reason(), |why| left(&why))),
                 refused = joining => Err(refused),
             };
             tracing::info!("stopping");
+            stopping.send_replace(true);
             self.host.hand_over().await;
             stop_clients.send_replace(true);
             tokio::time::timeout(STOP_TIMEOUT, all_clients_left).await.ok();
@@ -156,7 +176,7 @@ impl Node {
                     false => Err(Error::internal("the servers ended by themselves")),
                 }
             }
-            ended = stopping => ended,
+            ended = ending => ended,
         }
     }
 
@@ -172,7 +192,7 @@ impl Node {
         }
     }
 
-    fn client_server(&self, stopped: Stopped) -> Result<tonic::transport::server::Router> {
+    fn client_server(&self, ending: Stopped, stopping: Stopped) -> Result<tonic::transport::server::Router> {
         let most = self.limits.message_bytes_max;
         let registry = RegistryApi {
             writes: self.writes.clone(),
@@ -180,7 +200,7 @@ impl Node {
         };
         let ingest = IngestApi {
             writes: self.writes.clone(),
-            stopped,
+            stopped: ending,
         };
         let query = QueryApi {
             queries: self.queries.clone(),
@@ -194,27 +214,42 @@ impl Node {
         let reflection =
             || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(PUBLIC_DESCRIPTORS);
         let (health, health_service) = tonic_health::server::health_reporter();
+        let stop = stopping.clone();
         tokio::spawn(async move {
-            health
-                .set_service_status("", tonic_health::ServingStatus::Serving)
-                .await;
+            use tonic_health::ServingStatus::{NotServing, Serving};
+            health.set_service_status("", Serving).await;
+            stopped(stop).await;
+            health.set_service_status("", NotServing).await;
         });
-        Ok(server(self.limits.streams_max)
-            .add_service(health_service)
+        let http = HttpApi {
+            host: self.host.clone(),
+            writes: self.writes.clone(),
+            stopping,
+        };
+        let mut routes = Routes::new(health_service)
             .add_service(reflection().build_v1().map_err(Error::internal)?)
             .add_service(reflection().build_v1alpha().map_err(Error::internal)?)
             .add_service(self.ours(RegistryServiceServer::new(registry).max_decoding_message_size(most)))
             .add_service(self.ours(IngestServiceServer::new(ingest).max_decoding_message_size(most)))
             .add_service(self.ours(QueryServiceServer::new(query).max_decoding_message_size(most)))
             .add_service(self.ours(ClusterServiceServer::new(cluster)))
-            .add_service(self.ours(BackupServiceServer::new(backup).max_decoding_message_size(most))))
+            .add_service(self.ours(BackupServiceServer::new(backup).max_decoding_message_size(most)));
+        let grpc = std::mem::take(routes.axum_router_mut());
+        *routes.axum_router_mut() = http.add_to(grpc);
+        // HTTP/1.1 is for probes and scrapes: they share the port with gRPC.
+        Ok(server(self.limits.streams_max)
+            .accept_http1(true)
+            .add_routes(routes.prepare()))
     }
 
     /// A service for clients of this cluster, whose every refusal is in our words.
-    fn ours<S>(&self, inner: S) -> SameCluster<InOurWords<S>> {
-        SameCluster {
-            host: self.host.clone(),
-            inner: InOurWords(inner),
+    fn ours<S>(&self, inner: S) -> Observed<SameCluster<InOurWords<S>>> {
+        Observed {
+            metrics: self.host.metrics().clone(),
+            inner: SameCluster {
+                host: self.host.clone(),
+                inner: InOurWords(inner),
+            },
         }
     }
 

@@ -20,6 +20,7 @@ const ORDER: &[&str] = &[
     "limits",
     "error",
     "identity",
+    "disk",
     "metrics",
     "tls",
     "catalog",

@@ -2,7 +2,9 @@
 
 mod backup;
 mod cluster;
+mod http;
 mod ingest;
+mod observed;
 mod peer;
 mod query;
 mod registry;
@@ -16,7 +18,9 @@ use tonic::{Response, Status};
 
 pub use backup::BackupApi;
 pub use cluster::ClusterApi;
+pub use http::HttpApi;
 pub use ingest::IngestApi;
+pub use observed::Observed;
 pub use peer::PeerApi;
 pub use query::QueryApi;
 pub use registry::RegistryApi;

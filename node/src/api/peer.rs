@@ -83,7 +83,11 @@ impl PeerService for PeerApi {
                 )
             })
         });
-        let replica = checked.map_err(|error| refused(&error))?;
+        let bytes = header.files.iter().map(|file| file.bytes).sum();
+        let room = || host.metrics().disk().check_room_for(bytes);
+        let replica = checked
+            .and_then(|replica| room().map(|()| replica))
+            .map_err(|error| refused(&error))?;
         let pieces = messages.map(|message| match message {
             Ok(InstallSnapshotRequest {
                 part: Some(Part::Piece(piece)),

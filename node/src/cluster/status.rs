@@ -10,6 +10,7 @@ use tidemark_proto::v1::{
 };
 use tonic::Request;
 
+use super::facts::{Asking, facts};
 use super::jobs::add_progress;
 use super::plan::as_planned;
 use super::{Cluster, next};
@@ -114,9 +115,10 @@ impl Cluster {
             digest_id,
         });
         request.set_timeout(VIEW_TIMEOUT);
+        let asking = Asking::begin();
         let asked = tokio::time::timeout(VIEW_TIMEOUT, async { peer.client().node_view(request).await }).await;
         let asked = asked.map_err(|_| Error::new(Reason::Unreachable, format!("node {node} does not answer")))?;
-        Ok(asked.map_err(|status| from_status(&status))?.into_inner())
+        Ok(asking.ended(asked.map_err(|status| from_status(&status))?.into_inner()))
     }
 
     /// This node as it sees itself.
@@ -129,7 +131,7 @@ impl Cluster {
         NodeViewResponse {
             replicas: self.host().views(),
             disk_bytes,
-            facts: None,
+            facts: Some(facts(&self.host().metrics().facts())),
             now_ns: now_ns(),
             digests: replicas
                 .iter()

@@ -13,7 +13,7 @@ use tidemark_proto::v1::{ReplicaState as State, ReplicaStatus};
 use tokio::sync::watch;
 
 use super::gone::Gone;
-use super::log_store::NodeLog;
+use super::log_store::{LogStatus, NodeLog};
 use super::machine::blocking;
 use super::network::{Network, PROTOCOL};
 use super::replica::Replica;
@@ -23,6 +23,7 @@ use crate::catalog::{CATALOG_GROUP, Catalog};
 use crate::config::Tuning;
 use crate::error::{Error, Reason, Result};
 use crate::identity::Identity;
+use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::store::Resources;
 
@@ -48,6 +49,7 @@ pub struct Host {
     /// Why this node must stop, once it has been told that it was removed.
     removed: watch::Sender<Option<String>>,
     tuning: Tuning,
+    metrics: Arc<Metrics>,
 }
 
 impl Host {
@@ -58,6 +60,7 @@ impl Host {
         resources: Arc<Resources>,
         peers: Arc<Peers>,
         tuning: Tuning,
+        metrics: Arc<Metrics>,
     ) -> Result<Arc<Host>> {
         let gone = Gone::load(&data_dir).map_err(Error::internal)?;
         Ok(Arc::new(Host {
@@ -73,7 +76,18 @@ impl Host {
             gone: Mutex::new(gone),
             removed: watch::Sender::new(None),
             tuning,
+            metrics,
         }))
+    }
+
+    /// What this node counts, and its disk.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// What the Raft log has done and holds.
+    pub fn log_status(&self) -> LogStatus {
+        self.log.status()
     }
 
     /// Who this node is, once it belongs to a cluster.
@@ -172,15 +186,21 @@ impl Host {
     /// Answers a Raft message.
     pub async fn answer(&self, request: RaftRequest) -> RaftResponse {
         let call = request.call;
-        let replica = self.check_envelope(request.envelope.as_ref()).and_then(|()| {
+        let disk_low = self.metrics.disk().is_low();
+        let checked = self.check_envelope(request.envelope.as_ref());
+        let replica = checked.and_then(|()| self.check_append(&request)).and_then(|()| {
             let group = request.group;
             self.replica(group)
                 .ok_or_else(|| Error::new(Reason::WrongCluster, format!("group {group} is not here")))
         });
         match replica {
-            Ok(replica) => replica.answer(request).await,
+            Ok(replica) => RaftResponse {
+                disk_low,
+                ..replica.answer(request).await
+            },
             Err(e) => RaftResponse {
                 call,
+                disk_low,
                 message: Some(raft_response::Message::Error(e.to_string())),
             },
         }
@@ -369,6 +389,11 @@ impl Host {
                 }
             }
         }
+    }
+
+    /// Groups whose replica here failed its checks and does not run.
+    pub fn damaged_groups(&self) -> Vec<u32> {
+        self.damaged().keys().copied().collect()
     }
 
     /// Every replica of this node as it sees itself.

@@ -19,6 +19,7 @@ mod network;
 mod pulse;
 mod receiver;
 pub mod replica;
+mod room;
 mod snapshot;
 pub mod state;
 mod transfers;

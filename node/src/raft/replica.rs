@@ -36,6 +36,8 @@ pub enum Proposed {
     NotLeader(Option<u64>),
     /// May or may not become committed.
     Unknown(String),
+    /// Nothing appended, and no other node would.
+    Refused(Error),
 }
 
 /// When this replica last heard its leader, and how far the leader had committed then.
@@ -209,6 +211,7 @@ impl Replica {
         RaftResponse {
             call,
             message: Some(message),
+            ..RaftResponse::default()
         }
     }
 

@@ -154,8 +154,10 @@ pub fn time_left(deadline: Instant) -> Result<Duration> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use crate::config::Tuning;
+    use crate::config::{DiskReserve, Tuning};
+    use crate::disk::Disk;
     use crate::identity::{CatalogMember, Identity};
+    use crate::metrics::Metrics;
     use crate::peers::Peers;
     use crate::raft::log_store::NodeLog;
     use crate::store::Resources;
@@ -167,7 +169,17 @@ mod tests {
         let log = NodeLog::open(&dir.path().join("log")).unwrap();
         let resources = Arc::new(Resources::new(1 << 20, 1 << 20, 1).unwrap());
         let peers = Arc::new(Peers::default());
-        let host = Host::new(dir.path().to_path_buf(), log, resources, peers, Tuning::default()).unwrap();
+        let disk = Disk::new(dir.path(), DiskReserve::Auto, None).unwrap();
+        let metrics = Arc::new(Metrics::new(disk));
+        let host = Host::new(
+            dir.path().to_path_buf(),
+            log,
+            resources,
+            peers,
+            Tuning::default(),
+            metrics,
+        )
+        .unwrap();
         let member = |id: u64| CatalogMember {
             replica: id,
             node_id: id,

@@ -11,6 +11,8 @@ pub(crate) mod operator;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -138,15 +140,15 @@ impl TestCluster {
             data_dir: self.dir.path().join(format!("node-{i}")),
             listen: address(0),
             peer_listen: address(1),
-            advertise: None,
-            advertise_peer: None,
             cache_mib: CACHE_MIB,
-            log_json: false,
             log: String::new(),
-            insecure: false,
             zone: zone.into(),
             join,
-            tuning: self.tuning.clone(),
+            tuning: Tuning {
+                disk_free: Some(Arc::new(AtomicU64::new(u64::MAX))),
+                ..self.tuning.clone()
+            },
+            ..Config::default()
         };
         self.nodes.push(TestNode {
             config,
@@ -222,6 +224,12 @@ impl TestCluster {
 
     pub(crate) fn peer_address(&self, i: usize) -> String {
         self.nodes[i].config.peer_listen.clone()
+    }
+
+    /// Sets the free bytes that a node sees on its disk.
+    pub(crate) fn set_disk_free(&self, i: usize, bytes: u64) {
+        let free = self.nodes[i].config.tuning.disk_free.as_ref().unwrap();
+        free.store(bytes, Ordering::Relaxed);
     }
 
     /// Folder of a node's data.
