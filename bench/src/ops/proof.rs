@@ -31,7 +31,7 @@ impl Check {
 /// Reads back every acknowledged point and compares the digests of every shard.
 pub(super) async fn prove(cluster: &mut Cluster, fleet: &Fleet) -> Result<(Verdict, Vec<Check>)> {
     report::note("reading everything back");
-    cluster.healthy(PATIENCE).await?;
+    let health = cluster.healthy(PATIENCE).await.err().map(|error| error.to_string());
     let mut sum = Verdict::default();
     for (device, acknowledged) in (0..).zip(fleet.acknowledged()) {
         sum.add(read_back(&cluster.client, &fleet.plan, device, &acknowledged).await?);
@@ -51,7 +51,8 @@ pub(super) async fn prove(cluster: &mut Cluster, fleet: &Fleet) -> Result<(Verdi
         sum.is_good(),
         found,
     );
-    Ok((sum, vec![all, digests(cluster).await?]))
+    let healthy = Check::new("the cluster is healthy", health.is_none(), health.unwrap_or_default());
+    Ok((sum, vec![healthy, all, digests(cluster).await?]))
 }
 
 async fn digests(cluster: &Cluster) -> Result<Check> {
