@@ -38,7 +38,7 @@ fn nobody() -> String {
     listener.local_addr().unwrap().to_string()
 }
 
-const VERBS: [&[&str]; 16] = [
+const VERBS: [&[&str]; 20] = [
     &[],
     &["cluster"],
     &["cluster", "init"],
@@ -54,6 +54,10 @@ const VERBS: [&[&str]; 16] = [
     &["query", "range"],
     &["query", "agg"],
     &["query", "latest"],
+    &["backup"],
+    &["backup", "create"],
+    &["backup", "prune"],
+    &["backup", "restore"],
     &["completion"],
 ];
 

@@ -4,18 +4,19 @@
 //! first file is copied, so that the shards of a backup lie close together in time.
 
 use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 use tidemark_client::{Client, v1};
-use tokio::task::block_in_place;
 
-use super::folder::Folder;
+use super::folder::{Folder, Incoming};
 use super::manifest::{FileCopy, Manifest, ShardCopy};
 use super::progress::Progress;
-use super::{AGAIN_AFTER, CreateArgs, address_of, passes};
+use super::{AGAIN_AFTER, CreateArgs, address_of, blocking, passes};
 use crate::cli::{Context, now_ns};
 use crate::failure::{Exit, Failure, OrFail, Outcome};
 use crate::output::Cell;
@@ -64,11 +65,9 @@ pub(super) async fn run(context: &Context, args: CreateArgs) -> Outcome {
             "tidemark cluster init",
         ));
     }
-    let folder = Folder::change(&args.dir)?;
+    let folder = Arc::new(Folder::change(&args.dir)?);
     let earlier = folder.backups()?.into_iter().filter_map(|(_, manifest)| manifest.ok());
-    let earlier = earlier
-        .filter(|manifest| manifest.cluster_id == status.cluster_id)
-        .last();
+    let earlier = earlier.rev().find(|manifest| manifest.cluster_id == status.cluster_id);
     let shards: Vec<u32> = status.shards.iter().map(|shard| shard.shard).collect();
     let checkpoints = shards.into_iter().map(|shard| {
         let before = earlier
@@ -185,7 +184,7 @@ async fn keep_wanted(client: &Client, taken: &[Taken]) -> Outcome {
 
 async fn copy_all(
     client: &Client,
-    folder: &Folder,
+    folder: &Arc<Folder>,
     taken: &[Taken],
     args: &CreateArgs,
     copied: &Amount,
@@ -195,8 +194,7 @@ async fn copy_all(
     let mut wanted = Vec::new();
     for one in taken {
         for file in one.shard.files.iter().filter(|file| seen.insert((*file).clone())) {
-            let whole = || block_in_place(|| folder.check(file, |_| {})).is_ok();
-            match folder.has(file) && (!args.check || whole()) {
+            match has(folder, file, args.check).await {
                 true => reused.add(file.bytes),
                 false => wanted.push((one, file)),
             }
@@ -220,52 +218,78 @@ async fn copy_all(
     result.map(drop)
 }
 
+/// True where the folder has a file already; asked to check, only if it is whole.
+async fn has(folder: &Arc<Folder>, file: &FileCopy, check: bool) -> bool {
+    if !folder.has(file) || !check {
+        return folder.has(file);
+    }
+    let (folder, file) = (folder.clone(), file.clone());
+    let read = blocking(move || folder.check(&file, |_| {}).map_err(io::Error::other));
+    read.await.is_ok()
+}
+
+/// How a stream of pieces ended.
+enum Ended {
+    Whole(Incoming),
+    Broken(Incoming, tidemark_client::Error),
+}
+
 /// Copies one file; a stream that breaks is taken up where it broke.
 async fn copy(client: &Client, folder: &Folder, from: &Taken, file: &FileCopy, progress: &Progress) -> Outcome {
     let name = format!("{} of shard {}", file.name, from.shard.shard);
     let cannot = |error: std::io::Error| Failure::file("copy", &name, &error);
     let mut incoming = folder.write(file).map_err(cannot)?;
     let mut tries = 0;
-    while incoming.written() < file.bytes {
-        let request = v1::ReadBackupFileRequest {
-            backup: from.backup.clone(),
-            file: file.name.clone(),
-            offset: incoming.written(),
+    loop {
+        let before = incoming.written();
+        let (kept, error) = match receive(client, from, file, incoming, progress).await.map_err(cannot)? {
+            Ended::Whole(incoming) => return blocking(move || incoming.finish()).await.map_err(cannot),
+            Ended::Broken(incoming, error) => (incoming, error),
         };
-        let outcome = async {
-            let mut pieces = client.read_backup_file(&from.address, request).await?;
-            while let Some(piece) = pieces.next().await? {
-                if piece.offset != incoming.written() || crc32c::crc32c(&piece.data) != piece.crc {
-                    return Ok(Err(Failure::new(
-                        Exit::Failed,
-                        format!("cannot copy {name}"),
-                        format!("the piece at {} fails its check", piece.offset),
-                        "the same command again",
-                    )));
-                }
-                if let Err(error) = block_in_place(|| incoming.take(&piece.data)) {
-                    return Ok(Err(cannot(error)));
-                }
-                progress.add(piece.data.len() as u64);
-                progress.brake(piece.data.len() as u64).await;
-            }
-            Ok::<Outcome, tidemark_client::Error>(Ok(()))
-        };
-        match outcome.await {
-            Ok(taken) => taken?,
-            Err(error) if error.kind == tidemark_client::ErrorKind::Retry && tries < FILE_TRIES => {
-                tries += 1;
-                tokio::time::sleep(AGAIN_AFTER * 2_u32.pow(tries)).await;
-            }
-            Err(error) => {
-                let failure = Err(error).or_fail(&format!("cannot copy {name}"));
-                return failure.map_err(|failure| {
-                    failure.next("the same command again: files that were copied are not copied twice")
-                });
-            }
+        tries = if kept.written() > before { 1 } else { tries + 1 };
+        incoming = kept;
+        if error.kind != tidemark_client::ErrorKind::Retry || tries > FILE_TRIES {
+            let failed = Err(error).or_fail(&format!("cannot copy {name}"));
+            return failed.map_err(|failure| {
+                failure.next("the same command again: files that were copied are not copied twice")
+            });
         }
+        tokio::time::sleep(AGAIN_AFTER * 2_u32.pow(tries)).await;
     }
-    block_in_place(|| incoming.finish()).map_err(cannot)
+}
+
+/// Takes pieces until the file is whole or the stream breaks.
+async fn receive(
+    client: &Client,
+    from: &Taken,
+    file: &FileCopy,
+    mut incoming: Incoming,
+    progress: &Progress,
+) -> io::Result<Ended> {
+    let request = v1::ReadBackupFileRequest {
+        backup: from.backup.clone(),
+        file: file.name.clone(),
+        offset: incoming.written(),
+    };
+    let mut pieces = match client.read_backup_file(&from.address, request).await {
+        Ok(pieces) => pieces,
+        Err(error) => return Ok(Ended::Broken(incoming, error)),
+    };
+    loop {
+        let piece = match pieces.next().await {
+            Ok(Some(piece)) => piece,
+            Ok(None) => return Ok(Ended::Whole(incoming)),
+            Err(error) => return Ok(Ended::Broken(incoming, error)),
+        };
+        if piece.offset != incoming.written() || crc32c::crc32c(&piece.data) != piece.crc {
+            let message = format!("the piece at {} fails its check", piece.offset);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
+        let bytes = piece.data.len() as u64;
+        incoming = blocking(move || incoming.take(&piece.data).map(|()| incoming)).await?;
+        progress.add(bytes);
+        progress.brake(bytes).await;
+    }
 }
 
 fn print(context: &Context, manifest: &Manifest, copied: &Amount, reused: &Amount, took: Duration) -> Outcome {

@@ -9,6 +9,7 @@ mod progress;
 mod restore;
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -213,7 +214,7 @@ fn prune(context: &Context, dir: &Path, keep: usize) -> Outcome {
     }
     let stay = found.split_off(found.len().saturating_sub(keep));
     let shown = dir.display().to_string();
-    let cannot = |error: std::io::Error| Failure::file("delete in", &shown, &error);
+    let cannot = |error: io::Error| Failure::file("delete in", &shown, &error);
     for (id, _) in &found {
         folder.remove(id).map_err(cannot)?;
     }
@@ -239,6 +240,11 @@ fn address_of(status: &v1::StatusResponse, node_id: u64) -> Option<String> {
     let mut nodes = status.nodes.iter().filter_map(|node| node.node.as_ref());
     let address = nodes.find(|node| node.id == node_id)?.client_address.clone();
     (!address.is_empty()).then_some(address)
+}
+
+/// Runs work on files off the threads that wait for the network.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
 /// Between two tries of the same thing.

@@ -14,13 +14,12 @@ use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use tidemark_client::{Client, Error, v1};
-use tokio::task::block_in_place;
 use v1::upload_backup_file_request::Part;
 
 use super::folder::{Folder, invalid};
 use super::manifest::{FileCopy, Manifest, ShardCopy};
 use super::progress::Progress;
-use super::{AGAIN_AFTER, RestoreArgs, address_of, passes, problems};
+use super::{AGAIN_AFTER, RestoreArgs, address_of, blocking, passes, problems};
 use crate::cli::Context;
 use crate::failure::{Exit, Failure, OrFail, Outcome, Refusal};
 use crate::output::Cell;
@@ -41,7 +40,7 @@ pub(super) async fn run(context: &Context, args: RestoreArgs) -> Outcome {
     if manifest.data_shards() == 0 {
         return Err(invalid("cannot restore", "the backup has no shard but the catalog"));
     }
-    let problems = block_in_place(|| problems(&folder, &manifest));
+    let problems = problems(&folder, &manifest);
     if !problems.is_empty() {
         let what = format!("backup {} is damaged, nothing was restored", manifest.id);
         return Err(invalid(&what, problems.join("; ")));
@@ -316,7 +315,11 @@ impl Run {
         };
         let path = self.folder.path(file);
         let pieces = stream::unfold((self, path, None, 0), |(run, path, opened, offset)| async move {
-            let (data, opened) = block_in_place(|| read(&path, opened))?;
+            let reading = {
+                let path = path.clone();
+                blocking(move || Ok(read(&path, opened)))
+            };
+            let (data, opened) = reading.await.ok().flatten()?;
             run.progress.brake(data.len() as u64).await;
             let length = data.len() as u64;
             let piece = v1::BackupPiece {
