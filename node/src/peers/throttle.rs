@@ -3,7 +3,7 @@
 //! Invariant: over any second no more than the rate leaves, but for a tenth of it that may have been saved up and the
 //! last piece that was let through; a new rate holds at once, also for those who wait.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock::{Instant, monotonic};
@@ -18,6 +18,7 @@ const LONGEST_WAIT: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Throttle {
     bucket: Mutex<Bucket>,
+    changed: Condvar,
 }
 
 #[derive(Debug)]
@@ -37,12 +38,14 @@ impl Throttle {
                 bytes: 0.0,
                 at: monotonic(),
             }),
+            changed: Condvar::new(),
         }
     }
 
     /// Sets another rate.
     pub fn set(&self, bytes_per_second: u64) {
         self.bucket.lock().unwrap_or_else(PoisonError::into_inner).rate = bytes_per_second.max(RATE_MIN);
+        self.changed.notify_all();
     }
 
     /// The rate that holds now.
@@ -52,19 +55,15 @@ impl Throttle {
 
     /// Waits until so many bytes may leave; false when `given_up` said so before. Blocks the thread.
     pub fn take(&self, bytes: u64, given_up: impl Fn() -> bool) -> bool {
-        loop {
-            if given_up() {
-                return false;
-            }
-            let wait = {
-                let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
-                bucket.take(bytes, monotonic())
+        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        while !given_up() {
+            let Some(wait) = bucket.take(bytes, monotonic()) else {
+                return true;
             };
-            match wait {
-                None => return true,
-                Some(wait) => std::thread::sleep(wait.min(LONGEST_WAIT)),
-            }
+            let waited = self.changed.wait_timeout(bucket, wait.min(LONGEST_WAIT));
+            bucket = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+        false
     }
 }
 
