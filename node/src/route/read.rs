@@ -87,7 +87,6 @@ impl Router {
         match &consistency.level {
             Some(consistency::Level::Any(_)) => {
                 let lag_ms = replica.lag().map_or(-1, |lag| lag.as_millis() as i64);
-                let lag_ms = if replica.is_leader() { 0 } else { lag_ms };
                 Ok(Local::Ready(
                     replica,
                     Served {
