@@ -102,7 +102,8 @@ host() {
 }
 
 start() {
-    on "$1" "$bin/tidemarkd" --insecure --data-dir "$work/node$1" --zone "host$1" \
+    # Not through a function: the process that is noted must be the node itself.
+    ip netns exec "$prefix-$1" "$bin/tidemarkd" --insecure --data-dir "$work/node$1" --zone "host$1" \
         --listen "$net.$1:7777" --peer-listen "$net.$1:7778" >>"$work/node$1.log" 2>&1 </dev/null &
     pids+=($!)
 }
@@ -171,7 +172,7 @@ done
 wait_healthy 30
 
 # Beside all scenarios: an oracle that remembers every acknowledged point.
-on client "$bin/tidemark-bench" oracle --endpoint "$endpoints" --journal "$work/journal" --producers 2 --batch 50 --rate 10 \
+ip netns exec "$prefix-client" "$bin/tidemark-bench" oracle --endpoint "$endpoints" --journal "$work/journal" --producers 2 --batch 50 --rate 10 \
     --json >"$work/oracle" 2>&1 &
 oracle=$!
 
