@@ -6,7 +6,7 @@
 #   scripts/docker-test.sh --whole            the whole Dockerfile; RocksDB's archive and the crates that this machine has
 #                                             already go into the stand-in builder, so that nothing is downloaded
 # Needs no registry: bases that are missing are made of Debian packages (as root, debootstrap) under the names that the
-# Dockerfile uses. TIDEMARK_DOCKER_KEEP=1 keeps the images for the next run; containers, networks and volumes always go.
+# Dockerfile uses. TIDEMARK_DOCKER_KEEP=1 keeps the stand-ins for the next run; everything else always goes.
 . "$(dirname "$0")/lib.sh"
 load_env
 cd "$root"
@@ -45,10 +45,11 @@ clean() {
         tail -n 40 "$log" >&2 || true
     fi
     compose down -v --remove-orphans -t 5 >/dev/null 2>&1 || true
-    docker rmi -f "$TIDEMARK_IMAGE" >/dev/null 2>&1 || true
-    if [ -z "${TIDEMARK_DOCKER_KEEP:-}" ]; then
-        docker images -q --filter "label=$label" | sort -u | xargs -r docker rmi -f >/dev/null 2>&1 || true
-    fi
+    local kind kinds=(product programs)
+    if [ -z "${TIDEMARK_DOCKER_KEEP:-}" ]; then kinds+=(stand-in); fi
+    for kind in "${kinds[@]}"; do
+        docker images -aq --filter "label=$label=$kind" | sort -u | xargs -r docker rmi -f >/dev/null 2>&1 || true
+    done
     if [ $code = 0 ]; then rm -rf "$work"; fi
     exit $code
 }
@@ -289,7 +290,7 @@ refused() {
         cat "$work/refused" >>"$log"
         case $code in
             0) die "the cut-off node did what it cannot do: $what" "$(cat "$work/refused")" ;;
-            3) if grep -qE 'why: .*(has no leader|no replica of shard|no answer in time)' "$work/refused"; then break; fi ;;
+            3) if grep -qE 'why: .*(has no leader|no replica of shard|gave no answer in time|majority)' "$work/refused"; then break; fi ;;
             124) ;;
             *) die "the cut-off node did not answer UNAVAILABLE to $what (exit code $code)" "$(cat "$work/refused")" ;;
         esac
@@ -297,28 +298,25 @@ refused() {
     done
     ok "the cut-off node refuses $what: $(grep -m1 why: "$work/refused" | sed 's/^ *why: //')"
 }
-register() { printf 'id,device_type\ndt-new,ponding_gauge\n' | in_node "$victim" -e "${self%,}" --timeout 4s device import -; }
-refused "a linearizable read" in_node "$victim" -e "${self%,}" --timeout 4s query latest --type ponding_gauge
+register() { printf 'id,device_type\ndt-new,ponding_gauge\n' | in_node "$victim" -e "${self%,}" --timeout 6s device import -; }
+refused "a linearizable read" in_node "$victim" -e "${self%,}" --timeout 6s query latest --type ponding_gauge
 refused "a new device" register
-in_node "$victim" --timeout 6s query latest --type ponding_gauge --consistency any >"$work/any" 2>&1 || die "no read of whatever is there" "$(tail -n 3 "$work/any")"
-ok "and answers --consistency any: $(tail -n 1 "$work/any")"
+in_node "$victim" --timeout 6s query latest --type ponding_gauge --consistency any >"$work/any" 2>&1 ||
+    die "no read of whatever is there" "$(tail -n 3 "$work/any")"
+ok "and answers --consistency any: $(grep -m1 behind "$work/any" || say "without saying how old")"
 docker network connect --alias "$victim" "$network" "$(container "$victim")"
 for node in node1 node2 node3; do within 60 "$node answers after the network is back" same "$node"; done
 within 60 "the cluster is healthy" in_node node1 --timeout 5s cluster status --check
 ok "reconnected: three nodes give the same answers, healthy after $waited s"
 
-if in_node node1 node --help >/dev/null 2>&1; then
-    grown=(--profile grow)
-    compose up -d --no-build node4 >>"$log" 2>&1 || die "node4 did not start"
-    within 90 "node4 is healthy" is_healthy node4
-    joined() { in_node node1 cluster status -o json | tr -d ' \n' | grep -q '"client_address":"node4:7777"'; }
-    within 60 "node4 has joined" joined
-    within 60 "the cluster is healthy" in_node node1 --timeout 5s cluster status --check
-    within 30 "node4 answers" same node4
-    ok "node4 joined by itself and gives the same answers"
-else
-    say "--  the fourth node: skipped, this tidemark has no \`node\` commands"
-fi
+grown=(--profile grow)
+compose up -d --no-build node4 >>"$log" 2>&1 || die "node4 did not start"
+within 90 "node4 is healthy" is_healthy node4
+joined() { in_node node1 cluster status -o json | tr -d ' \n' | grep -q '"client_address":"node4:7777"'; }
+within 60 "node4 has joined" joined
+within 60 "the cluster is healthy" in_node node1 --timeout 5s cluster status --check
+within 30 "node4 answers" same node4
+ok "node4 joined by itself and gives the same answers"
 
 compose down -t 30 >>"$log" 2>&1
 [ "$(docker volume ls -q --filter "name=${project}_node" | wc -l)" -ge 3 ] || die "down took the volumes with it"

@@ -11,7 +11,8 @@ load_env
 
 bin=$CARGO_TARGET_DIR/release
 net=10.77.0
-cut_s=${TIDEMARK_PARTITION_CUT_S:-12}
+# Longer than the node's own limit for a request (10 s), so that even a write that waits for it is answered within the cut.
+cut_s=${TIDEMARK_PARTITION_CUT_S:-15}
 after_s=${TIDEMARK_PARTITION_AFTER_S:-12}
 # Hosts of this run: PREFIX-1 to PREFIX-3, PREFIX-client, PREFIX-switch.
 prefix=${TIDEMARK_PARTITION_PREFIX:-tidemark$$}
@@ -101,7 +102,8 @@ host() {
 }
 
 start() {
-    on "$1" "$bin/tidemarkd" --insecure --data-dir "$work/node$1" --zone "host$1" \
+    # Not through a function: the process that is noted must be the node itself.
+    ip netns exec "$prefix-$1" "$bin/tidemarkd" --insecure --data-dir "$work/node$1" --zone "host$1" \
         --listen "$net.$1:7777" --peer-listen "$net.$1:7778" >>"$work/node$1.log" 2>&1 </dev/null &
     pids+=($!)
 }
@@ -137,7 +139,7 @@ scenario() {
     self="TIDEMARK_PARTITION_PREFIX=$prefix $root/scripts/partition-test.sh rule"
     say ""
     say "== $name: $cut; asked directly: node $*; leaders (count node): $(leaders | paste -sd, | sed 's/,/, /g')"
-    if ! on client "$bin/tidemark-bench" partition --endpoint "$endpoints" --victim "${victims#,}" --expect "$expect" \
+    if ! on client "$bin/tidemark-bench" partition --endpoint "$endpoints" --victim "${victims#,}" --expect "$expect" --deadline-ms 12000 \
         --cut "$self $cut" --heal "$self heal" --cut-s "$cut_s" --after-s "$after_s"; then
         failed+=("$name")
         say "   WRONG"
@@ -170,7 +172,7 @@ done
 wait_healthy 30
 
 # Beside all scenarios: an oracle that remembers every acknowledged point.
-on client "$bin/tidemark-bench" oracle --endpoint "$endpoints" --journal "$work/journal" --producers 2 --batch 50 --rate 10 \
+ip netns exec "$prefix-client" "$bin/tidemark-bench" oracle --endpoint "$endpoints" --journal "$work/journal" --producers 2 --batch 50 --rate 10 \
     --json >"$work/oracle" 2>&1 &
 oracle=$!
 

@@ -141,6 +141,19 @@ async fn all_tries_together_stay_within_the_timeout() {
 }
 
 #[tokio::test]
+async fn what_a_node_said_is_not_hidden_by_a_last_try_that_is_cut_short() {
+    let fake = Fake::start();
+    fake.state.script([Step::Status(no_leader()), Step::Silence]);
+    let client = Client::connect_with(options(&[&fake.address], 600)).await.unwrap();
+    let error = client.write(write("d1", "p", 1)).await.unwrap_err();
+    assert_eq!((error.code, error.reason.as_str()), (Code::Unavailable, "NO_LEADER"));
+    // Without a number the last try may have stored it: that must be said.
+    fake.state.script([Step::Status(no_leader()), Step::Silence]);
+    let error = client.write(write("d1", "", 0)).await.unwrap_err();
+    assert_eq!((error.code, error.hint.is_some()), (Code::DeadlineExceeded, true));
+}
+
+#[tokio::test]
 async fn a_silent_node_is_left_for_another() {
     let (silent, lively) = (Fake::start(), Fake::start());
     silent.state.script([Step::Silence, Step::Silence]);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use openraft::Instant as _;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
 use openraft::storage::Snapshot;
@@ -193,11 +194,18 @@ impl Replica {
         }
     }
 
-    /// How long ago this replica was in step with its leader; `None` when it is not known to be.
+    /// How long ago this replica was in step with its leader; `None` when it is not known to be. A leader is in step
+    /// while a majority says so: one that is cut off leads on in its own eyes, and the others have another one.
     pub fn lag(&self) -> Option<Duration> {
-        let heard = (*self.heard.lock().unwrap_or_else(PoisonError::into_inner))?;
         let metrics = self.raft.metrics();
-        let applied = metrics.borrow_watched().last_applied.as_ref().map_or(0, |id| id.index);
+        let metrics = metrics.borrow_watched();
+        if metrics.current_leader == Some(self.id) {
+            let alone = metrics.membership_config.membership().voter_ids().nth(1).is_none();
+            let agreed = || metrics.last_quorum_acked.as_ref().map(|at| at.elapsed());
+            return if alone { Some(Duration::ZERO) } else { agreed() };
+        }
+        let heard = (*self.heard.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let applied = metrics.last_applied.as_ref().map_or(0, |id| id.index);
         (applied >= heard.commit).then(|| monotonic().saturating_duration_since(heard.at))
     }
 
@@ -357,11 +365,7 @@ impl Replica {
             last_log_index: metrics.last_log_index.unwrap_or(0),
             applied_index: metrics.last_applied.as_ref().map_or(0, |id| id.index),
             problem: metrics.running_state.err().map(|e| e.to_string()).unwrap_or_default(),
-            lag_ms: if metrics.state == ServerState::Leader {
-                0
-            } else {
-                self.lag().map_or(-1, |lag| lag.as_millis() as i64)
-            },
+            lag_ms: self.lag().map_or(-1, |lag| lag.as_millis() as i64),
         };
         peer::ReplicaView {
             group: self.group,
