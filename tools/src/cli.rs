@@ -28,7 +28,7 @@ pub(crate) struct Cli {
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed, 2 usage, 3 cannot connect or unavailable (try again), 4 not found, 5 not permitted,
 6 refused by a safety check, 7 partly done (rows rejected), 8 unhealthy, 124 timed out, 130 interrupted.
-Data goes to standard output, everything else to standard error.";
+A job goes on after 124 and 130: `tidemark job watch` finds it again. Data goes to standard output, everything else to standard error.";
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Everywhere")]

@@ -9,6 +9,7 @@ use tidemark_client::v1::{self, job_spec::Goal};
 use crate::cli::Context;
 use crate::failure::{Exit, Failure, OrFail, Outcome, Refusal};
 use crate::health::{Health, ShardState};
+use crate::human;
 use crate::job::{JobArgs, submit};
 use crate::node::replica_cells;
 use crate::output::Cell;
@@ -109,6 +110,31 @@ pub(crate) fn shard_cells(shard: &v1::ShardStatus, state: ShardState) -> Vec<Cel
     ]
 }
 
+/// Columns of [`shard_row`].
+pub(crate) const SHARD_ROW: [&str; 6] = ["shard", "state", "leader", "devices", "data", "replicas"];
+
+/// A shard in one row for people.
+pub(crate) fn shard_row(shard: &v1::ShardStatus, state: ShardState) -> Vec<Cell> {
+    let replica = |one: &v1::ReplicaStatus| {
+        let problem = match one.problem.as_str() {
+            "" => String::new(),
+            problem => format!(" ({problem})"),
+        };
+        format!("node {} {}{problem}", one.node_id, words::replica_state(one.state()))
+    };
+    vec![
+        Cell::Uint(shard.shard.into()),
+        Cell::text(state.word()),
+        match shard.leader_node {
+            0 => Cell::text("none"),
+            node => Cell::Text(format!("node {node}")),
+        },
+        Cell::Uint(shard.devices),
+        Cell::Text(human::bytes(shard.disk_bytes)),
+        Cell::List(shard.replicas.iter().map(replica).collect()),
+    ]
+}
+
 fn leader_cell(shard: &v1::ShardStatus) -> Cell {
     match shard.leader_node {
         0 => Cell::None,
@@ -135,13 +161,18 @@ async fn list(context: &Context, node: Option<u64>, unhealthy: bool) -> Outcome 
     let status = context.connect().await?.status().await.or_fail("cannot list shards")?;
     let health = Health::of(&status);
     let mut printer = context.printer("shard_list");
-    printer.section("shards", &SHARD_COLUMNS)?;
+    let table = context.is_table();
+    printer.section("shards", if table { &SHARD_ROW[..] } else { &SHARD_COLUMNS[..] })?;
     for shard in &status.shards {
         let state = health.shard(shard);
         let here = node.is_none_or(|node| shard.replicas.iter().any(|replica| replica.node_id == node));
         let bad = matches!(state, ShardState::NoLeader | ShardState::UnderReplicated);
         if here && (bad || !unhealthy) {
-            printer.row(shard_cells(shard, state))?;
+            printer.row(if table {
+                shard_row(shard, state)
+            } else {
+                shard_cells(shard, state)
+            })?;
         }
     }
     printer.finish(&[])

@@ -12,7 +12,7 @@ use crate::health::{Health, ShardState};
 use crate::job::{JOB_COLUMNS, MOVE_COLUMNS, job_cells, move_cells, progress_line};
 use crate::node::{NODE_COLUMNS, NODE_ROW, node_cells, node_row, replica_cells};
 use crate::output::{Cell, Printer};
-use crate::shard::{REPLICA_COLUMNS, SHARD_COLUMNS, shard_cells};
+use crate::shard::{REPLICA_COLUMNS, SHARD_COLUMNS, SHARD_ROW, shard_cells, shard_row};
 
 /// Everything, for scripts.
 pub(crate) fn print_full<W: Write>(mut printer: Printer<W>, status: &v1::StatusResponse) -> Outcome {
@@ -65,7 +65,7 @@ pub(crate) fn print_screen<W: Write>(mut printer: Printer<W>, status: &v1::Statu
         return print_ends(printer, status);
     }
     let size = format!(
-        "{} types, {} devices, {} data shards with {} replicas each",
+        "{} types, {} devices in {} data shards and the catalog, {} replicas each",
         status.device_types,
         devices(status),
         status.shards.iter().filter(|shard| shard.shard > 0).count(),
@@ -88,10 +88,10 @@ pub(crate) fn print_screen<W: Write>(mut printer: Printer<W>, status: &v1::Statu
         .filter(|(_, state)| all || *state != ShardState::Ok)
         .collect();
     if !listed.is_empty() {
-        printer.section("shards", &SHARD_COLUMNS)?;
+        printer.section("shards", &SHARD_ROW)?;
     }
     for (shard, state) in listed {
-        printer.row(shard_cells(shard, state))?;
+        printer.row(shard_row(shard, state))?;
     }
     print_ends(printer, status)
 }

@@ -38,7 +38,7 @@ fn nobody() -> String {
     listener.local_addr().unwrap().to_string()
 }
 
-const VERBS: [&[&str]; 16] = [
+const VERBS: [&[&str]; 28] = [
     &[],
     &["cluster"],
     &["cluster", "init"],
@@ -55,6 +55,18 @@ const VERBS: [&[&str]; 16] = [
     &["query", "agg"],
     &["query", "latest"],
     &["completion"],
+    &["node"],
+    &["node", "add"],
+    &["node", "remove"],
+    &["node", "replace"],
+    &["shard"],
+    &["shard", "move"],
+    &["shard", "check"],
+    &["rebalance"],
+    &["job"],
+    &["job", "cancel"],
+    &["top"],
+    &["doctor"],
 ];
 
 #[test]
@@ -102,6 +114,14 @@ fn a_wrong_command_line_exits_2_and_prints_no_data() {
         &["ingest", "a.csv"],
         &["ingest", "a.csv", "--type", "t", "--batch", "0"],
         &["cluster", "init", "--shards", "many"],
+        &["node", "drain"],
+        &["node", "replace", "3"],
+        &["node", "drain", "3", "--limit-rate", "fast"],
+        &["node", "drain", "3", "--wait", "forever"],
+        &["shard", "check"],
+        &["shard", "move", "3", "--to", "4"],
+        &["rebalance", "--max-moves", "0"],
+        &["top", "--every", "1ms"],
         &["type", "list", "--output", "xml"],
         &["type", "list", "--timeout", "soon"],
     ] {
@@ -126,6 +146,11 @@ fn an_unreachable_server_exits_3_and_says_what_to_run_next() {
         &["ingest", csv, "--type", "t"],
         &["query", "latest", "--type", "t"],
         &["version", "--server"],
+        &["node", "list"],
+        &["rebalance", "--dry-run"],
+        &["job", "watch", "1"],
+        &["top", "--once"],
+        &["doctor"],
     ] {
         let mut arguments = arguments.to_vec();
         arguments.extend(["--endpoint", &address, "--timeout", "2s"]);

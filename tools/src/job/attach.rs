@@ -122,7 +122,8 @@ async fn until(at: Option<Instant>) {
     }
 }
 
-fn has_ended(state: JobState) -> bool {
+/// True where nothing more happens to a job.
+pub(super) fn has_ended(state: JobState) -> bool {
     matches!(state, JobState::Done | JobState::Cancelled | JobState::Failed)
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tidemark_client::v1::{self, MovePhase};
 use tokio::time::Instant;
 
+use super::attach::has_ended;
 use super::print::{move_text, moves_done};
 use crate::human;
 use crate::words;
@@ -126,7 +127,8 @@ impl Tracker {
         if !job.message.is_empty() {
             of_job += &format!(", {}", job.message);
         }
-        if of_job != self.said_of_job {
+        // How it ended is the last word of the command.
+        if of_job != self.said_of_job && !has_ended(job.state()) {
             changes.push(of_job.clone());
             self.said_of_job = of_job;
         }
