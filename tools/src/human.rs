@@ -30,27 +30,29 @@ pub(crate) fn span(time: Duration) -> String {
     }
 }
 
-/// `20MiB`, `500KB`, `1GiB/s`: bytes, more than 0.
+/// `20MiB`, `50M`, `1.5GB`, `800k`, plain bytes, all with `/s` if one likes. K, M and G are powers of 1000, KiB, MiB and GiB
+/// of 1024.
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
-    let wrong =
-        || format!("`{text}` is not a size: write a number with B, KB, MB, GB, KiB, MiB or GiB, for example 20MiB");
-    let bare = text.strip_suffix("/s").unwrap_or(text).trim();
-    let digits = bare.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-    let number: u64 = bare[..digits].parse().map_err(|_| wrong())?;
-    let unit: u64 = match bare[digits..].trim().to_ascii_lowercase().as_str() {
-        "b" => 1,
-        "kb" => 1_000,
-        "mb" => 1_000_000,
-        "gb" => 1_000_000_000,
-        "kib" => 1 << 10,
-        "mib" => 1 << 20,
-        "gib" => 1 << 30,
+    let wrong = || format!("`{text}` is not a size: write a number with k, M, G, KiB, MiB or GiB, for example 20MiB");
+    let bare = text.strip_suffix("/s").unwrap_or(text);
+    let (number, unit) = match bare.find(|c: char| c.is_ascii_alphabetic()) {
+        Some(at) => bare.split_at(at),
+        None => (bare, ""),
+    };
+    let unit = unit.to_ascii_lowercase();
+    let factor = match unit.strip_suffix('b').unwrap_or(&unit) {
+        "" => 1.0,
+        "k" => 1e3,
+        "m" => 1e6,
+        "g" => 1e9,
+        "ki" => 1024.0,
+        "mi" => 1_048_576.0,
+        "gi" => 1_073_741_824.0,
         _ => return Err(wrong()),
     };
-    match number.checked_mul(unit) {
-        Some(0) => Err(format!("`{text}` is nothing at all: it must be more than 0")),
-        Some(bytes) => Ok(bytes),
-        None => Err(format!("`{text}` does not fit 64 bits")),
+    match number.trim().parse::<f64>() {
+        Ok(number) if number >= 0.0 && number.is_finite() => Ok((number * factor) as u64),
+        _ => Err(wrong()),
     }
 }
 
@@ -71,25 +73,25 @@ mod tests {
         ] {
             assert_eq!(bytes(count), expected);
         }
+    }
+
+    #[test]
+    fn sizes_as_people_write_them() {
         for (text, expected) in [
+            ("0", 0),
+            ("800", 800),
+            ("7B", 7),
+            ("2k", 2_000),
+            ("500KB", 500_000),
+            ("50M", 50_000_000),
+            ("1.5GB", 1_500_000_000),
             ("20MiB", 20 << 20),
             ("20 mib/s", 20 << 20),
-            ("500KB", 500_000),
             ("1GiB/s", 1 << 30),
-            ("7B", 7),
         ] {
             assert_eq!(parse_bytes(text), Ok(expected), "{text}");
         }
-        for text in [
-            "",
-            "20",
-            "MiB",
-            "0MiB",
-            "-1MiB",
-            "1.5MiB",
-            "20MiB/m",
-            "99999999999999GiB",
-        ] {
+        for text in ["", "M", "MiB", "-1", "-1MiB", "5X", "nan", "inf", "20MiB/m"] {
             assert!(parse_bytes(text).is_err(), "{text}");
         }
     }
