@@ -221,6 +221,23 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
+    /// No such thing, though the call itself went well.
+    pub(crate) fn not_found(message: String) -> Refusal {
+        Refusal {
+            code: 5,
+            reason: String::new(),
+            message,
+            field: String::new(),
+            rows: Vec::new(),
+            hint: String::new(),
+        }
+    }
+
+    /// The exit code of the failure.
+    pub(crate) fn exit(&self) -> Exit {
+        exit_of(self.code)
+    }
+
     /// The failure of a verb that tried to `what`.
     pub(crate) fn failure(self, what: impl Into<String>) -> Failure {
         let exit = exit_of(self.code);

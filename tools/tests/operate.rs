@@ -134,7 +134,7 @@ fn what_is_dangerous_has_to_be_confirmed() {
     assert!(fake.state.started.lock().unwrap().is_empty());
     let (_, err, code) = run(&fake, &["node", "replace", "3", "4", "--confirm", "9f86d081"]);
     assert_eq!(code, 0, "{err}");
-    let goal = fake.state.started.lock().unwrap()[0].spec.clone().unwrap().goal;
+    let goal = fake.state.started.lock().unwrap()[0].spec.unwrap().goal;
     let replace = v1::ReplaceNode {
         old_node: 3,
         new_node: 4,

@@ -8,18 +8,20 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tidemark_client::Client;
 use tidemark_client::v1::{self, JobState};
-use tidemark_client::{Client, Error, ErrorKind};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
 use super::track::Tracker;
-use crate::failure::{Exit, Failure, OrFail, Outcome};
+use crate::failure::{Exit, Failure, Outcome, Refusal};
 use crate::output::escape;
 use crate::time::parse_span;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// A cluster that says nothing for this long is given up; the job may go on.
 const SILENT_MAX: Duration = Duration::from_secs(300);
+/// A cluster that does not know the job for this long has forgotten it.
+const UNKNOWN_MAX: Duration = Duration::from_secs(15);
 /// Between two lines where there is no terminal and nothing changes but the bytes.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 const FRACTION_STEPS: u64 = 10_000;
@@ -92,27 +94,33 @@ pub(crate) async fn attach(client: &Client, job: v1::Job, wait_max: Option<Durat
                 return Err(Failure::new(Exit::TimedOut, what, job.message, next));
             }
             answer = look(client, id, &mut ticks) => match answer {
-                Ok(Some(now)) => (job, heard_at) = (now, Instant::now()),
-                Ok(None) => {
-                    view.clear();
-                    let what = format!("job {id} is not known any more");
-                    return Err(Failure::new(Exit::NotFound, what, "", "tidemark job list"));
-                }
-                // The node that answered may be the one that is just moved away.
-                Err(error) if error.kind == ErrorKind::Retry && heard_at.elapsed() < SILENT_MAX => view.trouble(&error),
+                Ok(now) => (job, heard_at) = (now, Instant::now()),
+                Err(error) if heard_at.elapsed() < patience(&error) => view.trouble(&error.message),
                 Err(error) => {
                     view.clear();
-                    let failed = Err(error).or_fail(&format!("lost sight of job {id}, which goes on"));
-                    return failed.map_err(|failure| failure.next(next));
+                    let failed = error.failure(format!("lost sight of job {id}, which goes on"));
+                    return Err(failed.next(next));
                 }
             }
         }
     }
 }
 
-async fn look(client: &Client, id: u64, ticks: &mut Interval) -> Result<Option<v1::Job>, Error> {
+async fn look(client: &Client, id: u64, ticks: &mut Interval) -> Result<v1::Job, Refusal> {
     ticks.tick().await;
-    Ok(client.list_jobs(id).await?.into_iter().find(|job| job.id == id))
+    let jobs = client.list_jobs(id).await.map_err(Refusal::from)?;
+    jobs.into_iter()
+        .find(|job| job.id == id)
+        .ok_or_else(|| Refusal::not_found(format!("there is no job {id}")))
+}
+
+/// How long a failure is borne. A job that was seen does not vanish, but a node that is just moved away or has just come may
+/// not know it.
+fn patience(error: &Refusal) -> Duration {
+    match error.exit() {
+        Exit::Unavailable | Exit::TimedOut => SILENT_MAX,
+        _ => UNKNOWN_MAX,
+    }
 }
 
 async fn until(at: Option<Instant>) {
@@ -176,8 +184,8 @@ impl View {
         }
     }
 
-    fn trouble(&self, error: &Error) {
-        let text = format!("no answer just now, the job goes on: {}", escape(&error.message));
+    fn trouble(&self, message: &str) {
+        let text = format!("no answer just now, the job goes on: {}", escape(message));
         if self.terminal {
             self.bar.set_message(text);
         } else {

@@ -42,12 +42,10 @@ pub(crate) async fn submit(context: &Context, goal: Goal, args: &JobArgs) -> Out
     let client = context.connect().await?;
     let what = format!("cannot {}", words::goal(Some(&goal)));
     let spec = v1::JobSpec { goal: Some(goal) };
-    let question = v1::PlanJobRequest {
-        spec: Some(spec.clone()),
-    };
+    let question = v1::PlanJobRequest { spec: Some(spec) };
     let v1::PlanJobResponse { job, warnings } = client.plan_job(question).await.or_fail(&what)?;
     let mut plan = job.unwrap_or_default();
-    plan.spec.get_or_insert_with(|| spec.clone());
+    plan.spec.get_or_insert(spec);
     let nothing_to_do = is_idle(&plan);
     if context.is_table() {
         print_plan(context, &plan)?;
