@@ -133,10 +133,10 @@ impl Core {
                 }
                 Err(failed) => failed,
             };
-            // One endpoint that belongs to no cluster must not spoil the others, nor an advertised address that leads
-            // to another cluster from here.
+            // One endpoint that belongs to no cluster, or no longer, must not spoil the others, nor an advertised
+            // address that leads to another cluster from here.
             let astray = match failed.error.reason.as_str() {
-                "NOT_INITIALISED" => !self.map().is_empty(),
+                "NOT_INITIALISED" | "NODE_REMOVED" => !self.map().is_empty(),
                 "WRONG_CLUSTER" => node.is_learned(),
                 _ => false,
             };

@@ -1,6 +1,12 @@
 //! Backups through the public client: what is copied at an exact index comes back with the same answers.
 //! Never here: the folder that backups lie in (`backup_tool.rs`). Invariant: every case compares what clients are told.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "tests"
+)]
 
 mod common;
 

@@ -7,16 +7,25 @@ mod cli;
 mod cluster;
 mod completion;
 mod device;
+mod doctor;
 mod failure;
 mod fleet;
+mod health;
+mod human;
 mod ingest;
+mod job;
+mod node;
 mod output;
 mod query;
 mod selector;
+mod shard;
+mod status;
 mod thing_model;
 mod time;
+mod top;
 mod types;
 mod version;
+mod words;
 
 fn main() -> std::process::ExitCode {
     cli::run()

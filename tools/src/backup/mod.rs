@@ -18,6 +18,7 @@ use tidemark_client::v1;
 
 use crate::cli::Context;
 use crate::failure::{Exit, Failure, Outcome};
+use crate::human::parse_bytes;
 use crate::output::Cell;
 use folder::{Folder, Found, invalid};
 use manifest::Manifest;
@@ -87,25 +88,6 @@ pub(crate) struct RestoreArgs {
     /// Most bytes a second, for example 50M
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "0", hide_default_value = true)]
     limit_rate: u64,
-}
-
-/// `50M`, `1.5G`, `800k` or plain bytes; powers of 1000.
-fn parse_bytes(text: &str) -> Result<u64, String> {
-    let (number, unit) = match text.find(|c: char| c.is_ascii_alphabetic()) {
-        Some(at) => text.split_at(at),
-        None => (text, ""),
-    };
-    let factor = match unit.trim_end_matches(['b', 'B']) {
-        "" => 1.0,
-        "k" | "K" => 1e3,
-        "m" | "M" => 1e6,
-        "g" | "G" => 1e9,
-        _ => return Err(format!("unknown unit {unit:?}: use k, M or G")),
-    };
-    match number.trim().parse::<f64>() {
-        Ok(number) if number >= 0.0 && number.is_finite() => Ok((number * factor) as u64),
-        _ => Err("write a number of bytes, for example 50M".to_owned()),
-    }
 }
 
 /// Runs a verb.
@@ -254,26 +236,4 @@ const AGAIN_AFTER: Duration = Duration::from_millis(300);
 fn passes(error: &tidemark_client::Error) -> bool {
     let moved = ["NOT_LEADER", "UNKNOWN_BACKUP", "WRONG_CLUSTER"].contains(&error.reason.as_str());
     moved || error.kind == tidemark_client::ErrorKind::Retry
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
-    use super::*;
-
-    #[test]
-    fn rates() {
-        for (text, bytes) in [
-            ("0", 0),
-            ("800", 800),
-            ("50M", 50_000_000),
-            ("1.5GB", 1_500_000_000),
-            ("2k", 2_000),
-        ] {
-            assert_eq!(parse_bytes(text).unwrap(), bytes);
-        }
-        for text in ["", "M", "-1", "5X", "nan"] {
-            assert!(parse_bytes(text).is_err(), "{text}");
-        }
-    }
 }
