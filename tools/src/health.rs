@@ -70,7 +70,8 @@ impl Health {
     /// The state of one shard.
     pub(crate) fn shard(&self, shard: &ShardStatus) -> ShardState {
         let (all, able) = voters(shard);
-        let learns = shard.replicas.iter().any(|one| one.state() == ReplicaState::Learner);
+        // Beyond its voters, every node follows the catalog for good.
+        let learns = shard.shard > 0 && shard.replicas.iter().any(|one| one.state() == ReplicaState::Learner);
         if shard.leader_node == 0 {
             ShardState::NoLeader
         } else if able < all || able < self.factor {
@@ -149,6 +150,15 @@ mod tests {
         ] {
             assert_eq!(health.shard(&shard), expected, "{shard:?}");
         }
+    }
+
+    #[test]
+    fn a_node_that_follows_the_catalog_is_no_move() {
+        let catalog = ShardStatus {
+            shard: 0,
+            ..shard(1, &[ReplicaState::Leader, ReplicaState::Learner])
+        };
+        assert_eq!(Health::of(&StatusResponse::default()).shard(&catalog), ShardState::Ok);
     }
 
     #[test]

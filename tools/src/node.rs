@@ -171,7 +171,11 @@ pub(crate) fn node_row(status: &v1::StatusResponse, node: &v1::NodeStatus) -> Ve
         Cell::text(&place.client_address),
         Cell::Uint(node.replicas.into()),
         Cell::Uint(node.leaders.into()),
-        if_known(human::bytes(node.disk_bytes)),
+        if node.reachable {
+            Cell::Text(human::bytes(node.disk_bytes))
+        } else {
+            Cell::text("-")
+        },
         if_known(format!("{}{low}", human::bytes(facts.disk_free_bytes))),
         node_lag_ms(status, place.id).map_or(Cell::text("-"), |ms| Cell::Text(format!("{ms} ms"))),
         if_known(human::span(Duration::from_nanos(up_ns))),

@@ -63,7 +63,7 @@ pub(crate) enum Verb {
 pub(crate) struct CheckArgs {
     /// Number of the shard
     shard: Option<u32>,
-    /// Every shard, one after the other
+    /// Every data shard, one after the other
     #[arg(long)]
     all: bool,
 }
@@ -229,7 +229,7 @@ async fn check(context: &Context, shard: Option<u32>) -> Outcome {
     let client = context.connect().await?;
     let shards = match shard {
         Some(shard) => vec![shard],
-        None => all_shards(&client).await?,
+        None => data_shards(&client).await?,
     };
     let mut printer = context.printer("shard_check");
     printer.section("checks", &CHECK_COLUMNS)?;
@@ -276,9 +276,15 @@ async fn check(context: &Context, shard: Option<u32>) -> Outcome {
     ))
 }
 
-async fn all_shards(client: &Client) -> Outcome<Vec<u32>> {
+async fn data_shards(client: &Client) -> Outcome<Vec<u32>> {
     let status = client.status().await.or_fail("cannot list shards")?;
-    Ok(status.shards.iter().map(|shard| shard.shard).collect())
+    // Shard 0 is the catalog, which keeps no devices.
+    Ok(status
+        .shards
+        .iter()
+        .map(|shard| shard.shard)
+        .filter(|shard| *shard > 0)
+        .collect())
 }
 
 fn check_cells(answer: &v1::CheckShardResponse) -> Vec<Cell> {

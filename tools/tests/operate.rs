@@ -47,7 +47,7 @@ fn looks(fake: &Fake, jobs: impl IntoIterator<Item = v1::Job>) {
 
 fn whole_drain() -> Vec<v1::Job> {
     let mut waits = drain(JobState::Running, [MovePhase::Done, MovePhase::Copying]);
-    waits.moves[1].waits_for = "room on node 4".into();
+    waits.moves[1].waits_for = "no room on node 4".into();
     vec![
         drain(JobState::Running, [MovePhase::Pending; 2]),
         drain(JobState::Running, [MovePhase::Copying, MovePhase::Pending]),
@@ -387,9 +387,9 @@ fn shards_are_listed_led_and_compared() {
         equal: digests.iter().all(|digest| *digest == digests[0]),
     };
     let set = |answer: v1::CheckShardResponse| fake.state.checks.lock().unwrap().insert(answer.shard, answer);
-    set(check(0, [5; 3]));
     set(check(1, [7, 7, 8]));
-    assert_eq!(run(&fake, &["shard", "check", "0"]).2, 0);
+    set(check(3, [5; 3]));
+    assert_eq!(run(&fake, &["shard", "check", "3"]).2, 0);
     let (out, err, code) = run(&fake, &["shard", "check", "--all"]);
     assert_eq!(code, 8);
     insta::assert_snapshot!("shard_check", out);

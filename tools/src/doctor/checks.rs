@@ -72,8 +72,8 @@ impl Checks {
 pub(super) fn judge(status: &v1::StatusResponse, jobs: &[v1::Job]) -> Vec<Check> {
     let mut checks = Checks::default();
     if status.cluster_id.is_empty() {
-        let detail = "the node that answers belongs to no cluster";
-        checks.add(Verdict::Fail, "cluster", "cluster", detail, "tidemark cluster init");
+        let detail = "belongs to no cluster";
+        checks.add(Verdict::Fail, "membership", "node", detail, "tidemark cluster init");
         return checks.0;
     }
     versions(&mut checks, status);
@@ -515,7 +515,7 @@ mod tests {
             after(|status| status.problems = vec!["x".into()]),
             ["warn problem cluster"]
         );
-        assert_eq!(after(|status| status.cluster_id.clear()), ["fail cluster cluster"]);
+        assert_eq!(after(|status| status.cluster_id.clear()), ["fail membership node"]);
         let failed = v1::Job {
             id: 4,
             state: JobState::Failed as i32,

@@ -49,8 +49,11 @@ pub(crate) async fn run(context: &Context, args: DoctorArgs) -> Outcome {
     };
     Err(Failure::new(
         Exit::Unhealthy,
-        format!("{failed} checks failed"),
-        format!("{} of {}: {}", first.check, first.subject, first.detail),
+        match failed {
+            1 => "a check failed".to_owned(),
+            _ => format!("{failed} checks failed"),
+        },
+        format!("{}, {}: {}", first.subject, first.check, first.detail),
         first.next.clone(),
     ))
 }

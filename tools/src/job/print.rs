@@ -158,7 +158,7 @@ pub(crate) fn progress_line(job: &v1::Job) -> String {
     }
     let waits = copying().map(|one| &one.waits_for).find(|text| !text.is_empty());
     match (waits, job.message.is_empty()) {
-        (Some(waits), _) => line += &format!(", waits for {waits}"),
+        (Some(waits), _) => line += &format!(", waits: {waits}"),
         (None, false) => line += &format!(", {}", job.message),
         (None, true) => {}
     }

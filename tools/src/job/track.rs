@@ -116,7 +116,10 @@ impl Tracker {
         let gained = self.fraction - from;
         if gained > 0.01 && self.fraction < 1.0 {
             let left = watched.as_secs_f64() * (1.0 - self.fraction) / gained;
-            line += &format!("  {} left", human::span(Duration::from_secs_f64(left.min(1e9))));
+            line += &format!(
+                "  {} left",
+                human::span(Duration::from_secs_f64(left.ceil().clamp(1.0, 1e9)))
+            );
         }
         line
     }
@@ -136,7 +139,7 @@ impl Tracker {
         for (place, (said, one)) in self.said.iter_mut().zip(&job.moves).enumerate() {
             let mut state = words::move_phase(one.phase()).to_owned();
             if !one.waits_for.is_empty() {
-                state += &format!(", waits for {}", one.waits_for);
+                state += &format!(", waits: {}", one.waits_for);
             }
             let begun = !matches!(one.phase(), MovePhase::Pending | MovePhase::Unspecified);
             if state != *said && (begun || !one.waits_for.is_empty()) {
@@ -177,7 +180,7 @@ fn details(job: &v1::Job) -> Vec<String> {
             text += &format!(" {} of {}", human::bytes(one.bytes_done), human::bytes(one.bytes_total));
         }
         if !one.waits_for.is_empty() {
-            text += &format!(", waits for {}", one.waits_for);
+            text += &format!(", waits: {}", one.waits_for);
         }
         text
     };
@@ -249,8 +252,8 @@ mod tests {
         );
         assert!(changes(vec![step(MovePhase::Copying, 2, "")]).is_empty());
         assert_eq!(
-            changes(vec![step(MovePhase::Copying, 2, "room on node 4")]),
-            ["move 1/1 shard 2 node 1 -> node 4: copying, waits for room on node 4"]
+            changes(vec![step(MovePhase::Copying, 2, "no room on node 4")]),
+            ["move 1/1 shard 2 node 1 -> node 4: copying, waits: no room on node 4"]
         );
         assert_eq!(
             changes(vec![step(MovePhase::Done, 0, "")]),
