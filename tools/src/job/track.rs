@@ -15,6 +15,8 @@ use crate::words;
 
 /// The rate is that of this much time.
 const RATE_OVER: Duration = Duration::from_secs(10);
+/// Why a move waits may change with every look (entries to go); it is said this often.
+const WAITS_EVERY: Duration = Duration::from_secs(5);
 /// Moves under way that are named one by one.
 const DETAILS_MAX: usize = 6;
 /// Share of a move that its copy is taken for.
@@ -41,8 +43,16 @@ pub(super) struct Tracker {
     copied: u64,
     bytes_seen: Vec<u64>,
     rates: VecDeque<(Instant, u64)>,
-    said: Vec<String>,
+    said: Vec<Said>,
     said_of_job: String,
+}
+
+/// What was said of a move last.
+#[derive(Clone, Default)]
+struct Said {
+    phase: &'static str,
+    waits_for: String,
+    at: Option<Instant>,
 }
 
 impl Tracker {
@@ -71,7 +81,7 @@ impl Tracker {
             fraction: self.fraction,
             line,
             details: details(job),
-            changes: self.changes(job),
+            changes: self.changes(job, now),
         }
     }
 
@@ -124,7 +134,7 @@ impl Tracker {
         line
     }
 
-    fn changes(&mut self, job: &v1::Job) -> Vec<String> {
+    fn changes(&mut self, job: &v1::Job, now: Instant) -> Vec<String> {
         let mut changes = Vec::new();
         let mut of_job = words::job_state(job.state()).to_owned();
         if !job.message.is_empty() {
@@ -135,22 +145,26 @@ impl Tracker {
             changes.push(of_job.clone());
             self.said_of_job = of_job;
         }
-        self.said.resize(job.moves.len(), String::new());
+        self.said.resize(job.moves.len(), Said::default());
         for (place, (said, one)) in self.said.iter_mut().zip(&job.moves).enumerate() {
-            let mut state = words::move_phase(one.phase()).to_owned();
-            if !one.waits_for.is_empty() {
-                state += &format!(", waits: {}", one.waits_for);
-            }
+            let phase = words::move_phase(one.phase());
             let begun = !matches!(one.phase(), MovePhase::Pending | MovePhase::Unspecified);
-            if state != *said && (begun || !one.waits_for.is_empty()) {
-                changes.push(format!(
-                    "move {}/{} {}: {state}",
-                    place + 1,
-                    job.moves.len(),
-                    move_text(one)
-                ));
+            let moved_on = phase != said.phase && (begun || said.at.is_some());
+            let long_ago = said.at.is_none_or(|at| now.duration_since(at) >= WAITS_EVERY);
+            let waits = long_ago && !one.waits_for.is_empty() && one.waits_for != said.waits_for;
+            if !(moved_on || waits) {
+                continue;
             }
-            *said = state;
+            let mut line = format!("move {}/{} {}: {phase}", place + 1, job.moves.len(), move_text(one));
+            if !one.waits_for.is_empty() {
+                line += &format!(", waits: {}", one.waits_for);
+            }
+            changes.push(line);
+            *said = Said {
+                phase,
+                waits_for: one.waits_for.clone(),
+                at: Some(now),
+            };
         }
         changes
     }
@@ -244,19 +258,24 @@ mod tests {
     fn only_what_changes_is_said() {
         let begin = Instant::now();
         let mut tracker = Tracker::new(begin);
-        let mut changes = |moves| tracker.observe(&job(moves), begin).changes;
-        assert_eq!(changes(vec![step(MovePhase::Pending, 0, "")]), ["running"]);
+        let mut changes = |after, moves| tracker.observe(&job(moves), begin + Duration::from_secs(after)).changes;
+        assert_eq!(changes(0, vec![step(MovePhase::Pending, 0, "")]), ["running"]);
         assert_eq!(
-            changes(vec![step(MovePhase::Copying, 1, "")]),
+            changes(0, vec![step(MovePhase::Copying, 1, "")]),
             ["move 1/1 shard 2 node 1 -> node 4: copying"]
         );
-        assert!(changes(vec![step(MovePhase::Copying, 2, "")]).is_empty());
+        assert!(changes(9, vec![step(MovePhase::Copying, 2, "")]).is_empty());
         assert_eq!(
-            changes(vec![step(MovePhase::Copying, 2, "no room on node 4")]),
-            ["move 1/1 shard 2 node 1 -> node 4: copying, waits: no room on node 4"]
+            changes(9, vec![step(MovePhase::Copying, 2, "426 entries to go")]),
+            ["move 1/1 shard 2 node 1 -> node 4: copying, waits: 426 entries to go"]
+        );
+        assert!(changes(10, vec![step(MovePhase::Copying, 2, "208 entries to go")]).is_empty());
+        assert_eq!(
+            changes(14, vec![step(MovePhase::Copying, 2, "20 entries to go")]),
+            ["move 1/1 shard 2 node 1 -> node 4: copying, waits: 20 entries to go"]
         );
         assert_eq!(
-            changes(vec![step(MovePhase::Done, 0, "")]),
+            changes(14, vec![step(MovePhase::Done, 0, "")]),
             ["move 1/1 shard 2 node 1 -> node 4: done"]
         );
     }
