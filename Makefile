@@ -4,8 +4,8 @@
 SHELL := /bin/bash
 RUN := ./scripts/run.sh
 
-.PHONY: help setup setup-tests build demo demo-stop cluster cluster-stop cluster-status test verify fix \
-        proto-lint proto-baseline
+.PHONY: help setup setup-tests build demo demo-stop cluster cluster-add cluster-stop cluster-status test verify fix \
+        docker-test partition-test proto-lint proto-baseline deb
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,10 +28,14 @@ demo-stop: ## Stops the demo; its data stays under ./data
 cluster: build ## The same on three processes
 	@./scripts/demo.sh cluster
 
-cluster-stop: ## Stops the three processes; their data stays under ./data
+cluster-add: build ## One more process, the fourth, the fifth …, which joins the cluster
+	@./scripts/nodes.sh add node 3
+	@echo "  next: tidemark cluster status; tidemark rebalance --dry-run"
+
+cluster-stop: ## Stops all processes of the cluster; their data stays under ./data
 	@./scripts/nodes.sh down node 3
 
-cluster-status: ## Which of the three run, and what the cluster says of itself
+cluster-status: ## Which of them run, and what the cluster says of itself
 	@./scripts/nodes.sh status node 3
 	@$(RUN) bash -c '"$$CARGO_TARGET_DIR/release/tidemark" cluster status'
 
@@ -47,6 +51,15 @@ fix: ## Formats and applies what the lints suggest. Judges nothing
 	$(RUN) cargo fmt --all
 	$(RUN) cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
 	$(RUN) cargo fmt --all
+
+docker-test: build ## The image and docker-compose.yml, where an engine runs: leader killed, network cut, one node more
+	@$(RUN) ./scripts/docker-test.sh
+
+partition-test: build ## Three nodes on hosts of their own (network namespaces, as root), and packets that are dropped
+	@$(RUN) ./scripts/partition-test.sh
+
+deb: setup ## A Debian package with both programs, the unit and a configuration
+	@./scripts/deb.sh
 
 proto-lint: ## buf lint over proto/ (fetches buf once)
 	@./scripts/proto-lint.sh

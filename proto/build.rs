@@ -10,6 +10,7 @@ const FILES: &[&str] = &[
     "tidemark/v1/ingest.proto",
     "tidemark/v1/query.proto",
     "tidemark/v1/cluster.proto",
+    "tidemark/v1/backup.proto",
     "tidemark/peer/v1/command.proto",
     "tidemark/peer/v1/raft.proto",
     "tidemark/peer/v1/peer.proto",

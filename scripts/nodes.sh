@@ -3,8 +3,10 @@
 #   scripts/nodes.sh up demo 1 | up node 3     starts what does not run, waits until each answers
 #   scripts/nodes.sh down demo 1 | down node 3
 #   scripts/nodes.sh status demo 1 | status node 3
+#   scripts/nodes.sh add node 3                one more node, which joins the cluster of the first three
 #   scripts/nodes.sh peers 3                   peer addresses, comma between
-# Node i listens on 127.0.0.1, client port 7777 + 10 (i - 1), peer port the one above.
+# Node i listens on 127.0.0.1, client port 7777 + 10 (i - 1), peer port the one above. Nodes that were added are started,
+# stopped and shown with the others; `rm -r data/node4` forgets one that was removed from the cluster.
 . "$(dirname "$0")/lib.sh"
 load_env
 
@@ -17,6 +19,25 @@ peer_port() { echo $((7778 + 10 * ($1 - 1))); }
 # One process is data/NAME, three are data/NAME1 to data/NAME3.
 folder_of() { if [ "$count" = 1 ]; then echo "$root/data/$name"; else echo "$root/data/$name$1"; fi; }
 
+peers() {
+    local list= i
+    for i in $(seq 1 "$1"); do list=$list,127.0.0.1:$(peer_port "$i"); done
+    say "${list#,}"
+}
+
+# The first nodes, and those that were added and still have a folder.
+numbers() {
+    local folder number
+    {
+        seq 1 "$count"
+        [ "$count" = 1 ] || for folder in "$root/data/$name"*/; do
+            number=${folder#"$root/data/$name"}
+            number=${number%/}
+            if [[ $number =~ ^[1-9][0-9]?$ ]]; then say "$number"; fi
+        done
+    } | sort -nu
+}
+
 # The pid of a node that runs, or nothing.
 running() {
     local pid
@@ -27,7 +48,7 @@ running() {
 port_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
 start() {
-    local number=$1 folder pid port
+    local number=$1 folder pid port join=()
     folder=$(folder_of "$number")
     pid=$(running "$folder")
     if [ -n "$pid" ]; then
@@ -40,10 +61,12 @@ start() {
         fi
     done
     mkdir -p "$folder"
+    # A node that belongs to a cluster goes on there; only one without data joins.
+    if [ "$number" -gt "$count" ]; then join=(--join "$(peers "$count")"); fi
     # Its own session, so that Ctrl-C in this terminal leaves it alone.
     setsid "$daemon" --data-dir "$folder/store" \
         --listen "127.0.0.1:$(client_port "$number")" --peer-listen "127.0.0.1:$(peer_port "$number")" \
-        </dev/null >>"$folder/tidemarkd.log" 2>&1 &
+        ${join[@]+"${join[@]}"} </dev/null >>"$folder/tidemarkd.log" 2>&1 &
     echo $! >"$folder/tidemarkd.pid"
     note "$(basename "$folder"): process $!, clients 127.0.0.1:$(client_port "$number"), nodes 127.0.0.1:$(peer_port "$number"), data $folder/store, log $folder/tidemarkd.log"
 }
@@ -96,20 +119,25 @@ show() {
 }
 
 if [ "$action" = peers ]; then
-    list=
-    for i in $(seq 1 "${2:?count}"); do list=$list,127.0.0.1:$(peer_port "$i"); done
-    say "${list#,}"
+    peers "${2:?count}"
     exit 0
 fi
 
 name=${2:?name}
 count=${3:?count}
+mapfile -t all < <(numbers)
 case $action in
     up)
-        for i in $(seq 1 "$count"); do start "$i"; done
-        for i in $(seq 1 "$count"); do wait_until_up "$i"; done
+        for i in "${all[@]}"; do start "$i"; done
+        for i in "${all[@]}"; do wait_until_up "$i"; done
         ;;
-    down) for i in $(seq 1 "$count"); do stop "$i"; done ;;
-    status) for i in $(seq 1 "$count"); do show "$i"; done ;;
+    add)
+        [ -n "$(running "$(folder_of 1)")" ] || die "the cluster does not run" "make cluster"
+        next=$((${all[-1]} + 1))
+        start "$next"
+        wait_until_up "$next"
+        ;;
+    down) for i in "${all[@]}"; do stop "$i"; done ;;
+    status) for i in "${all[@]}"; do show "$i"; done ;;
     *) die "unknown action $action" ;;
 esac

@@ -2,7 +2,9 @@
 //! internals; everything goes through the client library, as an application would.
 
 mod load;
+mod ops;
 mod oracle;
+mod partition;
 mod pipe;
 mod query;
 mod report;
@@ -28,6 +30,10 @@ enum Command {
     Load(load::LoadArgs),
     Query(query::QueryArgs),
     Oracle(oracle::OracleArgs),
+    Ops(ops::OpsArgs),
+    LeaderKill(ops::LeaderKillArgs),
+    CatchUp(ops::CatchUpArgs),
+    Partition(partition::PartitionArgs),
 }
 
 #[tokio::main]
@@ -37,6 +43,10 @@ async fn main() -> ExitCode {
         Command::Load(args) => load::run(args).await.map(|()| true),
         Command::Query(args) => query::run(args).await.map(|()| true),
         Command::Oracle(args) => oracle::run(args).await,
+        Command::Ops(args) => ops::run(args).await,
+        Command::LeaderKill(args) => ops::run_leader_kill(args).await,
+        Command::CatchUp(args) => ops::run_catch_up(args).await,
+        Command::Partition(args) => partition::run(args).await,
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

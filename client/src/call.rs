@@ -115,6 +115,7 @@ impl Core {
         let ends_at = Instant::now() + self.options.timeout;
         let mut backoff = Backoff::default();
         let mut avoid = None;
+        let mut said: Option<Failed> = None;
         self.refresh_if_old();
         loop {
             let node = self.pick(call.to, avoid.as_deref())?;
@@ -126,12 +127,16 @@ impl Core {
             };
             let failed = match try_once(&node, budget.min(left), &ask).await {
                 Ok(answer) => return Ok(answer),
+                // What a node said before tells more than that the rest of the time was too short for another try.
+                Err(failed) if left < budget && failed.is_timeout() && call.repeat == Repeat::Safe => {
+                    said.take().unwrap_or(failed)
+                }
                 Err(failed) => failed,
             };
-            // One endpoint that belongs to no cluster must not spoil the others, nor an advertised address that leads
-            // to another cluster from here.
+            // One endpoint that belongs to no cluster, or no longer, must not spoil the others, nor an advertised
+            // address that leads to another cluster from here.
             let astray = match failed.error.reason.as_str() {
-                "NOT_INITIALISED" => !self.map().is_empty(),
+                "NOT_INITIALISED" | "NODE_REMOVED" => !self.map().is_empty(),
                 "WRONG_CLUSTER" => node.is_learned(),
                 _ => false,
             };
@@ -147,6 +152,9 @@ impl Core {
             }
             tracing::debug!(node = node.address, error = %failed.error, ?pause, "trying again");
             avoid = Some(node.address.clone());
+            if !failed.is_timeout() {
+                said = Some(failed);
+            }
             tokio::join!(sleep(pause), self.refresh(MAP_AGE_MIN));
         }
     }
@@ -247,7 +255,10 @@ fn settle(failed: Failed, repeat: Repeat) -> Error {
     let mut error = failed.error;
     let unknown = repeat != Repeat::Safe && failed.reached == Reached::Perhaps;
     if unknown && error.kind == ErrorKind::Retry && error.hint.is_none() {
-        error.hint = Some("it may have been done; a write with producer and sequence is safe to repeat".to_owned());
+        error.hint = Some(
+            "it may have been done: look before it is repeated (a write with producer and sequence is safe to repeat)"
+                .to_owned(),
+        );
     }
     error
 }

@@ -1,4 +1,4 @@
-//! [`Client`]: every call of the contract as one method. Never here: retries and routing (`call`), streams of writes (`writer`).
+//! [`Client`]: every call of the contract as one method (those of operators: `operate`). Never here: retries and routing (`call`), streams of writes (`writer`).
 //! Invariant: each method says where its request goes, how long a try may take and whether it may be repeated.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -24,7 +24,7 @@ use crate::{
 const REGISTER_CHUNK: usize = 1000;
 const REGISTER_AT_ONCE: usize = 4;
 
-const ANY: Call<'_> = Call {
+pub(crate) const ANY: Call<'_> = Call {
     to: To::Any,
     repeat: Repeat::Safe,
     pace: Pace::Quick,
@@ -33,7 +33,7 @@ const ANY: Call<'_> = Call {
 /// A cluster, seen from outside. Cheap to clone; clones share connections and the shard map.
 #[derive(Debug, Clone)]
 pub struct Client {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
 }
 
 impl Client {
@@ -326,8 +326,13 @@ impl Client {
         Writer::new(Arc::clone(&self.core), options)
     }
 
+    /// Largest answer taken.
+    pub(crate) fn max_answer_bytes(&self) -> usize {
+        self.core.options.max_answer_bytes
+    }
+
     /// One question, one answer.
-    async fn unary<Q, R, F, Fut>(&self, call: Call<'_>, message: Q, ask: F) -> Result<R, Error>
+    pub(crate) async fn unary<Q, R, F, Fut>(&self, call: Call<'_>, message: Q, ask: F) -> Result<R, Error>
     where
         Q: Clone,
         F: Fn(Lane, tonic::Request<Q>) -> Fut,

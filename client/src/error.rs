@@ -11,6 +11,8 @@ pub use tonic::Code;
 
 /// The `domain` of every ErrorInfo a Tidemark server sends.
 const DOMAIN: &str = "tidemark";
+/// Reason of a try that got no answer in time.
+const TIMEOUT: &str = "TIMEOUT";
 
 /// What the caller should do about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -115,10 +117,15 @@ impl Failed {
     pub(crate) fn timed_out(address: &str, waited: Duration, reached: Reached) -> Self {
         let message = format!("no answer from {address} in {waited:.1?}");
         Self {
-            error: Error::local(Code::DeadlineExceeded, "TIMEOUT", message),
+            error: Error::local(Code::DeadlineExceeded, TIMEOUT, message),
             reached,
             node_at_fault: true,
         }
+    }
+
+    /// True where nobody said anything.
+    pub(crate) fn is_timeout(&self) -> bool {
+        self.error.reason == TIMEOUT
     }
 }
 
@@ -148,7 +155,7 @@ impl From<Status> for Failed {
             };
         }
         if caused_by::<tonic::TimeoutExpired>(&status) {
-            let error = Error::local(Code::DeadlineExceeded, "TIMEOUT", "no answer in time");
+            let error = Error::local(Code::DeadlineExceeded, TIMEOUT, "no answer in time");
             return Self {
                 error,
                 reached: Reached::Perhaps,

@@ -21,12 +21,14 @@
 )]
 
 mod answer;
+mod backup;
 mod batch;
 mod call;
 mod client;
 mod cluster_tag;
 mod error;
 mod nodes;
+mod operate;
 mod options;
 mod routing;
 mod rows;
@@ -35,6 +37,7 @@ mod value;
 mod writer;
 
 pub use answer::Answer;
+pub use backup::Pieces;
 pub use batch::{BatchBuilder, RowBuilder};
 pub use client::Client;
 pub use error::{Code, Error, ErrorKind, RowError};

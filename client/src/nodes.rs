@@ -205,6 +205,17 @@ impl Nodes {
         }
     }
 
+    /// The node at an address, whether we knew it or not.
+    pub(crate) fn at(&self, address: &str, options: &ClientOptions) -> Result<Arc<Node>, Error> {
+        if let Some(node) = self.all().into_iter().find(|node| node.address == address) {
+            return Ok(node);
+        }
+        let node = Arc::new(Node::new(address, false, &self.tag, options)?);
+        let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
+        list.push(Arc::clone(&node));
+        Ok(node)
+    }
+
     /// The wanted node if it is not resting; else the next one that is neither resting nor `avoid`; else whichever
     /// rests the shortest.
     pub(crate) fn pick(&self, wanted: Option<&str>, avoid: Option<&str>) -> Option<Arc<Node>> {

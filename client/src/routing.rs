@@ -75,7 +75,7 @@ mod tests {
             leader: Some(v1::Node {
                 id: 1,
                 client_address: address.to_owned(),
-                peer_address: String::new(),
+                ..v1::Node::default()
             }),
         };
         let answer = v1::GetShardMapResponse {

@@ -141,6 +141,19 @@ async fn all_tries_together_stay_within_the_timeout() {
 }
 
 #[tokio::test]
+async fn what_a_node_said_is_not_hidden_by_a_last_try_that_is_cut_short() {
+    let fake = Fake::start();
+    fake.state.script([Step::Status(no_leader()), Step::Silence]);
+    let client = Client::connect_with(options(&[&fake.address], 600)).await.unwrap();
+    let error = client.write(write("d1", "p", 1)).await.unwrap_err();
+    assert_eq!((error.code, error.reason.as_str()), (Code::Unavailable, "NO_LEADER"));
+    // Without a number the last try may have stored it: that must be said.
+    fake.state.script([Step::Status(no_leader()), Step::Silence]);
+    let error = client.write(write("d1", "", 0)).await.unwrap_err();
+    assert_eq!((error.code, error.hint.is_some()), (Code::DeadlineExceeded, true));
+}
+
+#[tokio::test]
 async fn a_silent_node_is_left_for_another() {
     let (silent, lively) = (Fake::start(), Fake::start());
     silent.state.script([Step::Silence, Step::Silence]);
@@ -283,4 +296,38 @@ async fn many_devices_are_registered_in_pieces() {
     *fake.state.register_failure.lock().unwrap() = Some((500, refusal));
     let error = client.register_devices(devices(2500)).await.unwrap_err();
     assert_eq!(error.field.as_deref(), Some("devices[2003].id"));
+}
+
+#[tokio::test]
+async fn a_job_is_started_once_and_a_question_is_asked_again() {
+    let fake = Fake::start();
+    let client = fake.client().await;
+    let unknown = || tidemark_error(Code::Unavailable, "OUTCOME_UNKNOWN", &[], None);
+    let fail_next = |statuses: Vec<Status>| {
+        fake.state.operations.lock().unwrap().clear();
+        fake.state.operation_failures.lock().unwrap().extend(statuses);
+    };
+    let calls = || fake.state.operations.lock().unwrap().len();
+
+    fail_next(vec![unknown()]);
+    let error = client.start_job(v1::StartJobRequest::default()).await.unwrap_err();
+    assert_eq!((error.reason.as_str(), calls()), ("OUTCOME_UNKNOWN", 1));
+    assert!(error.hint.is_some(), "says that it may have been done");
+    fail_next(vec![unknown()]);
+    client.add_node(v1::AddNodeRequest::default()).await.unwrap_err();
+    assert_eq!(calls(), 1);
+
+    // The catalog is one group: without a leader it has stored nothing.
+    fail_next(vec![no_leader()]);
+    client.start_job(v1::StartJobRequest::default()).await.unwrap();
+    assert_eq!(calls(), 2);
+    fail_next(vec![unknown(), no_leader()]);
+    client.plan_job(v1::PlanJobRequest::default()).await.unwrap();
+    assert_eq!(calls(), 3);
+    fail_next(vec![unknown()]);
+    client.list_jobs(7).await.unwrap();
+    assert_eq!(calls(), 2);
+    fail_next(vec![tidemark_error(Code::FailedPrecondition, "JOB_ENDED", &[], None)]);
+    assert_eq!(client.cancel_job(7).await.unwrap_err().kind, ErrorKind::Fix);
+    assert_eq!(calls(), 1);
 }

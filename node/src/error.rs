@@ -131,6 +131,12 @@ reasons! {
     InvalidMove = "INVALID_MOVE", FailedPrecondition;
     /// A backup is restored into a cluster that has types or devices.
     ClusterNotEmpty = "CLUSTER_NOT_EMPTY", FailedPrecondition;
+    /// A backup is on its way into the cluster.
+    RestoreRunning = "RESTORE_RUNNING", FailedPrecondition;
+    /// This node does not lead the shard, and only its leader will do.
+    NotLeader = "NOT_LEADER", FailedPrecondition;
+    /// No such backup on this node, or not any more.
+    UnknownBackup = "UNKNOWN_BACKUP", NotFound;
     /// A backup that is torn, of another kind, or newer than this version.
     InvalidBackup = "INVALID_BACKUP", FailedPrecondition;
     /// Older than the type's retention.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 const FILE: &str = "identity.toml";
 const FOLDER_FILE: &str = "folder-id";
+const REMOVED_FILE: &str = "REMOVED";
 
 /// Identity of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +88,20 @@ pub fn folder_id(data_dir: &Path) -> io::Result<String> {
             replace_file(&path, id.as_bytes())?;
             Ok(id)
         }
+        Err(e) => Err(e),
+    }
+}
+
+/// Notes that this folder's node was removed from its cluster: it never starts again.
+pub fn mark_removed(data_dir: &Path, why: &str) -> io::Result<()> {
+    replace_file(&data_dir.join(REMOVED_FILE), why.as_bytes())
+}
+
+/// Why this folder's node must not start, where it was removed.
+pub fn removed(data_dir: &Path) -> io::Result<Option<String>> {
+    match fs::read_to_string(data_dir.join(REMOVED_FILE)) {
+        Ok(why) => Ok(Some(why)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
     }
 }

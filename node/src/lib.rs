@@ -5,8 +5,11 @@ pub mod clock;
 pub mod limits;
 pub mod error;
 pub mod identity;
+pub mod disk;
+pub mod metrics;
 
 pub mod catalog;
+pub mod placement;
 pub mod store;
 pub mod shard;
 pub mod wire;
@@ -16,5 +19,6 @@ pub mod route;
 pub mod cluster;
 pub mod write;
 pub mod query;
+pub mod backup;
 pub mod api;
 pub mod server;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tidemark_proto::PUBLIC_DESCRIPTORS;
 use tidemark_proto::peer::peer_service_server::PeerServiceServer;
+use tidemark_proto::v1::backup_service_server::BackupServiceServer;
 use tidemark_proto::v1::cluster_service_server::ClusterServiceServer;
 use tidemark_proto::v1::ingest_service_server::IngestServiceServer;
 use tidemark_proto::v1::query_service_server::QueryServiceServer;
@@ -16,14 +17,21 @@ use tidemark_proto::v1::registry_service_server::RegistryServiceServer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
+use tonic::service::Routes;
 use tonic::transport::Server;
 
-use crate::api::{ClusterApi, InOurWords, IngestApi, PeerApi, QueryApi, RegistryApi, SameCluster, Stopped, stopped};
+use crate::api::{
+    BackupApi, ClusterApi, HttpApi, InOurWords, IngestApi, Observed, PeerApi, QueryApi, RegistryApi, SameCluster,
+    Stopped, stopped,
+};
+use crate::backup::Backups;
 use crate::cluster::Cluster;
 use crate::config::Config;
+use crate::disk::Disk;
 use crate::error::{Error, Reason, Result};
-use crate::identity::{DataLock, Identity};
+use crate::identity::{DataLock, Identity, removed};
 use crate::limits::Limits;
+use crate::metrics::Metrics;
 use crate::peers::{PEER_MESSAGE_BYTES_MAX, Peers};
 use crate::query::{Queries, shard_job};
 use crate::raft::host::Host;
@@ -50,8 +58,10 @@ pub struct Node {
     cluster: Arc<Cluster>,
     writes: Arc<Writes>,
     queries: Arc<Queries>,
+    backups: Arc<Backups>,
     limits: Arc<Limits>,
     job: crate::route::ShardJob,
+    join: Vec<String>,
     _lock: DataLock,
 }
 
@@ -60,81 +70,129 @@ impl Node {
     pub async fn open(config: Config) -> Result<Node> {
         let data_dir = config.data_dir.clone();
         let cache_bytes = config.cache_mib << 20;
-        let (lock, identity, log, resources) = blocking(move || {
+        let (reserve, pretended) = (config.disk_reserve, config.tuning.disk_free.clone());
+        let (lock, identity, log, resources, disk) = blocking(move || {
             let lock = DataLock::take(&data_dir).map_err(Error::internal)?;
+            if let Some(why) = removed(&data_dir).map_err(Error::internal)? {
+                let hint = "to come back it joins anew, with an empty data folder";
+                return Err(Error::new(Reason::NodeRemoved, why).hint(hint));
+            }
             let identity = Identity::load(&data_dir).map_err(Error::internal)?;
             let log = open_log(&data_dir.join("log"), identity.as_ref())?;
             let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
             let resources = Resources::new(cache_bytes, MEMTABLE_BYTES, cores).map_err(Error::internal)?;
-            Ok((lock, identity, log, Arc::new(resources)))
+            let disk = Disk::new(&data_dir, reserve, pretended).map_err(Error::internal)?;
+            Ok((lock, identity, log, Arc::new(resources), disk))
         })
         .await?;
+        let disk_every = config.tuning.disk_every;
         let limits = Arc::new(Limits::default());
         let host = Host::new(
             config.data_dir.clone(),
             log,
-            resources,
+            resources.clone(),
             Arc::new(Peers::sending(config.tuning.move_bytes_per_second)),
             config.tuning.clone(),
-        );
+            Arc::new(Metrics::new(disk)),
+        )?;
         let router = Arc::new(Router::new(host.clone()));
+        let backups = Backups::open(router.clone(), &config.data_dir, resources)?;
         let job = shard_job(host.clone(), limits.clone());
+        let join = config.join.clone();
         let node = Node {
+            join,
             cluster: Arc::new(Cluster::new(router.clone(), config)),
             writes: Arc::new(Writes::new(router.clone(), limits.clone(), job.clone())),
             queries: Arc::new(Queries::new(router.clone(), limits.clone(), job.clone())),
+            backups,
             host,
             router,
             limits,
             job,
             _lock: lock,
         };
+        tokio::spawn(node.host.clone().watch_disk(disk_every));
         if let Some(identity) = identity {
             node.host.start(identity).await?;
         }
         Ok(node)
     }
 
+    /// Looks up who this node is: node and cluster id, once it belongs to a cluster.
+    pub fn who(&self) -> impl Fn() -> Option<(u64, String)> + Send + Sync + 'static {
+        let host = self.host.clone();
+        move || {
+            let identity = host.identity().ok()?;
+            Some((identity.node_id, identity.cluster_id.clone()))
+        }
+    }
+
     /// Serves clients and peers until told to stop. Then others are made to lead, clients get their last answers and
     /// are sent away, the replicas stop and flush, and the peers are let go: in this order nobody waits for a timeout.
     pub async fn serve(self, clients: TcpListener, peers: TcpListener, stop: impl Future<Output = ()>) -> Result<()> {
+        let (stopping, stopping_seen) = watch::channel(false);
         let (stop_clients, clients_stop) = watch::channel(false);
         let (stop_peers, peers_stop) = watch::channel(false);
         let client_server = self
-            .client_server(clients_stop.clone())?
+            .client_server(clients_stop.clone(), stopping_seen)?
             .serve_with_incoming_shutdown(incoming(clients), stopped(clients_stop));
         let peer_server = self
             .peer_server(peers_stop.clone())
             .serve_with_incoming_shutdown(incoming(peers), stopped(peers_stop));
+        let cluster = self.cluster.clone();
+        tokio::spawn(cluster.clone().steward());
+        tokio::spawn(cluster.clone().watch_belonging());
+        let joining = self.join();
         let (clients_left, all_clients_left) = tokio::sync::oneshot::channel::<()>();
         let client_server = Box::pin(async move {
             let ended = client_server.await;
             drop(clients_left);
             ended
         });
-        let stopping = async {
-            stop.await;
+        let mut removed = self.host.watch_removed();
+        let ending = async {
+            let ended = tokio::select! {
+                () = stop => Ok(()),
+                told = removed.wait_for(Option::is_some) => Err(told.map_or_else(|_| no_reason(), |why| left(&why))),
+                refused = joining => Err(refused),
+            };
             tracing::info!("stopping");
+            stopping.send_replace(true);
             self.host.hand_over().await;
             stop_clients.send_replace(true);
             tokio::time::timeout(STOP_TIMEOUT, all_clients_left).await.ok();
             self.host.shutdown().await;
             stop_peers.send_replace(true);
             tokio::time::sleep(PEERS_STOP_TIMEOUT).await;
+            ended
         };
         tokio::select! {
             ended = async { tokio::try_join!(client_server, Box::pin(peer_server)) } => {
                 ended.map_err(Error::internal)?;
+                let why = self.host.watch_removed().borrow().clone();
                 match *stop_peers.borrow() {
+                    true if why.is_some() => Err(left(&why)),
                     true => Ok(()),
                     false => Err(Error::internal("the servers ended by themselves")),
                 }
             }
-            () = stopping => Ok(()),
+            ended = ending => ended,
         }
     }
 
-    fn client_server(&self, stopped: Stopped) -> Result<tonic::transport::server::Router> {
+    /// Joins a cluster where it was told to; ends only when it was refused for good.
+    async fn join(&self) -> Error {
+        let refused = match self.join.is_empty() {
+            true => None,
+            false => self.cluster.join_one_of(&self.join).await.err(),
+        };
+        match refused {
+            Some(error) => error,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn client_server(&self, ending: Stopped, stopping: Stopped) -> Result<tonic::transport::server::Router> {
         let most = self.limits.message_bytes_max;
         let registry = RegistryApi {
             writes: self.writes.clone(),
@@ -142,7 +200,7 @@ impl Node {
         };
         let ingest = IngestApi {
             writes: self.writes.clone(),
-            stopped,
+            stopped: ending,
         };
         let query = QueryApi {
             queries: self.queries.clone(),
@@ -150,29 +208,48 @@ impl Node {
         let cluster = ClusterApi {
             cluster: self.cluster.clone(),
         };
+        let backup = BackupApi {
+            backups: self.backups.clone(),
+        };
         let reflection =
             || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(PUBLIC_DESCRIPTORS);
         let (health, health_service) = tonic_health::server::health_reporter();
+        let stop = stopping.clone();
         tokio::spawn(async move {
-            health
-                .set_service_status("", tonic_health::ServingStatus::Serving)
-                .await;
+            use tonic_health::ServingStatus::{NotServing, Serving};
+            health.set_service_status("", Serving).await;
+            stopped(stop).await;
+            health.set_service_status("", NotServing).await;
         });
-        Ok(server(self.limits.streams_max)
-            .add_service(health_service)
+        let http = HttpApi {
+            host: self.host.clone(),
+            writes: self.writes.clone(),
+            stopping,
+        };
+        let mut routes = Routes::new(health_service)
             .add_service(reflection().build_v1().map_err(Error::internal)?)
             .add_service(reflection().build_v1alpha().map_err(Error::internal)?)
             .add_service(self.ours(RegistryServiceServer::new(registry).max_decoding_message_size(most)))
             .add_service(self.ours(IngestServiceServer::new(ingest).max_decoding_message_size(most)))
             .add_service(self.ours(QueryServiceServer::new(query).max_decoding_message_size(most)))
-            .add_service(self.ours(ClusterServiceServer::new(cluster))))
+            .add_service(self.ours(ClusterServiceServer::new(cluster)))
+            .add_service(self.ours(BackupServiceServer::new(backup).max_decoding_message_size(most)));
+        let grpc = std::mem::take(routes.axum_router_mut());
+        *routes.axum_router_mut() = http.add_to(grpc);
+        // HTTP/1.1 is for probes and scrapes: they share the port with gRPC.
+        Ok(server(self.limits.streams_max)
+            .accept_http1(true)
+            .add_routes(routes.prepare()))
     }
 
     /// A service for clients of this cluster, whose every refusal is in our words.
-    fn ours<S>(&self, inner: S) -> SameCluster<InOurWords<S>> {
-        SameCluster {
-            host: self.host.clone(),
-            inner: InOurWords(inner),
+    fn ours<S>(&self, inner: S) -> Observed<SameCluster<InOurWords<S>>> {
+        Observed {
+            metrics: self.host.metrics().clone(),
+            inner: SameCluster {
+                host: self.host.clone(),
+                inner: InOurWords(inner),
+            },
         }
     }
 
@@ -188,6 +265,16 @@ impl Node {
             .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX);
         server(PEER_STREAMS_MAX).add_service(service)
     }
+}
+
+/// Why a node ends that was removed from its cluster.
+fn left(why: &Option<String>) -> Error {
+    Error::new(Reason::NodeRemoved, why.clone().unwrap_or_default())
+        .hint("to come back it joins anew, with an empty data folder")
+}
+
+fn no_reason() -> Error {
+    Error::internal("the node's replicas ended by themselves")
 }
 
 /// Opens the Raft log; makes one only for a node that never voted.

@@ -463,9 +463,9 @@ async fn addresses_and_flags_are_checked() {
             1,
             "--insecure",
         ),
-        (&["--listen", "127.0.0.1:no"], 1, "127.0.0.1:no"),
-        (&["--log", "a=b=c"], 1, "--log"),
-        (&["--no-such-flag"], 2, "--no-such-flag"),
+        (&["--listen", "127.0.0.1:no"], 2, "127.0.0.1:no"),
+        (&["--log", "a=b=c"], 2, "--log"),
+        (&["--listn", "127.0.0.1:0"], 2, "'--listen'"),
         (&["--cache-mib", "many"], 2, "many"),
         (&["no-such-command"], 2, "no-such-command"),
     ] {

@@ -15,8 +15,28 @@ mod source;
 
 /// Modules of the node, lowest first: a module uses only those before it.
 const ORDER: &[&str] = &[
-    "config", "clock", "limits", "error", "identity", "metrics", "tls", "catalog", "store", "shard", "wire", "peers",
-    "raft", "route", "cluster", "write", "query", "api", "server",
+    "config",
+    "clock",
+    "limits",
+    "error",
+    "identity",
+    "disk",
+    "metrics",
+    "tls",
+    "catalog",
+    "placement",
+    "store",
+    "shard",
+    "wire",
+    "peers",
+    "raft",
+    "route",
+    "cluster",
+    "write",
+    "query",
+    "backup",
+    "api",
+    "server",
 ];
 
 /// Uses against the order: (user, used, why).
@@ -33,10 +53,11 @@ const NAMED_BY: &[(&str, &[&str], &str)] = &[
     (
         "tidemark_proto",
         &[
-            "wire", "api", "peers", "catalog", "shard", "raft", "route", "cluster", "write", "query", "server",
+            "wire", "api", "peers", "catalog", "shard", "raft", "route", "cluster", "write", "query", "backup",
+            "server",
         ],
         "wire, api and peers speak it; catalog and shard store and apply commands, raft, route, cluster and write \
-         carry them, query passes requests to other nodes, server names the services; everything else knows our own \
+         carry them, query passes requests to other nodes, backup lists files as the contract does, server names the services; everything else knows our own \
          types only",
     ),
     (

@@ -13,7 +13,7 @@ use tidemark_client::{Client, ClientOptions};
 use crate::failure::{Exit, OrFail, Outcome};
 use crate::output::{Format, Printer, Style};
 use crate::time::{TsFormat, parse_span};
-use crate::{cluster, completion, device, ingest, query, types, version};
+use crate::{backup, cluster, completion, device, doctor, ingest, job, node, query, shard, top, types, version};
 
 /// Operates a Tidemark cluster: types, devices, data in, questions out
 #[derive(Debug, Parser)]
@@ -28,7 +28,7 @@ pub(crate) struct Cli {
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed, 2 usage, 3 cannot connect or unavailable (try again), 4 not found, 5 not permitted,
 6 refused by a safety check, 7 partly done (rows rejected), 8 unhealthy, 124 timed out, 130 interrupted.
-Data goes to standard output, everything else to standard error.";
+A job goes on after 124 and 130: `tidemark job watch` finds it again. Data goes to standard output, everything else to standard error.";
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Everywhere")]
@@ -72,6 +72,21 @@ enum Noun {
     /// Make, join and look at a cluster
     #[command(subcommand)]
     Cluster(cluster::Verb),
+    /// Nodes: add them, look at them, take them out
+    #[command(subcommand)]
+    Node(node::Verb),
+    /// Shards: where their replicas are, who leads, whether they are equal
+    #[command(subcommand)]
+    Shard(shard::Verb),
+    /// Spread replicas and leaderships evenly over nodes and zones
+    Rebalance(job::RebalanceArgs),
+    /// Jobs that move replicas: find, follow and cancel them
+    #[command(subcommand)]
+    Job(job::Verb),
+    /// Watch the cluster live
+    Top(top::TopArgs),
+    /// Check the cluster and its machines, and collect what a report of a defect needs
+    Doctor(doctor::DoctorArgs),
     /// Device types: what devices measure
     #[command(subcommand)]
     Type(types::Verb),
@@ -83,6 +98,9 @@ enum Noun {
     /// Ask for records, aggregates or latest values
     #[command(subcommand)]
     Query(query::Verb),
+    /// Copy a cluster into a folder while it serves, check copies, bring one back
+    #[command(subcommand)]
+    Backup(backup::Verb),
     /// Print a completion script for a shell
     Completion(completion::CompletionArgs),
     /// Print versions of this program and, where one answers, of the server
@@ -175,10 +193,17 @@ async fn dispatch(cli: Cli) -> Outcome {
     };
     match noun {
         Noun::Cluster(verb) => cluster::run(&context, verb).await,
+        Noun::Node(verb) => node::run(&context, verb).await,
+        Noun::Shard(verb) => shard::run(&context, verb).await,
+        Noun::Rebalance(args) => job::rebalance(&context, args).await,
+        Noun::Job(verb) => job::run(&context, verb).await,
+        Noun::Top(args) => top::run(&context, args).await,
+        Noun::Doctor(args) => doctor::run(&context, args).await,
         Noun::Type(verb) => types::run(&context, verb).await,
         Noun::Device(verb) => device::run(&context, verb).await,
         Noun::Ingest(args) => ingest::run(&context, *args).await,
         Noun::Query(verb) => query::run(&context, verb).await,
+        Noun::Backup(verb) => backup::run(&context, verb).await,
         Noun::Completion(args) => completion::run(&args),
         Noun::Version(args) => version::run(&context, args).await,
     }

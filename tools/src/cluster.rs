@@ -3,11 +3,12 @@
 //! Invariant: `status --check` exits 8 exactly when the server calls the cluster unhealthy.
 
 use clap::Subcommand;
-use tidemark_client::v1::{self, ReplicaState};
+use tidemark_client::v1;
 
 use crate::cli::Context;
 use crate::failure::{Exit, Failure, OrFail, Outcome};
 use crate::output::Cell;
+use crate::status;
 
 /// What to do with a cluster.
 #[derive(Debug, Subcommand)]
@@ -32,11 +33,14 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
         cluster_id: String,
     },
-    /// Show nodes, shards and their health
+    /// Show on one screen nodes, shards and their health, the running job, and what to do next
     Status {
         /// Exit 8 when the cluster is not healthy
         #[arg(long)]
         check: bool,
+        /// List every shard, not only those that need a look (json and csv always do)
+        #[arg(long)]
+        all: bool,
     },
 }
 
@@ -76,18 +80,23 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Outcome {
             }
             printer.finish(&[])
         }
-        Verb::Status { check } => {
+        Verb::Status { check, all } => {
             let status = client.status().await.or_fail("cannot read the status")?;
-            print_status(context, &status)?;
+            let printer = context.printer("cluster_status");
+            if context.is_table() {
+                status::print_screen(printer, &status, all)?;
+            } else {
+                status::print_full(printer, &status)?;
+            }
             if check && !status.healthy {
                 let why = match status.problems.is_empty() {
                     true => "the server names no problem".to_owned(),
                     false => status.problems.join("; "),
                 };
-                let next = if status.cluster_id.is_empty() {
-                    "tidemark cluster init"
-                } else {
-                    "tidemark cluster status"
+                let next = match status.next_steps.first() {
+                    Some(step) => &step.command,
+                    None if status.cluster_id.is_empty() => "tidemark cluster init",
+                    None => "tidemark doctor",
                 };
                 return Err(Failure::new(Exit::Unhealthy, "the cluster is not healthy", why, next));
             }
@@ -104,83 +113,4 @@ fn node_cells(node: &v1::Node) -> Vec<Cell> {
         Cell::text(&node.client_address),
         Cell::text(&node.peer_address),
     ]
-}
-
-fn print_status(context: &Context, status: &v1::StatusResponse) -> Outcome {
-    let mut printer = context.printer("cluster_status");
-    printer.head("cluster_id", Cell::some_text(&status.cluster_id))?;
-    printer.head("node_id", Cell::Uint(status.node_id))?;
-    printer.head("version", Cell::text(&status.version))?;
-    printer.head("replication_factor", Cell::Uint(status.replication_factor.into()))?;
-    printer.head("device_types", Cell::Uint(status.device_types))?;
-    printer.head(
-        "devices",
-        Cell::Uint(status.shards.iter().map(|shard| shard.devices).sum()),
-    )?;
-    printer.head("healthy", Cell::Bool(status.healthy))?;
-    printer.head("problems", Cell::List(status.problems.clone()))?;
-    printer.section(
-        "nodes",
-        &[
-            "id",
-            "reachable",
-            "client_address",
-            "peer_address",
-            "replicas",
-            "leaders",
-            "disk_bytes",
-        ],
-    )?;
-    for node in &status.nodes {
-        let place = node.node.clone().unwrap_or_default();
-        printer.row(vec![
-            Cell::Uint(place.id),
-            Cell::Bool(node.reachable),
-            Cell::Text(place.client_address),
-            Cell::Text(place.peer_address),
-            Cell::Uint(node.replicas.into()),
-            Cell::Uint(node.leaders.into()),
-            Cell::Uint(node.disk_bytes),
-        ])?;
-    }
-    printer.section(
-        "shards",
-        &["shard", "leader_node", "term", "devices", "disk_bytes", "replicas"],
-    )?;
-    for shard in &status.shards {
-        printer.row(vec![
-            Cell::Uint(shard.shard.into()),
-            if shard.leader_node == 0 {
-                Cell::None
-            } else {
-                Cell::Uint(shard.leader_node)
-            },
-            Cell::Uint(shard.term),
-            Cell::Uint(shard.devices),
-            Cell::Uint(shard.disk_bytes),
-            Cell::List(shard.replicas.iter().map(replica_text).collect()),
-        ])?;
-    }
-    printer.finish(&[])
-}
-
-/// `node 2 follower 118/118`, with the problem where there is one.
-fn replica_text(replica: &v1::ReplicaStatus) -> String {
-    let state = match replica.state() {
-        ReplicaState::Leader => "leader",
-        ReplicaState::Follower => "follower",
-        ReplicaState::Candidate => "candidate",
-        ReplicaState::Learner => "learner",
-        ReplicaState::Damaged => "damaged",
-        ReplicaState::Unreachable => "unreachable",
-        ReplicaState::Unspecified => "unknown",
-    };
-    let mut text = format!(
-        "node {} {state} {}/{}",
-        replica.node_id, replica.applied_index, replica.last_log_index
-    );
-    if !replica.problem.is_empty() {
-        text += &format!(" ({})", replica.problem);
-    }
-    text
 }

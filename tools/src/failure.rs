@@ -191,7 +191,13 @@ fn next_of(reason: &str, exit: Exit) -> &'static str {
         "UNKNOWN_DEVICE" => "tidemark device list",
         "UNKNOWN_PROPERTY" | "WRONG_VALUE_TYPE" | "UNLAWFUL_FUNCTION" | "UNKNOWN_LABEL" => "tidemark type show TYPE",
         "NOT_INITIALISED" => "tidemark cluster init",
-        "ALREADY_INITIALISED" => "tidemark cluster status",
+        "ALREADY_INITIALISED" | "QUORUM_LOST" | "DISK_LOW" => "tidemark cluster status",
+        "UNKNOWN_NODE" | "NODE_KNOWN" => "tidemark node list",
+        "UNKNOWN_SHARD" | "INVALID_MOVE" => "tidemark shard list",
+        "UNKNOWN_JOB" | "JOB_RUNNING" | "JOB_ENDED" => "tidemark job list",
+        "PLACEMENT_CHANGED" => "the same command again: it makes a new plan",
+        "FACTOR_UNMET" => "tidemark node add HOST:PORT",
+        "UNIMPLEMENTED" => "tidemark version --server: the nodes are older than this command",
         _ if exit == Exit::Unavailable => "tidemark cluster status --check, then the same command again",
         _ if exit == Exit::TimedOut => "the same command with a longer --timeout, or a smaller question",
         _ => "",
@@ -215,6 +221,23 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
+    /// No such thing, though the call itself went well.
+    pub(crate) fn not_found(message: String) -> Refusal {
+        Refusal {
+            code: 5,
+            reason: String::new(),
+            message,
+            field: String::new(),
+            rows: Vec::new(),
+            hint: String::new(),
+        }
+    }
+
+    /// The exit code of the failure.
+    pub(crate) fn exit(&self) -> Exit {
+        exit_of(self.code)
+    }
+
     /// The failure of a verb that tried to `what`.
     pub(crate) fn failure(self, what: impl Into<String>) -> Failure {
         let exit = exit_of(self.code);

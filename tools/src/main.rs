@@ -2,20 +2,30 @@
 //!
 //! Invariant: data goes to standard output, everything else to standard error, and the exit code says what a script needs.
 
+mod backup;
 mod cli;
 mod cluster;
 mod completion;
 mod device;
+mod doctor;
 mod failure;
 mod fleet;
+mod health;
+mod human;
 mod ingest;
+mod job;
+mod node;
 mod output;
 mod query;
 mod selector;
+mod shard;
+mod status;
 mod thing_model;
 mod time;
+mod top;
 mod types;
 mod version;
+mod words;
 
 fn main() -> std::process::ExitCode {
     cli::run()

@@ -38,7 +38,7 @@ fn nobody() -> String {
     listener.local_addr().unwrap().to_string()
 }
 
-const VERBS: [&[&str]; 16] = [
+const VERBS: [&[&str]; 32] = [
     &[],
     &["cluster"],
     &["cluster", "init"],
@@ -54,7 +54,23 @@ const VERBS: [&[&str]; 16] = [
     &["query", "range"],
     &["query", "agg"],
     &["query", "latest"],
+    &["backup"],
+    &["backup", "create"],
+    &["backup", "prune"],
+    &["backup", "restore"],
     &["completion"],
+    &["node"],
+    &["node", "add"],
+    &["node", "remove"],
+    &["node", "replace"],
+    &["shard"],
+    &["shard", "move"],
+    &["shard", "check"],
+    &["rebalance"],
+    &["job"],
+    &["job", "cancel"],
+    &["top"],
+    &["doctor"],
 ];
 
 #[test]
@@ -102,6 +118,14 @@ fn a_wrong_command_line_exits_2_and_prints_no_data() {
         &["ingest", "a.csv"],
         &["ingest", "a.csv", "--type", "t", "--batch", "0"],
         &["cluster", "init", "--shards", "many"],
+        &["node", "drain"],
+        &["node", "replace", "3"],
+        &["node", "drain", "3", "--limit-rate", "fast"],
+        &["node", "drain", "3", "--wait", "forever"],
+        &["shard", "check"],
+        &["shard", "move", "3", "--to", "4"],
+        &["rebalance", "--max-moves", "0"],
+        &["top", "--every", "1ms"],
         &["type", "list", "--output", "xml"],
         &["type", "list", "--timeout", "soon"],
     ] {
@@ -126,6 +150,11 @@ fn an_unreachable_server_exits_3_and_says_what_to_run_next() {
         &["ingest", csv, "--type", "t"],
         &["query", "latest", "--type", "t"],
         &["version", "--server"],
+        &["node", "list"],
+        &["rebalance", "--dry-run"],
+        &["job", "watch", "1"],
+        &["top", "--once"],
+        &["doctor"],
     ] {
         let mut arguments = arguments.to_vec();
         arguments.extend(["--endpoint", &address, "--timeout", "2s"]);

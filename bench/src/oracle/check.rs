@@ -1,6 +1,7 @@
 //! The oracle checks: reads back what a journal says was acknowledged. Invariant: reads are linearizable, so that nothing
 //! acknowledged can be missing for being late.
 
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -20,20 +21,11 @@ const BATCHES_BEYOND: u64 = 128;
 /// Checks a journal; true when everything acknowledged is there, once and right.
 pub(super) async fn run(args: &OracleArgs, path: &Path) -> Result<bool> {
     let evidence = journal::read(path)?;
-    let plan = &evidence.plan;
     let client = args.cluster.connect().await?;
     let mut sum = Verdict::default();
-    for producer in 0..plan.producers {
+    for producer in 0..evidence.plan.producers {
         let acknowledged = evidence.acknowledged.get(&producer).map_or(&[][..], Vec::as_slice);
-        let end = acknowledged.last().map_or(0, |r| r.end) + BATCHES_BEYOND * plan.rows_per_batch;
-        let mut judge = Judge::new(plan, producer, acknowledged);
-        let mut first = 0;
-        while first < end {
-            let last = (first + NUMBERS_PER_QUERY).min(end);
-            read(&client, plan, producer, first..last, &mut judge).await?;
-            first = last;
-        }
-        sum.add(judge.verdict());
+        sum.add(read_back(&client, &evidence.plan, producer, acknowledged).await?);
     }
     for example in &sum.examples {
         report::note(example);
@@ -57,13 +49,25 @@ pub(super) async fn run(args: &OracleArgs, path: &Path) -> Result<bool> {
     Ok(sum.is_good())
 }
 
-async fn read(
+/// Reads everything of a producer back and compares it with what was acknowledged: ranges in order, none touching another.
+pub(crate) async fn read_back(
     client: &Client,
     plan: &Plan,
     producer: u32,
-    numbers: std::ops::Range<u64>,
-    judge: &mut Judge<'_>,
-) -> Result<()> {
+    acknowledged: &[Range<u64>],
+) -> Result<Verdict> {
+    let end = acknowledged.last().map_or(0, |r| r.end) + BATCHES_BEYOND * plan.rows_per_batch;
+    let mut judge = Judge::new(plan, producer, acknowledged);
+    let mut first = 0;
+    while first < end {
+        let last = (first + NUMBERS_PER_QUERY).min(end);
+        read(client, plan, producer, first..last, &mut judge).await?;
+        first = last;
+    }
+    Ok(judge.verdict())
+}
+
+async fn read(client: &Client, plan: &Plan, producer: u32, numbers: Range<u64>, judge: &mut Judge<'_>) -> Result<()> {
     let request = v1::QueryRangeRequest {
         selector: Some(v1::Selector {
             device_ids: plan.devices(producer).collect(),

@@ -74,7 +74,8 @@ pub(crate) fn read(path: &Path) -> Result<Evidence> {
     Ok(Evidence { plan, acknowledged })
 }
 
-fn joined(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+/// Ranges in order, neighbours joined.
+pub(crate) fn joined(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
     ranges.sort_by_key(|r| r.start);
     let mut out: Vec<Range<u64>> = Vec::new();
     for range in ranges {

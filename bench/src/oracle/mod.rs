@@ -14,6 +14,11 @@ use clap::Args;
 
 use crate::setup::ClusterArgs;
 
+pub(crate) use check::read_back;
+pub(crate) use journal::joined;
+pub(crate) use judge::Verdict;
+pub(crate) use points::Plan;
+
 /// Writes numbered points and journals the acknowledged ones, or checks a journal.
 #[derive(Debug, Args)]
 pub(crate) struct OracleArgs {

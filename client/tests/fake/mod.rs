@@ -56,6 +56,9 @@ pub(crate) struct State {
     pub status_calls: Mutex<usize>,
     pub registered: Mutex<Vec<usize>>,
     pub register_failure: Mutex<Option<(usize, Status)>>,
+    /// Calls of an operator that change something, by name; the next of them fail with these.
+    pub operations: Mutex<Vec<String>>,
+    pub operation_failures: Mutex<VecDeque<Status>>,
 }
 
 impl State {
@@ -65,6 +68,15 @@ impl State {
 
     pub(crate) fn sequences(&self) -> Vec<u64> {
         self.writes.lock().unwrap().iter().map(|write| write.sequence).collect()
+    }
+
+    /// Notes a call of an operator, or fails it as the script says.
+    fn operation<R: Default>(&self, name: &str) -> Result<Response<R>, Status> {
+        self.operations.lock().unwrap().push(name.to_owned());
+        match self.operation_failures.lock().unwrap().pop_front() {
+            Some(status) => Err(status),
+            None => Ok(Response::new(R::default())),
+        }
     }
 
     fn step(&self, write: v1::WriteRequest) -> Step {
@@ -152,7 +164,7 @@ pub(crate) fn map(leaders: &[Option<&str>]) -> v1::GetShardMapResponse {
         leader: address.map(|address| v1::Node {
             id: shard as u64 + 1,
             client_address: address.to_owned(),
-            peer_address: String::new(),
+            ..v1::Node::default()
         }),
     };
     v1::GetShardMapResponse {
@@ -214,6 +226,36 @@ impl ClusterService for Service {
             healthy: true,
             ..Default::default()
         }))
+    }
+    async fn add_node(&self, _: Request<v1::AddNodeRequest>) -> Result<Response<v1::AddNodeResponse>, Status> {
+        self.0.operation("add_node")
+    }
+    async fn set_node_state(
+        &self,
+        _: Request<v1::SetNodeStateRequest>,
+    ) -> Result<Response<v1::SetNodeStateResponse>, Status> {
+        self.0.operation("set_node_state")
+    }
+    async fn plan_job(&self, _: Request<v1::PlanJobRequest>) -> Result<Response<v1::PlanJobResponse>, Status> {
+        self.0.operation("plan_job")
+    }
+    async fn start_job(&self, _: Request<v1::StartJobRequest>) -> Result<Response<v1::StartJobResponse>, Status> {
+        self.0.operation("start_job")
+    }
+    async fn list_jobs(&self, _: Request<v1::ListJobsRequest>) -> Result<Response<v1::ListJobsResponse>, Status> {
+        self.0.operation("list_jobs")
+    }
+    async fn cancel_job(&self, _: Request<v1::CancelJobRequest>) -> Result<Response<v1::CancelJobResponse>, Status> {
+        self.0.operation("cancel_job")
+    }
+    async fn transfer_leader(
+        &self,
+        _: Request<v1::TransferLeaderRequest>,
+    ) -> Result<Response<v1::TransferLeaderResponse>, Status> {
+        self.0.operation("transfer_leader")
+    }
+    async fn check_shard(&self, _: Request<v1::CheckShardRequest>) -> Result<Response<v1::CheckShardResponse>, Status> {
+        self.0.operation("check_shard")
     }
     async fn get_shard_map(
         &self,

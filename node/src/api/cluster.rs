@@ -9,7 +9,7 @@ use tidemark_proto::v1::{
     ListJobsResponse, PlanJobRequest, PlanJobResponse, SetNodeStateRequest, SetNodeStateResponse, StartJobRequest,
     StartJobResponse, StatusRequest, StatusResponse, TransferLeaderRequest, TransferLeaderResponse,
 };
-use tonic::{Request, Status};
+use tonic::Request;
 
 use super::{Answered, answered};
 use crate::cluster::Cluster;
@@ -46,31 +46,31 @@ impl ClusterService for ClusterApi {
         }))
     }
 
-    async fn set_node_state(&self, _: Request<SetNodeStateRequest>) -> Answered<SetNodeStateResponse> {
-        Err(Status::unimplemented("soon"))
+    async fn set_node_state(&self, request: Request<SetNodeStateRequest>) -> Answered<SetNodeStateResponse> {
+        answered(self.cluster.set_node_state(request.into_inner()).await)
     }
 
-    async fn plan_job(&self, _: Request<PlanJobRequest>) -> Answered<PlanJobResponse> {
-        Err(Status::unimplemented("soon"))
+    async fn plan_job(&self, request: Request<PlanJobRequest>) -> Answered<PlanJobResponse> {
+        answered(self.cluster.plan_job(request.into_inner().spec).await)
     }
 
-    async fn start_job(&self, _: Request<StartJobRequest>) -> Answered<StartJobResponse> {
-        Err(Status::unimplemented("soon"))
+    async fn start_job(&self, request: Request<StartJobRequest>) -> Answered<StartJobResponse> {
+        answered(self.cluster.start_job(request.into_inner()).await)
     }
 
-    async fn list_jobs(&self, _: Request<ListJobsRequest>) -> Answered<ListJobsResponse> {
-        Err(Status::unimplemented("soon"))
+    async fn list_jobs(&self, request: Request<ListJobsRequest>) -> Answered<ListJobsResponse> {
+        answered(self.cluster.list_jobs(request.into_inner()).await)
     }
 
-    async fn cancel_job(&self, _: Request<CancelJobRequest>) -> Answered<CancelJobResponse> {
-        Err(Status::unimplemented("soon"))
+    async fn cancel_job(&self, request: Request<CancelJobRequest>) -> Answered<CancelJobResponse> {
+        answered(self.cluster.cancel_job(request.into_inner().id).await)
     }
 
-    async fn transfer_leader(&self, _: Request<TransferLeaderRequest>) -> Answered<TransferLeaderResponse> {
-        Err(Status::unimplemented("soon"))
+    async fn transfer_leader(&self, request: Request<TransferLeaderRequest>) -> Answered<TransferLeaderResponse> {
+        answered(self.cluster.transfer_leader(request.into_inner()).await)
     }
 
-    async fn check_shard(&self, _: Request<CheckShardRequest>) -> Answered<CheckShardResponse> {
-        Err(Status::unimplemented("soon"))
+    async fn check_shard(&self, request: Request<CheckShardRequest>) -> Answered<CheckShardResponse> {
+        answered(self.cluster.check_shard(request.into_inner().shard).await)
     }
 }

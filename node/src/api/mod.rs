@@ -1,7 +1,10 @@
 //! The gRPC services, thin: unpack, call the path, translate the failure. Never: decisions.
 
+mod backup;
 mod cluster;
+mod http;
 mod ingest;
+mod observed;
 mod peer;
 mod query;
 mod registry;
@@ -13,8 +16,11 @@ use std::pin::Pin;
 use futures_util::{Stream, StreamExt as _};
 use tonic::{Response, Status};
 
+pub use backup::BackupApi;
 pub use cluster::ClusterApi;
+pub use http::HttpApi;
 pub use ingest::IngestApi;
+pub use observed::Observed;
 pub use peer::PeerApi;
 pub use query::QueryApi;
 pub use registry::RegistryApi;

@@ -7,8 +7,8 @@ use tidemark_proto::peer::install_snapshot_request::Part;
 use tidemark_proto::peer::peer_service_server::PeerService;
 use tidemark_proto::peer::{
     AddNodeRequest, AddNodeResponse, AdoptRequest, AdoptResponse, InstallSnapshotRequest, InstallSnapshotResponse,
-    NodeViewRequest, NodeViewResponse, ProposeRequest, ProposeResponse, RaftRequests, RaftResponses, ReadShardRequest,
-    ReadShardResponse,
+    ManageGroupRequest, ManageGroupResponse, NodeViewRequest, NodeViewResponse, ProposeRequest, ProposeResponse,
+    RaftRequests, RaftResponses, ReadShardRequest, ReadShardResponse,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -83,7 +83,11 @@ impl PeerService for PeerApi {
                 )
             })
         });
-        let replica = checked.map_err(|error| refused(&error))?;
+        let bytes = header.files.iter().map(|file| file.bytes).sum();
+        let room = || host.metrics().disk().check_room_for(bytes);
+        let replica = checked
+            .and_then(|replica| room().map(|()| replica))
+            .map_err(|error| refused(&error))?;
         let pieces = messages.map(|message| match message {
             Ok(InstallSnapshotRequest {
                 part: Some(Part::Piece(piece)),
@@ -128,17 +132,12 @@ impl PeerService for PeerApi {
     }
 
     async fn node_view(&self, request: Request<NodeViewRequest>) -> Answered<NodeViewResponse> {
-        let checked = self
-            .router
-            .host()
-            .check_envelope(request.into_inner().envelope.as_ref());
-        answered(checked.map(|()| self.cluster.own_view()))
+        let request = request.into_inner();
+        let checked = self.router.host().check_envelope(request.envelope.as_ref());
+        answered(checked.map(|()| self.cluster.own_view(request.digest_id)))
     }
 
-    async fn manage_group(
-        &self,
-        _: Request<tidemark_proto::peer::ManageGroupRequest>,
-    ) -> Answered<tidemark_proto::peer::ManageGroupResponse> {
-        Err(Status::unimplemented("soon"))
+    async fn manage_group(&self, request: Request<ManageGroupRequest>) -> Answered<ManageGroupResponse> {
+        answered(self.cluster.serve_manage(request.into_inner()).await)
     }
 }

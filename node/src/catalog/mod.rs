@@ -3,6 +3,8 @@
 //! Invariant: `apply` is a function of state and command alone, and says which records it changed; numbers it gives
 //! out (nodes, replicas, types) are never given twice.
 
+pub mod jobs;
+mod restore;
 pub mod types;
 
 use std::collections::BTreeMap;
@@ -57,7 +59,12 @@ impl Catalog {
             Some(Command::Bootstrap(bootstrap)) => Ok(self.bootstrap(bootstrap)),
             Some(Command::ApplyTypes(apply)) => Ok(self.apply_types(apply.device_types)),
             Some(Command::AddNode(node)) => Ok(self.add_node(node)),
-            Some(_) => Err(Error::internal("catalog command that is not carried out yet")),
+            Some(Command::SetNodeState(set)) => Ok(self.set_node_state(&set)),
+            Some(Command::StartJob(start)) => Ok(self.start_job(command.stamp_ns, start)),
+            Some(Command::AdvanceMove(step)) => Ok(self.advance_move(&step)),
+            Some(Command::CancelJob(cancel)) => Ok(self.cancel_job(cancel.job_id)),
+            Some(Command::EndJob(end)) => Ok(self.end_job(command.stamp_ns, &end)),
+            Some(Command::RestoreTypes(restore)) => Ok(self.restore_types(restore.device_types)),
             None => Err(Error::internal("catalog command of an unknown kind")),
         }
     }
@@ -84,11 +91,16 @@ impl Catalog {
             replicas: catalog_members,
         }];
         for id in 1..=b.shards {
-            let replicas = (0..b.replication_factor as usize).map(|k| {
+            let in_turn = |k: usize| b.nodes[(id as usize - 1 + k) % n].id;
+            let nodes = match b.placement.get(id as usize - 1) {
+                Some(placed) => placed.nodes.clone(),
+                None => (0..b.replication_factor as usize).map(in_turn).collect(),
+            };
+            let replicas = nodes.into_iter().map(|node_id| {
                 replica += 1;
                 peer::Replica {
                     id: replica,
-                    node_id: b.nodes[(id as usize - 1 + k) % n].id,
+                    node_id,
                     joining: false,
                 }
             });
@@ -268,6 +280,7 @@ mod tests {
             shards,
             replication_factor,
             catalog_replicas: (1..=nodes).collect(),
+            placement: Vec::new(),
         };
         CatalogCommand {
             stamp_ns: 0,

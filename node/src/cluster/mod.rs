@@ -1,19 +1,27 @@
-//! How a cluster begins, grows by a node, and looks: init, join, status. Never: points.
+//! How a cluster begins, grows, moves and looks: init, join, jobs, status. Never: points.
 //!
 //! Invariant: a node takes an identity once; `init` that was cut off goes on where it stopped, with the same cluster id.
 
+mod check;
+mod facts;
+mod groups;
+mod jobs;
+mod mover;
+mod next;
+mod plan;
 mod status;
+mod steward;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prost::Message as _;
 use tidemark_proto::peer::{
-    self, AddNode, AddNodeRequest, AdoptRequest, AdoptResponse, Bootstrap, CatalogCommand, MemberNode, applied,
+    AddNode, AddNodeRequest, AdoptRequest, AdoptResponse, Bootstrap, CatalogCommand, MemberNode, NodeList, applied,
     catalog_command,
 };
-use tidemark_proto::v1::{InitRequest, InitResponse, JoinRequest, JoinResponse, Node, NodeState};
+use tidemark_proto::v1::{InitRequest, InitResponse, Job, JoinRequest, JoinResponse, Node, NodeState};
 use tonic::Request;
 
 use crate::catalog::CATALOG_GROUP;
@@ -22,6 +30,7 @@ use crate::config::Config;
 use crate::error::{Error, Reason, Result};
 use crate::identity::{CatalogMember, Identity, folder_id};
 use crate::limits::SHARDS;
+use crate::placement;
 use crate::raft::host::{Host, members};
 use crate::raft::types::Member;
 use crate::route::{Retry, Router, time_left};
@@ -36,12 +45,18 @@ const POLL: Duration = Duration::from_millis(20);
 pub struct Cluster {
     router: Arc<Router>,
     config: Config,
+    /// The job that this node carries out, with what only it knows of its progress.
+    live: Mutex<Option<Job>>,
 }
 
 impl Cluster {
     /// Over a router and this node's addresses.
     pub fn new(router: Arc<Router>, config: Config) -> Cluster {
-        Cluster { router, config }
+        Cluster {
+            router,
+            config,
+            live: Mutex::new(None),
+        }
     }
 
     fn host(&self) -> &Arc<Host> {
@@ -65,7 +80,10 @@ impl Cluster {
             .replica(CATALOG_GROUP)
             .ok_or_else(|| Error::internal("no catalog replica"))?;
         replica.initialize(raft_members(&plan.members)).await?;
+        let infos: Vec<_> = nodes.iter().map(plan::node_info).collect();
+        let placement = placement::initial(&infos, plan.shards, plan.replication_factor as usize);
         let bootstrap = Bootstrap {
+            placement: placement.into_iter().map(|nodes| NodeList { nodes }).collect(),
             cluster_id: plan.cluster_id.clone(),
             nodes: nodes.clone(),
             shards: plan.shards,
@@ -360,13 +378,22 @@ impl Cluster {
 
     /// A command of the catalog that may be offered twice, carried out wherever the catalog is led.
     pub(crate) async fn propose(&self, command: catalog_command::Command) -> Result<applied::Result> {
+        self.propose_with(command, Retry::Safe).await
+    }
+
+    /// A command of the catalog that must not be offered twice.
+    async fn propose_once(&self, command: catalog_command::Command) -> Result<applied::Result> {
+        self.propose_with(command, Retry::Unsafe).await
+    }
+
+    async fn propose_with(&self, command: catalog_command::Command, retry: Retry) -> Result<applied::Result> {
         let command = CatalogCommand {
             stamp_ns: now_ns(),
             command: Some(command),
         };
         let deadline = monotonic() + CALL_TIMEOUT;
         self.router
-            .propose(CATALOG_GROUP, command.encode_to_vec().into(), Retry::Safe, deadline)
+            .propose(CATALOG_GROUP, command.encode_to_vec().into(), retry, deadline)
             .await
     }
 }
@@ -409,13 +436,4 @@ fn raft_members(members: &[CatalogMember]) -> BTreeMap<u64, Member> {
 
 fn new_cluster_id() -> String {
     format!("{:032x}", rand::random::<u128>())
-}
-
-/// The view of one node, as other nodes ask for it.
-pub fn node_view(host: &Host, disk_bytes: u64) -> peer::NodeViewResponse {
-    peer::NodeViewResponse {
-        replicas: host.views(),
-        disk_bytes,
-        ..peer::NodeViewResponse::default()
-    }
 }

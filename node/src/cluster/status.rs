@@ -10,9 +10,14 @@ use tidemark_proto::v1::{
 };
 use tonic::Request;
 
-use super::{Cluster, node_view};
-use crate::catalog::Catalog;
-use crate::error::Result;
+use super::facts::{Asking, facts};
+use super::jobs::add_progress;
+use super::plan::as_planned;
+use super::{Cluster, next};
+use crate::catalog::{CATALOG_GROUP, Catalog};
+use crate::clock::now_ns;
+use crate::error::{Error, Reason, Result};
+use crate::wire::status::from_status;
 
 const VIEW_TIMEOUT: Duration = Duration::from_millis(1_500);
 
@@ -51,8 +56,8 @@ impl Cluster {
             .iter()
             .map(|node| node_status(node, &views))
             .collect();
-        let problems = problems(&nodes, &shards);
-        Ok(StatusResponse {
+        let problems = problems(&nodes, &shards, &catalog);
+        let mut status = StatusResponse {
             cluster_id: identity.cluster_id.clone(),
             node_id: identity.node_id,
             version,
@@ -62,8 +67,20 @@ impl Cluster {
             nodes,
             shards,
             problems,
-            ..StatusResponse::default()
-        })
+            job: catalog.running_job().cloned(),
+            next_steps: Vec::new(),
+        };
+        if let Some(job) = &mut status.job {
+            let mut live = views.into_values().flatten().filter_map(|view| view.live_job);
+            add_progress(job, live.find(|live| live.id == job.id));
+        }
+        status.next_steps = next::steps(&next::Seen {
+            nodes: &status.nodes,
+            shards: &status.shards,
+            job: status.job.as_ref(),
+            planned: &as_planned(&catalog, &status),
+        });
+        Ok(status)
     }
 
     async fn views(&self, catalog: &Catalog) -> Views {
@@ -75,29 +92,53 @@ impl Cluster {
         futures_util::future::join_all(asked).await.into_iter().collect()
     }
 
-    async fn view_of(&self, node: &Node) -> Option<NodeViewResponse> {
-        let host = self.host();
-        if host.identity().ok()?.node_id == node.id {
-            return Some(self.own_view());
+    /// A node as it sees itself; `None` where it does not answer.
+    pub(super) async fn view_of(&self, node: &Node) -> Option<NodeViewResponse> {
+        if self.host().identity().ok()?.node_id == node.id {
+            return Some(self.own_view(0));
         }
-        let peer = host.peers().at(&node.peer_address).ok()?;
+        self.ask_view(node.id, &node.peer_address).await.ok()
+    }
+
+    pub(super) async fn ask_view(&self, node: u64, address: &str) -> Result<NodeViewResponse> {
+        self.ask_view_with(node, address, 0).await
+    }
+
+    /// Asks a node for its view, with the digests that it took for this id.
+    pub(super) async fn ask_view_with(&self, node: u64, address: &str, digest_id: u64) -> Result<NodeViewResponse> {
+        if self.host().identity()?.node_id == node {
+            return Ok(self.own_view(digest_id));
+        }
+        let peer = self.host().peers().at(address)?;
         let mut request = Request::new(NodeViewRequest {
-            envelope: Some(host.envelope(node.id).ok()?),
-            digest_id: 0,
+            envelope: Some(self.host().envelope(node)?),
+            digest_id,
         });
         request.set_timeout(VIEW_TIMEOUT);
-        let view = tokio::time::timeout(VIEW_TIMEOUT, async { peer.client().node_view(request).await }).await;
-        Some(view.ok()?.ok()?.into_inner())
+        let asking = Asking::begin();
+        let asked = tokio::time::timeout(VIEW_TIMEOUT, async { peer.client().node_view(request).await }).await;
+        let asked = asked.map_err(|_| Error::new(Reason::Unreachable, format!("node {node} does not answer")))?;
+        Ok(asking.ended(asked.map_err(|status| from_status(&status))?.into_inner()))
     }
 
     /// This node as it sees itself.
-    pub fn own_view(&self) -> NodeViewResponse {
+    pub fn own_view(&self, digest_id: u64) -> NodeViewResponse {
         let replicas = self.host().replicas();
         let disk_bytes = replicas
             .iter()
             .map(|replica| replica.state().disk_bytes().unwrap_or(0))
             .sum();
-        node_view(self.host(), disk_bytes)
+        NodeViewResponse {
+            replicas: self.host().views(),
+            disk_bytes,
+            facts: Some(facts(&self.host().metrics().facts())),
+            now_ns: now_ns(),
+            digests: replicas
+                .iter()
+                .filter_map(|replica| replica.taken_digest(digest_id))
+                .collect(),
+            live_job: self.live_job(),
+        }
     }
 
     /// Slots and leaders, for clients that go straight to the leader.
@@ -111,7 +152,7 @@ impl Cluster {
             }
         };
         Ok(GetShardMapResponse {
-            version: catalog.state().next_replica_id,
+            version: catalog.state().placement_version,
             cluster_id: catalog.state().cluster_id.clone(),
             slots: catalog.state().slots.clone(),
             leaders: catalog.data_shards().map(leader).collect(),
@@ -174,7 +215,7 @@ fn node_status(node: &Node, views: &Views) -> NodeStatus {
     }
 }
 
-fn problems(nodes: &[NodeStatus], shards: &[ShardStatus]) -> Vec<String> {
+fn problems(nodes: &[NodeStatus], shards: &[ShardStatus], catalog: &Catalog) -> Vec<String> {
     let mut problems = Vec::new();
     for node in nodes.iter().filter(|node| !node.reachable) {
         let known = node.node.clone().unwrap_or_default();
@@ -183,6 +224,14 @@ fn problems(nodes: &[NodeStatus], shards: &[ShardStatus]) -> Vec<String> {
     for shard in shards {
         if shard.leader_node == 0 {
             problems.push(format!("shard {} has no leader", shard.shard));
+        }
+        let voters = catalog.shard(shard.shard).into_iter().flat_map(|shard| &shard.replicas);
+        let (have, factor) = (
+            voters.filter(|replica| !replica.joining).count(),
+            catalog.state().replication_factor,
+        );
+        if shard.shard != CATALOG_GROUP && have < factor as usize {
+            problems.push(format!("shard {} has {have} of {factor} replicas", shard.shard));
         }
         for replica in &shard.replicas {
             if replica.state == State::Damaged as i32 {

@@ -7,6 +7,7 @@ mod link;
 mod throttle;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +36,7 @@ pub type PeerClient = PeerServiceClient<Channel>;
 pub struct Peer {
     client: PeerClient,
     raft: RaftLink,
+    disk_low: AtomicBool,
 }
 
 impl Peer {
@@ -46,6 +48,11 @@ impl Peer {
     /// For Raft messages.
     pub fn raft(&self) -> &RaftLink {
         &self.raft
+    }
+
+    /// What it said last of its disk.
+    pub fn note_disk_low(&self, low: bool) {
+        self.disk_low.store(low, Ordering::Relaxed);
     }
 }
 
@@ -91,9 +98,24 @@ impl Peers {
         let peer = Arc::new(Peer {
             client: client(lane(address)?),
             raft: RaftLink::start(client(lane(address)?), self.gather.clone()),
+            disk_low: AtomicBool::new(false),
         });
         peers.insert(address.to_string(), peer.clone());
         Ok(peer)
+    }
+
+    /// Whether the disk of a node is below its reserve, as it said last.
+    pub fn disk_low(&self, address: &str) -> bool {
+        let peers = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        peers
+            .get(address)
+            .is_some_and(|peer| peer.disk_low.load(Ordering::Relaxed))
+    }
+
+    /// Whether any is.
+    pub fn any_disk_low(&self) -> bool {
+        let peers = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.values().any(|peer| peer.disk_low.load(Ordering::Relaxed))
     }
 }
 

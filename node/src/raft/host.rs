@@ -12,7 +12,8 @@ use tidemark_proto::peer::{self, Envelope, RaftRequest, RaftResponse, ReplicaVie
 use tidemark_proto::v1::{ReplicaState as State, ReplicaStatus};
 use tokio::sync::watch;
 
-use super::log_store::NodeLog;
+use super::gone::Gone;
+use super::log_store::{LogStatus, NodeLog};
 use super::machine::blocking;
 use super::network::{Network, PROTOCOL};
 use super::replica::Replica;
@@ -22,17 +23,14 @@ use crate::catalog::{CATALOG_GROUP, Catalog};
 use crate::config::Tuning;
 use crate::error::{Error, Reason, Result};
 use crate::identity::Identity;
+use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::store::Resources;
 
-/// A replica of the catalog that joins is waited for this long at a time.
-const TAKE_IN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for others to lead when this node stops; they elect somebody by themselves soon after.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Few at a time: each pause stays short, and nothing is gained by a crowd.
 const HAND_OVER_AT_ONCE: usize = 8;
-/// More nodes than these follow the catalog without a vote.
-const CATALOG_VOTERS_MAX: usize = 5;
 /// A group that its first replica did not initialise by then is initialised by any other.
 const INITIALISE_AFTER: Duration = Duration::from_secs(5);
 
@@ -47,7 +45,11 @@ pub struct Host {
     damaged: Mutex<BTreeMap<u32, ReplicaView>>,
     catalog: watch::Sender<Arc<Catalog>>,
     opening: tokio::sync::Mutex<()>,
+    pub(super) gone: Mutex<Gone>,
+    /// Why this node must stop, once it has been told that it was removed.
+    removed: watch::Sender<Option<String>>,
     tuning: Tuning,
+    metrics: Arc<Metrics>,
 }
 
 impl Host {
@@ -58,8 +60,10 @@ impl Host {
         resources: Arc<Resources>,
         peers: Arc<Peers>,
         tuning: Tuning,
-    ) -> Arc<Host> {
-        Arc::new(Host {
+        metrics: Arc<Metrics>,
+    ) -> Result<Arc<Host>> {
+        let gone = Gone::load(&data_dir).map_err(Error::internal)?;
+        Ok(Arc::new(Host {
             data_dir,
             log,
             resources,
@@ -69,8 +73,21 @@ impl Host {
             damaged: Mutex::default(),
             catalog: watch::Sender::new(Arc::default()),
             opening: tokio::sync::Mutex::new(()),
+            gone: Mutex::new(gone),
+            removed: watch::Sender::new(None),
             tuning,
-        })
+            metrics,
+        }))
+    }
+
+    /// What this node counts, and its disk.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// What the Raft log has done and holds.
+    pub fn log_status(&self) -> LogStatus {
+        self.log.status()
     }
 
     /// Who this node is, once it belongs to a cluster.
@@ -128,6 +145,16 @@ impl Host {
         if envelope.to_node != identity.node_id {
             return wrong(format!("this is node {}, not {}", identity.node_id, envelope.to_node));
         }
+        if self
+            .catalog
+            .borrow()
+            .state()
+            .removed_nodes
+            .contains(&envelope.from_node)
+        {
+            let message = format!("node {} was removed from the cluster for good", envelope.from_node);
+            return Err(Error::new(Reason::NodeRemoved, message));
+        }
         if envelope.protocol != PROTOCOL {
             return wrong(format!(
                 "this node speaks protocol {PROTOCOL}, not {}",
@@ -159,15 +186,21 @@ impl Host {
     /// Answers a Raft message.
     pub async fn answer(&self, request: RaftRequest) -> RaftResponse {
         let call = request.call;
-        let replica = self.check_envelope(request.envelope.as_ref()).and_then(|()| {
+        let disk_low = self.metrics.disk().is_low();
+        let checked = self.check_envelope(request.envelope.as_ref());
+        let replica = checked.and_then(|()| self.check_append(&request)).and_then(|()| {
             let group = request.group;
             self.replica(group)
                 .ok_or_else(|| Error::new(Reason::WrongCluster, format!("group {group} is not here")))
         });
         match replica {
-            Ok(replica) => replica.answer(request).await,
+            Ok(replica) => RaftResponse {
+                disk_low,
+                ..replica.answer(request).await
+            },
             Err(e) => RaftResponse {
                 call,
+                disk_low,
                 message: Some(raft_response::Message::Error(e.to_string())),
             },
         }
@@ -208,6 +241,28 @@ impl Host {
             Ok(())
         });
         beginning.await.map_err(Error::internal)?
+    }
+
+    /// Told once, when this node learns that it was removed from the cluster.
+    pub fn watch_removed(&self) -> watch::Receiver<Option<String>> {
+        self.removed.subscribe()
+    }
+
+    /// Notes on disk that this node was removed, and has it stopped.
+    pub fn leave_for_good(&self, why: &str) {
+        if let Err(error) = crate::identity::mark_removed(&self.data_dir, why) {
+            tracing::error!(%error, "the removal of this node could not be noted");
+        }
+        self.removed.send_replace(Some(why.to_string()));
+    }
+
+    pub(super) fn log(&self) -> &NodeLog {
+        &self.log
+    }
+
+    pub(super) fn forget_running(&self, group: u32) {
+        let mut replicas = self.replicas.write().unwrap_or_else(PoisonError::into_inner);
+        replicas.remove(&group);
     }
 
     /// Opens one replica, unless it runs. One that fails its checks is remembered as damaged and does not run.
@@ -266,17 +321,33 @@ impl Host {
         Replica::start(log, state, network).await
     }
 
-    fn damaged(&self) -> std::sync::MutexGuard<'_, BTreeMap<u32, ReplicaView>> {
+    pub(super) fn damaged(&self) -> std::sync::MutexGuard<'_, BTreeMap<u32, ReplicaView>> {
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens the replicas that the catalog places here, now and after every change.
+    /// Opens the replicas that the catalog places here and drops those that it no longer does, now and after every
+    /// change.
     async fn follow_catalog(self: Arc<Self>) {
         let mut changes = self.watch_catalog();
         loop {
             let catalog = changes.borrow_and_update().clone();
-            if let Err(error) = self.open_placed(&catalog).await {
-                tracing::error!(%error, "placed replicas could not be opened");
+            if let Ok(identity) = self.identity()
+                && catalog.state().removed_nodes.contains(&identity.node_id)
+            {
+                self.leave_for_good(&removal(identity));
+                return;
+            }
+            // A job may be slower or faster than what nodes do by themselves.
+            let rate = catalog.running_job().map_or(0, |job| job.bytes_per_second_max);
+            let usual = self.tuning.move_bytes_per_second;
+            self.peers.throttle().set(if rate == 0 { usual } else { rate });
+            let followed = async {
+                let _opening = self.opening.lock().await;
+                self.drop_unplaced(&catalog).await?;
+                self.open_placed(&catalog).await
+            };
+            if let Err(error) = followed.await {
+                tracing::error!(%error, "this node could not follow a change of placement");
             }
             if changes.changed().await.is_err() {
                 return;
@@ -286,16 +357,18 @@ impl Host {
 
     async fn open_placed(self: &Arc<Self>, catalog: &Catalog) -> Result<()> {
         let node = self.identity()?.node_id;
-        let _opening = self.opening.lock().await;
         for shard in catalog.data_shards() {
             let Some(place) = shard.replicas.iter().position(|replica| replica.node_id == node) else {
                 continue;
             };
-            if self.replica(shard.id).is_some() || self.damaged().contains_key(&shard.id) {
+            let placed = shard.replicas[place];
+            let known = self.replica(shard.id).is_some() || self.damaged().contains_key(&shard.id);
+            if known || self.gone().contains(shard.id, placed.id) {
                 continue;
             }
-            self.open(shard.id, shard.replicas[place].id).await?;
-            if let Some(replica) = self.replica(shard.id) {
+            self.open(shard.id, placed.id).await?;
+            // One that joins is taken in by the leader and never begins a group of its own.
+            if let Some(replica) = self.replica(shard.id).filter(|_| !placed.joining) {
                 let members = members(catalog, shard);
                 let after = if place == 0 { Duration::ZERO } else { INITIALISE_AFTER };
                 tokio::spawn(initialise(replica, members, after));
@@ -309,7 +382,6 @@ impl Host {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         for round in 0u32.. {
             ticks.tick().await;
-            self.complete_catalog_group().await;
             for replica in self.replicas() {
                 let all = (round + 1) % self.tuning.flush_all_every == 0;
                 if let Err(error) = replica.flush_and_purge(&self.tuning, all).await {
@@ -319,22 +391,9 @@ impl Host {
         }
     }
 
-    /// Where this node leads the catalog group: takes in the replicas of nodes that joined.
-    async fn complete_catalog_group(&self) {
-        let (Some(replica), Ok(catalog)) = (self.replica(CATALOG_GROUP), self.catalog()) else {
-            return;
-        };
-        let Some(shard) = catalog.shard(CATALOG_GROUP).filter(|_| replica.is_leader()) else {
-            return;
-        };
-        for (at, (id, member)) in members(&catalog, shard).into_iter().enumerate() {
-            let adding = replica.ensure_member(id, member, at < CATALOG_VOTERS_MAX);
-            match tokio::time::timeout(TAKE_IN_TIMEOUT, adding).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(replica = id, %error, "catalog replica not taken in yet"),
-                Err(_) => tracing::warn!(replica = id, "catalog replica does not catch up yet"),
-            }
-        }
+    /// Groups whose replica here failed its checks and does not run.
+    pub fn damaged_groups(&self) -> Vec<u32> {
+        self.damaged().keys().copied().collect()
     }
 
     /// Every replica of this node as it sees itself.
@@ -381,6 +440,14 @@ pub fn members(catalog: &Catalog, shard: &peer::Shard) -> BTreeMap<u64, Member> 
         )
     };
     shard.replicas.iter().map(member).collect()
+}
+
+/// What a removed node says when it stops.
+pub fn removal(identity: &Identity) -> String {
+    format!(
+        "node {} was removed from cluster {} for good",
+        identity.node_id, identity.cluster_id
+    )
 }
 
 async fn initialise(replica: Arc<Replica>, members: BTreeMap<u64, Member>, after: Duration) {

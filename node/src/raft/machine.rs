@@ -10,6 +10,7 @@ use futures_util::{Stream, StreamExt as _};
 use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
 use openraft::{EntryPayload, RaftSnapshotBuilder};
 
+use super::digests;
 use super::state::ReplicaState;
 use super::types::{LogId, Outcome, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::error::Error;
@@ -51,6 +52,8 @@ struct Chunk {
     bytes: usize,
     last: Option<LogId>,
     membership: Option<StoredMembership>,
+    /// The last entry asks for a digest: nothing may be applied with it that comes after it.
+    digest: bool,
 }
 
 impl Chunk {
@@ -66,13 +69,14 @@ impl Chunk {
                 None
             }
         };
+        self.digest = digests::asked(command.as_ref()).is_some();
         self.entries.push(ApplyEntry { command });
         self.responders.push(responder);
         self.last = Some(entry.log_id);
     }
 
     fn is_full(&self) -> bool {
-        self.bytes >= CHUNK_BYTES || self.entries.len() >= CHUNK_ENTRIES
+        self.digest || self.bytes >= CHUNK_BYTES || self.entries.len() >= CHUNK_ENTRIES
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod backlog;
 pub mod codec;
+mod digests;
+mod gone;
 pub mod host;
 pub mod lane;
 mod leadership;
@@ -12,10 +14,12 @@ mod log_storage;
 pub mod log_store;
 mod log_writer;
 pub mod machine;
+pub mod manage;
 mod network;
 mod pulse;
 mod receiver;
 pub mod replica;
+mod room;
 mod snapshot;
 pub mod state;
 mod transfers;

@@ -110,6 +110,7 @@ impl Connection {
                 })
             }
         })?;
+        peer.note_disk_low(response.disk_low);
         match response.message {
             Some(raft_response::Message::Error(reason)) => Err(unreachable(reason).into()),
             Some(message) => Ok(message),

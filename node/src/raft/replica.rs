@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use openraft::Instant as _;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
 use openraft::storage::Snapshot;
@@ -36,6 +37,8 @@ pub enum Proposed {
     NotLeader(Option<u64>),
     /// May or may not become committed.
     Unknown(String),
+    /// Nothing appended, and no other node would.
+    Refused(Error),
 }
 
 /// When this replica last heard its leader, and how far the leader had committed then.
@@ -142,6 +145,17 @@ impl Replica {
             .map(|member| member.node_id)
     }
 
+    /// True while this replica is a voter of its group, as it knows it: learners may have nothing yet.
+    pub fn votes(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics
+            .membership_config
+            .membership()
+            .voter_ids()
+            .any(|voter| voter == self.id)
+    }
+
     /// True while this replica believes it leads.
     pub fn is_leader(&self) -> bool {
         let metrics = self.raft.metrics();
@@ -180,11 +194,18 @@ impl Replica {
         }
     }
 
-    /// How long ago this replica was in step with its leader; `None` when it is not known to be.
+    /// How long ago this replica was in step with its leader; `None` when it is not known to be. A leader is in step
+    /// while a majority says so: one that is cut off leads on in its own eyes, and the others have another one.
     pub fn lag(&self) -> Option<Duration> {
-        let heard = (*self.heard.lock().unwrap_or_else(PoisonError::into_inner))?;
         let metrics = self.raft.metrics();
-        let applied = metrics.borrow_watched().last_applied.as_ref().map_or(0, |id| id.index);
+        let metrics = metrics.borrow_watched();
+        if metrics.current_leader == Some(self.id) {
+            let alone = metrics.membership_config.membership().voter_ids().nth(1).is_none();
+            let agreed = || metrics.last_quorum_acked.as_ref().map(|at| at.elapsed());
+            return if alone { Some(Duration::ZERO) } else { agreed() };
+        }
+        let heard = (*self.heard.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let applied = metrics.last_applied.as_ref().map_or(0, |id| id.index);
         (applied >= heard.commit).then(|| monotonic().saturating_duration_since(heard.at))
     }
 
@@ -198,6 +219,7 @@ impl Replica {
         RaftResponse {
             call,
             message: Some(message),
+            ..RaftResponse::default()
         }
     }
 
@@ -293,27 +315,21 @@ impl Replica {
         self.state.transfers().progress()
     }
 
-    /// Makes sure that a replica belongs to the group, as a voter or learner. Only the leader can; others do nothing.
-    pub async fn ensure_member(&self, id: u64, member: Member, voter: bool) -> Result<()> {
-        let (leads, known, votes) = {
-            let metrics = self.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            let membership = metrics.membership_config.membership();
-            let votes = membership.voter_ids().any(|voter| voter == id);
-            (
-                metrics.current_leader == Some(self.id),
-                membership.get_node(&id).is_some(),
-                votes,
-            )
-        };
-        if leads && !known {
-            self.raft.add_learner(id, member, true).await.map_err(Error::internal)?;
+    /// The digest of its content that was taken under an id, once it is there.
+    pub fn taken_digest(&self, id: u64) -> Option<peer::TakenDigest> {
+        let taken = self.state.taken_digest(id)?;
+        Some(peer::TakenDigest {
+            group: self.group,
+            replica: self.id,
+            ..taken
+        })
+    }
+
+    /// Stops taking part for good: nothing is flushed, what it kept goes.
+    pub async fn retire(&self) {
+        if let Err(e) = self.raft.shutdown().await {
+            tracing::warn!(group = self.group, error = %e, "replica did not stop cleanly");
         }
-        if leads && voter && !votes {
-            let add = openraft::ChangeMembers::AddVoterIds(std::iter::once(id).collect());
-            self.raft.change_membership(add, false).await.map_err(Error::internal)?;
-        }
-        Ok(())
     }
 
     /// Stops taking part, and flushes.
@@ -349,11 +365,7 @@ impl Replica {
             last_log_index: metrics.last_log_index.unwrap_or(0),
             applied_index: metrics.last_applied.as_ref().map_or(0, |id| id.index),
             problem: metrics.running_state.err().map(|e| e.to_string()).unwrap_or_default(),
-            lag_ms: if metrics.state == ServerState::Leader {
-                0
-            } else {
-                self.lag().map_or(-1, |lag| lag.as_millis() as i64)
-            },
+            lag_ms: self.lag().map_or(-1, |lag| lag.as_millis() as i64),
         };
         peer::ReplicaView {
             group: self.group,

@@ -23,6 +23,7 @@ use tokio::sync::watch;
 
 use super::backlog::Backlog;
 use super::codec;
+use super::digests::{self, ContentDigests};
 use super::receiver::Receiver;
 use super::snapshot::{Digests, list_files};
 use super::transfers::Transfers;
@@ -59,6 +60,7 @@ pub struct ReplicaState {
     /// Held while applying and while a checkpoint is taken, so that a checkpoint is at an exact index.
     gate: Mutex<()>,
     backlog: Mutex<Backlog>,
+    content_digests: ContentDigests,
     /// Checkpoints on their way to others.
     transfers: Arc<Transfers>,
     /// Digests of table files of the current state.
@@ -101,6 +103,7 @@ impl ReplicaState {
             kept: RwLock::new(kept),
             gate: Mutex::new(()),
             backlog: Mutex::default(),
+            content_digests: ContentDigests::default(),
             transfers: Arc::default(),
             digests: Mutex::default(),
             outgoing: AtomicU64::new(0),
@@ -165,6 +168,11 @@ impl ReplicaState {
         match self.kept().as_ref() {
             Kept::Shard(shard) => {
                 let answers = shard.apply(entries, applied).map_err(store_error)?;
+                // A chunk ends where a digest is asked for, so that every replica takes it at the same entry.
+                let asked = entries.last().and_then(|entry| digests::asked(entry.command.as_ref()));
+                if let Some(asked) = asked {
+                    self.content_digests.take(asked, last.index, self.kept());
+                }
                 Ok(answers
                     .iter()
                     .map(|answer| Bytes::from(answer.encode_to_vec()))
@@ -207,6 +215,11 @@ impl ReplicaState {
             self.catalog_changed.send_replace(Arc::new(catalog.clone()));
         }
         Ok(answers)
+    }
+
+    /// The digest that was taken under an id, once it is there.
+    pub fn taken_digest(&self, id: u64) -> Option<peer::TakenDigest> {
+        self.content_digests.taken(id)
     }
 
     /// Entries up to this index are gone from the log.

@@ -48,10 +48,14 @@ impl Router {
     }
 
     /// The node to ask for the leader's work, other than this one; `None` when nobody knows a leader right now.
-    fn leader_elsewhere(&self, group: u32) -> Option<u64> {
+    pub(crate) fn leader_elsewhere(&self, group: u32) -> Option<u64> {
         let here = self.host.identity().ok()?.node_id;
         if let Some(replica) = self.host.replica(group) {
-            return replica.leader_node().filter(|node| *node != here);
+            let leader = replica.leader_node().filter(|node| *node != here);
+            // A replica on its way in or out may not hear of new leaders.
+            if leader.is_some() || replica.votes() {
+                return leader;
+            }
         }
         let hint = self
             .hints
@@ -70,6 +74,7 @@ impl Router {
             .shard(group)?
             .replicas
             .iter()
+            .filter(|replica| !replica.joining)
             .map(|r| r.node_id)
             .filter(|n| *n != here)
             .collect();
@@ -89,7 +94,7 @@ impl Router {
     }
 
     /// Remembers who leads a group that is not here; with `None` the next node is asked.
-    fn learn_leader(&self, group: u32, asked: u64, leader: Option<u64>) {
+    pub(crate) fn learn_leader(&self, group: u32, asked: u64, leader: Option<u64>) {
         let leader = leader
             .filter(|node| *node != 0)
             .or_else(|| self.any_node(group, Some(asked)));
@@ -100,7 +105,7 @@ impl Router {
         };
     }
 
-    fn peer(&self, node: u64) -> Result<Arc<crate::peers::Peer>> {
+    pub(crate) fn peer(&self, node: u64) -> Result<Arc<crate::peers::Peer>> {
         let address = self.peer_address(node);
         let address = address.ok_or_else(|| Error::new(Reason::Unreachable, format!("node {node} is unknown")))?;
         self.host.peers().at(&address)
@@ -149,8 +154,10 @@ pub fn time_left(deadline: Instant) -> Result<Duration> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use crate::config::Tuning;
+    use crate::config::{DiskReserve, Tuning};
+    use crate::disk::Disk;
     use crate::identity::{CatalogMember, Identity};
+    use crate::metrics::Metrics;
     use crate::peers::Peers;
     use crate::raft::log_store::NodeLog;
     use crate::store::Resources;
@@ -162,7 +169,17 @@ mod tests {
         let log = NodeLog::open(&dir.path().join("log")).unwrap();
         let resources = Arc::new(Resources::new(1 << 20, 1 << 20, 1).unwrap());
         let peers = Arc::new(Peers::default());
-        let host = Host::new(dir.path().to_path_buf(), log, resources, peers, Tuning::default());
+        let disk = Disk::new(dir.path(), DiskReserve::Auto, None).unwrap();
+        let metrics = Arc::new(Metrics::new(disk));
+        let host = Host::new(
+            dir.path().to_path_buf(),
+            log,
+            resources,
+            peers,
+            Tuning::default(),
+            metrics,
+        )
+        .unwrap();
         let member = |id: u64| CatalogMember {
             replica: id,
             node_id: id,

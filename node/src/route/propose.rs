@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
-use tidemark_proto::peer::{Applied, ProposeRequest, ProposeResponse, applied, propose_response};
+use tidemark_proto::peer::{
+    Applied, ProposeRequest, ProposeResponse, ShardCommand, applied, propose_response, shard_command,
+};
 use tonic::Request;
 
 use super::{LEADERLESS_MAX, RETRY_PAUSE, Router, time_left};
 use crate::clock::{Instant, monotonic};
 use crate::error::{Error, Reason, Result};
-use crate::raft::replica::Proposed;
+use crate::raft::replica::{Proposed, Replica};
 use crate::wire::status::{from_failure, from_status, never_sent};
 
 /// What one try on another node may take: past it, somebody else may lead by now.
@@ -41,7 +43,7 @@ impl Router {
             time_left(until).map_err(|_| out_of_time(group, offered))?;
             let left = time_left(deadline).map_err(|_| out_of_time(group, offered))?;
             let proposed = match self.host.replica(group).filter(|replica| replica.is_leader()) {
-                Some(replica) => replica.propose(command.clone(), left).await,
+                Some(replica) => self.propose_here(&replica, command.clone(), left).await,
                 None => match self.leader_elsewhere(group) {
                     Some(node) => self.propose_at(node, group, command.clone(), left.min(ATTEMPT)).await,
                     None => Proposed::NotLeader(None),
@@ -50,6 +52,9 @@ impl Router {
             match proposed {
                 Proposed::Applied(answer) => return read_answer(answer),
                 Proposed::NotLeader(_) => {}
+                // The first offer may have been stored before the disk was low.
+                Proposed::Refused(error) if offered => return Err(outcome_unknown(error.message().to_string())),
+                Proposed::Refused(error) => return Err(error),
                 Proposed::Unknown(why) if retry == Retry::Safe => {
                     tracing::debug!(group, why, "outcome unknown, offering again");
                     offered = true;
@@ -59,6 +64,14 @@ impl Router {
             self.pause(group, tries).await;
         }
         Err(out_of_time(group, offered))
+    }
+
+    /// Offers a command to a replica of this node, where there is room for it. One that does not lead says so first.
+    async fn propose_here(&self, replica: &Replica, command: Bytes, timeout: Duration) -> Proposed {
+        match self.host.check_room(replica) {
+            Err(error) if replica.is_leader() && takes_room(&command) => Proposed::Refused(error),
+            _ => replica.propose(command, timeout).await,
+        }
     }
 
     async fn propose_at(&self, node: u64, group: u32, command: Bytes, timeout: Duration) -> Proposed {
@@ -79,6 +92,9 @@ impl Router {
             Ok(Err(status)) if never_sent(&status) => {
                 self.learn_leader(group, node, None);
                 Proposed::NotLeader(None)
+            }
+            Ok(Err(status)) if from_status(&status).reason() == Reason::DiskLow => {
+                Proposed::Refused(from_status(&status))
             }
             Ok(Err(status)) => {
                 self.learn_leader(group, node, None);
@@ -101,7 +117,7 @@ impl Router {
         self.host.check_envelope(request.envelope.as_ref())?;
         let timeout = Duration::from_millis(request.timeout_ms.clamp(1, 600_000) as u64);
         let proposed = match self.host.replica(request.group) {
-            Some(replica) => replica.propose(request.command, timeout).await,
+            Some(replica) => self.propose_here(&replica, request.command, timeout).await,
             None => Proposed::NotLeader(None),
         };
         let result = match proposed {
@@ -110,9 +126,18 @@ impl Router {
             }
             Proposed::NotLeader(node) => propose_response::Result::NotLeader(node.unwrap_or(0)),
             Proposed::Unknown(why) => propose_response::Result::Unknown(why),
+            Proposed::Refused(error) => return Err(error),
         };
         Ok(ProposeResponse { result: Some(result) })
     }
+}
+
+/// Whether a command of a data shard leaves something behind. Asked only where there is no room for it.
+fn takes_room(command: &Bytes) -> bool {
+    let command = ShardCommand::decode(command.clone())
+        .ok()
+        .and_then(|command| command.command);
+    !matches!(command, Some(shard_command::Command::TakeDigest(_)))
 }
 
 /// No leader answered in time: whether something was stored depends on whether one was offered the command.

@@ -51,9 +51,10 @@ impl Router {
     ) -> Result<ShardAnswer> {
         let answer_by = deadline.min(monotonic() + LEADERLESS_MAX);
         for tries in 0.. {
-            time_left(answer_by).map_err(|_| no_replica(group))?;
+            // A node that is cut off must say so in time, so no try may wait longer than all of them together.
+            let begin_within = time_left(answer_by).map_err(|_| no_replica(group))?;
             let left = time_left(deadline).map_err(|_| no_replica(group))?;
-            match self.local(group, consistency, left).await? {
+            match self.local(group, consistency, begin_within).await? {
                 Local::Ready(replica, served) => return Ok(run(replica, query, served, job.clone())),
                 Local::AskLeader => {}
             }
@@ -64,7 +65,8 @@ impl Router {
                 self.leader_elsewhere(group)
             };
             if let Some(node) = node {
-                match self.read_at(node, group, query.clone(), consistency, left).await {
+                let asked = self.read_at(node, group, query.clone(), consistency, left, begin_within);
+                match asked.await {
                     Ok(Some(answer)) => return Ok(answer),
                     Ok(None) => {}
                     Err(error) if error.reason() == Reason::Unreachable => self.learn_leader(group, node, None),
@@ -78,13 +80,13 @@ impl Router {
 
     /// This node's replica, where it is fresh enough.
     async fn local(&self, group: u32, consistency: &Consistency, left: Duration) -> Result<Local> {
-        let Some(replica) = self.host.replica(group) else {
+        // One that is on its way in or out may have anything or nothing.
+        let Some(replica) = self.host.replica(group).filter(|replica| replica.votes()) else {
             return Ok(Local::AskLeader);
         };
         match &consistency.level {
             Some(consistency::Level::Any(_)) => {
                 let lag_ms = replica.lag().map_or(-1, |lag| lag.as_millis() as i64);
-                let lag_ms = if replica.is_leader() { 0 } else { lag_ms };
                 Ok(Local::Ready(
                     replica,
                     Served {
@@ -123,7 +125,7 @@ impl Router {
         }
     }
 
-    /// Asks another node; `None` when it does not lead either.
+    /// Asks another node, which has to begin an answer within `begin_within`; `None` when it does not lead either.
     async fn read_at(
         &self,
         node: u64,
@@ -131,6 +133,7 @@ impl Router {
         query: Query,
         consistency: &Consistency,
         timeout: Duration,
+        begin_within: Duration,
     ) -> Result<Option<ShardAnswer>> {
         let any = matches!(consistency.level, Some(consistency::Level::Any(_)));
         let asked = if any { *consistency } else { linearizable() };
@@ -144,7 +147,7 @@ impl Router {
         let mut request = Request::new(message);
         request.set_timeout(timeout);
         let mut client = self.peer(node)?.client();
-        let opening = tokio::time::timeout(timeout.min(LINEARIZE_MAX), client.read_shard(request)).await;
+        let opening = tokio::time::timeout(begin_within.min(LINEARIZE_MAX), client.read_shard(request)).await;
         let opened = opening.map_err(|_| Error::new(Reason::Unreachable, format!("node {node} did not answer")))?;
         let mut parts = opened.map_err(|status| from_status(&status))?.into_inner();
         let first = parts

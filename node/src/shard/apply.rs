@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use prost::Message as _;
-use tidemark_proto::peer::{Applied, ShardCommand, StoredDevice, applied, shard_command};
+use tidemark_proto::peer::{Applied, Done, ShardCommand, StoredDevice, applied, shard_command};
 use tidemark_proto::v1::Failure;
 
 use super::extents::{Widening, include};
@@ -93,8 +93,12 @@ impl<'a> Chunk<'a> {
             .map_err(|error| StoreError::UnknownCommand(format!("it does not decode: {error}")))?;
         let outcome = match command.command {
             Some(shard_command::Command::Write(write)) => self.write(command.stamp_ns, &write)?,
-            Some(shard_command::Command::PutDevices(put)) => self.put_devices(command.stamp_ns, put)?,
-            Some(_) => return Err(StoreError::Corruption("a command that is not carried out yet".into())),
+            Some(shard_command::Command::PutDevices(put)) => match self.restoring() {
+                Some(refused) => Err(refused),
+                None => self.put_devices(command.stamp_ns, put)?,
+            },
+            Some(shard_command::Command::TakeDigest(_)) => Ok(applied::Result::Done(Done {})),
+            Some(shard_command::Command::Restore(restore)) => self.restore(&restore)?,
             None => {
                 return Err(StoreError::UnknownCommand(format!(
                     "no known kind in {} bytes",

@@ -15,7 +15,16 @@ impl Shard {
     /// # Errors
     /// Corruption and I/O as found.
     pub fn digest(&self) -> Result<u64, StoreError> {
+        self.digest_when(|| {})
+    }
+
+    /// [`Self::digest`] of the content at this moment; calls `pinned` as soon as later changes do not show any more.
+    ///
+    /// # Errors
+    /// Corruption and I/O as found.
+    pub fn digest_when(&self, pinned: impl FnOnce()) -> Result<u64, StoreError> {
         let view = self.store.db().view();
+        pinned();
         let mut hash = Xxh3::new();
         for family in Family::ALL {
             let mut scan = view.scan(family, &[], None)?;

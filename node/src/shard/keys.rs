@@ -12,6 +12,7 @@
 //!          "q|" producer                                          newest sequence u64 BE | stamp i64 BE
 //!          "p|" length of producer u32 BE | producer | slot u8    sequence u64 BE | digest u64 BE | rows u64 BE |
 //!                                                                 points u64 BE | stamp i64 BE
+//!          "r"                                                    next piece u64 BE | done u8 | id of the backup
 //!          (and those of store::replica)
 //! ```
 //!
@@ -21,6 +22,12 @@ use crate::store::StoreError;
 
 /// Meta key of the next ordinal.
 pub const NEXT_ORDINAL: &[u8] = b"n";
+/// Meta key of the backup that was or is being restored.
+pub const RESTORE: &[u8] = b"r";
+/// Meta keys of remembered writes begin with this.
+pub const SLOTS: &[u8] = b"p|";
+/// Device keys that sort by id begin with this.
+pub const IDS: &[u8] = b"i|";
 /// Meta keys of producers begin with this.
 pub const PRODUCERS: &[u8] = b"q|";
 /// Device keys that sort by ordinal begin with this.
@@ -80,7 +87,7 @@ pub fn decode_latest(key: &[u8]) -> Result<(u32, u32), StoreError> {
 /// Key of a device by id.
 #[must_use]
 pub fn device_id(id: &str) -> Vec<u8> {
-    [b"i|", id.as_bytes()].concat()
+    [IDS, id.as_bytes()].concat()
 }
 
 /// Key of a device by ordinal.
@@ -141,7 +148,7 @@ pub fn producer(name: &str) -> Vec<u8> {
 #[must_use]
 pub fn producer_slots(name: &str) -> Vec<u8> {
     let length = u32::try_from(name.len()).unwrap_or(u32::MAX);
-    [b"p|", &length.to_be_bytes()[..], name.as_bytes()].concat()
+    [SLOTS, &length.to_be_bytes()[..], name.as_bytes()].concat()
 }
 
 /// Key of one remembered write.

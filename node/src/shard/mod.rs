@@ -9,6 +9,8 @@
 //! | `write` | the command that stores points |
 //! | `devices` | the command that registers devices |
 //! | `producers` | exactly-once: what a producer sent before |
+//! | `restore` | the command that brings records of a backup back |
+//! | `contents` | everything a shard keeps, as records |
 //! | `extents` | first and last bucket of each device type |
 //! | `read` | reads of points: one device, a type, newest values |
 //! | `registry` | reads of devices |
@@ -19,6 +21,7 @@
 
 mod apply;
 mod bucket_grid;
+pub mod contents;
 mod devices;
 mod digest;
 mod extents;
@@ -26,6 +29,7 @@ pub mod keys;
 mod producers;
 mod read;
 mod registry;
+mod restore;
 mod write;
 
 use std::sync::Mutex;
@@ -38,6 +42,7 @@ pub use registry::DeviceFilter;
 use crate::store::{Family, ReplicaStore, StoreError};
 use extents::Extents;
 use producers::Producers;
+use restore::Restore;
 
 /// One data shard. Applies one chunk at a time; reads run beside it.
 pub struct Shard {
@@ -53,6 +58,7 @@ pub struct Shard {
 struct State {
     next_ordinal: u32,
     producers: Producers,
+    restore: Option<Restore>,
     stopped: bool,
 }
 
@@ -69,6 +75,7 @@ impl Shard {
         let state = State {
             next_ordinal,
             producers: Producers::load(&store)?,
+            restore: Restore::load(&store)?,
             stopped: false,
         };
         let extents = Extents::load(&store)?;

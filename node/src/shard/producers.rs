@@ -45,6 +45,11 @@ impl Producers {
         Ok(Self(producers))
     }
 
+    /// Takes one over from a backup.
+    pub(super) fn restore(&mut self, name: String, producer: Producer) {
+        self.0.insert(name, producer);
+    }
+
     /// The one to forget next, other than `keep`.
     fn oldest(&self, keep: &str) -> Option<String> {
         let others = self.0.iter().filter(|(name, _)| name.as_str() != keep);

@@ -58,6 +58,14 @@ impl ReplicaStore {
     /// # Errors
     /// When it does not open or is not a replica of a known format.
     pub fn verify_open(directory: &Path, resources: &Resources) -> Result<AppliedState, StoreError> {
+        Self::open_read_only(directory, resources)?.applied()
+    }
+
+    /// Opens the replica in `directory` for reading only.
+    ///
+    /// # Errors
+    /// When it does not open or is not a replica of a known format.
+    pub fn open_read_only(directory: &Path, resources: &Resources) -> Result<Self, StoreError> {
         let store = Self {
             db: Db::open_read_only(directory, resources)?,
         };
@@ -67,7 +75,7 @@ impl ReplicaStore {
                 directory.display()
             )));
         }
-        store.applied()
+        Ok(store)
     }
 
     /// False when the database is new.

@@ -8,6 +8,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
 use crate::error::{Error, Reason, RowError};
+use crate::metrics::OK;
 
 /// Domain of every `ErrorInfo` of this store.
 pub const DOMAIN: &str = "tidemark";
@@ -111,6 +112,27 @@ pub fn library_refusal(status: &Status) -> Option<Error> {
             Some(Error::new(Reason::MalformedMessage, status.message()))
         }
         _ => None,
+    }
+}
+
+/// How a request ended, as a label: `OK`, the reason of its failure, or the code of one that is not ours.
+pub fn end_of(status: &Status) -> &'static str {
+    if status.code() == Code::Ok {
+        return OK;
+    }
+    let details = status.get_error_details();
+    let reason = details.error_info().and_then(|info| Reason::parse(&info.reason));
+    reason.map_or_else(|| code_name(status.code()), Reason::as_str)
+}
+
+fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Cancelled => "CANCELLED",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::Internal => "INTERNAL",
+        _ => "UNKNOWN",
     }
 }
 

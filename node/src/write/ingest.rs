@@ -58,10 +58,33 @@ impl Writes {
         }
     }
 
+    /// Bytes of batches that are worked on now.
+    pub fn bytes_in_flight(&self) -> usize {
+        let room = self.limits.write_bytes_in_flight_max >> 10;
+        room.saturating_sub(self.in_flight_kib.available_permits()) << 10
+    }
+
     /// Stores a batch, or nothing of it.
     pub async fn write(&self, request: WriteRequest) -> Result<WriteResponse> {
+        let (began, bytes) = (monotonic(), request.encoded_len());
+        let metrics = self.router.host().metrics();
+        let written = self.store(request, bytes).await;
+        metrics.write_latency.note(began.elapsed());
+        match &written {
+            Ok(stored) => {
+                metrics.writes.add(1);
+                metrics.rows.add(stored.rows);
+                metrics.points.add(stored.points);
+                metrics.bytes.add(bytes as u64);
+            }
+            Err(error) => metrics.write_failed(error.reason()),
+        }
+        written
+    }
+
+    async fn store(&self, request: WriteRequest, bytes: usize) -> Result<WriteResponse> {
         let deadline = monotonic() + self.limits.request_timeout();
-        let kib = (request.encoded_len() >> 10).max(1) as u32;
+        let kib = (bytes >> 10).max(1) as u32;
         let _room = self.in_flight_kib.try_acquire_many(kib).map_err(|_| {
             Error::new(
                 Reason::Overloaded,

@@ -62,7 +62,7 @@ impl Direct {
         RegistryServiceClient::new(self.channel.clone())
     }
 
-    fn cluster(&self) -> ClusterServiceClient<Channel> {
+    pub(crate) fn cluster(&self) -> ClusterServiceClient<Channel> {
         ClusterServiceClient::new(self.channel.clone())
     }
 

@@ -7,9 +7,12 @@
 
 pub(crate) mod direct;
 pub(crate) mod fleet;
+pub(crate) mod operator;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -56,7 +59,8 @@ enum Ending {
 
 struct Running {
     end: oneshot::Sender<Ending>,
-    thread: JoinHandle<()>,
+    /// Ends with what made the node stop by itself, if it did.
+    thread: JoinHandle<Option<String>>,
 }
 
 struct TestNode {
@@ -86,6 +90,18 @@ impl TestCluster {
         cluster
     }
 
+    /// A cluster of a certain shape: shards and replication factor.
+    pub(crate) async fn start_shaped(n: usize, shards: u32, factor: u32) -> TestCluster {
+        let cluster = TestCluster::uninitialised(n, Tuning::default()).await;
+        let request = v1::InitRequest {
+            peers: (0..n).map(|i| cluster.peer_address(i)).collect(),
+            shards,
+            replication_factor: factor,
+        };
+        cluster.at(0).init(request).await.unwrap();
+        cluster
+    }
+
     /// `n` nodes that belong to no cluster yet.
     pub(crate) async fn uninitialised(n: usize, tuning: Tuning) -> TestCluster {
         let dir = tempfile::tempdir().unwrap();
@@ -112,6 +128,11 @@ impl TestCluster {
 
     /// Starts one more node, in no cluster; gives its number.
     pub(crate) async fn add(&mut self) -> usize {
+        self.add_in("", Vec::new()).await
+    }
+
+    /// Starts one more node in a zone, which joins the cluster of one of these peers.
+    pub(crate) async fn add_in(&mut self, zone: &str, join: Vec<String>) -> usize {
         let i = self.nodes.len();
         let ports = [reserve(), reserve()];
         let address = |at: usize| ports[at].local_addr().unwrap().to_string();
@@ -119,15 +140,15 @@ impl TestCluster {
             data_dir: self.dir.path().join(format!("node-{i}")),
             listen: address(0),
             peer_listen: address(1),
-            advertise: None,
-            advertise_peer: None,
             cache_mib: CACHE_MIB,
-            log_json: false,
             log: String::new(),
-            insecure: false,
-            zone: String::new(),
-            join: Vec::new(),
-            tuning: self.tuning.clone(),
+            zone: zone.into(),
+            join,
+            tuning: Tuning {
+                disk_free: Some(Arc::new(AtomicU64::new(u64::MAX))),
+                ..self.tuning.clone()
+            },
+            ..Config::default()
         };
         self.nodes.push(TestNode {
             config,
@@ -170,7 +191,31 @@ impl TestCluster {
         let joined = tokio::task::spawn_blocking(move || running.thread.join())
             .await
             .unwrap();
-        assert!(joined.is_ok(), "node {i} panicked");
+        match joined {
+            Ok(None) => {}
+            Ok(Some(why)) => panic!("node {i} had ended by itself: {why}"),
+            Err(_) => panic!("node {i} panicked"),
+        }
+    }
+
+    /// Waits until a node stops by itself, and says why it did.
+    pub(crate) async fn ended(&mut self, i: usize) -> String {
+        let running = self.nodes[i].running.take().unwrap();
+        let joined = tokio::task::spawn_blocking(move || running.thread.join());
+        let ended = tokio::time::timeout(EVENTUALLY, joined).await;
+        ended.expect("the node stops").unwrap().unwrap().unwrap_or_default()
+    }
+
+    /// Why a node does not start on the data that it has.
+    pub(crate) async fn refuses_to_start(&self, i: usize) -> String {
+        let refused = Node::open(self.nodes[i].config.clone()).await;
+        refused.err().expect("the node does not start").to_string()
+    }
+
+    /// Empties the data folder of a node that is down.
+    pub(crate) fn wipe(&self, i: usize) {
+        assert!(self.nodes[i].running.is_none(), "node {i} runs");
+        std::fs::remove_dir_all(&self.nodes[i].config.data_dir).unwrap();
     }
 
     pub(crate) fn client_address(&self, i: usize) -> String {
@@ -179,6 +224,12 @@ impl TestCluster {
 
     pub(crate) fn peer_address(&self, i: usize) -> String {
         self.nodes[i].config.peer_listen.clone()
+    }
+
+    /// Sets the free bytes that a node sees on its disk.
+    pub(crate) fn set_disk_free(&self, i: usize, bytes: u64) {
+        let free = self.nodes[i].config.tuning.disk_free.as_ref().unwrap();
+        free.store(bytes, Ordering::Relaxed);
     }
 
     /// Folder of a node's data.
@@ -269,13 +320,13 @@ fn listen(address: &str) -> TcpListener {
 }
 
 /// A whole node on a runtime of its own.
-fn run(config: Config, ready: oneshot::Sender<()>, mut ended: oneshot::Receiver<Ending>) {
+fn run(config: Config, ready: oneshot::Sender<()>, mut ended: oneshot::Receiver<Ending>) -> Option<String> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(async {
+    let why = runtime.block_on(async {
         let (clients, peers) = (listen(&config.listen), listen(&config.peer_listen));
         let node = Node::open(config).await.unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -284,13 +335,15 @@ fn run(config: Config, ready: oneshot::Sender<()>, mut ended: oneshot::Receiver<
         }));
         ready.send(()).ok();
         let ending = tokio::select! {
-            served = &mut serving => panic!("the node ended by itself: {served:?}"),
+            served = &mut serving => return Some(served.expect_err("an end by itself has a reason").to_string()),
             ending = &mut ended => ending.unwrap_or(Ending::Abrupt),
         };
         if ending == Ending::Clean {
             stop.send(()).unwrap();
             serving.await.unwrap();
         }
+        None
     });
     runtime.shutdown_timeout(EVENTUALLY);
+    why
 }

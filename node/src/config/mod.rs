@@ -1,0 +1,154 @@
+//! Settings of a node. The only place that reads the environment. Never: decisions.
+//!
+//! Invariant: a value comes from the last of default, file, environment and flag that names it, and its origin is known.
+
+mod given;
+mod keys;
+mod units;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+pub use given::{Action, Invocation, Refused, Settings, read};
+
+/// Smallest reserve that is chosen by itself.
+const RESERVE_MIN: u64 = 256 << 20;
+/// Largest reserve that is chosen by itself.
+const RESERVE_MAX: u64 = 5 << 30;
+
+/// How a node serves. What each key means to operators: `tidemarkd --print-config`.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Folder of everything the node keeps.
+    pub data_dir: PathBuf,
+    /// Where clients connect, host:port.
+    pub listen: String,
+    /// Where other nodes connect, host:port.
+    pub peer_listen: String,
+    /// Client address that others are told; the listening one where absent.
+    pub advertise: Option<String>,
+    /// Peer address that others are told; the listening one where absent.
+    pub advertise_peer: Option<String>,
+    /// Where this node stands (a rack, a room, a site): replicas of a shard are spread over zones.
+    pub zone: String,
+    /// Peer addresses of a cluster to join, while this node belongs to none.
+    pub join: Vec<String>,
+    /// Memory for the block cache of all shards, MiB.
+    pub cache_mib: usize,
+    /// Free space of the data folder's disk below which the node takes no more writes.
+    pub disk_reserve: DiskReserve,
+    /// Listens beyond loopback without TLS: anyone who reaches the ports can read and write.
+    pub insecure: bool,
+    /// Which logs to write, for example `info` or `tidemark_node=debug,info`.
+    pub log: String,
+    /// Logs as JSON, one event a line.
+    pub log_json: bool,
+    /// When replicas flush and what stays in their logs. Mostly without keys: only tests have a reason to change it.
+    pub tuning: Tuning,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            data_dir: "./data/node".into(),
+            listen: "127.0.0.1:7777".into(),
+            peer_listen: "127.0.0.1:7778".into(),
+            advertise: None,
+            advertise_peer: None,
+            zone: String::new(),
+            join: Vec::new(),
+            cache_mib: 128,
+            disk_reserve: DiskReserve::Auto,
+            insecure: false,
+            log: "info,openraft=error".into(),
+            log_json: false,
+            tuning: Tuning::default(),
+        }
+    }
+}
+
+/// How much of a disk stays free.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum DiskReserve {
+    /// 5 % of the disk, at least 256 MiB and at most 5 GiB.
+    Auto,
+    /// This much; 0 for nothing.
+    Bytes(u64),
+}
+
+impl DiskReserve {
+    /// Bytes to keep free on a disk of this size.
+    pub fn of(self, total_bytes: u64) -> u64 {
+        match self {
+            DiskReserve::Auto => (total_bytes / 20).clamp(RESERVE_MIN, RESERVE_MAX),
+            DiskReserve::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+/// When replicas flush, and what stays in their logs.
+#[derive(Clone, Debug)]
+pub struct Tuning {
+    /// Replicas are looked at this often.
+    pub flush_every: Duration,
+    /// Every this many looks a replica is flushed however little it has to flush.
+    pub flush_all_every: u32,
+    /// Entries applied since the last flush after which a replica is flushed.
+    pub entries_unflushed_max: u64,
+    /// Entries that stay in the log below the flushed state, for replicas that lag a little.
+    pub log_entries_kept: u64,
+    /// The same in bytes of one group; whichever is less stays.
+    pub log_bytes_kept: u64,
+    /// Bytes of one group that stay for a checkpoint on its way, or for a live replica that lags; not for a dead one.
+    pub log_bytes_pinned: u64,
+    /// A replica that its leader did not hear for so long is dead: no log stays for it.
+    pub silent_after: Duration,
+    /// Most bytes of checkpoints that a node sends a second, all transfers together. It has a key.
+    pub move_bytes_per_second: u64,
+    /// The disk is looked at this often.
+    pub disk_every: Duration,
+    /// Free bytes of a disk that a test makes up, in the place of the real one.
+    pub disk_free: Option<Arc<AtomicU64>>,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Tuning {
+            flush_every: Duration::from_secs(5),
+            flush_all_every: 60,
+            entries_unflushed_max: 20_000,
+            log_entries_kept: 10_000,
+            log_bytes_kept: 64 << 20,
+            log_bytes_pinned: 2 << 30,
+            silent_after: Duration::from_secs(10),
+            move_bytes_per_second: 64 << 20,
+            disk_every: Duration::from_secs(1),
+            disk_free: None,
+        }
+    }
+}
+
+impl Config {
+    /// Client address that others are told.
+    pub fn client_address(&self) -> &str {
+        self.advertise.as_deref().unwrap_or(&self.listen)
+    }
+
+    /// Peer address that others are told.
+    pub fn peer_address(&self) -> &str {
+        self.advertise_peer.as_deref().unwrap_or(&self.peer_listen)
+    }
+}
+
+/// What this process was called with, read from its arguments and environment.
+pub fn from_process() -> Result<Invocation, Refused> {
+    read(std::env::args_os(), std::env::vars_os())
+}
+
+/// Socket of the service manager that wants to know when the node serves, if there is one.
+pub fn notify_socket() -> Option<OsString> {
+    std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty())
+}

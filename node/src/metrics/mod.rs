@@ -1,0 +1,358 @@
+//! What one node counts and measures of itself, and how that reads for Prometheus. Never: device ids or anything else
+//! that grows with the fleet; no label but shard, method and reason.
+//!
+//! Counters of our own and no global recorder: several nodes may live in one process, and a node reads its figures back
+//! when others ask for its facts. What is a state and not an event (disk, process, replicas) is looked at when asked for.
+
+mod process;
+mod text;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+pub use process::Process;
+pub use text::Text;
+
+use crate::clock::now_ns;
+use crate::disk::{Disk, Room};
+use crate::error::Reason;
+
+/// Upper bounds of the latencies that are told apart, microseconds.
+const BOUNDS_US: [u64; 15] = [
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
+    10_000_000, 60_000_000,
+];
+/// How a request without failure is labelled.
+pub const OK: &str = "OK";
+/// Methods of questions about points.
+const QUERIES: [&str; 3] = ["QueryRange", "QueryAggregate", "GetLatest"];
+
+/// Something that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Counts some more.
+    pub fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// How many there were.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How long things took.
+#[derive(Debug, Default)]
+pub struct Latency {
+    below: [Counter; BOUNDS_US.len()],
+    count: Counter,
+    sum_us: Counter,
+}
+
+impl Latency {
+    /// Notes one.
+    pub fn note(&self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        if let Some(at) = BOUNDS_US.iter().position(|bound| us <= *bound) {
+            self.below[at].add(1);
+        }
+        self.count.add(1);
+        self.sum_us.add(us);
+    }
+}
+
+/// Requests of one method: how they ended, and how long they took.
+#[derive(Debug, Default)]
+struct Method {
+    ends: Mutex<BTreeMap<&'static str, u64>>,
+    seconds: Latency,
+}
+
+/// Everything that one node counts.
+#[derive(Debug)]
+pub struct Metrics {
+    disk: Disk,
+    started_at_ns: i64,
+    methods: Mutex<BTreeMap<String, Arc<Method>>>,
+    /// Batches stored.
+    pub writes: Counter,
+    /// Rows in them.
+    pub rows: Counter,
+    /// Points in them.
+    pub points: Counter,
+    /// Bytes of their requests.
+    pub bytes: Counter,
+    /// From a batch taken to its answer.
+    pub write_latency: Latency,
+    write_failures: Mutex<BTreeMap<&'static str, u64>>,
+    /// Bytes of checkpoints sent to other nodes.
+    pub snapshot_bytes_sent: Counter,
+    /// Bytes of checkpoints received from other nodes.
+    pub snapshot_bytes_received: Counter,
+    /// Leaderships given away because the disk was low.
+    pub leaders_shed: Counter,
+}
+
+/// What a node says of its process and machine.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "fields as in NodeFacts of the contract")]
+pub struct Facts {
+    pub started_at_ns: i64,
+    pub disk: Room,
+    pub process: Process,
+    pub points_written: u64,
+    pub writes: u64,
+    pub queries: u64,
+    pub failures: u64,
+}
+
+impl Metrics {
+    /// Nothing counted yet.
+    pub fn new(disk: Disk) -> Metrics {
+        Metrics {
+            disk,
+            started_at_ns: now_ns(),
+            methods: Mutex::default(),
+            writes: Counter::default(),
+            rows: Counter::default(),
+            points: Counter::default(),
+            bytes: Counter::default(),
+            write_latency: Latency::default(),
+            write_failures: Mutex::default(),
+            snapshot_bytes_sent: Counter::default(),
+            snapshot_bytes_received: Counter::default(),
+            leaders_shed: Counter::default(),
+        }
+    }
+
+    /// The disk of the data folder.
+    pub fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    /// A request that ended, `OK` or with the reason of its failure. The method must be one of the contract.
+    pub fn request(&self, method: &str, end: &'static str, took: Duration) {
+        let known = lock(&self.methods).get(method).cloned();
+        let method = known.unwrap_or_else(|| lock(&self.methods).entry(method.to_string()).or_default().clone());
+        *lock(&method.ends).entry(end).or_default() += 1;
+        method.seconds.note(took);
+    }
+
+    /// A batch that was not stored, or perhaps not.
+    pub fn write_failed(&self, reason: Reason) {
+        *lock(&self.write_failures).entry(reason.as_str()).or_default() += 1;
+    }
+
+    /// What this node says of itself.
+    pub fn facts(&self) -> Facts {
+        let methods = lock(&self.methods);
+        let (mut queries, mut failures) = (0, 0);
+        for (name, method) in methods.iter() {
+            let ends = lock(&method.ends);
+            if QUERIES.contains(&name.as_str()) {
+                queries += ends.values().sum::<u64>();
+            }
+            // Batches are counted one by one below, however they came.
+            if name != "Write" {
+                failures += ends.iter().filter(|(end, _)| **end != OK).map(|(_, n)| n).sum::<u64>();
+            }
+        }
+        Facts {
+            started_at_ns: self.started_at_ns,
+            disk: self.disk.room(),
+            process: Process::read(),
+            points_written: self.points.get(),
+            writes: self.writes.get(),
+            queries,
+            failures: failures + lock(&self.write_failures).values().sum::<u64>(),
+        }
+    }
+
+    /// Everything counted here, for Prometheus.
+    pub fn write_text(&self, text: &mut Text) {
+        self.write_requests(text);
+        for (name, counter, help) in [
+            (
+                "tidemark_writes_total",
+                &self.writes,
+                "Batches stored through this node.",
+            ),
+            ("tidemark_write_rows_total", &self.rows, "Rows in them."),
+            ("tidemark_write_points_total", &self.points, "Points in them."),
+            ("tidemark_write_bytes_total", &self.bytes, "Bytes of their requests."),
+            (
+                "tidemark_snapshot_sent_bytes_total",
+                &self.snapshot_bytes_sent,
+                "Bytes of checkpoints sent to other nodes.",
+            ),
+            (
+                "tidemark_snapshot_received_bytes_total",
+                &self.snapshot_bytes_received,
+                "Bytes of checkpoints received from other nodes.",
+            ),
+            (
+                "tidemark_leaders_shed_total",
+                &self.leaders_shed,
+                "Leaderships given away because the disk was low.",
+            ),
+        ] {
+            text.counter(name, help, &[], counter.get());
+        }
+        text.family(
+            "tidemark_write_failures_total",
+            "counter",
+            "Batches not stored, by reason.",
+        );
+        for (reason, count) in lock(&self.write_failures).iter() {
+            text.sample("tidemark_write_failures_total", &[("reason", reason)], count);
+        }
+        text.family(
+            "tidemark_write_seconds",
+            "histogram",
+            "From a batch taken to its answer.",
+        );
+        write_latency(text, "tidemark_write_seconds", &[], &self.write_latency);
+        self.write_state(text);
+    }
+
+    fn write_requests(&self, text: &mut Text) {
+        let methods: Vec<_> = lock(&self.methods).clone().into_iter().collect();
+        text.family(
+            "tidemark_requests_total",
+            "counter",
+            "Requests that ended, by method and by reason of failure or OK.",
+        );
+        for (name, method) in &methods {
+            for (reason, count) in lock(&method.ends).iter() {
+                text.sample(
+                    "tidemark_requests_total",
+                    &[("method", name), ("reason", reason)],
+                    count,
+                );
+            }
+        }
+        text.family(
+            "tidemark_request_seconds",
+            "histogram",
+            "From a request to the end of its answer.",
+        );
+        for (name, method) in &methods {
+            write_latency(text, "tidemark_request_seconds", &[("method", name)], &method.seconds);
+        }
+    }
+
+    fn write_state(&self, text: &mut Text) {
+        let (room, process) = (self.disk.room(), Process::read());
+        for (name, help, value) in [
+            (
+                "tidemark_disk_total_bytes",
+                "Size of the data folder's file system.",
+                room.total,
+            ),
+            ("tidemark_disk_free_bytes", "What is free of it.", room.free),
+            (
+                "tidemark_disk_reserve_bytes",
+                "Below this much free, no writes are taken.",
+                room.reserve,
+            ),
+            (
+                "tidemark_disk_low",
+                "1 while less is free than the reserve.",
+                u64::from(room.low),
+            ),
+            (
+                "process_resident_memory_bytes",
+                "Resident memory.",
+                process.memory_bytes,
+            ),
+            ("process_open_fds", "Open files.", process.open_files),
+            (
+                "process_max_fds",
+                "Most files that may be open.",
+                process.open_files_max,
+            ),
+        ] {
+            text.gauge(name, help, value);
+        }
+        let cpu_s = process.cpu_ms as f64 / 1e3;
+        text.counter("process_cpu_seconds_total", "CPU time of the process.", &[], cpu_s);
+        let started = self.started_at_ns as f64 / 1e9;
+        text.gauge(
+            "process_start_time_seconds",
+            "When the node began, seconds since the Unix epoch.",
+            started,
+        );
+    }
+}
+
+fn write_latency(text: &mut Text, name: &str, labels: &[(&str, &str)], latency: &Latency) {
+    let mut below = 0;
+    // The count first: what is noted meanwhile must not make a bucket larger than the whole.
+    let count = latency.count.get();
+    let with = |bound: &str, text: &mut Text, value: u64| {
+        let labels: Vec<_> = labels.iter().copied().chain([("le", bound)]).collect();
+        text.sample(&format!("{name}_bucket"), &labels, value);
+    };
+    for (bound, counter) in BOUNDS_US.iter().zip(&latency.below) {
+        below += counter.get();
+        let bound = *bound as f64 / 1e6;
+        with(&bound.to_string(), text, below.min(count));
+    }
+    with("+Inf", text, count);
+    text.sample(&format!("{name}_sum"), labels, latency.sum_us.get() as f64 / 1e6);
+    text.sample(&format!("{name}_count"), labels, count);
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::config::DiskReserve;
+
+    #[test]
+    fn what_is_counted_is_written_and_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let metrics = Metrics::new(Disk::new(dir.path(), DiskReserve::Auto, None).unwrap());
+        metrics.request("GetLatest", OK, Duration::from_micros(700));
+        metrics.request("GetLatest", OK, Duration::from_secs(90));
+        metrics.request("GetLatest", Reason::UnknownType.as_str(), Duration::ZERO);
+        metrics.request("Write", Reason::DiskLow.as_str(), Duration::ZERO);
+        metrics.write_failed(Reason::DiskLow);
+        metrics.writes.add(1);
+        metrics.points.add(5);
+        let facts = metrics.facts();
+        assert_eq!(
+            (facts.queries, facts.failures, facts.writes, facts.points_written),
+            (3, 2, 1, 5)
+        );
+        assert!(facts.process.memory_bytes > 0 && facts.process.open_files > 0);
+        assert!(facts.process.open_files_max >= facts.process.open_files);
+
+        let mut text = Text::default();
+        metrics.write_text(&mut text);
+        let text = text.into_string();
+        for line in [
+            "tidemark_requests_total{method=\"GetLatest\",reason=\"OK\"} 2",
+            "tidemark_requests_total{method=\"GetLatest\",reason=\"UNKNOWN_TYPE\"} 1",
+            "tidemark_request_seconds_bucket{method=\"GetLatest\",le=\"0.0005\"} 1",
+            "tidemark_request_seconds_bucket{method=\"GetLatest\",le=\"0.001\"} 2",
+            "tidemark_request_seconds_bucket{method=\"GetLatest\",le=\"60\"} 2",
+            "tidemark_request_seconds_bucket{method=\"GetLatest\",le=\"+Inf\"} 3",
+            "tidemark_request_seconds_sum{method=\"GetLatest\"} 90.0007",
+            "tidemark_request_seconds_count{method=\"GetLatest\"} 3",
+            "tidemark_write_failures_total{reason=\"DISK_LOW\"} 1",
+            "tidemark_write_points_total 5",
+            "tidemark_disk_low 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "no {line} in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What an operator does to a cluster: adds nodes, starts jobs and waits for them, compares replicas.
+//! Never here: cases. Invariant: nothing is waited for without an end.
+
+use std::collections::BTreeMap;
+
+use tidemark_client::{Error, v1};
+use v1::job_spec::Goal;
+
+use super::{TestCluster, eventually};
+
+pub(crate) fn goal(goal: Goal) -> Option<v1::JobSpec> {
+    Some(v1::JobSpec { goal: Some(goal) })
+}
+
+pub(crate) fn drain(node_id: u64) -> Goal {
+    Goal::DrainNode(v1::DrainNode { node_id })
+}
+
+pub(crate) fn remove(node_id: u64) -> Goal {
+    Goal::RemoveNode(v1::RemoveNode { node_id })
+}
+
+pub(crate) fn replace(old_node: u64, new_node: u64) -> Goal {
+    Goal::ReplaceNode(v1::ReplaceNode { old_node, new_node })
+}
+
+pub(crate) fn rebalance() -> Goal {
+    Goal::Rebalance(v1::Rebalance { max_moves: 0 })
+}
+
+impl TestCluster {
+    /// Takes node `i` into the cluster; gives its id.
+    pub(crate) async fn take_in(&self, i: usize) -> u64 {
+        let request = v1::AddNodeRequest {
+            peer_address: self.peer_address(i),
+        };
+        let added = self.at(0).cluster().add_node(request).await.unwrap().into_inner();
+        added.node.unwrap().id
+    }
+
+    /// Asks node `at` to start a job.
+    pub(crate) async fn start_job(&self, at: usize, what: Goal) -> Result<v1::Job, Error> {
+        let request = v1::StartJobRequest {
+            spec: goal(what),
+            bytes_per_second_max: 0,
+        };
+        let started = self.at(at).cluster().start_job(request).await;
+        started.map(|job| job.into_inner().job.unwrap()).map_err(Error::from)
+    }
+
+    /// A job as node `at` knows it.
+    pub(crate) async fn job(&self, at: usize, id: u64) -> Result<v1::Job, String> {
+        let listed = self.at(at).cluster().list_jobs(v1::ListJobsRequest { id }).await;
+        let jobs = listed.map_err(|e| e.message().to_string())?.into_inner().jobs;
+        jobs.into_iter().next().ok_or_else(|| "no job".to_string())
+    }
+
+    /// Waits until a job has ended.
+    pub(crate) async fn job_ended(&self, at: usize, id: u64) -> v1::Job {
+        eventually("the job ends", || async {
+            let job = self.job(at, id).await?;
+            match job.state() {
+                v1::JobState::Running | v1::JobState::Cancelling => Err(format!("{job:?}")),
+                _ => Ok(job),
+            }
+        })
+        .await
+    }
+
+    /// Runs a job to its end.
+    pub(crate) async fn done(&self, at: usize, what: Goal) -> v1::Job {
+        let job = self.start_job(at, what).await.unwrap();
+        let ended = self.job_ended(at, job.id).await;
+        assert_eq!(ended.state(), v1::JobState::Done, "{}", ended.message);
+        ended
+    }
+
+    /// Fails where two replicas of a shard differ at one log index.
+    pub(crate) async fn replicas_agree(&self, at: usize) {
+        let status = self.at(at).status().await.unwrap();
+        for shard in status.shards.iter().filter(|shard| shard.shard != 0) {
+            let request = v1::CheckShardRequest { shard: shard.shard };
+            let checked = self.at(at).cluster().check_shard(request).await.unwrap().into_inner();
+            assert!(checked.equal, "shard {}: {:?}", shard.shard, checked.replicas);
+            assert_eq!(checked.replicas.len(), shard.replicas.len());
+        }
+    }
+
+    /// Replicas of data shards by node, as the catalog has them.
+    pub(crate) async fn spread(&self, at: usize) -> BTreeMap<u64, usize> {
+        let status = self.at(at).status().await.unwrap();
+        let mut spread: BTreeMap<u64, usize> = BTreeMap::new();
+        for node in &status.nodes {
+            spread.insert(node.node.as_ref().unwrap().id, 0);
+        }
+        for shard in status.shards.iter().filter(|shard| shard.shard != 0) {
+            for replica in &shard.replicas {
+                *spread.entry(replica.node_id).or_default() += 1;
+            }
+        }
+        spread
+    }
+}

@@ -1,0 +1,173 @@
+//! Disks that fill up: what is refused, by whom, until when, and what goes on all the same.
+//! Never here: a disk that is really full. Invariant: nothing acknowledged is lost by any of it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::direct::Direct;
+use common::fleet::*;
+use common::{TestCluster, eventually};
+use tidemark_client::{Error, v1};
+use tidemark_node::config::Tuning;
+
+/// Looks at its disk often.
+fn often() -> Tuning {
+    Tuning {
+        disk_every: Duration::from_millis(20),
+        ..Tuning::default()
+    }
+}
+
+const HINT: &str = "make room on the disk, or add a node and rebalance";
+const DEVICES: [&str; 12] = [
+    "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "m9", "m10", "m11", "m12",
+];
+
+/// What the nodes keep free of their disks.
+async fn reserve(cluster: &TestCluster) -> u64 {
+    let status = cluster.at(0).status().await.unwrap();
+    status.nodes[0].facts.as_ref().unwrap().disk_reserve_bytes
+}
+
+/// A point of a device, sent again as if nothing had come of it.
+async fn point(node: &Direct, device: &'static str, second: i64) -> Result<v1::WriteResponse, Error> {
+    let batch = batch(METER, "level", [(device, T0 + second * S, 1.0)]);
+    node.write(numbered(batch, device, second as u64)).await
+}
+
+/// Waits until writes of all these devices are refused for want of room.
+async fn refused(node: &Direct, second: i64) {
+    for device in DEVICES {
+        let error = eventually("the write is refused", || async {
+            point(node, device, second).await.err().ok_or("taken".to_string())
+        })
+        .await;
+        assert_eq!(
+            shown(&error),
+            format!("RESOURCE_EXHAUSTED DISK_LOW; {HINT}"),
+            "{}",
+            error.message
+        );
+        assert_eq!(error.retry_after, Some(Duration::from_secs(1)));
+    }
+}
+
+/// Waits until writes of all these devices are taken.
+async fn taken(node: &Direct, second: i64) {
+    for device in DEVICES {
+        eventually("the write is taken", || async {
+            point(node, device, second).await.map_err(|e| e.to_string())
+        })
+        .await;
+    }
+}
+
+async fn count(node: &Direct) -> usize {
+    let (messages, _) = node.range(everything(of_type(METER))).await.unwrap();
+    points(&messages).len()
+}
+
+#[tokio::test]
+async fn a_low_disk_refuses_writes_and_nothing_else_until_there_is_room() {
+    let cluster = TestCluster::start_with(1, often()).await;
+    furnish(&cluster.client().await, &DEVICES).await;
+    let (node, reserve) = (cluster.at(0), reserve(&cluster).await);
+    taken(&node, 1).await;
+
+    cluster.set_disk_free(0, reserve - 1);
+    refused(&node, 2).await;
+    let register = node.register(vec![device("m99", METER, &[])]).await.unwrap_err();
+    assert_eq!(shown(&register), format!("RESOURCE_EXHAUSTED DISK_LOW; {HINT}"));
+    assert_eq!(
+        count(&node).await,
+        DEVICES.len(),
+        "reads go on, and nothing refused was stored"
+    );
+    node.apply(vec![device_type("another", 0)]).await.unwrap();
+    let status = node.status().await.unwrap();
+    assert!(status.nodes[0].facts.as_ref().unwrap().disk_low);
+
+    // Back by itself, and not at the first byte above the reserve.
+    cluster.set_disk_free(0, reserve + 1);
+    refused(&node, 3).await;
+    cluster.set_disk_free(0, 2 * reserve);
+    taken(&node, 4).await;
+    assert_eq!(count(&node).await, 2 * DEVICES.len());
+}
+
+#[tokio::test]
+async fn nodes_with_room_take_the_leaderships_of_one_without() {
+    let cluster = TestCluster::start_with(3, often()).await;
+    furnish(&cluster.client().await, &DEVICES).await;
+    let (reserve, node) = (reserve(&cluster).await, cluster.at(2));
+    taken(&node, 1).await;
+
+    cluster.set_disk_free(0, reserve - 1);
+    taken(&node, 2).await;
+    eventually("node 1 leads no data shard", || async {
+        let status = node.status().await.map_err(|e| e.to_string())?;
+        let led = status
+            .shards
+            .iter()
+            .filter(|shard| shard.shard > 0 && shard.leader_node <= 1);
+        let led: Vec<u32> = led.map(|shard| shard.shard).collect();
+        if led.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{led:?}"))
+        }
+    })
+    .await;
+
+    // Two of three disks: no majority would have room.
+    cluster.set_disk_free(1, reserve - 1);
+    refused(&node, 3).await;
+    assert_eq!(count(&node).await, 2 * DEVICES.len());
+    cluster.set_disk_free(1, 2 * reserve);
+    taken(&node, 4).await;
+    cluster.set_disk_free(0, 2 * reserve);
+    taken(&cluster.at(0), 5).await;
+}
+
+#[tokio::test]
+async fn a_full_disk_takes_no_entries_and_catches_up_when_it_has_room() {
+    let cluster = TestCluster::start_with(3, often()).await;
+    furnish(&cluster.client().await, &DEVICES).await;
+    let (reserve, node) = (reserve(&cluster).await, cluster.at(0));
+    taken(&node, 1).await;
+
+    cluster.set_disk_free(2, 0);
+    for second in 2..10 {
+        taken(&node, second).await;
+    }
+    let behind = |status: &v1::StatusResponse| {
+        let data = status.shards.iter().filter(|shard| shard.shard > 0);
+        let lags = |shard: &&v1::ShardStatus| {
+            let most = shard.replicas.iter().map(|r| r.last_log_index).max().unwrap();
+            shard.replicas.iter().any(|r| r.node_id == 3 && r.last_log_index < most)
+        };
+        data.filter(lags).count()
+    };
+    eventually("node 3 is behind", || async {
+        let status = node.status().await.map_err(|e| e.to_string())?;
+        if behind(&status) > 0 {
+            Ok(())
+        } else {
+            Err("in step".to_string())
+        }
+    })
+    .await;
+
+    cluster.set_disk_free(2, 2 * reserve);
+    eventually("node 3 caught up", || async {
+        let status = node.status().await.map_err(|e| e.to_string())?;
+        match behind(&status) {
+            0 => Ok(()),
+            shards => Err(format!("{shards} shards behind")),
+        }
+    })
+    .await;
+    assert_eq!(count(&cluster.at(2)).await, 9 * DEVICES.len());
+}
