@@ -497,8 +497,14 @@ async fn health_and_reflection_answer() {
         .unwrap();
     assert_eq!(health.into_inner().status(), ServingStatus::Serving);
 
-    let expected =
-        ["ClusterService", "IngestService", "QueryService", "RegistryService"].map(|s| format!("tidemark.v1.{s}"));
+    let expected = [
+        "BackupService",
+        "ClusterService",
+        "IngestService",
+        "QueryService",
+        "RegistryService",
+    ]
+    .map(|s| format!("tidemark.v1.{s}"));
     macro_rules! services {
         ($version:ident) => {{
             use tonic_reflection::pb::$version::{

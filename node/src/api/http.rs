@@ -67,7 +67,8 @@ impl HttpApi {
             }
             match self.host.replica(shard.id) {
                 None => missing.push(format!("shard {} does not run here yet", shard.id)),
-                Some(replica) if replica.leader_node().is_none() => {
+                // A leader that no majority agrees with leads in its own eyes only.
+                Some(replica) if replica.leader_node().is_none() || replica.is_cut_off() => {
                     missing.push(format!("shard {} has no leader", shard.id));
                 }
                 Some(_) => {}

@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 
 const FILE: &str = "GONE";
 /// Readers that still answer from a replica are waited for this long before its files go.
-const READERS_TIMEOUT: Duration = Duration::from_secs(60);
+const READERS_TIMEOUT: Duration = Duration::from_secs(10);
 const READERS_POLL: Duration = Duration::from_millis(20);
 
 /// Replicas of this node that have left.
@@ -114,6 +114,7 @@ impl Host {
             }
             tracing::info!(group, replica = id, "replica has left this node, its files go");
             self.gone().add(group, id).map_err(Error::internal)?;
+            self.leaving().insert((group, id));
             let running = self.replica(group).filter(|replica| replica.id() == id);
             if running.is_some() {
                 self.forget_running(group);
@@ -129,8 +130,14 @@ impl Host {
             }
             let folder = self.gone().folder(group, id);
             blocking(move || fs::remove_dir_all(&folder).map_err(Error::internal)).await?;
+            self.leaving().remove(&(group, id));
         }
         Ok(())
+    }
+
+    /// Replicas that no longer run and still have files.
+    pub(super) fn leaving(&self) -> std::sync::MutexGuard<'_, BTreeSet<(u32, u64)>> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn gone(&self) -> std::sync::MutexGuard<'_, Gone> {

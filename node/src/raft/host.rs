@@ -2,7 +2,7 @@
 //!
 //! Invariant: a group runs at most once here, and only under the replica id that the catalog gave to this node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
@@ -46,6 +46,7 @@ pub struct Host {
     catalog: watch::Sender<Arc<Catalog>>,
     opening: tokio::sync::Mutex<()>,
     pub(super) gone: Mutex<Gone>,
+    pub(super) leaving: Mutex<BTreeSet<(u32, u64)>>,
     /// Why this node must stop, once it has been told that it was removed.
     removed: watch::Sender<Option<String>>,
     tuning: Tuning,
@@ -74,6 +75,7 @@ impl Host {
             catalog: watch::Sender::new(Arc::default()),
             opening: tokio::sync::Mutex::new(()),
             gone: Mutex::new(gone),
+            leaving: Mutex::default(),
             removed: watch::Sender::new(None),
             tuning,
             metrics,
@@ -400,7 +402,12 @@ impl Host {
     pub fn views(&self) -> Vec<ReplicaView> {
         let node_id = self.identity().map_or(0, |identity| identity.node_id);
         let running = self.replicas().into_iter().map(|replica| replica.view(node_id));
-        running.chain(self.damaged().values().cloned()).collect()
+        let leaving: Vec<_> = self
+            .leaving()
+            .iter()
+            .map(|(group, id)| leaving(*group, *id, node_id))
+            .collect();
+        running.chain(self.damaged().values().cloned()).chain(leaving).collect()
     }
 
     /// Hands leaderships over, and waits a moment until others have them.
@@ -440,6 +447,21 @@ pub fn members(catalog: &Catalog, shard: &peer::Shard) -> BTreeMap<u64, Member> 
         )
     };
     shard.replicas.iter().map(member).collect()
+}
+
+/// A replica that has stopped for good and whose files go.
+fn leaving(group: u32, replica_id: u64, node_id: u64) -> ReplicaView {
+    ReplicaView {
+        group,
+        status: Some(ReplicaStatus {
+            replica_id,
+            node_id,
+            state: State::Learner as i32,
+            problem: "it has left, its files go".to_string(),
+            ..ReplicaStatus::default()
+        }),
+        ..ReplicaView::default()
+    }
 }
 
 /// What a removed node says when it stops.

@@ -48,6 +48,9 @@ pub(super) struct Heard {
     commit: u64,
 }
 
+/// Others elect somebody else within this.
+const CUT_OFF: Duration = Duration::from_secs(3);
+
 /// One replica of one group.
 pub struct Replica {
     pub(super) group: u32,
@@ -192,6 +195,11 @@ impl Replica {
             }
             Ok(Err(RaftError::Fatal(e))) => Err(Error::new(Reason::NoLeader, e.to_string())),
         }
+    }
+
+    /// True where this replica leads in its own eyes, and no majority has agreed with it for a while.
+    pub fn is_cut_off(&self) -> bool {
+        self.is_leader() && self.lag().is_none_or(|lag| lag > CUT_OFF)
     }
 
     /// How long ago this replica was in step with its leader; `None` when it is not known to be. A leader is in step
