@@ -114,7 +114,7 @@ pub(super) async fn run(args: CatchUpArgs) -> Result<bool> {
 }
 
 /// Writes at least so many points as fast as they are acknowledged, and gives how many it were.
-async fn fill(endpoints: &[String], points: u64) -> Result<u64> {
+pub(super) async fn fill(endpoints: &[String], points: u64) -> Result<u64> {
     let client = connect(endpoints).await?;
     let prefix = format!("{TYPE}-{}", setup::run_name()?);
     let begin_ns = setup::now_ns()? - BEGIN_AGO_NS;

@@ -11,11 +11,13 @@ use tidemark_client::v1::{self, job_spec::Goal};
 use tokio::time::sleep;
 
 use super::RunArgs;
+use super::catch_up::fill;
 use super::cluster::{Cluster, JobFigures, PATIENCE};
 use super::figures::{Outcome, conclude, p99_check};
 use super::load::Load;
 use super::proof::Check;
 use super::record::{PhaseFigures, Record};
+use crate::report;
 
 /// Longest silence of a shard that a planned hand-over may cause.
 const PLANNED_SILENCE_MS: f64 = 300.0;
@@ -31,6 +33,9 @@ pub(crate) struct OpsArgs {
     /// Seconds of load before the first operation, to compare with.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     calm_s: u64,
+    /// Points that the cluster holds before the load begins, at least: what moves have to copy.
+    #[arg(long, default_value_t = 2_000_000)]
+    points: u64,
     /// Times that the leadership of every shard is handed over, before anything moves.
     #[arg(long, default_value_t = 3)]
     hand_overs: u32,
@@ -48,6 +53,10 @@ struct Growth {
 
 pub(super) async fn run(args: OpsArgs) -> Result<bool> {
     let mut cluster = Cluster::begin(&args.run).await?;
+    if args.points > 0 {
+        report::note("points arrive that moves have to copy");
+        fill(&cluster.endpoints()?, args.points).await?;
+    }
     let record = Arc::new(Record::new());
     record.enter("warming up")?;
     let load = Load::begin(&args.run.load, &cluster.endpoints()?, &record).await?;
