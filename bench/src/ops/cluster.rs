@@ -176,7 +176,7 @@ impl Cluster {
     /// Whether all replicas of a node have what the others have, but for what is on its way.
     pub(super) async fn in_step(&self, id: u64) -> Option<()> {
         /// Entries of a shard that may be under way.
-        const UNDER_WAY: u64 = 50;
+        const UNDER_WAY: u64 = 10;
         let status = self.client.status().await.ok()?;
         let behind = |shard: &v1::ShardStatus| {
             let newest = shard.replicas.iter().map(|replica| replica.applied_index).max();
