@@ -10,19 +10,10 @@ use common::fleet::*;
 use common::{TestCluster, eventually};
 use tidemark_client::v1;
 use tidemark_node::config::Tuning;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
 /// Status and body of a GET.
 async fn get(cluster: &TestCluster, node: usize, path: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(cluster.client_address(node)).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    let code = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (code, body.to_string())
+    cluster.get(node, path).await
 }
 
 async fn ready(cluster: &TestCluster, node: usize) {

@@ -8,7 +8,7 @@ use tidemark_proto::peer::peer_service_server::PeerService;
 use tidemark_proto::peer::{
     AddNodeRequest, AddNodeResponse, AdoptRequest, AdoptResponse, InstallSnapshotRequest, InstallSnapshotResponse,
     ManageGroupRequest, ManageGroupResponse, NodeViewRequest, NodeViewResponse, ProposeRequest, ProposeResponse,
-    RaftRequests, RaftResponses, ReadShardRequest, ReadShardResponse,
+    RaftRequests, RaftResponses, ReadShardRequest, ReadShardResponse, SnapshotOffsets,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -88,17 +88,23 @@ impl PeerService for PeerApi {
         let replica = checked
             .and_then(|replica| room().map(|()| replica))
             .map_err(|error| refused(&error))?;
-        let pieces = messages.map(|message| match message {
+        let metrics = host.metrics().clone();
+        let counted = metrics.clone();
+        let pieces = messages.map(move |message| match message {
             Ok(InstallSnapshotRequest {
                 part: Some(Part::Piece(piece)),
-            }) => Ok(piece),
+            }) => {
+                counted.snapshot_bytes_received.add(piece.data.len() as u64);
+                Ok(piece)
+            }
             Ok(_) => Err(Error::new(Reason::MissingField, "a second header")),
             Err(status) => Err(Error::new(Reason::Unreachable, status.message())),
         });
         let (out, answers) = mpsc::channel(2);
         // A task of its own: what has begun to be installed is installed, whoever still listens.
         tokio::spawn(async move {
-            let have = async |have| {
+            let have = async |have: SnapshotOffsets| {
+                metrics.snapshot_bytes_kept.add(have.bytes.iter().sum());
                 let answer = InstallSnapshotResponse {
                     vote: None,
                     have: Some(have),

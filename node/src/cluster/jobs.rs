@@ -33,7 +33,7 @@ impl Cluster {
         let spec = request.spec.unwrap_or_default();
         let mut last = Error::internal("no plan was made");
         for _ in 0..PLANS_MAX {
-            let planned = self.plan(spec.clone()).await?;
+            let planned = self.plan(spec).await?;
             if let Some(job) = self.host().catalog()?.running_job() {
                 return Err(running(job));
             }

@@ -93,6 +93,8 @@ pub struct Metrics {
     pub snapshot_bytes_sent: Counter,
     /// Bytes of checkpoints received from other nodes.
     pub snapshot_bytes_received: Counter,
+    /// Bytes of checkpoints that were here already and did not have to be sent.
+    pub snapshot_bytes_kept: Counter,
     /// Leaderships given away because the disk was low.
     pub leaders_shed: Counter,
 }
@@ -125,6 +127,7 @@ impl Metrics {
             write_failures: Mutex::default(),
             snapshot_bytes_sent: Counter::default(),
             snapshot_bytes_received: Counter::default(),
+            snapshot_bytes_kept: Counter::default(),
             leaders_shed: Counter::default(),
         }
     }
@@ -193,6 +196,11 @@ impl Metrics {
                 "tidemark_snapshot_received_bytes_total",
                 &self.snapshot_bytes_received,
                 "Bytes of checkpoints received from other nodes.",
+            ),
+            (
+                "tidemark_snapshot_kept_bytes_total",
+                &self.snapshot_bytes_kept,
+                "Bytes of checkpoints that were here already.",
             ),
             (
                 "tidemark_leaders_shed_total",

@@ -30,9 +30,12 @@ pub(super) fn asked(command: Option<&Bytes>) -> Option<(u64, i64)> {
     }
 }
 
-/// What one replica took.
+/// The entry after which a digest was taken, and the digest, or why there is none.
+type Taken = (u64, Result<u64, String>);
+
+/// What one replica took, by the id under which it was asked for.
 #[derive(Clone, Default)]
-pub(super) struct ContentDigests(Arc<Mutex<BTreeMap<u64, (u64, Result<u64, String>)>>>);
+pub(super) struct ContentDigests(Arc<Mutex<BTreeMap<u64, Taken>>>);
 
 impl ContentDigests {
     /// Takes one of the content as it is now, just applied up to `index`; returns once the content is pinned.

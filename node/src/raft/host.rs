@@ -319,6 +319,7 @@ impl Host {
             envelope,
             group,
             from_replica: replica,
+            metrics: self.metrics.clone(),
         };
         Replica::start(log, state, network).await
     }

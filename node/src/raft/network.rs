@@ -24,6 +24,7 @@ use super::state::ReplicaState;
 use super::transfers::Running;
 use super::types::*;
 use crate::error::{Error, Reason};
+use crate::metrics::Metrics;
 use crate::peers::{LinkError, PeerClient, Peers};
 use crate::wire::status::from_status;
 
@@ -45,6 +46,8 @@ pub(super) struct Network {
     pub(super) group: u32,
     /// The replica that sends.
     pub(super) from_replica: u64,
+    /// Counts what is sent.
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -192,6 +195,10 @@ impl Connection {
         drop(told);
         let vote = answer?.vote.ok_or_else(|| Error::internal("answer without a vote"))?;
         sending.await.map_err(Error::internal)??;
+        self.network
+            .metrics
+            .snapshot_bytes_sent
+            .add(total.saturating_sub(there));
         codec::vote_from_wire(vote).map_err(Error::internal)
     }
 }

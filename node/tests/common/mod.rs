@@ -266,6 +266,26 @@ impl TestCluster {
         Client::connect_with(options).await.unwrap()
     }
 
+    /// A counter that node `i` shows to Prometheus.
+    pub(crate) async fn metric(&self, i: usize, name: &str) -> u64 {
+        let (_, text) = self.get(i, "/metrics").await;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
+    }
+
+    /// Code and body of an HTTP request to node `i`.
+    pub(crate) async fn get(&self, i: usize, path: &str) -> (u16, String) {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut stream = tokio::net::TcpStream::connect(self.client_address(i)).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let code = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (code, body.to_string())
+    }
+
     /// Calls at this node and no other, without retries.
     pub(crate) fn at(&self, i: usize) -> Direct {
         Direct::new(&self.client_address(i))
