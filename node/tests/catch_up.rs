@@ -1,5 +1,5 @@
 //! Nodes that come back after the log they need is gone: by checkpoint, also by one that is cut off on its way.
-//! Never here: how pieces and files are checked (unit tests of `raft`). Invariant: what came once is not sent again.
+//! Never here: how pieces are checked and kept (unit tests of `raft`). Invariant: a node that comes back ends with everything.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod common;
