@@ -290,7 +290,7 @@ refused() {
         cat "$work/refused" >>"$log"
         case $code in
             0) die "the cut-off node did what it cannot do: $what" "$(cat "$work/refused")" ;;
-            3) if grep -qE 'why: .*(has no leader|no replica of shard|gave no answer in time|majority)' "$work/refused"; then break; fi ;;
+            3) if grep -qE 'why: .*(has no leader|no replica of shard|gave no answer in time|shard [0-9]+: no answer in|majority|quorum)' "$work/refused"; then break; fi ;;
             124) ;;
             *) die "the cut-off node did not answer UNAVAILABLE to $what (exit code $code)" "$(cat "$work/refused")" ;;
         esac
@@ -298,7 +298,7 @@ refused() {
     done
     ok "the cut-off node refuses $what: $(grep -m1 why: "$work/refused" | sed 's/^ *why: //')"
 }
-register() { printf 'id,device_type\ndt-new,ponding_gauge\n' | in_node "$victim" -e "${self%,}" --timeout 6s device import -; }
+register() { printf 'id,device_type\ndt-new,ponding_gauge\n' | in_node "$victim" -e "${self%,}" --timeout 25s device import -; }
 refused "a linearizable read" in_node "$victim" -e "${self%,}" --timeout 6s query latest --type ponding_gauge
 refused "a new device" register
 in_node "$victim" --timeout 6s query latest --type ponding_gauge --consistency any >"$work/any" 2>&1 ||

@@ -134,6 +134,14 @@ impl From<Status> for Failed {
         let from_server = status.source().is_none();
         if from_server {
             let error = Error::from(&status);
+            // The server's HTTP layer ended the call at the deadline that we gave, a moment before we did.
+            if error.code == Code::Cancelled && status.get_error_details().error_info().is_none() {
+                return Self {
+                    error: Error::local(Code::DeadlineExceeded, TIMEOUT, "no answer in time"),
+                    reached: Reached::Perhaps,
+                    node_at_fault: true,
+                };
+            }
             let reached = if says_nothing_stored(&status, &error) {
                 Reached::Refused
             } else {

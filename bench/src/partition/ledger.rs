@@ -35,6 +35,12 @@ impl Track {
         self.acknowledged_at.partition_point(|acknowledged| *acknowledged <= at) as i64
     }
 
+    /// When a value was acknowledged.
+    pub(crate) fn acknowledged_at(&self, value: i64) -> Option<Duration> {
+        let index = usize::try_from(value - 1).ok()?;
+        self.acknowledged_at.get(index).copied()
+    }
+
     /// The newest value that anybody can have seen.
     pub(crate) fn issued(&self) -> i64 {
         self.issued
@@ -74,6 +80,10 @@ mod tests {
         let mut t = track(&[100, 200]);
         let known = |at: u64| t.known_at(Duration::from_millis(at));
         assert_eq!([known(0), known(99), known(100), known(250)], [0, 0, 1, 2]);
+        assert_eq!(
+            (t.acknowledged_at(2), t.acknowledged_at(3)),
+            (Some(Duration::from_millis(200)), None)
+        );
         assert_eq!((t.issue(), t.issue(), t.acknowledged(), t.issued()), (3, 3, 2, 3));
     }
 

@@ -190,8 +190,8 @@ impl Replica {
             Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to)))) => {
                 Ok(Err(to.leader_node.map(|member| member.node_id)))
             }
-            Ok(Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(e)))) => {
-                Err(Error::new(Reason::NoLeader, e.to_string()))
+            Ok(Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)))) => {
+                Err(Error::new(Reason::NoLeader, "no majority confirms the leader"))
             }
             Ok(Err(RaftError::Fatal(e))) => Err(Error::new(Reason::NoLeader, e.to_string())),
         }
