@@ -49,7 +49,7 @@ pub(super) struct Heard {
 }
 
 /// Others elect somebody else within this.
-const CUT_OFF: Duration = Duration::from_secs(3);
+const CUT_OFF: Duration = Duration::from_secs(2);
 
 /// One replica of one group.
 pub struct Replica {

@@ -1,5 +1,6 @@
 //! Commands to the leader of a group.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -42,7 +43,7 @@ impl Router {
             let until = if offered { deadline } else { deadline.min(leader_by) };
             time_left(until).map_err(|_| out_of_time(group, offered))?;
             let left = time_left(deadline).map_err(|_| out_of_time(group, offered))?;
-            let proposed = match self.host.replica(group).filter(|replica| replica.is_leader()) {
+            let proposed = match self.leading_here(group) {
                 Some(replica) => self.propose_here(&replica, command.clone(), left).await,
                 None => match self.leader_elsewhere(group) {
                     Some(node) => self.propose_at(node, group, command.clone(), left.min(ATTEMPT)).await,
@@ -67,6 +68,13 @@ impl Router {
     }
 
     /// Offers a command to a replica of this node, where there is room for it. One that does not lead says so first.
+    /// This node's replica where it leads, and not in its own eyes only: a command that no majority will take is better
+    /// not begun, so that its caller learns early that nothing was stored.
+    fn leading_here(&self, group: u32) -> Option<Arc<Replica>> {
+        let leads = |replica: &Arc<Replica>| replica.is_leader() && !replica.is_cut_off();
+        self.host.replica(group).filter(leads)
+    }
+
     async fn propose_here(&self, replica: &Replica, command: Bytes, timeout: Duration) -> Proposed {
         match self.host.check_room(replica) {
             Err(error) if replica.is_leader() && takes_room(&command) => Proposed::Refused(error),
@@ -116,7 +124,7 @@ impl Router {
     pub async fn serve_propose(&self, request: ProposeRequest) -> Result<ProposeResponse> {
         self.host.check_envelope(request.envelope.as_ref())?;
         let timeout = Duration::from_millis(request.timeout_ms.clamp(1, 600_000) as u64);
-        let proposed = match self.host.replica(request.group) {
+        let proposed = match self.host.replica(request.group).filter(|replica| !replica.is_cut_off()) {
             Some(replica) => self.propose_here(&replica, request.command, timeout).await,
             None => Proposed::NotLeader(None),
         };
