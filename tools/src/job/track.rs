@@ -244,7 +244,7 @@ mod tests {
         let pending = || step(MovePhase::Pending, 0, "");
         tracker.observe(&job(vec![step(MovePhase::Copying, 0, ""), pending()]), at(0));
         let seen = tracker.observe(&job(vec![step(MovePhase::Copying, 50 << 20, ""), pending()]), at(5));
-        assert_eq!(seen.line, "0/2 moves  50 MiB of 100 MiB  10 MiB/s  17 s left");
+        assert_eq!(seen.line, "0/2 moves  50 MiB of 100 MiB  10 MiB/s  18 s left");
         assert_eq!(seen.details, ["  shard 2 node 1 -> node 4: copying 50 MiB of 100 MiB"]);
         assert!((seen.fraction - 0.225).abs() < 1e-9);
         let seen = tracker.observe(&job(vec![step(MovePhase::Done, 0, ""), pending()]), at(10));
