@@ -116,7 +116,7 @@ impl Core {
         let mut backoff = Backoff::default();
         let mut avoid = None;
         let mut said: Option<Failed> = None;
-        self.refresh_if_old();
+        self.refresh_soon(MAP_AGE_MAX);
         loop {
             let node = self.pick(call.to, avoid.as_deref())?;
             let left = ends_at.saturating_duration_since(Instant::now());
@@ -146,7 +146,8 @@ impl Core {
             if !astray && !may_repeat(call.repeat, &failed) {
                 return Err(settle(failed, call.repeat));
             }
-            let pause = backoff.next(failed.error.retry_after);
+            let elsewhere = failed.node_at_fault && self.nodes.another_than(&node);
+            let pause = backoff.next(elsewhere, failed.error.retry_after);
             if Instant::now() + pause >= ends_at {
                 return Err(settle(failed, call.repeat));
             }
@@ -155,7 +156,15 @@ impl Core {
             if !failed.is_timeout() {
                 said = Some(failed);
             }
-            tokio::join!(sleep(pause), self.refresh(MAP_AGE_MIN));
+            self.pause(pause).await;
+        }
+    }
+
+    /// Waits before another try, and asks meanwhile who leads what by now.
+    pub(crate) async fn pause(self: &Arc<Self>, pause: Duration) {
+        match pause.is_zero() {
+            true => self.refresh_soon(MAP_AGE_MIN),
+            false => drop(tokio::join!(sleep(pause), self.refresh(MAP_AGE_MIN))),
         }
     }
 
@@ -187,18 +196,18 @@ impl Core {
         *self.asked_at.lock().await = Some(Instant::now());
     }
 
-    /// Asks for a new map on the side where the one we have is old.
-    fn refresh_if_old(self: &Arc<Self>) {
+    /// Asks for a new map on the side where the one we have is older than this.
+    fn refresh_soon(self: &Arc<Self>, age: Duration) {
         let old = self
             .asked_at
             .try_lock()
-            .is_ok_and(|at| at.is_none_or(|at| at.elapsed() >= MAP_AGE_MAX));
+            .is_ok_and(|at| at.is_none_or(|at| at.elapsed() >= age));
         if !old || self.refreshing.swap(true, Ordering::Relaxed) {
             return;
         }
         let core = Arc::clone(self);
         tokio::spawn(async move {
-            core.refresh(MAP_AGE_MAX).await;
+            core.refresh(age).await;
             core.refreshing.store(false, Ordering::Relaxed);
         });
     }
@@ -263,26 +272,59 @@ fn settle(failed: Failed, repeat: Repeat) -> Error {
     error
 }
 
-/// Growing pauses between tries: 50 ms to 1 s, with jitter, never shorter than the server asks for.
+/// Growing pauses between tries: 50 ms to 1 s, with jitter, never shorter than the server asks for. A node that went
+/// away says nothing about the others: the first time, another one is asked at once.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     pause: Duration,
+    waited: bool,
 }
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { pause: PAUSE_MIN }
+        Self {
+            pause: PAUSE_MIN,
+            waited: false,
+        }
     }
 }
 
 impl Backoff {
-    /// The next pause.
-    pub(crate) fn next(&mut self, retry_after: Option<Duration>) -> Duration {
+    /// The next pause; `elsewhere`: the node is at fault, and there is another one.
+    pub(crate) fn next(&mut self, elsewhere: bool, retry_after: Option<Duration>) -> Duration {
+        let first = !std::mem::replace(&mut self.waited, true);
+        if first && elsewhere && retry_after.is_none() {
+            return Duration::ZERO;
+        }
         let pause = self.pause.mul_f64(rand::random_range(0.5..1.0));
         self.pause = (self.pause * 2).min(PAUSE_MAX);
         match retry_after {
             Some(asked) if asked > pause => asked.mul_f64(rand::random_range(1.0..1.2)),
             _ => pause,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_node_is_asked_at_once_and_only_the_first_time() {
+        let mut backoff = Backoff::default();
+        assert_eq!(backoff.next(true, None), Duration::ZERO);
+        assert!(
+            backoff.next(true, None) >= PAUSE_MIN / 2,
+            "the other one failed as well"
+        );
+        assert!(
+            Backoff::default().next(false, None) >= PAUSE_MIN / 2,
+            "nobody else is there"
+        );
+        let asked = Some(Duration::from_secs(3));
+        assert!(
+            Backoff::default().next(true, asked) >= Duration::from_secs(3),
+            "told to wait"
+        );
     }
 }

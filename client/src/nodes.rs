@@ -216,6 +216,13 @@ impl Nodes {
         Ok(node)
     }
 
+    /// Whether there is another node that is not resting.
+    pub(crate) fn another_than(&self, node: &Node) -> bool {
+        let all = self.all();
+        all.iter()
+            .any(|other| other.address != node.address && other.rests_until().is_none())
+    }
+
     /// The wanted node if it is not resting; else the next one that is neither resting nor `avoid`; else whichever
     /// rests the shortest.
     pub(crate) fn pick(&self, wanted: Option<&str>, avoid: Option<&str>) -> Option<Arc<Node>> {

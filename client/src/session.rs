@@ -10,7 +10,7 @@ use std::{
 use tidemark_proto::v1::{self, ingest_service_client::IngestServiceClient, write_stream_response::Result as Outcome};
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
@@ -25,7 +25,6 @@ use crate::{
 
 /// A stream without an acknowledgement is left after `attempt_timeout`, doubled each time in a row, up to this.
 const STALL_MAX: Duration = Duration::from_secs(24);
-const MAP_AGE_MIN: Duration = Duration::from_millis(250);
 
 /// A batch without an acknowledgement.
 #[derive(Debug)]
@@ -121,7 +120,8 @@ impl Session {
             if self.refused_one(&failed.error) {
                 continue;
             }
-            let pause = self.backoff.next(failed.error.retry_after);
+            let elsewhere = failed.node_at_fault && self.core.nodes.another_than(&node);
+            let pause = self.backoff.next(elsewhere, failed.error.retry_after);
             if self
                 .overdue_at()
                 .is_some_and(|overdue_at| Instant::now() + pause >= overdue_at)
@@ -129,7 +129,7 @@ impl Session {
                 return self.give_up(failed.error).await;
             }
             tracing::debug!(node = node.address, error = %failed.error, pending = self.pending.len(), "write stream broken");
-            tokio::join!(sleep(pause), self.core.refresh(MAP_AGE_MIN));
+            self.core.pause(pause).await;
         }
     }
 

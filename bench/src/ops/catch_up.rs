@@ -149,7 +149,7 @@ pub(super) async fn fill(endpoints: &[String], points: u64) -> Result<u64> {
     Ok(stored)
 }
 
-fn checks(figures: &CatchUp, phases: &[PhaseFigures]) -> Vec<Check> {
+fn checks(figures: &CatchUp, phases: &[PhaseFigures]) -> Result<Vec<Check>> {
     let found = format!(
         "{} points in {:.1} s: {} points/s, {:.1} MB/s",
         report::thousands(figures.points as f64),
@@ -157,8 +157,8 @@ fn checks(figures: &CatchUp, phases: &[PhaseFigures]) -> Vec<Check> {
         report::thousands(figures.points_per_second),
         figures.megabytes_per_second
     );
-    vec![
+    Ok(vec![
         Check::new("the node catches up by itself", true, found),
-        p99_check(phases, |name| name == CATCHING_UP),
-    ]
+        p99_check(phases, |name| name == CATCHING_UP)?,
+    ])
 }

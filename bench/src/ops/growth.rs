@@ -130,7 +130,7 @@ async fn grow_and_shrink(cluster: &mut Cluster, record: &Record, jobs: &mut Vec<
     cluster.healthy(PATIENCE).await
 }
 
-fn checks(growth: &Growth, phases: &[PhaseFigures]) -> Vec<Check> {
+fn checks(growth: &Growth, phases: &[PhaseFigures]) -> Result<Vec<Check>> {
     // The first phase only warms up.
     let phases = phases.get(1..).unwrap_or_default();
     let planned = |name: &str| ![BEFORE, AFTER, KILLED].contains(&name);
@@ -142,13 +142,13 @@ fn checks(growth: &Growth, phases: &[PhaseFigures]) -> Vec<Check> {
         growth.hand_overs, growth.longest_pause_ms
     );
     let end = growth.broke_off.clone().unwrap_or_default();
-    vec![
+    Ok(vec![
         Check::new("every operation ends well", growth.broke_off.is_none(), end),
-        p99_check(phases, planned),
+        p99_check(phases, planned)?,
         Check::new(
             "no shard is silent for more than 300 ms in a planned operation",
             silence <= PLANNED_SILENCE_MS,
             found,
         ),
-    ]
+    ])
 }

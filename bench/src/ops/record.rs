@@ -15,6 +15,8 @@ use crate::report::{self, Latencies, Summary};
 const RECENT: usize = 5_000;
 /// Reasons kept a phase.
 const REASONS: usize = 5;
+/// Slowest writes kept a phase.
+const SLOWEST: usize = 10;
 
 /// What a request was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +46,7 @@ struct Phase {
     began: Instant,
     ended: Option<Instant>,
     writes: Latencies,
+    slowest: Vec<SlowWrite>,
     reads: Latencies,
     failed_writes: u64,
     failed_reads: u64,
@@ -52,12 +55,24 @@ struct Phase {
     silence: BTreeMap<u32, Duration>,
 }
 
+/// A write that took long: where to look in the logs of the nodes.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct SlowWrite {
+    pub(super) took_ms: f64,
+    pub(super) shard: u32,
+    /// When it was due, as the nodes' logs tell time.
+    pub(super) due: String,
+}
+
 /// A phase in figures.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct PhaseFigures {
     pub(super) phase: String,
     pub(super) seconds: f64,
     pub(super) writes: Summary,
+    #[serde(skip)]
+    pub(super) write_latencies: Latencies,
+    pub(super) slowest_writes: Vec<SlowWrite>,
     pub(super) reads: Summary,
     pub(super) failed_writes: u64,
     pub(super) failed_reads: u64,
@@ -96,6 +111,7 @@ impl Record {
             began: now,
             ended: None,
             writes: Latencies::new()?,
+            slowest: Vec::new(),
             reads: Latencies::new()?,
             failed_writes: 0,
             failed_reads: 0,
@@ -111,7 +127,9 @@ impl Record {
         let now = Instant::now();
         let mut book = self.book();
         if let Some(phase) = book.phase_of(due) {
-            phase.writes.record(now.saturating_duration_since(due));
+            let took = now.saturating_duration_since(due);
+            phase.writes.record(took);
+            phase.slow(shard, took);
         }
         let recent = book.recent.entry(shard).or_default();
         recent.push_back((due, now));
@@ -194,6 +212,20 @@ impl Phase {
         }
     }
 
+    /// Keeps a write that was acknowledged just now if it is among the slowest.
+    fn slow(&mut self, shard: u32, took: Duration) {
+        let took_ms = took.as_secs_f64() * 1000.0;
+        let least = self.slowest.last().map_or(0.0, |slow| slow.took_ms);
+        if self.slowest.len() == SLOWEST && took_ms <= least {
+            return;
+        }
+        let due = jiff::Timestamp::now() - took;
+        let at = self.slowest.partition_point(|slow| slow.took_ms >= took_ms);
+        let due = format!("{due:.3}");
+        self.slowest.insert(at, SlowWrite { took_ms, shard, due });
+        self.slowest.truncate(SLOWEST);
+    }
+
     fn figures(&self) -> PhaseFigures {
         let longest = self.silence.iter().max_by_key(|(_, silence)| **silence);
         let ended = self.ended.unwrap_or_else(Instant::now);
@@ -201,6 +233,8 @@ impl Phase {
             phase: self.name.clone(),
             seconds: ended.saturating_duration_since(self.began).as_secs_f64(),
             writes: self.writes.summary(),
+            write_latencies: self.writes.clone(),
+            slowest_writes: self.slowest.clone(),
             reads: self.reads.summary(),
             failed_writes: self.failed_writes,
             failed_reads: self.failed_reads,

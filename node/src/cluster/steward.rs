@@ -4,7 +4,7 @@
 //!
 //! Invariant: only the node that leads the catalog acts, and everything it does may be done twice.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ const SPREAD_EVERY: Duration = Duration::from_secs(5);
 /// Longest time for a change of the catalog group.
 const CATALOG_TIMEOUT: Duration = Duration::from_secs(5);
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(3);
+/// A node that was removed stays in the catalog group for so long, without a vote, to hear of it there.
+const FAREWELL: Duration = Duration::from_millis(1_500);
 /// A node that does not hear from the catalog asks around this often whether it still belongs.
 const ASK_EVERY: Duration = Duration::from_secs(2);
 const SILENCE: Duration = Duration::from_secs(3);
@@ -38,6 +40,7 @@ impl Cluster {
         let mut changes = self.host().watch_catalog();
         let mut spread_at = monotonic() + SPREAD_EVERY;
         let mut wished: Vec<(u32, u64)> = Vec::new();
+        let mut farewells = BTreeMap::new();
         loop {
             tokio::time::timeout(STEP_EVERY, changes.changed()).await.ok();
             let catalog = changes.borrow_and_update().clone();
@@ -47,9 +50,10 @@ impl Cluster {
                 .is_some_and(|replica| replica.is_leader());
             if !leads || !catalog.is_initialised() {
                 self.set_live_job(None);
+                farewells.clear();
                 continue;
             }
-            if let Err(error) = self.keep_catalog_group(&catalog).await {
+            if let Err(error) = self.keep_catalog_group(&catalog, &mut farewells).await {
                 tracing::debug!(%error, "the catalog group is not yet as it should be");
             }
             match self.step_job(&catalog).await {
@@ -68,6 +72,17 @@ impl Cluster {
     pub(super) fn catalog_voters(&self, catalog: &Catalog) -> Vec<u64> {
         let nodes: Vec<_> = catalog.state().nodes.iter().map(super::plan::node_info).collect();
         placement::catalog_voters(&nodes, &self.voting_nodes())
+    }
+
+    fn catalog_members(&self) -> Vec<u64> {
+        let view = self
+            .host()
+            .replica(CATALOG_GROUP)
+            .and_then(|replica| replica.group_view());
+        let members = view
+            .and_then(|view| view.membership)
+            .map(|membership| membership.members);
+        members.iter().flatten().map(|member| member.replica).collect()
     }
 
     fn voting_nodes(&self) -> Vec<u64> {
@@ -90,8 +105,9 @@ impl Cluster {
         self.voting_nodes().contains(&node)
     }
 
-    /// Every node has a replica of the catalog, some of them vote, and those that have left are out.
-    async fn keep_catalog_group(&self, catalog: &Catalog) -> Result<()> {
+    /// Every node has a replica of the catalog, some of them vote, and those that have left are out: at once from those
+    /// that vote, and a moment later altogether. `farewells`: since when they are seen here after they left.
+    async fn keep_catalog_group(&self, catalog: &Catalog, farewells: &mut BTreeMap<u64, Instant>) -> Result<()> {
         let (Some(replica), Some(shard)) = (self.host().replica(CATALOG_GROUP), catalog.shard(CATALOG_GROUP)) else {
             return Ok(());
         };
@@ -108,7 +124,9 @@ impl Cluster {
             .filter(|(_, m)| votes(m.node_id))
             .map(|(id, _)| *id)
             .collect();
-        let learners: BTreeSet<u64> = all.keys().copied().filter(|id| !voters.contains(id)).collect();
+        let mut learners: BTreeSet<u64> = all.keys().copied().filter(|id| !voters.contains(id)).collect();
+        let left = self.catalog_members().into_iter().filter(|id| !all.contains_key(id));
+        learners.extend(left.filter(|id| farewells.entry(*id).or_insert_with(monotonic).elapsed() < FAREWELL));
         if !voters.is_empty() && self.in_step(&voters) {
             replica.set_members(&voters, &learners, CATALOG_TIMEOUT).await?;
         }

@@ -113,7 +113,8 @@ impl Host {
                 continue;
             }
             tracing::info!(group, replica = id, "replica has left this node, its files go");
-            self.gone().add(group, id).map_err(Error::internal)?;
+            let host = self.clone();
+            blocking(move || host.gone().add(group, id).map_err(Error::internal)).await?;
             self.leaving().insert((group, id));
             let running = self.replica(group).filter(|replica| replica.id() == id);
             if running.is_some() {
@@ -121,7 +122,7 @@ impl Host {
             }
             if let Some(replica) = running {
                 replica.retire().await;
-                wait_for_readers(replica).await;
+                close(replica).await?;
             }
             self.damaged().remove(&group);
             // Another replica of the group may run here by now only if this one's log had gone before.
@@ -145,13 +146,20 @@ impl Host {
     }
 }
 
-async fn wait_for_readers(replica: Arc<Replica>) {
+/// Closes the state of a replica that has stopped, once nobody reads it any more. Closing a database takes its time:
+/// whoever lets go last does it, and that must not be a task that others wait behind.
+async fn close(replica: Arc<Replica>) -> Result<()> {
     let until = monotonic() + READERS_TIMEOUT;
-    let state = Arc::downgrade(replica.state());
+    let state = replica.state().clone();
     drop(replica);
-    while state.strong_count() > 0 && monotonic() < until {
+    while Arc::strong_count(&state) > 1 && monotonic() < until {
         tokio::time::sleep(READERS_POLL).await;
     }
+    blocking(move || {
+        drop(state);
+        Ok(())
+    })
+    .await
 }
 
 #[cfg(test)]

@@ -303,7 +303,12 @@ impl ReplicaState {
         Err(Error::new(Reason::Corruption, message))
     }
 
-    /// Removes states that were replaced and that nobody reads any more.
+    /// Whether there are states that were replaced.
+    pub fn has_retired(&self) -> bool {
+        !lock(&self.retired).is_empty()
+    }
+
+    /// Removes states that were replaced and that nobody reads any more. Blocking.
     pub fn sweep(&self) {
         lock(&self.retired).retain(|(dir, kept)| kept.strong_count() > 0 || remove_folder(dir).is_err());
     }

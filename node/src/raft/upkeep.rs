@@ -18,7 +18,14 @@ use crate::error::{Error, Result};
 impl Replica {
     /// Flushes when there is enough to flush or `force` says so, then lets the log below the flushed state go.
     pub async fn flush_and_purge(&self, tuning: &Tuning, force: bool) -> Result<()> {
-        self.state.sweep();
+        if self.state.has_retired() {
+            let state = self.state.clone();
+            blocking(move || {
+                state.sweep();
+                Ok(())
+            })
+            .await?;
+        }
         let index = |id: &Option<LogId>| id.as_ref().map_or(0, |id| id.index);
         let applied = index(&self.raft.metrics().borrow_watched().last_applied);
         if applied == self.settled.load(Ordering::Relaxed) {

@@ -13,10 +13,13 @@ pub use propose::Retry;
 pub(crate) use propose::outcome_unknown;
 pub use read::{Served, ShardAnswer, ShardJob};
 
+use tonic::Status;
+
 use crate::catalog::CATALOG_GROUP;
 use crate::clock::{Instant, monotonic};
 use crate::error::{Error, Reason, Result};
-use crate::raft::host::Host;
+use crate::raft::host::{Host, removal};
+use crate::wire::status::from_status;
 
 /// Longest pause before a leader is asked for again.
 const RETRY_PAUSE: Duration = Duration::from_millis(40);
@@ -103,6 +106,18 @@ impl Router {
             Some(node) => hints.insert(group, node),
             None => hints.remove(&group),
         };
+    }
+
+    /// What another node refused. One that says that this node was removed is believed: it belongs nowhere any more, and
+    /// stops before more requests wait for it in vain.
+    fn heed(&self, status: &Status) -> Error {
+        let error = from_status(status);
+        if error.reason() == Reason::NodeRemoved
+            && let Ok(identity) = self.host.identity()
+        {
+            self.host.leave_for_good(&removal(identity));
+        }
+        error
     }
 
     pub(crate) fn peer(&self, node: u64) -> Result<Arc<crate::peers::Peer>> {

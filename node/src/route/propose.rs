@@ -14,7 +14,7 @@ use super::{LEADERLESS_MAX, RETRY_PAUSE, Router, time_left};
 use crate::clock::{Instant, monotonic};
 use crate::error::{Error, Reason, Result};
 use crate::raft::replica::{Proposed, Replica};
-use crate::wire::status::{from_failure, from_status, never_sent};
+use crate::wire::status::{from_failure, never_sent};
 
 /// What one try on another node may take: past it, somebody else may lead by now.
 const ATTEMPT: Duration = Duration::from_secs(3);
@@ -53,7 +53,7 @@ impl Router {
             match proposed {
                 Proposed::Applied(answer) => return read_answer(answer),
                 Proposed::NotLeader(_) => {}
-                // The first offer may have been stored before the disk was low.
+                // The first offer may have been stored before it was refused.
                 Proposed::Refused(error) if offered => return Err(outcome_unknown(error.message().to_string())),
                 Proposed::Refused(error) => return Err(error),
                 Proposed::Unknown(why) if retry == Retry::Safe => {
@@ -101,13 +101,13 @@ impl Router {
                 self.learn_leader(group, node, None);
                 Proposed::NotLeader(None)
             }
-            Ok(Err(status)) if from_status(&status).reason() == Reason::DiskLow => {
-                Proposed::Refused(from_status(&status))
-            }
-            Ok(Err(status)) => {
-                self.learn_leader(group, node, None);
-                Proposed::Unknown(from_status(&status).to_string())
-            }
+            Ok(Err(status)) => match self.heed(&status) {
+                error if matches!(error.reason(), Reason::DiskLow | Reason::NodeRemoved) => Proposed::Refused(error),
+                error => {
+                    self.learn_leader(group, node, None);
+                    Proposed::Unknown(error.to_string())
+                }
+            },
             Ok(Ok(response)) => match response.into_inner().result {
                 Some(propose_response::Result::Applied(applied)) => Proposed::Applied(applied.encode_to_vec().into()),
                 Some(propose_response::Result::NotLeader(leader)) => {

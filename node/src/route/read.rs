@@ -149,7 +149,7 @@ impl Router {
         let mut client = self.peer(node)?.client();
         let opening = tokio::time::timeout(begin_within.min(LINEARIZE_MAX), client.read_shard(request)).await;
         let opened = opening.map_err(|_| Error::new(Reason::Unreachable, format!("node {node} did not answer")))?;
-        let mut parts = opened.map_err(|status| from_status(&status))?.into_inner();
+        let mut parts = opened.map_err(|status| self.heed(&status))?.into_inner();
         let first = parts
             .message()
             .await

@@ -14,7 +14,7 @@ use super::{Family, Resources, StoreError, View, options};
 
 pub(super) type Engine = DBWithThreadMode<SingleThreaded>;
 
-/// One open database. Dropping it flushes and closes.
+/// One open database. Dropping it closes it and flushes nothing.
 pub struct Db {
     engine: Engine,
     path: PathBuf,
@@ -30,7 +30,7 @@ impl Db {
     /// [`StoreError::Locked`] when it is open elsewhere; corruption and I/O as found.
     pub fn open(path: &Path, resources: &Resources) -> Result<Self, StoreError> {
         std::fs::create_dir_all(path)?;
-        let engine = Engine::open_cf_descriptors(&options::database(resources, true), path, descriptors(resources))
+        let engine = Engine::open_cf_descriptors(&options::database(resources, true)?, path, descriptors(resources))
             .map_err(|error| StoreError::opening(path, error))?;
         Ok(Self::of(engine, path, resources))
     }
@@ -40,7 +40,7 @@ impl Db {
     /// # Errors
     /// Corruption and I/O as found.
     pub fn open_read_only(path: &Path, resources: &Resources) -> Result<Self, StoreError> {
-        let options = options::database(resources, false);
+        let options = options::database(resources, false)?;
         let engine = Engine::open_cf_descriptors_read_only(&options, path, descriptors(resources), false)?;
         Ok(Self::of(engine, path, resources))
     }

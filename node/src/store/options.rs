@@ -7,7 +7,7 @@ use rocksdb::{
     BlockBasedOptions, BottommostLevelCompaction, CompactOptions, DBCompressionType, LogLevel, Options, ReadOptions,
 };
 
-use super::{Resources, merge};
+use super::{Resources, StoreError, merge};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -107,8 +107,12 @@ impl Family {
 }
 
 /// Options of the whole database.
-pub(super) fn database(resources: &Resources, create: bool) -> Options {
-    let mut options = Options::default();
+///
+/// # Errors
+/// When the engine does not know what is set by name here.
+pub(super) fn database(resources: &Resources, create: bool) -> Result<Options, StoreError> {
+    // The log holds what is not flushed. Who closes for a restart flushes first, and who closes to remove must not.
+    let mut options = Options::default().get_options_from_string("avoid_flush_during_shutdown=true")?;
     options.create_if_missing(create);
     options.create_missing_column_families(create);
     options.set_env(&resources.env);
@@ -124,7 +128,7 @@ pub(super) fn database(resources: &Resources, create: bool) -> Options {
     // One replica is one of many in the process: no timers of its own.
     options.set_stats_dump_period_sec(0);
     options.set_stats_persist_period_sec(0);
-    options
+    Ok(options)
 }
 
 /// Options of every read.
