@@ -107,7 +107,19 @@ impl Disk {
     /// Refuses bytes, a checkpoint for example, that would fill the disk to its floor.
     pub fn check_room_for(&self, bytes: u64) -> Result<()> {
         let room = self.room();
-        if room.free.saturating_sub(room.reserve / 2) >= bytes || room.reserve == 0 {
+        self.check_above(room.reserve / 2, bytes)
+    }
+
+    /// Refuses bytes that could as well come later, of a backup for example: where the disk is low, and where it would be
+    /// by them.
+    pub fn check_room_to_spare(&self, bytes: u64) -> Result<()> {
+        let room = self.room();
+        self.check_above(if room.low { u64::MAX } else { room.reserve }, bytes)
+    }
+
+    fn check_above(&self, floor: u64, bytes: u64) -> Result<()> {
+        let room = self.room();
+        if room.free.saturating_sub(floor) >= bytes || room.reserve == 0 {
             return Ok(());
         }
         let message = format!("{bytes} bytes would come, {} of the disk are free", room.free);
@@ -162,5 +174,7 @@ mod tests {
         let disk = Disk::new(dir.path(), DiskReserve::Bytes(1_000), Some(free)).unwrap();
         disk.check_room_for(1_000).unwrap();
         assert_eq!(disk.check_room_for(1_001).unwrap_err().reason(), Reason::DiskLow);
+        disk.check_room_to_spare(500).unwrap();
+        assert_eq!(disk.check_room_to_spare(501).unwrap_err().reason(), Reason::DiskLow);
     }
 }

@@ -23,6 +23,7 @@
 //! | `request_timeout_ms` | 10,000 (own deadline of the client wins where shorter) | DEADLINE_EXCEEDED |
 //! | `query_timeout_ms` | 60,000 | DEADLINE_EXCEEDED |
 //! | `disk_reserve` (a key) | 5 % of the disk, 256 MiB to 5 GiB | RESOURCE_EXHAUSTED `DISK_LOW` with a time to retry |
+//! | `disk_reserve`, with an uploaded file of a backup | | the upload is refused: RESOURCE_EXHAUSTED `DISK_LOW` |
 //! | half of `disk_reserve` | | the node takes no commands of other leaders: its replicas lag, others go on |
 //! | `shards` | 2 to 64 | INVALID_ARGUMENT `INVALID_INIT` |
 

@@ -9,8 +9,11 @@ use std::time::Duration;
 use common::direct::Direct;
 use common::fleet::*;
 use common::{TestCluster, eventually};
-use tidemark_client::{Error, v1};
+use tidemark_client::{Client, Error, v1};
 use tidemark_node::config::Tuning;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use v1::upload_backup_file_request::Part;
 
 /// Looks at its disk often.
 fn often() -> Tuning {
@@ -64,6 +67,40 @@ async fn taken(node: &Direct, second: i64) {
         })
         .await;
     }
+}
+
+/// Uploads a file of a backup in pieces, each after `between`.
+async fn upload(client: &Client, address: &str, bytes: &[u8], between: impl AsyncFn(usize)) -> Result<(), Error> {
+    const PIECE: usize = 1_000;
+    const WAIT: Duration = Duration::from_secs(60);
+    let header = v1::UploadHeader {
+        shard: 1,
+        backup_id: "20260101T000000Z-0001".into(),
+        file: Some(v1::BackupFile {
+            name: "000007.sst".into(),
+            bytes: bytes.len() as u64,
+            digest: xxhash_rust::xxh3::xxh3_64(bytes),
+        }),
+    };
+    let (out, inbox) = tokio::sync::mpsc::channel(1);
+    let send = async {
+        out.send(Part::Header(header)).await.ok();
+        for (at, data) in bytes.chunks(PIECE).enumerate() {
+            between(at).await;
+            let piece = v1::BackupPiece {
+                offset: (at * PIECE) as u64,
+                data: data.to_vec().into(),
+                crc: crc32c::crc32c(data),
+            };
+            if out.send(Part::Piece(piece)).await.is_err() {
+                break;
+            }
+        }
+        drop(out);
+    };
+    let messages = ReceiverStream::new(inbox).map(|part| v1::UploadBackupFileRequest { part: Some(part) });
+    let (uploaded, ()) = tokio::join!(client.upload_backup_file(address, messages, WAIT), send);
+    uploaded
 }
 
 async fn count(node: &Direct) -> usize {
@@ -172,4 +209,62 @@ async fn a_full_disk_takes_no_entries_and_catches_up_when_it_has_room() {
     })
     .await;
     assert_eq!(count(&cluster.at(2)).await, 9 * DEVICES.len());
+}
+
+/// Makes a disk have so many free bytes, and waits until the node has seen it.
+async fn make_room(cluster: &TestCluster, bytes: u64) {
+    cluster.set_disk_free(0, bytes);
+    let node = cluster.at(0);
+    eventually("the node looks at its disk", || async {
+        let status = node.status().await.map_err(|e| e.to_string())?;
+        match status.nodes[0].facts.as_ref().map_or(0, |facts| facts.disk_free_bytes) {
+            seen if seen == bytes => Ok(()),
+            seen => Err(format!("{seen}")),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_upload_that_would_take_the_disk_below_its_reserve_is_refused() {
+    let cluster = TestCluster::start_with(1, often()).await;
+    let (client, address, reserve) = (
+        cluster.client().await,
+        cluster.client_address(0),
+        reserve(&cluster).await,
+    );
+    let folder = cluster.data_dir(0).join("restores").join("1-20260101T000000Z-0001");
+    let files = || -> Vec<String> {
+        let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+        entries
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect()
+    };
+    let is_refused = |uploaded: Result<(), Error>| {
+        let error = uploaded.unwrap_err();
+        assert_eq!(
+            shown(&error),
+            "RESOURCE_EXHAUSTED DISK_LOW; make room on the disk",
+            "{}",
+            error.message
+        );
+        assert_eq!(error.retry_after, Some(Duration::from_secs(1)));
+        assert_eq!(files(), Vec::<String>::new(), "nothing of it stays");
+    };
+    let bytes = [7; 10_000];
+
+    make_room(&cluster, reserve + 9_999).await;
+    is_refused(upload(&client, &address, &bytes, async |_| {}).await);
+    // Room that others take while the file comes.
+    make_room(&cluster, 2 * reserve).await;
+    let taken_away = async |piece: usize| {
+        if piece == 5 {
+            make_room(&cluster, reserve - 1).await;
+        }
+    };
+    is_refused(upload(&client, &address, &bytes, taken_away).await);
+    make_room(&cluster, 2 * reserve).await;
+    make_room(&cluster, reserve + 10_000).await;
+    upload(&client, &address, &bytes, async |_| {}).await.unwrap();
+    assert_eq!(files(), ["000007.sst"]);
 }

@@ -83,11 +83,8 @@ impl PeerService for PeerApi {
                 )
             })
         });
-        let bytes = header.files.iter().map(|file| file.bytes).sum();
-        let room = || host.metrics().disk().check_room_for(bytes);
-        let replica = checked
-            .and_then(|replica| room().map(|()| replica))
-            .map_err(|error| refused(&error))?;
+        let replica = checked.map_err(|error| refused(&error))?;
+        let bytes: u64 = header.files.iter().map(|file| file.bytes).sum();
         let metrics = host.metrics().clone();
         let counted = metrics.clone();
         let pieces = messages.map(move |message| match message {
@@ -104,12 +101,16 @@ impl PeerService for PeerApi {
         // A task of its own: what has begun to be installed is installed, whoever still listens.
         tokio::spawn(async move {
             let have = async |have: SnapshotOffsets| {
-                metrics.snapshot_bytes_kept.add(have.bytes.iter().sum());
+                let kept = have.bytes.iter().sum();
+                metrics.snapshot_bytes_kept.add(kept);
+                // What came before has its room already.
+                metrics.disk().check_room_for(bytes.saturating_sub(kept))?;
                 let answer = InstallSnapshotResponse {
                     vote: None,
                     have: Some(have),
                 };
                 out.send(Ok(answer)).await.ok();
+                Ok(())
             };
             let received = replica.receive_snapshot(header, pieces, have).await;
             let answer = received.map(|vote| InstallSnapshotResponse {

@@ -1,6 +1,7 @@
 //! Files of backups on their way back: uploaded, checked, kept until their shard is restored. Never: what is in them.
 //!
-//! Invariant: a file has its name only once every piece and the whole of it checked out and lie on disk.
+//! Invariant: a file has its name only once every piece and the whole of it checked out and lie on disk; what would take
+//! the disk below its reserve is refused.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -101,6 +102,8 @@ impl Backups {
         if !plain(&file.name) {
             return Err(bad(format!("file name {:?}", file.name)));
         }
+        let metrics = self.router.host().metrics().clone();
+        metrics.disk().check_room_to_spare(file.bytes)?;
         let staged = self.staging(header.shard, &header.backup_id)?;
         if lock(&staged.files).len() >= FILES_MAX {
             return Err(bad(format!("more than {FILES_MAX} files")));
@@ -112,6 +115,8 @@ impl Backups {
         };
         while let Some(piece) = pieces.next().await {
             let piece = piece?;
+            // Others fill the disk too.
+            metrics.disk().check_room_to_spare(incoming.left())?;
             incoming = blocking(move || incoming.take(&piece).map(|()| incoming)).await?;
             staged.folder.touch();
         }
@@ -155,6 +160,11 @@ impl Incoming {
         self.hash.update(&piece.data);
         self.written += piece.data.len() as u64;
         Ok(())
+    }
+
+    /// Bytes that have not come yet.
+    fn left(&self) -> u64 {
+        self.listed.bytes - self.written
     }
 
     fn finish(self, path: PathBuf) -> Result<()> {

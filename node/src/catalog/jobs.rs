@@ -10,12 +10,16 @@
 //! Invariant: one job runs at a time; a move goes forward only, one phase a step, and a step told twice changes nothing
 //! the second time. The new replica is listed from COPYING on, the old one until SWITCHING ends.
 
+use std::collections::BTreeSet;
+
 use tidemark_proto::peer::{self, applied};
 use tidemark_proto::v1::{Job, JobSpec, JobState, Move, MovePhase, NodeState, job_spec::Goal};
 
 use super::{CATALOG_GROUP, Catalog, Record};
 use crate::error::{Error, Reason, Result};
 
+/// Moves on their way at once, each of another shard.
+pub const MOVES_AT_ONCE: usize = 2;
 /// Ended jobs beyond these are forgotten, oldest first.
 const JOBS_KEPT: usize = 20;
 
@@ -265,6 +269,21 @@ pub fn is_final(planned: &Move) -> bool {
     matches!(planned.phase(), MovePhase::Done | MovePhase::Cancelled)
 }
 
+/// Bytes a second of each copy of a job, by which all of them together keep its limit; `None` where it has none.
+pub fn copy_rate(job: &Job) -> Option<u64> {
+    let open = job.moves.iter().filter(|planned| !is_final(planned));
+    let shards: BTreeSet<u32> = open.map(|planned| planned.shard).collect();
+    let at_once = shards.len().clamp(1, MOVES_AT_ONCE) as u64;
+    (job.bytes_per_second_max > 0).then_some(job.bytes_per_second_max / at_once)
+}
+
+/// Shards and replicas that a job has copied now.
+pub fn copies(job: &Job) -> Vec<(u32, u64)> {
+    let copying = |planned: &&Move| planned.phase() == MovePhase::Copying && planned.to_replica != 0;
+    let copies = job.moves.iter().filter(copying);
+    copies.map(|planned| (planned.shard, planned.to_replica)).collect()
+}
+
 fn goal(job: &Job) -> Option<&Goal> {
     job.spec.as_ref().and_then(|JobSpec { goal }| goal.as_ref())
 }
@@ -301,4 +320,41 @@ fn ended(job: &Job) -> Error {
 
 fn unknown_job(id: u64) -> Error {
     Error::new(Reason::UnknownJob, format!("no job {id}")).hint("tidemark job list")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(limit: u64, moves: &[(u32, MovePhase)]) -> Job {
+        let planned = |(at, (shard, phase)): (u64, &(u32, MovePhase))| Move {
+            shard: *shard,
+            to_replica: if *phase == MovePhase::Pending { 0 } else { 100 + at },
+            phase: *phase as i32,
+            ..Move::default()
+        };
+        Job {
+            bytes_per_second_max: limit,
+            moves: (0..).zip(moves).map(planned).collect(),
+            ..Job::default()
+        }
+    }
+
+    #[test]
+    fn copies_share_the_rate_of_their_job() {
+        use MovePhase::*;
+        let check = |moves: &[(u32, MovePhase)], rate: u64, copied: &[(u32, u64)]| {
+            let job = job(1_000, moves);
+            assert_eq!(copy_rate(&job), Some(rate), "{moves:?}");
+            assert_eq!(copies(&job), copied, "{moves:?}");
+        };
+        check(&[(1, Copying)], 1_000, &[(1, 100)]);
+        check(&[(1, Copying), (2, Pending)], 500, &[(1, 100)]);
+        check(&[(1, Copying), (2, Copying), (3, Pending)], 500, &[(1, 100), (2, 101)]);
+        check(&[(1, Done), (2, Switching), (3, Copying)], 500, &[(3, 102)]);
+        check(&[(1, Done), (2, Cancelled), (3, Copying)], 1_000, &[(3, 102)]);
+        // Moves of one shard come one after the other.
+        check(&[(1, Copying), (1, Pending)], 1_000, &[(1, 100)]);
+        assert_eq!(copy_rate(&job(0, &[(1, Copying)])), None);
+    }
 }

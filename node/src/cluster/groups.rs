@@ -106,6 +106,7 @@ impl Cluster {
                         node_id: new.node_id,
                         peer_address: new.peer_address,
                     };
+                    self.host().learn_of_copy(group, new.replica).await;
                     replica.add_learner(new.replica, member).await
                 }
                 Step::SetMembers(voters) => {

@@ -20,13 +20,11 @@ use tidemark_proto::v1::{Job, JobState, Move, MovePhase, ReplicaState};
 
 use super::Cluster;
 use super::groups::Stepped;
-use crate::catalog::jobs::is_final;
+use crate::catalog::jobs::{MOVES_AT_ONCE, is_final};
 use crate::catalog::{CATALOG_GROUP, Catalog};
 use crate::clock::monotonic;
 use crate::error::{Error, Result};
 
-/// Moves on their way at once, each of another shard.
-const MOVES_AT_ONCE: usize = 2;
 /// Longest time for one step; what is not done by then is looked at again.
 const STEP_TIMEOUT: Duration = Duration::from_secs(8);
 /// A learner this close to the leader's last entry gets its vote: it has the rest within a heartbeat.

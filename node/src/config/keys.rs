@@ -161,7 +161,7 @@ pub(super) const KEYS: &[Key] = &[
         env: "TIDEMARK_MOVE_BYTES_PER_SECOND",
         kind: Kind::Size,
         allowed: SIZE,
-        about: "Most bytes of replicas on the move that a node sends a second, where a job names no other figure.",
+        about: "Most bytes of checkpoints that a node sends a second, but for copies of a job that names another figure.",
         set: |config, text| {
             put(
                 &mut config.tuning.move_bytes_per_second,

@@ -60,6 +60,8 @@ impl Peer {
 pub struct Peers {
     by_address: Mutex<HashMap<String, Arc<Peer>>>,
     throttle: Arc<Throttle>,
+    /// Copies that have a rate of their own, by group and receiver.
+    limited: Mutex<HashMap<(u32, u64), Arc<Throttle>>>,
     gather: Arc<Gather>,
 }
 
@@ -75,13 +77,25 @@ impl Peers {
         Peers {
             by_address: Mutex::default(),
             throttle: Arc::new(Throttle::new(bytes_per_second)),
+            limited: Mutex::default(),
             gather: Arc::default(),
         }
     }
 
-    /// What all checkpoints that leave this node share.
-    pub fn throttle(&self) -> &Arc<Throttle> {
-        &self.throttle
+    /// What lets a checkpoint to a replica of a group out: a rate of its own where it has one, else what all share.
+    pub fn throttle_to(&self, group: u32, replica: u64) -> Arc<Throttle> {
+        let limited = self.limited.lock().unwrap_or_else(PoisonError::into_inner);
+        limited.get(&(group, replica)).unwrap_or(&self.throttle).clone()
+    }
+
+    /// Gives these copies, and no others, a rate of their own, each the same.
+    pub fn limit_copies(&self, bytes_per_second: u64, copies: &[(u32, u64)]) {
+        let mut limited = self.limited.lock().unwrap_or_else(PoisonError::into_inner);
+        limited.retain(|copy, _| copies.contains(copy));
+        for copy in copies {
+            let new = || Arc::new(Throttle::new(bytes_per_second));
+            limited.entry(*copy).or_insert_with(new).set(bytes_per_second);
+        }
     }
 
     /// When heartbeats to all of them leave.
@@ -138,4 +152,23 @@ fn lane(address: &str) -> Result<Channel> {
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .connect_lazy())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_with_a_rate_of_its_own_leaves_the_others_theirs() {
+        let peers = Peers::sending(64 << 20);
+        let rates = |copies: [(u32, u64); 3]| copies.map(|(group, to)| peers.throttle_to(group, to).bytes_per_second());
+        let three = [(1, 7), (2, 7), (1, 8)];
+        assert_eq!(rates(three), [64 << 20; 3]);
+        peers.limit_copies(1 << 20, &[(1, 7), (2, 7)]);
+        let before = peers.throttle_to(2, 7);
+        assert_eq!(rates(three), [1 << 20, 1 << 20, 64 << 20]);
+        peers.limit_copies(2 << 20, &[(2, 7)]);
+        assert_eq!(rates(three), [64 << 20, 2 << 20, 64 << 20]);
+        assert_eq!(before.bytes_per_second(), 2 << 20, "whoever waits learns of it");
+    }
 }

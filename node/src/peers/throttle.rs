@@ -1,4 +1,4 @@
-//! How fast checkpoints leave this node: one bucket of bytes that all transfers share. Never: what is sent.
+//! How fast checkpoints leave this node: a bucket of bytes that one transfer has, or many share. Never: what is sent.
 //!
 //! Invariant: over any second no more than the rate leaves, but for a tenth of it that may have been saved up and the
 //! last piece that was let through; a new rate holds at once, also for those who wait.

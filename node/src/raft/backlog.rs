@@ -22,6 +22,11 @@ impl Backlog {
         }
     }
 
+    /// Bytes applied since this process started, in the log or no longer.
+    pub(super) fn total(&self) -> u64 {
+        self.total
+    }
+
     /// Bytes applied behind `from` up to `to`, as far as the marks tell: never more than there are.
     pub(super) fn bytes_between(&self, from: u64, to: u64) -> u64 {
         let total_at = |index| {

@@ -19,7 +19,7 @@ use super::network::{Network, PROTOCOL};
 use super::replica::Replica;
 use super::state::ReplicaState;
 use super::types::Member;
-use crate::catalog::{CATALOG_GROUP, Catalog};
+use crate::catalog::{CATALOG_GROUP, Catalog, jobs};
 use crate::config::Tuning;
 use crate::error::{Error, Reason, Result};
 use crate::identity::Identity;
@@ -340,10 +340,7 @@ impl Host {
                 self.leave_for_good(&removal(identity));
                 return;
             }
-            // A job may be slower or faster than what nodes do by themselves.
-            let rate = catalog.running_job().map_or(0, |job| job.bytes_per_second_max);
-            let usual = self.tuning.move_bytes_per_second;
-            self.peers.throttle().set(if rate == 0 { usual } else { rate });
+            self.limit_copies(&catalog);
             let followed = async {
                 let _opening = self.opening.lock().await;
                 self.drop_unplaced(&catalog).await?;
@@ -355,6 +352,27 @@ impl Host {
             if changes.changed().await.is_err() {
                 return;
             }
+        }
+    }
+
+    /// Has the copies of a job leave this node as slowly, or as fast, as the job says; all others as the node does.
+    fn limit_copies(&self, catalog: &Catalog) {
+        let limited = catalog.running_job().and_then(|job| Some((jobs::copy_rate(job)?, job)));
+        match limited {
+            Some((rate, job)) => self.peers.limit_copies(rate, &jobs::copies(job)),
+            None => self.peers.limit_copies(0, &[]),
+        }
+    }
+
+    /// Waits until this node knows of a replica that joins a group, and at what rate it is to be copied.
+    pub async fn learn_of_copy(&self, group: u32, replica: u64) {
+        let mut changes = self.watch_catalog();
+        let lists = |catalog: &Arc<Catalog>| {
+            let shard = catalog.shard(group);
+            shard.is_some_and(|shard| shard.replicas.iter().any(|listed| listed.id == replica))
+        };
+        if let Ok(catalog) = changes.wait_for(lists).await {
+            self.limit_copies(&catalog);
         }
     }
 

@@ -65,11 +65,23 @@ impl Replica {
     /// Takes a replica in without a vote; it is sent what it lacks from then on.
     pub async fn add_learner(&self, id: u64, member: Member) -> Result<Managed> {
         let now = self.now();
+        // Also one that is taken in already: this leader may be another one than then, with a longer log.
+        if now.leads && !self.has_anything(id) {
+            self.prefer_checkpoint().await?;
+        }
         match (now.leads, now.members.contains(&id)) {
             (false, _) => Ok(Managed::NotLeader(now.leader_node)),
             (true, true) => Ok(Managed::Done),
             (true, false) => self.change(ChangeMembers::AddNodes([(id, member)].into())).await,
         }
+    }
+
+    /// Whether a replica is known to have some of the log.
+    fn has_anything(&self, id: u64) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let mut progress = metrics.replication.iter().flatten();
+        id == self.id || progress.any(|(known, at)| *known == id && at.is_some())
     }
 
     /// Makes exactly these replicas the voters and the learners. New voters must be learners already.

@@ -187,7 +187,8 @@ impl Connection {
         progress.set(total, there);
         let (group, to) = (self.network.group, self.to_replica);
         tracing::info!(group, to, total, there, "sending a checkpoint");
-        let (throttle, sent) = (self.network.peers.throttle().clone(), progress.clone());
+        let (peers, sent) = (self.network.peers.clone(), progress.clone());
+        let throttle = move || peers.throttle_to(group, to);
         let sending = tokio::task::spawn_blocking(move || {
             snapshot::send_files(taken.folder.path(), &taken.files, &have, &throttle, &sent, &out)
         });

@@ -277,13 +277,13 @@ impl Replica {
         }
     }
 
-    /// Receives a checkpoint and makes it this replica's state. `have` is told what need not be sent. A newer transfer
-    /// takes the place of one that runs; one of an earlier leader is refused.
+    /// Receives a checkpoint and makes it this replica's state. `have` is told what need not be sent, and may refuse the
+    /// rest. A newer transfer takes the place of one that runs; one of an earlier leader is refused.
     pub async fn receive_snapshot(
         &self,
         header: peer::SnapshotHeader,
         mut pieces: impl futures_util::Stream<Item = Result<SnapshotPiece>> + Send + Unpin,
-        have: impl AsyncFnOnce(peer::SnapshotOffsets),
+        have: impl AsyncFnOnce(peer::SnapshotOffsets) -> Result<()>,
     ) -> Result<peer::Vote> {
         let missing = |what| Error::new(Reason::MissingField, format!("snapshot header without {what}"));
         let vote = codec::vote_from_wire(header.vote.ok_or_else(|| missing("vote"))?).map_err(Error::internal)?;
@@ -293,7 +293,7 @@ impl Replica {
         let _alone = self.receiving.alone.lock().await;
         let (state, files) = (self.state.clone(), header.files);
         let mut receiver = blocking(move || state.incoming(files)).await?;
-        have(peer::SnapshotOffsets { bytes: receiver.have() }).await;
+        have(peer::SnapshotOffsets { bytes: receiver.have() }).await?;
         loop {
             let piece = tokio::select! {
                 piece = pieces.next() => piece,

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tidemark_proto::peer::install_snapshot_request::Part;
@@ -71,12 +72,13 @@ pub(super) fn hash_file(path: &Path, hash: &mut Xxh3) -> std::io::Result<u64> {
     }
 }
 
-/// Reads what the receiver lacks into messages. Blocking; ends early when the receiver is gone.
+/// Reads what the receiver lacks into messages, each when the throttle that holds by then lets it. Blocking; ends early
+/// when the receiver is gone.
 pub(super) fn send_files(
     dir: &Path,
     files: &[SnapshotFile],
     have: &[u64],
-    throttle: &Throttle,
+    throttle: &dyn Fn() -> Arc<Throttle>,
     progress: &Running,
     out: &mpsc::Sender<InstallSnapshotRequest>,
 ) -> Result<()> {
@@ -91,7 +93,7 @@ pub(super) fn send_files(
         while offset < listed.bytes {
             let mut data = vec![0; PIECE_BYTES.min((listed.bytes - offset) as usize)];
             let length = data.len() as u64;
-            if !throttle.take(length, || out.is_closed()) {
+            if !throttle().take(length, || out.is_closed()) {
                 return Err(gone());
             }
             file.read_exact(&mut data).map_err(Error::internal)?;

@@ -272,6 +272,11 @@ impl ReplicaState {
         lock(&self.backlog).bytes_between(from, to)
     }
 
+    /// Bytes of commands that this process applied.
+    pub fn applied_bytes(&self) -> u64 {
+        lock(&self.backlog).total()
+    }
+
     /// Goes on with a checkpoint for this replica where an earlier transfer stopped.
     pub(super) fn incoming(&self, files: Vec<SnapshotFile>) -> Result<Receiver> {
         let kept = self.kept();

@@ -79,9 +79,9 @@ impl Pair {
         let outgoing = self.sender.outgoing().unwrap();
         let mut receiver = self.receiver.incoming(outgoing.files.clone()).unwrap();
         let (out, mut inbox) = mpsc::channel(1_024);
-        let (throttle, progress) = (Throttle::new(u64::MAX), self.sender.transfers().begin(2, 0));
+        let (throttle, progress) = (Arc::new(Throttle::new(u64::MAX)), self.sender.transfers().begin(2, 0));
         let (dir, have) = (outgoing.folder.path(), receiver.have());
-        send_files(dir, &outgoing.files, &have, &throttle, &progress, &out).unwrap();
+        send_files(dir, &outgoing.files, &have, &|| throttle.clone(), &progress, &out).unwrap();
         drop(out);
         let (mut sent, mut pieces) = (0, 0);
         while let Some(message) = inbox.blocking_recv().filter(|_| pieces < pieces_max) {

@@ -1,21 +1,58 @@
-//! What a replica does now and then: flush its state, and let go of the log that nobody needs. Never: when.
+//! What a replica does with its log: flush the state under it, and let go of what nobody needs. Never: when.
 //!
 //! Invariant: the log goes only below what is flushed here, and not above what a checkpoint on its way or a live replica
 //! that lags needs, within the bounds of `Tuning`.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use openraft::Instant as _;
 use openraft::async_runtime::WatchReceiver as _;
 
 use super::machine::blocking;
-use super::replica::Replica;
+use super::replica::{Metrics, Replica};
 use super::types::LogId;
 use crate::clock::monotonic;
 use crate::config::Tuning;
-use crate::error::{Error, Result};
+use crate::error::{Error, Reason, Result};
+
+/// From so many entries, or so many bytes of log or state, on, a replica that has nothing is sent a checkpoint.
+const CHECKPOINT_FROM_ENTRIES: u64 = 1_024;
+const CHECKPOINT_FROM_BYTES: u64 = 1 << 20;
+/// The log up to here says who the first members were, and that one of them led. Only who has nothing needs it.
+const BEGINNING: u64 = 1;
+/// Longest wait for the flush without which nothing of the log may go.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl Replica {
+    /// Has a replica that has nothing sent a checkpoint instead of a long log: files that keep to a rate and go on where
+    /// they stopped, and nothing to apply again. For that the beginning of the log goes, which takes nothing from
+    /// anybody else: whoever has anything has it.
+    pub(super) async fn prefer_checkpoint(&self) -> Result<()> {
+        let (purged, last, covered) = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let covered = metrics.snapshot.as_ref().is_some_and(|id| id.index >= BEGINNING);
+            (metrics.purged.is_some(), metrics.last_log_index.unwrap_or(0), covered)
+        };
+        let is_long = || {
+            let by_log = last >= CHECKPOINT_FROM_ENTRIES || self.state.applied_bytes() >= CHECKPOINT_FROM_BYTES;
+            Ok::<bool, Error>(by_log || self.state.disk_bytes()? >= CHECKPOINT_FROM_BYTES)
+        };
+        if purged || !is_long()? {
+            return Ok(());
+        }
+        if !covered {
+            self.raft.trigger().snapshot().await.map_err(Error::internal)?;
+            let flushed = |metrics: &Metrics| metrics.snapshot.as_ref().is_some_and(|id| id.index >= BEGINNING);
+            let waiting = self.raft.wait(Some(FLUSH_TIMEOUT));
+            let waited = waiting.metrics(flushed, "the beginning of the log is flushed").await;
+            waited.map_err(|error| Error::new(Reason::NoLeader, error.to_string()))?;
+        }
+        tracing::info!(group = self.group, last, "a new replica is sent a checkpoint");
+        self.raft.trigger().purge_log(BEGINNING).await.map_err(Error::internal)
+    }
+
     /// Flushes when there is enough to flush or `force` says so, then lets the log below the flushed state go.
     pub async fn flush_and_purge(&self, tuning: &Tuning, force: bool) -> Result<()> {
         if self.state.has_retired() {

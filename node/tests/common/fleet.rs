@@ -78,6 +78,45 @@ pub(crate) async fn furnish(client: &Client, ids: &[&str]) {
     client.register_devices(devices).await.unwrap();
 }
 
+/// Longest text of a diary.
+pub(crate) const DIARY_BYTES: usize = 60_000;
+
+/// Type whose one property fills files quickly: long texts, kept for ever.
+pub(crate) const DIARY: &str = "test-diary";
+
+/// Applies the type and registers devices of it.
+pub(crate) async fn furnish_diaries(client: &Client, ids: &[String]) {
+    let notes = v1::Property {
+        max_len: DIARY_BYTES as u32,
+        ..property("notes", ValueType::Text, Kind::Event)
+    };
+    let diary = v1::DeviceType {
+        id: DIARY.into(),
+        properties: vec![notes],
+        ..v1::DeviceType::default()
+    };
+    client.apply_device_types(vec![diary]).await.unwrap();
+    let devices = ids.iter().map(|id| device(id, DIARY, &[])).collect();
+    client.register_devices(devices).await.unwrap();
+}
+
+/// One text of each device, which no codec makes much shorter; the same for the same time.
+pub(crate) fn diary_page(ids: &[String], t: i64, bytes: usize) -> v1::Batch {
+    let mut state = (t as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(b'0' + (state % 64) as u8)
+    };
+    let mut batch = BatchBuilder::new(DIARY);
+    for device in ids {
+        let text: String = (0..bytes).map(|_| next()).collect();
+        batch.row(device, t).set("notes", text);
+    }
+    batch.build().unwrap()
+}
+
 /// A batch of one property: rows of device, time and value.
 pub(crate) fn batch<V: Into<Value>>(
     device_type: &str,

@@ -40,9 +40,14 @@ impl TestCluster {
 
     /// Asks node `at` to start a job.
     pub(crate) async fn start_job(&self, at: usize, what: Goal) -> Result<v1::Job, Error> {
+        self.start_limited_job(at, what, 0).await
+    }
+
+    /// The same, with a limit of bytes a second.
+    pub(crate) async fn start_limited_job(&self, at: usize, what: Goal, limit: u64) -> Result<v1::Job, Error> {
         let request = v1::StartJobRequest {
             spec: goal(what),
-            bytes_per_second_max: 0,
+            bytes_per_second_max: limit,
         };
         let started = self.at(at).cluster().start_job(request).await;
         started.map(|job| job.into_inner().job.unwrap()).map_err(Error::from)

@@ -30,7 +30,8 @@ pub(crate) struct JobArgs {
     /// Confirm a plan that carries warnings: the first 8 characters of the cluster id, instead of being asked for them
     #[arg(long, value_name = "CLUSTER")]
     confirm: Option<String>,
-    /// Most bytes a second that the job's copies may take, over all nodes [default: the nodes' own limit]
+    /// Most bytes a second of checkpoints that the job copies, over all nodes; what is written meanwhile follows as it
+    /// comes [default: the nodes' own limit]
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     limit_rate: Option<u64>,
     #[command(flatten)]
