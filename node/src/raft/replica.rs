@@ -38,6 +38,8 @@ pub enum Proposed {
     NotLeader(Option<u64>),
     /// May or may not become committed.
     Unknown(String),
+    /// The same, and no majority has agreed with this leader for a while: to wait here is of no use.
+    CutOff(String),
     /// Nothing appended, and no other node would.
     Refused(Error),
 }
@@ -165,9 +167,16 @@ impl Replica {
 
     /// Offers an encoded command.
     pub async fn propose(&self, command: Bytes, timeout: Duration) -> Proposed {
-        let written = match tokio::time::timeout(timeout, self.raft.client_write(Command(command))).await {
-            Ok(written) => written,
-            Err(_) => return Proposed::Unknown(format!("no answer in {timeout:?}")),
+        let offered = tokio::time::timeout(timeout, self.raft.client_write(Command(command)));
+        let written = tokio::select! {
+            biased;
+            written = offered => written,
+            () = self.cut_off() => {
+                return Proposed::CutOff(format!("no majority has agreed with its leader for {CUT_OFF:?}"));
+            }
+        };
+        let Ok(written) = written else {
+            return Proposed::Unknown(format!("no answer in {timeout:?}"));
         };
         match written {
             Ok(response) => Proposed::Applied(response.data.0),
@@ -198,6 +207,21 @@ impl Replica {
     /// True where this replica leads in its own eyes, and no majority has agreed with it for a while.
     pub fn is_cut_off(&self) -> bool {
         self.is_leader() && self.agreed().is_none_or(|ago| ago > CUT_OFF)
+    }
+
+    /// Returns once this replica is cut off; one that was elected just now is given its time.
+    async fn cut_off(&self) {
+        let began = monotonic();
+        loop {
+            let silent = match self.is_leader() {
+                true => self.agreed().unwrap_or_else(|| began.elapsed()),
+                false => Duration::ZERO,
+            };
+            if silent > CUT_OFF {
+                return;
+            }
+            tokio::time::sleep(CUT_OFF - silent + Duration::from_millis(1)).await;
+        }
     }
 
     /// How long ago a majority agreed with this leader.
