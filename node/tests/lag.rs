@@ -51,6 +51,24 @@ async fn shows(cluster: &TestCluster, node: usize, value: i64) {
     .await;
 }
 
+/// Has a node lead no data: what others would ask it to do is late as well.
+async fn leads_nothing(cluster: &TestCluster, node_id: u64) {
+    let request = v1::SetNodeStateRequest {
+        node_id,
+        state: v1::NodeState::Cordoned as i32,
+    };
+    cluster.at(0).cluster().set_node_state(request).await.unwrap();
+    eventually("the node leads no data", || async {
+        let status = cluster.at(0).status().await.map_err(|e| e.to_string())?;
+        let led = |shard: &&v1::ShardStatus| shard.shard > 0 && [0, node_id].contains(&shard.leader_node);
+        match status.shards.iter().filter(led).count() {
+            0 => Ok(()),
+            led => Err(led.to_string()),
+        }
+    })
+    .await;
+}
+
 /// Reads at the late node, and holds what it says against when the second value had been acknowledged; how often that
 /// was missing.
 async fn never_claims_too_much(cluster: &TestCluster, late: usize, acknowledged: Instant) -> usize {
@@ -89,6 +107,7 @@ async fn late_messages_do_not_make_a_replica_look_fresh() {
     let client = cluster.client_at(0).await;
     furnish(&client, &DEVICES).await;
     client.write(write(sweep(1))).await.unwrap();
+    leads_nothing(&cluster, late as u64 + 1).await;
     shows(&cluster, late, 1).await;
 
     let before = gate.begin_section();
