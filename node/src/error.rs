@@ -125,6 +125,12 @@ reasons! {
     PlacementChanged = "PLACEMENT_CHANGED", FailedPrecondition;
     /// A shard would be left with fewer replicas than its factor.
     FactorUnmet = "FACTOR_UNMET", FailedPrecondition;
+    /// No disk has room for a replica that has to go somewhere.
+    NoRoom = "NO_ROOM", FailedPrecondition;
+    /// A node that does not answer is to be given replicas.
+    NodeDown = "NODE_DOWN", FailedPrecondition;
+    /// A node that is cordoned or leaves is to be given replicas.
+    NodeCordoned = "NODE_CORDONED", FailedPrecondition;
     /// Too few replicas of a shard are alive to change anything about it.
     QuorumLost = "QUORUM_LOST", FailedPrecondition;
     /// A move that its shard or node cannot make.

@@ -21,8 +21,8 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 
 use crate::api::{
-    BackupApi, ClusterApi, HttpApi, InOurWords, IngestApi, Observed, PeerApi, QueryApi, RegistryApi, SameCluster,
-    Stopped, stopped,
+    Around, BackupApi, ClusterApi, HttpApi, InOurWords, IngestApi, Observed, PeerApi, QueryApi, RegistryApi,
+    SameCluster, Stopped, stopped,
 };
 use crate::backup::Backups;
 use crate::cluster::Cluster;
@@ -243,14 +243,15 @@ impl Node {
     }
 
     /// A service for clients of this cluster, whose every refusal is in our words.
-    fn ours<S>(&self, inner: S) -> Observed<SameCluster<InOurWords<S>>> {
-        Observed {
-            metrics: self.host.metrics().clone(),
-            inner: SameCluster {
-                host: self.host.clone(),
-                inner: InOurWords(inner),
-            },
-        }
+    fn ours<S>(&self, inner: S) -> Around<Observed, Around<SameCluster, Around<InOurWords, S>>> {
+        let layer = InOurWords;
+        let inner = Around { layer, inner };
+        let host = self.host.clone();
+        let layer = SameCluster { host };
+        let inner = Around { layer, inner };
+        let metrics = self.host.metrics().clone();
+        let layer = Observed { metrics };
+        Around { layer, inner }
     }
 
     fn peer_server(&self, stopped: Stopped) -> tonic::transport::server::Router {

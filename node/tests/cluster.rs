@@ -268,11 +268,41 @@ async fn one_down_and_back(cluster: &mut TestCluster) {
     caught_up(cluster, 2, &expected).await;
 }
 
+/// Two nodes die while every device is written at the third, one write after the other until one fails.
+async fn in_flight_when_cut_off(cluster: &mut TestCluster, late: i64) {
+    let node = cluster.at(0);
+    let until_refused = |device: String| {
+        let node = node.clone();
+        let mut batch = tidemark_client::BatchBuilder::new(METER);
+        batch.row(&device, late).set("count", 7);
+        let batch = batch.build().unwrap();
+        async move {
+            let mut sequence = 0;
+            loop {
+                sequence += 1;
+                let request = numbered(batch.clone(), &format!("until-refused-{device}"), sequence);
+                if let Err(refused) = node.write(request).await {
+                    return refused;
+                }
+            }
+        }
+    };
+    let writers = futures_util::future::join_all(names().into_iter().map(until_refused));
+    let (refused, ()) = tokio::join!(writers, async {
+        cluster.drop_node(1).await;
+        cluster.drop_node(2).await;
+    });
+    let shown = |error: &tidemark_client::Error| format!("{} {}", shown(error), error.message);
+    let all: Vec<String> = refused.iter().map(shown).collect();
+    assert!(all.iter().all(|one| one.starts_with("UNAVAILABLE ")), "{all:#?}");
+    let said = |one: &String| one.contains("OUTCOME_UNKNOWN") && one.contains("no majority has agreed");
+    assert!(all.iter().any(said), "{all:#?}");
+}
+
 async fn two_down_and_back(cluster: &mut TestCluster) {
     let (expected, _) = seen(cluster, 0, None).await.unwrap();
-    cluster.drop_node(1).await;
-    cluster.drop_node(2).await;
     let late = now_ns();
+    in_flight_when_cut_off(cluster, late).await;
     let refused = cluster.at(0).write(write(sweep(late, 7))).await.unwrap_err();
     assert!(shown(&refused).starts_with("UNAVAILABLE "), "{}", shown(&refused));
     assert!(refused.retry_after.is_some(), "{refused:?}");

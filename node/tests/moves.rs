@@ -211,6 +211,52 @@ async fn what_would_lose_data_is_refused_with_the_command_to_run() {
 }
 
 #[tokio::test]
+async fn a_rebalance_without_moves_evens_out_who_leads_and_says_so() {
+    let cluster = TestCluster::start(3).await;
+    let planned = || async {
+        let plan = v1::PlanJobRequest {
+            spec: goal(rebalance()),
+        };
+        let planned = cluster.at(0).cluster().plan_job(plan).await;
+        let job = planned.map_err(|e| e.message().to_string())?.into_inner().job.unwrap();
+        assert_eq!(job.moves, [], "three nodes are even");
+        Ok::<_, String>(job.message)
+    };
+    let led = || async {
+        let status = cluster.at(0).status().await.unwrap();
+        let data = status.shards.into_iter().filter(|shard| shard.shard > 0);
+        data.map(|shard| (shard.shard, shard.leader_node)).collect::<Vec<_>>()
+    };
+    eventually("leaders are even", || async {
+        match planned().await? {
+            even if even.is_empty() => Ok(()),
+            uneven => Err(uneven),
+        }
+    })
+    .await;
+    let (shard, _) = led().await.into_iter().find(|(_, node)| *node == 2).unwrap();
+    let transfer = v1::TransferLeaderRequest { shard, to_node: 1 };
+    cluster.at(0).cluster().transfer_leader(transfer).await.unwrap();
+    let says = eventually("the plan sees who leads", || async {
+        Some(planned().await?)
+            .filter(|says| !says.is_empty())
+            .ok_or_else(String::new)
+    })
+    .await;
+    assert_eq!(says, "1 leadership goes to a node that leads fewer shards");
+    assert_eq!(cluster.done(0, rebalance()).await.message, "leaderships handed over: 1");
+    eventually("two shards are led by each node", || async {
+        let led = led().await;
+        let count = |node: u64| led.iter().filter(|(_, leader)| *leader == node).count();
+        match [1, 2, 3].map(count) {
+            [2, 2, 2] => Ok(()),
+            uneven => Err(format!("{uneven:?}")),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_cancelled_job_leaves_every_shard_whole() {
     let mut cluster = TestCluster::start(3).await;
     let expected = fill(&cluster.client().await).await;

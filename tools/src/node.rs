@@ -13,6 +13,7 @@ use crate::health::{Health, node_lag_ms};
 use crate::human;
 use crate::job::{JobArgs, submit};
 use crate::output::Cell;
+use crate::shard::{REPLICA_COLUMNS, replica_cells};
 use crate::words;
 
 /// What to do with nodes.
@@ -148,7 +149,7 @@ pub(crate) const NODE_ROW: [&str; 12] = [
     "address",
     "replicas",
     "leaders",
-    "data",
+    "flushed",
     "free",
     "lag",
     "up",
@@ -210,7 +211,7 @@ async fn show(context: &Context, id: u64) -> Outcome {
     for (name, cell) in NODE_COLUMNS.into_iter().zip(node_cells(&status, node)) {
         printer.head(name, cell)?;
     }
-    printer.section("replicas", &REPLICA_COLUMNS)?;
+    printer.section("replicas", &[&REPLICA_COLUMNS[..], &["shard_state"]].concat())?;
     let health = Health::of(&status);
     for shard in &status.shards {
         for replica in shard.replicas.iter().filter(|replica| replica.node_id == id) {
@@ -220,36 +221,6 @@ async fn show(context: &Context, id: u64) -> Outcome {
         }
     }
     printer.finish(&[])
-}
-
-const REPLICA_COLUMNS: [&str; 9] = [
-    "shard",
-    "replica",
-    "node",
-    "state",
-    "last_log_index",
-    "applied_index",
-    "lag_ms",
-    "problem",
-    "shard_state",
-];
-
-/// One replica; the columns are the first eight of `REPLICA_COLUMNS`.
-pub(crate) fn replica_cells(shard: u32, replica: &v1::ReplicaStatus) -> Vec<Cell> {
-    vec![
-        Cell::Uint(shard.into()),
-        Cell::Uint(replica.replica_id),
-        Cell::Uint(replica.node_id),
-        Cell::text(words::replica_state(replica.state())),
-        Cell::Uint(replica.last_log_index),
-        Cell::Uint(replica.applied_index),
-        if replica.lag_ms < 0 {
-            Cell::None
-        } else {
-            Cell::Int(replica.lag_ms)
-        },
-        Cell::some_text(&replica.problem),
-    ]
 }
 
 async fn add(context: &Context, address: String) -> Outcome {

@@ -106,7 +106,10 @@ pub(crate) fn summary_line(summary: Option<&v1::AnswerSummary>, noun: &str) -> S
     let mut line = format!("{} {noun} of {} devices", summary.rows, summary.devices);
     match summary.consistency() {
         v1::ConsistencyLevel::Bounded | v1::ConsistencyLevel::Any => {
-            line += &format!(", up to {} ms behind", summary.lag_ms);
+            line += &match summary.lag_ms {
+                ..0 => ", nobody knows how far behind".to_owned(),
+                lag_ms => format!(", up to {lag_ms} ms behind"),
+            };
         }
         v1::ConsistencyLevel::Linearizable | v1::ConsistencyLevel::Unspecified => {}
     }
@@ -141,6 +144,33 @@ mod tests {
         );
         for text in ["bounded", "bounded:", "bounded:1ns", "strong", "any:5s", ""] {
             assert!(parse_consistency(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn how_far_behind() {
+        let line = |level, lag_ms| {
+            let summary = v1::AnswerSummary {
+                consistency: level as i32,
+                lag_ms,
+                ..v1::AnswerSummary::default()
+            };
+            summary_line(Some(&summary), "rows")
+        };
+        for (level, lag_ms, expected) in [
+            (v1::ConsistencyLevel::Linearizable, 0, "0 rows of 0 devices"),
+            (
+                v1::ConsistencyLevel::Bounded,
+                7,
+                "0 rows of 0 devices, up to 7 ms behind",
+            ),
+            (
+                v1::ConsistencyLevel::Any,
+                -1,
+                "0 rows of 0 devices, nobody knows how far behind",
+            ),
+        ] {
+            assert_eq!(line(level, lag_ms), expected);
         }
     }
 }

@@ -11,7 +11,6 @@ use crate::failure::{Exit, Failure, OrFail, Outcome, Refusal};
 use crate::health::{Health, ShardState};
 use crate::human;
 use crate::job::{JobArgs, submit};
-use crate::node::replica_cells;
 use crate::output::Cell;
 use crate::words;
 
@@ -111,7 +110,7 @@ pub(crate) fn shard_cells(shard: &v1::ShardStatus, state: ShardState) -> Vec<Cel
 }
 
 /// Columns of [`shard_row`].
-pub(crate) const SHARD_ROW: [&str; 6] = ["shard", "state", "leader", "devices", "data", "replicas"];
+pub(crate) const SHARD_ROW: [&str; 6] = ["shard", "state", "leader", "devices", "flushed", "replicas"];
 
 /// A shard in one row for people.
 pub(crate) fn shard_row(shard: &v1::ShardStatus, state: ShardState) -> Vec<Cell> {
@@ -210,6 +209,24 @@ pub(crate) const REPLICA_COLUMNS: [&str; 8] = [
     "lag_ms",
     "problem",
 ];
+
+/// One replica; the columns are `REPLICA_COLUMNS`.
+pub(crate) fn replica_cells(shard: u32, replica: &v1::ReplicaStatus) -> Vec<Cell> {
+    vec![
+        Cell::Uint(shard.into()),
+        Cell::Uint(replica.replica_id),
+        Cell::Uint(replica.node_id),
+        Cell::text(words::replica_state(replica.state())),
+        Cell::Uint(replica.last_log_index),
+        Cell::Uint(replica.applied_index),
+        if replica.lag_ms < 0 {
+            Cell::None
+        } else {
+            Cell::Int(replica.lag_ms)
+        },
+        Cell::some_text(&replica.problem),
+    ]
+}
 
 async fn leader(context: &Context, shard: u32, to: u64) -> Outcome {
     let client = context.connect().await?;

@@ -10,9 +10,9 @@ use tidemark_client::v1;
 use crate::failure::Outcome;
 use crate::health::{Health, ShardState};
 use crate::job::{JOB_COLUMNS, MOVE_COLUMNS, job_cells, move_cells, progress_line};
-use crate::node::{NODE_COLUMNS, NODE_ROW, node_cells, node_row, replica_cells};
+use crate::node::{NODE_COLUMNS, NODE_ROW, node_cells, node_row};
 use crate::output::{Cell, Printer};
-use crate::shard::{REPLICA_COLUMNS, SHARD_COLUMNS, SHARD_ROW, shard_cells, shard_row};
+use crate::shard::{REPLICA_COLUMNS, SHARD_COLUMNS, SHARD_ROW, replica_cells, shard_cells, shard_row};
 
 /// Everything, for scripts.
 pub(crate) fn print_full<W: Write>(mut printer: Printer<W>, status: &v1::StatusResponse) -> Outcome {

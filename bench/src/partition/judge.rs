@@ -62,7 +62,7 @@ pub(crate) struct Findings {
     pub(crate) longest_wait_ms: u64,
     /// Linearizable reads that did not see what was acknowledged before them.
     pub(crate) stale: u64,
-    /// Reads of whatever is there whose stated lag was less than the true one. Told, and not wrong: nothing is promised.
+    /// Reads of whatever is there whose stated lag was less than the true one: one with a bound would break it.
     pub(crate) lag_understated: u64,
     /// While cut or after: by how much at most, milliseconds.
     pub(crate) lag_understated_max_ms: u64,
@@ -83,7 +83,7 @@ const EXAMPLES: usize = 8;
 impl Findings {
     /// True when nothing is to be complained of.
     pub(crate) fn is_good(&self) -> bool {
-        self.stale + self.invented + self.not_allowed == 0 && self.healed_ms.is_some()
+        self.stale + self.lag_understated + self.invented + self.not_allowed == 0 && self.healed_ms.is_some()
     }
 
     fn note(&mut self, call: &Call, what: &str) {
@@ -141,6 +141,10 @@ fn freshness(findings: &mut Findings, call: &Call, seen: Seen, track: &Track) {
             let by_ms = claimed.saturating_sub(missed_at).as_millis() as u64;
             findings.lag_understated += 1;
             findings.lag_understated_max_ms = findings.lag_understated_max_ms.max(by_ms);
+            findings.note(
+                call,
+                &format!("{known} had been acknowledged before what it lags behind"),
+            );
             return;
         }
         findings.stale += 1;
@@ -250,6 +254,8 @@ mod tests {
     fn what_is_not_allowed() {
         let counts = |kind, began, result, expect| {
             let f = check(&[call(kind, began, result)], expect);
+            let wrong = f.stale + f.lag_understated + f.invented + f.not_allowed > 0;
+            assert_eq!(wrong, !f.examples.is_empty(), "{f:?}");
             [f.stale, f.lag_understated, f.invented, f.not_allowed]
         };
         let cut = Expect::Unavailable;
@@ -279,5 +285,20 @@ mod tests {
         let found = check(&[call(Kind::Read, 2500, Err(Code::Unavailable))], Expect::Unavailable);
         assert_eq!(found.healed_ms, None);
         assert!(!found.is_good());
+    }
+
+    #[test]
+    fn a_lag_that_is_understated_fails_the_run() {
+        let healed = call(Kind::Any, 2100, Ok((3, 5)));
+        let told = |lag_ms| {
+            check(
+                &[call(Kind::Any, 1150, Ok((1, lag_ms))), healed.clone()],
+                Expect::Unavailable,
+            )
+        };
+        assert!(told(50).is_good(), "{:?}", told(50));
+        assert!(!told(49).is_good());
+        assert_eq!(told(49).lag_understated_max_ms, 0, "by less than a millisecond");
+        assert_eq!(told(20).lag_understated_max_ms, 29);
     }
 }

@@ -1,4 +1,4 @@
-//! A server that follows a script, on a free port and a runtime of its own, so that it can be killed. Tests only; never a store.
+//! A server that follows a script (see `host` for where it runs). Tests only; never a store.
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(
     clippy::unwrap_used,
@@ -7,6 +7,8 @@
     clippy::result_large_err,
     reason = "tests"
 )]
+
+mod host;
 
 use std::{
     collections::VecDeque,
@@ -24,8 +26,10 @@ use tidemark_proto::v1::{
     registry_service_server::{RegistryService, RegistryServiceServer},
 };
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
+
+use host::Hosted;
 
 /// What the fake does with the next write.
 pub(crate) enum Step {
@@ -88,54 +92,30 @@ impl State {
 pub(crate) struct Fake {
     pub address: String,
     pub state: Arc<State>,
-    runtime: Option<tokio::runtime::Runtime>,
+    server: Hosted,
 }
 
 impl Fake {
     pub(crate) fn start() -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap().to_string();
         let state = Arc::new(State::default());
         let service = Service(Arc::clone(&state));
-        runtime.spawn(async move {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            tonic::transport::Server::builder()
-                .add_service(ClusterServiceServer::new(service.clone()))
-                .add_service(IngestServiceServer::new(service.clone()))
-                .add_service(QueryServiceServer::new(service.clone()))
-                .add_service(RegistryServiceServer::new(service))
-                .serve_with_incoming(TcpListenerStream::new(listener))
-                .await
-                .unwrap();
-        });
-        Self {
-            address,
-            state,
-            runtime: Some(runtime),
-        }
+        let services = tonic::transport::Server::builder()
+            .add_service(ClusterServiceServer::new(service.clone()))
+            .add_service(IngestServiceServer::new(service.clone()))
+            .add_service(QueryServiceServer::new(service.clone()))
+            .add_service(RegistryServiceServer::new(service));
+        let server = Hosted::start(services);
+        let address = server.address.clone();
+        Self { address, state, server }
     }
 
     /// Stops answering at once, connections and all.
     pub(crate) fn kill(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
+        self.server.kill();
     }
 
     pub(crate) async fn client(&self) -> Client {
         Client::connect([self.address.clone()]).await.unwrap()
-    }
-}
-
-impl Drop for Fake {
-    fn drop(&mut self) {
-        self.kill();
     }
 }
 

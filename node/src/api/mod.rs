@@ -1,5 +1,6 @@
 //! The gRPC services, thin: unpack, call the path, translate the failure. Never: decisions.
 
+mod around;
 mod backup;
 mod cluster;
 mod http;
@@ -16,6 +17,7 @@ use std::pin::Pin;
 use futures_util::{Stream, StreamExt as _};
 use tonic::{Response, Status};
 
+pub use around::Around;
 pub use backup::BackupApi;
 pub use cluster::ClusterApi;
 pub use http::HttpApi;

@@ -7,9 +7,9 @@ use std::task::{Context, Poll};
 
 use tonic::body::Body;
 use tonic::codegen::{Body as HttpBody, BoxFuture, Bytes, Service, http};
-use tonic::server::NamedService;
 use tonic::{Code, Status};
 
+use super::around::Layer;
 use crate::clock::{Instant, monotonic};
 use crate::metrics::Metrics;
 use crate::wire::status::end_of;
@@ -17,33 +17,19 @@ use crate::wire::status::end_of;
 /// Any method that is none of the contract: a label must not take what a caller makes up.
 const OTHER: &str = "other";
 
-/// A service whose requests are noted.
+/// Notes the requests of a service.
 #[derive(Clone)]
-pub struct Observed<S> {
+pub struct Observed {
     /// Where they are noted.
     pub metrics: Arc<Metrics>,
-    /// The service.
-    pub inner: S,
 }
 
-impl<S: NamedService> NamedService for Observed<S> {
-    const NAME: &'static str = S::NAME;
-}
-
-impl<S, B> Service<http::Request<B>> for Observed<S>
-where
-    S: Service<http::Request<B>, Response = http::Response<Body>>,
-    S::Future: Send + 'static,
-{
-    type Response = http::Response<Body>;
-    type Error = S::Error;
-    type Future = BoxFuture<Self::Response, Self::Error>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+impl Layer for Observed {
+    fn call<S, B>(&self, inner: &mut S, request: http::Request<B>) -> BoxFuture<http::Response<Body>, S::Error>
+    where
+        S: Service<http::Request<B>, Response = http::Response<Body>>,
+        S::Future: Send + 'static,
+    {
         let method = request.uri().path().rsplit('/').next().unwrap_or_default();
         let mut note = Note {
             metrics: self.metrics.clone(),
@@ -51,7 +37,7 @@ where
             began: monotonic(),
             noted: false,
         };
-        let answering = self.inner.call(request);
+        let answering = inner.call(request);
         Box::pin(async move {
             let response = answering.await?;
             // A response that is nothing but a status has one in its head.

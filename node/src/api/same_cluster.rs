@@ -1,12 +1,11 @@
 //! Refuses calls that were meant for another cluster. Clients that know their cluster say so with every call.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
-use tonic::server::NamedService;
 
+use super::around::Layer;
 use crate::error::{Error, Reason};
 use crate::raft::host::Host;
 use crate::wire::status::to_status;
@@ -14,20 +13,14 @@ use crate::wire::status::to_status;
 /// Header that names the cluster a call is meant for.
 const HEADER: &str = "tidemark-cluster";
 
-/// A service that answers for its own cluster only.
+/// Has a service answer for its own cluster only.
 #[derive(Clone)]
-pub struct SameCluster<S> {
+pub struct SameCluster {
     /// Knows which cluster this is.
     pub host: Arc<Host>,
-    /// The service.
-    pub inner: S,
 }
 
-impl<S: NamedService> NamedService for SameCluster<S> {
-    const NAME: &'static str = S::NAME;
-}
-
-impl<S> SameCluster<S> {
+impl SameCluster {
     fn refusal(&self, headers: &http::HeaderMap) -> Option<Error> {
         let meant = headers.get(HEADER)?;
         let here = self.host.identity().ok()?;
@@ -42,23 +35,15 @@ impl<S> SameCluster<S> {
     }
 }
 
-impl<S, B> Service<http::Request<B>> for SameCluster<S>
-where
-    S: Service<http::Request<B>, Response = http::Response<Body>>,
-    S::Future: Send + 'static,
-{
-    type Response = http::Response<Body>;
-    type Error = S::Error;
-    type Future = BoxFuture<Self::Response, Self::Error>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+impl Layer for SameCluster {
+    fn call<S, B>(&self, inner: &mut S, request: http::Request<B>) -> BoxFuture<http::Response<Body>, S::Error>
+    where
+        S: Service<http::Request<B>, Response = http::Response<Body>>,
+        S::Future: Send + 'static,
+    {
         match self.refusal(request.headers()) {
             Some(error) => Box::pin(async move { Ok(to_status(&error).into_http()) }),
-            None => Box::pin(self.inner.call(request)),
+            None => Box::pin(inner.call(request)),
         }
     }
 }

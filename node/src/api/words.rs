@@ -1,38 +1,24 @@
 //! What the gRPC library refuses by itself, before a request reaches us, in the words of this store: too large, not
 //! readable. Never: our own failures, which say what they are already.
 
-use std::task::{Context, Poll};
-
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
-use tonic::server::NamedService;
 
+use super::around::Layer;
 use crate::wire::status::{library_refusal, to_status};
 
-/// A service whose every refusal has a code, a reason and details of ours.
+/// Gives every refusal of a service a code, a reason and details of ours.
 #[derive(Clone, Debug)]
-pub struct InOurWords<S>(pub S);
+pub struct InOurWords;
 
-impl<S: NamedService> NamedService for InOurWords<S> {
-    const NAME: &'static str = S::NAME;
-}
-
-impl<S, B> Service<http::Request<B>> for InOurWords<S>
-where
-    S: Service<http::Request<B>, Response = http::Response<Body>>,
-    S::Future: Send + 'static,
-{
-    type Response = http::Response<Body>;
-    type Error = S::Error;
-    type Future = BoxFuture<Self::Response, Self::Error>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.0.poll_ready(context)
-    }
-
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let answering = self.0.call(request);
+impl Layer for InOurWords {
+    fn call<S, B>(&self, inner: &mut S, request: http::Request<B>) -> BoxFuture<http::Response<Body>, S::Error>
+    where
+        S: Service<http::Request<B>, Response = http::Response<Body>>,
+        S::Future: Send + 'static,
+    {
+        let answering = inner.call(request);
         Box::pin(async move {
             let response = answering.await?;
             // Only a response that is nothing but a status has one in its head.

@@ -50,9 +50,7 @@ impl Backups {
                 uploaded,
             });
         }
-        if self.router.host().catalog()?.shard(request.shard).is_none() {
-            return Err(Error::new(Reason::UnknownShard, format!("no shard {}", request.shard)));
-        }
+        self.router.host().catalog()?.known_shard(request.shard)?;
         let first = RestoreRecords {
             backup_id: request.backup_id,
             check_only: request.check_only,

@@ -90,8 +90,10 @@ impl Backups {
 
     fn not_leader(&self, shard: u32, what: &str) -> Error {
         let host = self.router.host();
-        if host.catalog().is_ok_and(|catalog| catalog.shard(shard).is_none()) {
-            return Error::new(Reason::UnknownShard, format!("no shard {shard}"));
+        if let Ok(catalog) = host.catalog()
+            && let Err(unknown) = catalog.known_shard(shard)
+        {
+            return unknown;
         }
         let leader = host.replica(shard).and_then(|replica| replica.leader_node());
         let address = leader.and_then(|node| Some(host.catalog().ok()?.node(node)?.client_address.clone()));

@@ -51,6 +51,22 @@ impl Catalog {
         Err(Error::new(Reason::UnknownNode, format!("no node {id}")).hint("tidemark node list"))
     }
 
+    /// The shard with this number, the catalog being 0, or why there is none.
+    pub fn known_shard(&self, id: u32) -> Result<&peer::Shard> {
+        let unknown = || Error::new(Reason::UnknownShard, format!("no shard {id}")).hint("tidemark shard list");
+        self.shard(id).ok_or_else(unknown)
+    }
+
+    /// The same; the catalog is none.
+    pub fn known_data_shard(&self, id: u32) -> Result<&peer::Shard> {
+        match id {
+            CATALOG_GROUP => {
+                Err(Error::new(Reason::UnknownShard, "shard 0 is the catalog").hint("tidemark shard list"))
+            }
+            id => self.known_shard(id),
+        }
+    }
+
     pub(super) fn set_node_state(&mut self, set: &peer::SetNodeState) -> Answer {
         self.known_node(set.node_id)?;
         if !matches!(set.state(), NodeState::Active | NodeState::Cordoned) {
@@ -107,12 +123,7 @@ impl Catalog {
     /// The replica that leaves, 0 where none does.
     fn check_move(&self, planned: &Move) -> Result<u64> {
         let invalid = |why: String| Error::new(Reason::InvalidMove, format!("shard {}: {why}", planned.shard));
-        let shard = self
-            .shard(planned.shard)
-            .filter(|shard| shard.id != CATALOG_GROUP)
-            .ok_or_else(|| {
-                Error::new(Reason::UnknownShard, format!("no shard {}", planned.shard)).hint("tidemark shard list")
-            })?;
+        let shard = self.known_data_shard(planned.shard)?;
         let on = |node: u64| shard.replicas.iter().find(|replica| replica.node_id == node);
         if planned.to_node != 0 {
             self.known_node(planned.to_node)?;

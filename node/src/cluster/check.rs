@@ -8,7 +8,6 @@ use tidemark_proto::peer::{ShardCommand, TakeDigest, TakenDigest};
 use tidemark_proto::v1::{CheckShardResponse, ReplicaDigest, TransferLeaderRequest, TransferLeaderResponse};
 
 use super::Cluster;
-use crate::catalog::CATALOG_GROUP;
 use crate::clock::{monotonic, now_ns};
 use crate::error::{Error, Reason, Result};
 use crate::route::Retry;
@@ -23,9 +22,7 @@ impl Cluster {
     /// Has every replica of a shard digest its content right after one entry, and compares.
     pub async fn check_shard(&self, shard: u32) -> Result<CheckShardResponse> {
         let catalog = self.host().catalog()?;
-        let known = catalog.shard(shard).filter(|shard| shard.id != CATALOG_GROUP);
-        let known = known
-            .ok_or_else(|| Error::new(Reason::UnknownShard, format!("no shard {shard}")).hint("tidemark shard list"))?;
+        let known = catalog.known_data_shard(shard)?;
         let id = rand::random::<u64>().max(1);
         let command = ShardCommand {
             stamp_ns: now_ns(),
@@ -104,10 +101,7 @@ impl Cluster {
     /// Has another replica lead, as an operator asks.
     pub async fn transfer_leader(&self, request: TransferLeaderRequest) -> Result<TransferLeaderResponse> {
         let catalog = self.host().catalog()?;
-        if catalog.shard(request.shard).is_none() {
-            let message = format!("no shard {}", request.shard);
-            return Err(Error::new(Reason::UnknownShard, message).hint("tidemark shard list"));
-        }
+        catalog.known_shard(request.shard)?;
         catalog.known_node(request.to_node)?;
         let deadline = monotonic() + TRANSFER_TIMEOUT;
         let pause = self

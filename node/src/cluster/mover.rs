@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tidemark_proto::peer::manage_group_request::Step;
 use tidemark_proto::peer::{AdvanceMove, EndJob, MemberNode, VoterSet, applied, catalog_command::Command};
-use tidemark_proto::v1::{Job, JobState, Move, MovePhase, ReplicaState};
+use tidemark_proto::v1::{Job, JobState, Move, MovePhase, ReplicaState, job_spec::Goal};
 
 use super::Cluster;
 use super::groups::Stepped;
@@ -198,9 +198,7 @@ impl Cluster {
 
     /// Makes the members of a shard what the catalog says, with a move done or taken back.
     async fn set_voters(&self, catalog: &Catalog, planned: &Move, done: bool) -> Result<Stepped> {
-        let shard = catalog
-            .shard(planned.shard)
-            .ok_or_else(|| Error::internal(format!("no shard {}", planned.shard)))?;
+        let shard = catalog.known_shard(planned.shard)?;
         let stays = |replica: &&tidemark_proto::peer::Replica| match done {
             true => replica.id != planned.from_replica && (!replica.joining || replica.id == planned.to_replica),
             false => !replica.joining,
@@ -249,12 +247,17 @@ impl Cluster {
                 return Ok(Some(format!("node {node} hands the leadership of shard {shard} over")));
             }
         }
+        let goal = job.spec.as_ref().and_then(|spec| spec.goal.as_ref());
+        let message = match goal {
+            Some(Goal::Rebalance(_)) if !cancelled => self.even_leaders(catalog).await,
+            _ => String::new(),
+        };
         let state = if cancelled { JobState::Cancelled } else { JobState::Done };
         tracing::info!(job = job.id, state = state.as_str_name(), "job ends");
         let end = EndJob {
             job_id: job.id,
             state: state as i32,
-            message: String::new(),
+            message,
         };
         self.propose(Command::EndJob(end)).await?;
         Ok(None)

@@ -33,7 +33,12 @@ impl Cluster {
             catalog.known_node(node)?;
         }
         let moves = moves_to(goal, &cluster).map_err(refused)?;
+        let leaders = match goal {
+            Goal::Rebalance(_) if moves.is_empty() => placement::plan_leaders(&cluster).len(),
+            _ => 0,
+        };
         let job = Job {
+            message: uneven(leaders),
             spec: Some(spec),
             moves: moves.iter().map(as_move).collect(),
             ..Job::default()
@@ -44,6 +49,15 @@ impl Cluster {
             warnings,
             version: catalog.state().placement_version,
         })
+    }
+}
+
+/// What a rebalance does where no replica has to move.
+fn uneven(leaders: usize) -> String {
+    match leaders {
+        0 => String::new(),
+        1 => "1 leadership goes to a node that leads fewer shards".to_string(),
+        many => format!("{many} leaderships go to nodes that lead fewer shards"),
     }
 }
 
@@ -78,19 +92,27 @@ fn as_move(planned: &PlannedMove) -> Move {
     }
 }
 
+/// A refusal of the planner with what the caller may do about it.
 fn refused(refusal: Refusal) -> Error {
-    let reason = match &refusal {
-        Refusal::UnknownNode(_) => Reason::UnknownNode,
-        Refusal::UnknownShard(_) => Reason::UnknownShard,
-        Refusal::QuorumLost { .. } => Reason::QuorumLost,
-        Refusal::InvalidMove(_) => Reason::InvalidMove,
-        _ => Reason::FactorUnmet,
-    };
-    let hint = match reason {
-        Reason::FactorUnmet => "tidemark node add ADDR, then again",
-        Reason::QuorumLost => "bring a replica of each back, or restore a backup into a new cluster",
-        Reason::UnknownShard | Reason::InvalidMove => "tidemark shard list",
-        _ => "tidemark node list",
+    let add = "tidemark node add ADDR, then again";
+    let (reason, hint) = match &refusal {
+        Refusal::FactorUnmet { .. } | Refusal::LastNode(_) => (Reason::FactorUnmet, add.to_string()),
+        Refusal::NoRoom { .. } => (
+            Reason::NoRoom,
+            "tidemark node list shows what is free where".to_string(),
+        ),
+        Refusal::UnknownNode(_) => (Reason::UnknownNode, "tidemark node list".to_string()),
+        Refusal::UnknownShard(_) => (Reason::UnknownShard, "tidemark shard list".to_string()),
+        Refusal::InvalidMove(_) => (Reason::InvalidMove, "tidemark shard list".to_string()),
+        Refusal::NotAccepting(node) => (
+            Reason::NodeCordoned,
+            format!("tidemark node uncordon {node}, then again"),
+        ),
+        Refusal::NotAlive(node) => (Reason::NodeDown, format!("tidemark node show {node}")),
+        Refusal::QuorumLost { .. } => {
+            let bring_back = "bring a replica of each back, or restore a backup into a new cluster";
+            (Reason::QuorumLost, bring_back.to_string())
+        }
     };
     Error::new(reason, refusal.to_string()).hint(hint)
 }
@@ -163,4 +185,34 @@ fn warnings(catalog: &Catalog, cluster: &placement::Cluster, job: &Job) -> Vec<S
         warnings.push("one node remains: the loss of that node is the loss of everything".to_string());
     }
     warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_what_to_do() {
+        let bytes = 1;
+        for (refusal, reason, next) in [
+            (Refusal::LastNode(1), Reason::FactorUnmet, "tidemark node add"),
+            (
+                Refusal::NoRoom { shard: 1, bytes },
+                Reason::NoRoom,
+                "tidemark node list",
+            ),
+            (Refusal::NotAlive(3), Reason::NodeDown, "tidemark node show 3"),
+            (
+                Refusal::NotAccepting(3),
+                Reason::NodeCordoned,
+                "tidemark node uncordon 3",
+            ),
+            (Refusal::UnknownNode(9), Reason::UnknownNode, "tidemark node list"),
+            (Refusal::UnknownShard(9), Reason::UnknownShard, "tidemark shard list"),
+        ] {
+            let error = refused(refusal.clone());
+            assert_eq!(error.reason(), reason, "{refusal}");
+            assert!(error.hint_text().starts_with(next), "{refusal}: {}", error.hint_text());
+        }
+    }
 }

@@ -172,6 +172,29 @@ impl Cluster {
         wishes
     }
 
+    /// Evens out who leads, without a second look; what came of it, in words, and nothing where all was even.
+    pub(super) async fn even_leaders(&self, catalog: &Catalog) -> String {
+        let Ok(status) = self.status().await else {
+            return String::new();
+        };
+        let wishes = placement::plan_leaders(&as_planned(catalog, &status));
+        let mut handed = 0;
+        for (shard, node) in &wishes {
+            let deadline = monotonic() + TRANSFER_TIMEOUT;
+            match self.transfer(catalog, *shard, *node, deadline).await {
+                Ok(_) => handed += 1,
+                Err(error) => tracing::warn!(%error, shard, node, "leadership not handed over"),
+            }
+        }
+        match (wishes.len(), handed) {
+            (0, _) => String::new(),
+            (all, handed) if handed == all => format!("leaderships handed over: {handed}"),
+            (all, handed) => {
+                format!("leaderships handed over: {handed} of {all}, the others follow as soon as they can")
+            }
+        }
+    }
+
     fn leader_must_go(&self, cluster: &placement::Cluster, shard: u32) -> bool {
         let leader = cluster
             .shards

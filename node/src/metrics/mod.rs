@@ -205,7 +205,7 @@ impl Metrics {
             (
                 "tidemark_leaders_shed_total",
                 &self.leaders_shed,
-                "Leaderships given away because the disk was low.",
+                "Leaderships that others took over because the disk was low.",
             ),
         ] {
             text.counter(name, help, &[], counter.get());

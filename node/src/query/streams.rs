@@ -399,6 +399,32 @@ fn gone() -> Error {
 fn add(total: &mut AnswerSummary, summary: &AnswerSummary) {
     total.devices += summary.devices;
     total.limited |= summary.limited;
-    total.lag_ms = total.lag_ms.max(summary.lag_ms);
+    // One shard that cannot say, and nobody can.
+    total.lag_ms = match total.lag_ms.min(summary.lag_ms) {
+        ..0 => -1,
+        _ => total.lag_ms.max(summary.lag_ms),
+    };
     total.consistency = total.consistency.max(summary.consistency);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_lags_like_its_worst_shard() {
+        let total = |lags: &[i64]| {
+            let mut total = AnswerSummary::default();
+            for lag_ms in lags {
+                let shard = AnswerSummary {
+                    lag_ms: *lag_ms,
+                    ..AnswerSummary::default()
+                };
+                add(&mut total, &shard);
+            }
+            total.lag_ms
+        };
+        assert_eq!((total(&[]), total(&[0, 7, 3])), (0, 7));
+        assert_eq!((total(&[-1]), total(&[5, -1]), total(&[-1, 5, 0])), (-1, -1, -1));
+    }
 }

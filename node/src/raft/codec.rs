@@ -252,13 +252,14 @@ pub fn decode_vote(bytes: &[u8]) -> Result<Vote> {
     vote_from_wire(peer::Vote::decode(bytes).map_err(|error| CodecError::Bytes(error.to_string()))?)
 }
 
-/// Encodes a replication request.
+/// Encodes a replication request; what the receiver may know of its lag is put in by `network`.
 pub fn append_request_to_wire(request: &AppendEntriesRequest) -> peer::AppendEntriesRequest {
     peer::AppendEntriesRequest {
         vote: Some(vote_to_wire(&request.vote)),
         prev_log_id: request.prev_log_id.as_ref().map(log_id_to_wire),
         entries: request.entries.iter().map(entry_to_wire).collect(),
         leader_commit: request.leader_commit.as_ref().map(log_id_to_wire),
+        as_of: None,
     }
 }
 
@@ -279,7 +280,7 @@ pub fn append_request_from_wire(request: peer::AppendEntriesRequest) -> Result<A
     })
 }
 
-/// Encodes a replication answer.
+/// Encodes a replication answer; when it is sent is put in by `replica`.
 pub fn append_response_to_wire(response: &AppendEntriesResponse) -> peer::AppendEntriesResponse {
     use append_entries_response::Result as Wire;
     let result = match response {
@@ -290,7 +291,10 @@ pub fn append_response_to_wire(response: &AppendEntriesResponse) -> peer::Append
         AppendEntriesResponse::Conflict => Wire::Conflict(peer::Blank {}),
         AppendEntriesResponse::HigherVote(vote) => Wire::HigherVote(vote_to_wire(vote)),
     };
-    peer::AppendEntriesResponse { result: Some(result) }
+    peer::AppendEntriesResponse {
+        result: Some(result),
+        sent: None,
+    }
 }
 
 /// Decodes a replication answer.

@@ -13,6 +13,7 @@ use tidemark_proto::v1::{ReplicaState as State, ReplicaStatus};
 use tokio::sync::watch;
 
 use super::gone::Gone;
+use super::lag::Lag;
 use super::log_store::{LogStatus, NodeLog};
 use super::machine::blocking;
 use super::network::{Network, PROTOCOL};
@@ -314,12 +315,14 @@ impl Host {
             .await
             .map_err(Error::internal)?;
         let envelope = self.envelope(0)?;
+        let lag = Arc::new(Lag::new(replica, log.memory(), state.clone()));
         let network = Network {
             peers: self.peers.clone(),
             envelope,
             group,
             from_replica: replica,
             metrics: self.metrics.clone(),
+            lag,
         };
         Replica::start(log, state, network).await
     }

@@ -29,7 +29,7 @@ impl Replica {
     pub(super) fn pulse(&self, heartbeat: bool) {
         let leads = self.is_leader();
         let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        let hears = heard.is_some_and(|heard| heard.at.elapsed() < SILENT_AFTER);
+        let hears = heard.is_some_and(|heard| heard.elapsed() < SILENT_AFTER);
         self.raft.runtime_config().tick(!leads && !hears);
         if leads && heartbeat {
             // A queue without room is one of a group that sends entries: they are heartbeats too.
@@ -118,7 +118,7 @@ impl Replica {
     }
 
     /// Whether, within a time, somebody leads as wished, or nobody.
-    async fn leader_becomes(&self, wished: impl Fn(Option<u64>) -> bool, at_most: Duration) -> bool {
+    pub(super) async fn leader_becomes(&self, wished: impl Fn(Option<u64>) -> bool, at_most: Duration) -> bool {
         let mut changes = self.raft.server_metrics();
         let becomes = async {
             while !wished(changes.borrow_watched().current_leader) {

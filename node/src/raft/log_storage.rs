@@ -32,6 +32,11 @@ impl GroupLog {
         self.group.id
     }
 
+    /// What memory knows of it.
+    pub(super) fn memory(&self) -> Arc<Group> {
+        Arc::clone(&self.group)
+    }
+
     /// Purged and last id, what `get_log_state` tells, without a future.
     pub fn log_state(&self) -> LogState {
         self.group.lock().log_state()

@@ -5,6 +5,7 @@ pub mod codec;
 mod digests;
 mod gone;
 pub mod host;
+mod lag;
 pub mod lane;
 mod leadership;
 mod log_cache;

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::codec;
+use super::lag::Lag;
 use super::machine::{RaftSnapshot, SnapshotData, blocking};
 use super::snapshot;
 use super::state::ReplicaState;
@@ -48,6 +49,8 @@ pub(super) struct Network {
     pub(super) from_replica: u64,
     /// Counts what is sent.
     pub(super) metrics: Arc<Metrics>,
+    /// What this replica tells others of time, and hears of it.
+    pub(super) lag: Arc<Lag>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -234,9 +237,18 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         rpc: AppendEntriesRequest,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse, RPCError<TypeConfig>> {
-        let message = raft_request::Message::Append(codec::append_request_to_wire(&rpc));
+        let append = peer::AppendEntriesRequest {
+            as_of: self.network.lag.as_of(&rpc.vote, self.to_replica),
+            ..codec::append_request_to_wire(&rpc)
+        };
+        let message = raft_request::Message::Append(append);
         match self.call(message, RPCTypes::AppendEntries, &option).await? {
-            raft_response::Message::Append(append) => Ok(codec::append_response_from_wire(append).map_err(broken)?),
+            raft_response::Message::Append(append) => {
+                if let Some(sent) = append.sent {
+                    self.network.lag.answered(self.to_replica, sent);
+                }
+                Ok(codec::append_response_from_wire(append).map_err(broken)?)
+            }
             _ => Err(broken("wrong kind of answer").into()),
         }
     }

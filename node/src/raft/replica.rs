@@ -18,6 +18,7 @@ use tidemark_proto::v1::{ReplicaState as State, ReplicaStatus};
 use tokio::sync::watch;
 
 use super::codec;
+use super::lag::Lag;
 use super::log_store::GroupLog;
 use super::machine::{Machine, SnapshotData, blocking};
 use super::network::Network;
@@ -37,15 +38,10 @@ pub enum Proposed {
     NotLeader(Option<u64>),
     /// May or may not become committed.
     Unknown(String),
+    /// The same, and no majority has agreed with this leader for a while: to wait here is of no use.
+    CutOff(String),
     /// Nothing appended, and no other node would.
     Refused(Error),
-}
-
-/// When this replica last heard its leader, and how far the leader had committed then.
-#[derive(Copy, Clone)]
-pub(super) struct Heard {
-    pub(super) at: Instant,
-    commit: u64,
 }
 
 /// Others elect somebody else within this.
@@ -57,7 +53,9 @@ pub struct Replica {
     pub(super) id: u64,
     pub(super) raft: Raft,
     pub(super) state: Arc<ReplicaState>,
-    pub(super) heard: Mutex<Option<Heard>>,
+    /// When it last heard a leader that it follows.
+    pub(super) heard: Mutex<Option<Instant>>,
+    lag: Arc<Lag>,
     receiving: Receiving,
     /// Applied index at which there was nothing left to flush or purge.
     pub(super) settled: AtomicU64,
@@ -94,16 +92,18 @@ impl Replica {
     /// Starts a replica over its opened log and state.
     pub(super) async fn start(log: GroupLog, state: Arc<ReplicaState>, network: Network) -> Result<Replica> {
         let (group, id) = (network.group, network.from_replica);
-        let machine = Machine::new(state.clone());
+        let (machine, lag) = (Machine::new(state.clone()), network.lag.clone());
         let raft = Raft::new(id, raft_config()?, network, log, machine)
             .await
             .map_err(Error::internal)?;
+        lag.watch(raft.metrics());
         Ok(Replica {
             group,
             id,
             raft,
             state,
             heard: Mutex::new(None),
+            lag,
             receiving: Receiving::new(),
             settled: AtomicU64::new(0),
         })
@@ -167,9 +167,16 @@ impl Replica {
 
     /// Offers an encoded command.
     pub async fn propose(&self, command: Bytes, timeout: Duration) -> Proposed {
-        let written = match tokio::time::timeout(timeout, self.raft.client_write(Command(command))).await {
-            Ok(written) => written,
-            Err(_) => return Proposed::Unknown(format!("no answer in {timeout:?}")),
+        let offered = tokio::time::timeout(timeout, self.raft.client_write(Command(command)));
+        let written = tokio::select! {
+            biased;
+            written = offered => written,
+            () = self.cut_off() => {
+                return Proposed::CutOff(format!("no majority has agreed with its leader for {CUT_OFF:?}"));
+            }
+        };
+        let Ok(written) = written else {
+            return Proposed::Unknown(format!("no answer in {timeout:?}"));
         };
         match written {
             Ok(response) => Proposed::Applied(response.data.0),
@@ -199,22 +206,43 @@ impl Replica {
 
     /// True where this replica leads in its own eyes, and no majority has agreed with it for a while.
     pub fn is_cut_off(&self) -> bool {
-        self.is_leader() && self.lag().is_none_or(|lag| lag > CUT_OFF)
+        self.is_leader() && self.agreed().is_none_or(|ago| ago > CUT_OFF)
     }
 
-    /// How long ago this replica was in step with its leader; `None` when it is not known to be. A leader is in step
-    /// while a majority says so: one that is cut off leads on in its own eyes, and the others have another one.
-    pub fn lag(&self) -> Option<Duration> {
+    /// Returns once this replica is cut off; one that was elected just now is given its time.
+    async fn cut_off(&self) {
+        let began = monotonic();
+        loop {
+            let silent = match self.is_leader() {
+                true => self.agreed().unwrap_or_else(|| began.elapsed()),
+                false => Duration::ZERO,
+            };
+            if silent > CUT_OFF {
+                return;
+            }
+            tokio::time::sleep(CUT_OFF - silent + Duration::from_millis(1)).await;
+        }
+    }
+
+    /// How long ago a majority agreed with this leader.
+    fn agreed(&self) -> Option<Duration> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        if metrics.current_leader == Some(self.id) {
-            let alone = metrics.membership_config.membership().voter_ids().nth(1).is_none();
-            let agreed = || metrics.last_quorum_acked.as_ref().map(|at| at.elapsed());
-            return if alone { Some(Duration::ZERO) } else { agreed() };
+        let alone = metrics.membership_config.membership().voter_ids().nth(1).is_none();
+        match alone {
+            true => Some(Duration::ZERO),
+            false => metrics.last_quorum_acked.as_ref().map(|at| at.elapsed()),
         }
-        let heard = (*self.heard.lock().unwrap_or_else(PoisonError::into_inner))?;
-        let applied = metrics.last_applied.as_ref().map_or(0, |id| id.index);
-        (applied >= heard.commit).then(|| monotonic().saturating_duration_since(heard.at))
+    }
+
+    /// What this replica has is all that was acknowledged until so long ago, or more; `None` when it cannot say.
+    pub fn lag(&self) -> Option<Duration> {
+        self.lag.lag()
+    }
+
+    /// The same in whole milliseconds, rounded up; -1 when it cannot say.
+    pub fn lag_ms(&self) -> i64 {
+        self.lag().map_or(-1, |lag| lag.as_micros().div_ceil(1_000) as i64)
     }
 
     /// Answers a Raft message of another replica.
@@ -238,19 +266,17 @@ impl Replica {
         }
         match request.message {
             Some(raft_request::Message::Append(append)) => {
+                let as_of = append.as_of;
                 let append = codec::append_request_from_wire(append).map_err(Error::internal)?;
-                let commit = append.leader_commit.as_ref().map_or(0, |id| id.index);
                 let response = self.raft.append_entries(append).await.map_err(Error::internal)?;
                 if response.is_success() {
-                    let heard = Heard {
-                        at: monotonic(),
-                        commit,
-                    };
-                    *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(heard);
+                    *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(monotonic());
+                    as_of.into_iter().for_each(|as_of| self.lag.accepted(as_of));
                 }
-                Ok(raft_response::Message::Append(codec::append_response_to_wire(
-                    &response,
-                )))
+                Ok(raft_response::Message::Append(peer::AppendEntriesResponse {
+                    sent: Some(self.lag.moment()),
+                    ..codec::append_response_to_wire(&response)
+                }))
             }
             Some(raft_request::Message::Vote(vote)) => {
                 let (vote, pre) = codec::vote_request_from_wire(vote).map_err(Error::internal)?;
@@ -373,7 +399,7 @@ impl Replica {
             last_log_index: metrics.last_log_index.unwrap_or(0),
             applied_index: metrics.last_applied.as_ref().map_or(0, |id| id.index),
             problem: metrics.running_state.err().map(|e| e.to_string()).unwrap_or_default(),
-            lag_ms: self.lag().map_or(-1, |lag| lag.as_millis() as i64),
+            lag_ms: self.lag_ms(),
         };
         peer::ReplicaView {
             group: self.group,

@@ -19,6 +19,9 @@ use super::types::Member;
 use crate::catalog::CATALOG_GROUP;
 use crate::error::{Error, Reason, Result};
 
+/// A leadership that was not taken over by then is offered again at the next look.
+const SHED_WITHIN: Duration = Duration::from_secs(1);
+
 impl Host {
     /// Looks at the disk for as long as the node lives, and lets others lead while it is low.
     pub async fn watch_disk(self: Arc<Self>, every: Duration) {
@@ -95,17 +98,16 @@ impl Host {
     }
 
     async fn shed_leaderships(&self) {
-        for replica in self.replicas() {
-            if replica.group() == CATALOG_GROUP {
-                continue;
-            }
+        let shed = |replica: Arc<Replica>| async move {
             let may_lead = |member: &Member| !self.peers().disk_low(&member.peer_address);
             match replica.shed(may_lead).await {
                 Ok(true) => self.metrics().leaders_shed.add(1),
                 Ok(false) => {}
                 Err(error) => tracing::warn!(group = replica.group(), %error, "leadership not given away"),
             }
-        }
+        };
+        let data = |replica: &Arc<Replica>| replica.group() != CATALOG_GROUP;
+        futures_util::future::join_all(self.replicas().into_iter().filter(data).map(shed)).await;
     }
 }
 
@@ -121,7 +123,8 @@ impl Replica {
         members.collect()
     }
 
-    /// Where this replica leads: asks the voter that is most in step among those that may lead to do so.
+    /// Where this replica leads: asks the voter that is most in step among those that may lead to do so. True once this
+    /// one leads no more.
     async fn shed(&self, may_lead: impl Fn(&Member) -> bool) -> Result<bool> {
         let target = {
             let metrics = self.raft.metrics();
@@ -141,6 +144,7 @@ impl Replica {
         };
         let Some(to) = target else { return Ok(false) };
         self.raft.trigger().transfer_leader(to).await.map_err(Error::internal)?;
-        Ok(true)
+        let another = |leader: Option<u64>| leader.is_some_and(|leader| leader != self.id);
+        Ok(self.leader_becomes(another, SHED_WITHIN).await)
     }
 }

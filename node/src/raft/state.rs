@@ -60,6 +60,8 @@ pub struct ReplicaState {
     /// Held while applying and while a checkpoint is taken, so that a checkpoint is at an exact index.
     gate: Mutex<()>,
     backlog: Mutex<Backlog>,
+    /// The last entry that is in `kept`: never ahead of it.
+    last_applied: Mutex<Option<LogId>>,
     content_digests: ContentDigests,
     /// Checkpoints on their way to others.
     transfers: Arc<Transfers>,
@@ -96,6 +98,7 @@ impl ReplicaState {
         if let Kept::Catalog { catalog, .. } = kept.as_ref() {
             catalog_changed.send_replace(Arc::new(lock(catalog).clone()));
         }
+        let (last_applied, _) = decode_applied(&kept.store().applied().map_err(store_error)?)?;
         let state = ReplicaState {
             group,
             dir: dir.to_path_buf(),
@@ -103,6 +106,7 @@ impl ReplicaState {
             kept: RwLock::new(kept),
             gate: Mutex::new(()),
             backlog: Mutex::default(),
+            last_applied: Mutex::new(last_applied),
             content_digests: ContentDigests::default(),
             transfers: Arc::default(),
             digests: Mutex::default(),
@@ -129,6 +133,11 @@ impl ReplicaState {
     /// Last applied entry and membership, as known in memory.
     pub fn applied(&self) -> Result<(Option<LogId>, StoredMembership)> {
         decode_applied(&self.kept().store().applied().map_err(store_error)?)
+    }
+
+    /// Last applied entry, without a look into the store. Whoever was answered had his entry counted here before.
+    pub fn last_applied(&self) -> Option<LogId> {
+        *lock(&self.last_applied)
     }
 
     /// The same as of the last flush: what a restart would find.
@@ -165,7 +174,7 @@ impl ReplicaState {
             log_id: Some(codec::encode_log_id(last)),
             membership: membership.map(|m| codec::stored_membership_to_wire(m).encode_to_vec()),
         };
-        match self.kept().as_ref() {
+        let answers = match self.kept().as_ref() {
             Kept::Shard(shard) => {
                 let answers = shard.apply(entries, applied).map_err(store_error)?;
                 // A chunk ends where a digest is asked for, so that every replica takes it at the same entry.
@@ -173,13 +182,15 @@ impl ReplicaState {
                 if let Some(asked) = asked {
                     self.content_digests.take(asked, last.index, self.kept());
                 }
-                Ok(answers
+                answers
                     .iter()
                     .map(|answer| Bytes::from(answer.encode_to_vec()))
-                    .collect())
+                    .collect()
             }
-            Kept::Catalog { store, catalog } => self.apply_catalog(store, &mut lock(catalog), entries, applied),
-        }
+            Kept::Catalog { store, catalog } => self.apply_catalog(store, &mut lock(catalog), entries, applied)?,
+        };
+        *lock(&self.last_applied) = Some(*last);
+        Ok(answers)
     }
 
     fn apply_catalog(
@@ -332,6 +343,7 @@ impl ReplicaState {
         let before = std::mem::replace(&mut *self.kept.write().unwrap_or_else(PoisonError::into_inner), kept);
         lock(&self.retired).push((before.store().db().path().to_path_buf(), Arc::downgrade(&before)));
         lock(&self.digests).clear();
+        *lock(&self.last_applied) = meta.last_log_id;
         drop(before);
         self.sweep();
         Ok(())

@@ -25,8 +25,8 @@ use crate::wire::status::from_status;
 const RETRY_PAUSE: Duration = Duration::from_millis(40);
 /// Pause after the first try that met no leader: during a hand-over there is one in a few milliseconds.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(4);
-/// A request that met no leader for this long is refused with `NO_LEADER`: longer than an election, and shorter than
-/// callers wait for one try, so that they learn that nothing was done.
+/// A request that met no leader for this long is refused, with `NO_LEADER` while nobody was offered it: longer than an
+/// election, and shorter than callers wait for one try, so that they learn whether something may have been done.
 const LEADERLESS_MAX: Duration = Duration::from_millis(2_500);
 
 /// Finds leaders and replicas. Shared by writes and queries.

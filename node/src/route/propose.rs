@@ -37,11 +37,10 @@ impl Router {
         retry: Retry,
         deadline: Instant,
     ) -> Result<applied::Result> {
-        let leader_by = monotonic() + LEADERLESS_MAX;
+        let mut leader_by = monotonic() + LEADERLESS_MAX;
         let mut offered = false;
         for tries in 0.. {
-            let until = if offered { deadline } else { deadline.min(leader_by) };
-            time_left(until).map_err(|_| out_of_time(group, offered))?;
+            time_left(deadline.min(leader_by)).map_err(|_| out_of_time(group, offered))?;
             let left = time_left(deadline).map_err(|_| out_of_time(group, offered))?;
             let proposed = match self.leading_here(group) {
                 Some(replica) => self.propose_here(&replica, command.clone(), left).await,
@@ -58,9 +57,11 @@ impl Router {
                 Proposed::Refused(error) => return Err(error),
                 Proposed::Unknown(why) if retry == Retry::Safe => {
                     tracing::debug!(group, why, "outcome unknown, offering again");
-                    offered = true;
+                    (offered, leader_by) = (true, monotonic() + LEADERLESS_MAX);
                 }
-                Proposed::Unknown(why) => return Err(outcome_unknown(format!("shard {group}: {why}"))),
+                Proposed::Unknown(why) | Proposed::CutOff(why) => {
+                    return Err(outcome_unknown(format!("shard {group}: {why}")));
+                }
             }
             self.pause(group, tries).await;
         }
@@ -133,7 +134,7 @@ impl Router {
                 propose_response::Result::Applied(Applied::decode(answer).map_err(Error::internal)?)
             }
             Proposed::NotLeader(node) => propose_response::Result::NotLeader(node.unwrap_or(0)),
-            Proposed::Unknown(why) => propose_response::Result::Unknown(why),
+            Proposed::Unknown(why) | Proposed::CutOff(why) => propose_response::Result::Unknown(why),
             Proposed::Refused(error) => return Err(error),
         };
         Ok(ProposeResponse { result: Some(result) })

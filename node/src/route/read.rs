@@ -86,7 +86,7 @@ impl Router {
         };
         match &consistency.level {
             Some(consistency::Level::Any(_)) => {
-                let lag_ms = replica.lag().map_or(-1, |lag| lag.as_millis() as i64);
+                let lag_ms = replica.lag_ms();
                 Ok(Local::Ready(
                     replica,
                     Served {
@@ -96,11 +96,8 @@ impl Router {
                 ))
             }
             Some(consistency::Level::Bounded(bounded)) if !replica.is_leader() => {
-                let Some(lag) = replica.lag() else {
-                    return Ok(Local::AskLeader);
-                };
-                let lag_ms = lag.as_millis() as i64;
-                match lag_ms <= bounded.max_lag_ms {
+                let lag_ms = replica.lag_ms();
+                match (0..=bounded.max_lag_ms).contains(&lag_ms) {
                     true => Ok(Local::Ready(
                         replica,
                         Served {

@@ -7,6 +7,7 @@
 
 pub(crate) mod direct;
 pub(crate) mod fleet;
+pub(crate) mod gate;
 pub(crate) mod operator;
 
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::oneshot;
 
 use direct::Direct;
+use gate::Gate;
 
 /// Longest wait for anything.
 const EVENTUALLY: Duration = Duration::from_secs(30);
@@ -131,15 +133,33 @@ impl TestCluster {
         self.add_in("", Vec::new()).await
     }
 
+    /// Starts one more node, which others reach through a gate.
+    pub(crate) async fn add_behind_gate(&mut self) -> Gate {
+        let ports = [reserve(), reserve()];
+        let gate = Gate::before(ports[1].local_addr().unwrap().to_string()).await;
+        self.add_at(ports, "", Vec::new(), Some(gate.address())).await;
+        gate
+    }
+
     /// Starts one more node in a zone, which joins the cluster of one of these peers.
     pub(crate) async fn add_in(&mut self, zone: &str, join: Vec<String>) -> usize {
+        self.add_at([reserve(), reserve()], zone, join, None).await
+    }
+
+    async fn add_at(
+        &mut self,
+        ports: [TcpSocket; 2],
+        zone: &str,
+        join: Vec<String>,
+        advertise_peer: Option<String>,
+    ) -> usize {
         let i = self.nodes.len();
-        let ports = [reserve(), reserve()];
         let address = |at: usize| ports[at].local_addr().unwrap().to_string();
         let config = Config {
             data_dir: self.dir.path().join(format!("node-{i}")),
             listen: address(0),
             peer_listen: address(1),
+            advertise_peer,
             cache_mib: CACHE_MIB,
             log: String::new(),
             zone: zone.into(),
@@ -223,7 +243,7 @@ impl TestCluster {
     }
 
     pub(crate) fn peer_address(&self, i: usize) -> String {
-        self.nodes[i].config.peer_listen.clone()
+        self.nodes[i].config.peer_address().to_string()
     }
 
     /// Sets the free bytes that a node sees on its disk.

@@ -26,7 +26,7 @@ const NODE_COLUMNS: [(&str, u16); 13] = [
     ("FAILED/S", 8),
     ("CPU", 6),
     ("MEMORY", 9),
-    ("DATA", 9),
+    ("FLUSHED", 9),
     ("FREE", 9),
     ("SHARDS", 6),
     ("LEADS", 5),

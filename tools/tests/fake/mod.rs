@@ -1,4 +1,4 @@
-//! A server that plays a cluster from a script, on a free port and a runtime of its own. Tests only; never a store.
+//! A server that plays a cluster from a script; it runs as that of the client's tests. Tests only; never a store.
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(
     clippy::unwrap_used,
@@ -8,14 +8,18 @@
     reason = "tests"
 )]
 
+#[path = "../../../client/tests/fake/host.rs"]
+mod host;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use tidemark_proto::v1::cluster_service_server::{ClusterService, ClusterServiceServer};
 use tidemark_proto::v1::{self, JobState, MovePhase, NodeState, ReplicaState, job_spec::Goal};
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
+
+use host::Hosted;
 
 pub(crate) const CLUSTER: &str = "9f86d081884c7d659a2feaa0c55ad015";
 
@@ -54,36 +58,19 @@ fn next<T: Clone + Default>(queue: &Mutex<VecDeque<T>>) -> T {
 pub(crate) struct Fake {
     pub address: String,
     pub state: Arc<State>,
-    runtime: Option<tokio::runtime::Runtime>,
+    /// Ends with this value.
+    server: Hosted,
 }
 
 impl Fake {
     /// A healthy cluster of three nodes.
     pub(crate) fn start() -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap().to_string();
         let state = Arc::new(State::default());
         state.status.lock().unwrap().push_back(status());
         let service = Service(Arc::clone(&state));
-        runtime.spawn(async move {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            tonic::transport::Server::builder()
-                .add_service(ClusterServiceServer::new(service))
-                .serve_with_incoming(TcpListenerStream::new(listener))
-                .await
-                .unwrap();
-        });
-        Self {
-            address,
-            state,
-            runtime: Some(runtime),
-        }
+        let server = Hosted::start(tonic::transport::Server::builder().add_service(ClusterServiceServer::new(service)));
+        let address = server.address.clone();
+        Self { address, state, server }
     }
 
     pub(crate) fn calls(&self) -> Vec<String> {
@@ -93,14 +80,6 @@ impl Fake {
     /// Changes the status from here on.
     pub(crate) fn change(&self, change: impl FnOnce(&mut v1::StatusResponse)) {
         change(self.state.status.lock().unwrap().back_mut().unwrap());
-    }
-}
-
-impl Drop for Fake {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
     }
 }
 
