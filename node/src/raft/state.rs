@@ -245,6 +245,8 @@ impl ReplicaState {
 
     /// Flushes and links the state into `to`, at exactly the index that is returned.
     pub fn checkpoint(&self, to: &Path) -> Result<SnapshotMeta> {
+        // Nothing is applied while the gate is held: most of what is to be flushed is flushed before.
+        self.flush()?;
         let _gate = lock(&self.gate);
         let applied = self
             .kept()
