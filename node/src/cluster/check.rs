@@ -9,7 +9,7 @@ use tidemark_proto::v1::{CheckShardResponse, ReplicaDigest, TransferLeaderReques
 
 use super::Cluster;
 use crate::clock::{monotonic, now_ns};
-use crate::error::{Error, Reason, Result};
+use crate::error::{Reason, Result};
 use crate::route::Retry;
 
 /// Reading a whole shard takes a while.
