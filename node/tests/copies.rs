@@ -16,7 +16,8 @@ use tidemark_client::{Client, v1};
 const SHARDS: u32 = 6;
 /// Some in every shard.
 const DEVICES: usize = 48;
-const TEXTS: i64 = 5;
+/// So many that two copies at the whole rate each would be seen.
+const TEXTS: i64 = 7;
 const LIMIT: u64 = 1 << 20;
 /// What a throttle lets through beyond its rate: its last piece, and a tenth of a second.
 const AHEAD: u64 = (512 << 10) + LIMIT / 10;
