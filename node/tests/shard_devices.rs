@@ -123,6 +123,7 @@ fn refused_devices_of_a_chunk_give_no_ordinals_away() {
         ],
     );
     assert_eq!(shard.resolve(&["x", "y"]).unwrap(), [None, Some((KIND, 0))]);
+    shard.store().flush().unwrap();
     drop(shard);
     let shard = open(&place.path("db"));
     apply(&shard, 2, &[put(4, vec![device("z", &[])])]);

@@ -139,6 +139,7 @@ fn random_writes_read_as_the_model_does() {
                 0..4 => shard.store().flush().unwrap(),
                 4 => shard.store().db().compact().unwrap(),
                 5 => {
+                    shard.store().flush().unwrap();
                     drop(shard);
                     shard = open(&place.path("db"));
                 }

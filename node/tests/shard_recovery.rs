@@ -205,6 +205,7 @@ fn a_directory_opens_once_and_never_backwards() {
     let mut batch = shard.store().batch().unwrap();
     batch.put(Family::Meta, b"format", &2_u32.to_be_bytes());
     shard.store().db().write(batch).unwrap();
+    shard.store().flush().unwrap();
     drop(shard);
     let error = try_open(&place.path("db")).err().unwrap();
     assert!(

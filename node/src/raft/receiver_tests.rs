@@ -71,7 +71,15 @@ impl Pair {
         let (out, mut inbox) = mpsc::channel(64);
         let progress = Arc::new(Transfers::default()).begin(1, 0);
         let throttle = Arc::new(Throttle::new(u64::MAX));
-        send_files(self.from.path(), &self.files(), have, &|| throttle.clone(), &progress, &out).unwrap();
+        send_files(
+            self.from.path(),
+            &self.files(),
+            have,
+            &|| throttle.clone(),
+            &progress,
+            &out,
+        )
+        .unwrap();
         drop(out);
         let mut pieces = Vec::new();
         while let Some(message) = inbox.blocking_recv() {

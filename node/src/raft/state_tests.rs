@@ -151,6 +151,7 @@ fn wherever_it_ends_the_old_or_the_new_state_is_there() {
     pair.is_at(NEW, "state-2");
     // And it goes on from there.
     apply(&pair.receiver, NEW + 1);
+    pair.receiver.flush().unwrap();
     assert_eq!(index(&pair.again().receiver), NEW + 1);
 }
 

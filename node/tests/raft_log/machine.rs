@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::Stream;
-use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::{OptionalSend, RaftSnapshotBuilder as _};
 use tidemark_node::raft::machine::{Builder, Machine, RaftSnapshot, SnapshotData};
 use tidemark_node::raft::state::ReplicaState;
 use tidemark_node::raft::types::{LogId, SnapshotMeta, StoredMembership, TypeConfig};
@@ -39,7 +39,9 @@ impl ReopenedMachine {
         self.machine.as_mut().unwrap()
     }
 
-    fn reopen(&mut self) -> io::Result<()> {
+    async fn reopen(&mut self) -> io::Result<()> {
+        // To build a snapshot is to flush, as a replica does before it stops.
+        self.inner().get_snapshot_builder().await.build_snapshot().await?;
         self.machine = None;
         self.machine = Some(open_machine(&self.dir)?);
         Ok(())
@@ -59,7 +61,7 @@ impl RaftStateMachine<TypeConfig> for ReopenedMachine {
         S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
     {
         self.inner().apply(entries).await?;
-        self.reopen()
+        self.reopen().await
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
@@ -68,7 +70,7 @@ impl RaftStateMachine<TypeConfig> for ReopenedMachine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
         self.inner().install_snapshot(meta, snapshot).await?;
-        self.reopen()
+        self.reopen().await
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<RaftSnapshot>> {
