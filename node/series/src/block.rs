@@ -37,11 +37,13 @@
 
 mod header;
 mod read;
+mod sizes;
 mod stats;
 mod units;
 mod write;
 
 pub use read::Block;
+pub use sizes::Sizes;
 pub use stats::ColumnStats;
 pub(crate) use stats::read_stats;
 pub use write::encode;

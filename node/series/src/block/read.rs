@@ -50,6 +50,10 @@ impl<'a> Block<'a> {
         self.bytes.len()
     }
 
+    pub(super) fn header(&self) -> &Header<'a> {
+        &self.header
+    }
+
     /// The block's own bytes.
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes

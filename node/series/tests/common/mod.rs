@@ -1,6 +1,8 @@
 //! Generated records: one seed, one series, the same everywhere.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod recorded;
+
 use tidemark_series::{Bitmap, Column, PropertyNumber, Records, Values};
 
 /// A small deterministic generator (SplitMix64).

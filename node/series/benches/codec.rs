@@ -1,0 +1,192 @@
+//! Micro-benchmarks of the codec on recorded series (made ones where there are none), items are points:
+//! `cargo bench -p tidemark-series --bench codec [-- FILTER]`. Times are noisy on a shared machine: for a regression
+//! check count instructions (`bench/instructions.sh`).
+//!
+//! Never here: correctness. Invariant: the work of a case is the same in every run on the same files.
+#![allow(clippy::unwrap_used, missing_docs, reason = "benchmarks")]
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use std::sync::LazyLock;
+
+use common::Rng;
+use common::recorded::sets;
+use divan::counter::ItemsCount;
+use divan::{Bencher, black_box};
+use tidemark_series::{Partial, Records, block, bucket, decoders, latest};
+
+fn main() {
+    divan::main();
+}
+
+/// A few full buckets of each set.
+static BUCKETS: LazyLock<Vec<(String, Vec<Records>)>> = LazyLock::new(|| {
+    let few = |buckets: Vec<Records>| {
+        let step = buckets.len().div_ceil(12);
+        buckets.into_iter().step_by(step).collect()
+    };
+    sets().0.iter().map(|set| (set.name.clone(), few(set.buckets()))).collect()
+});
+
+fn names() -> Vec<String> {
+    BUCKETS.iter().map(|(name, _)| name.clone()).collect()
+}
+
+fn buckets(name: &str) -> &'static [Records] {
+    BUCKETS.iter().find(|(n, _)| n == name).map_or(&[], |(_, buckets)| buckets)
+}
+
+fn points(parts: &[Records]) -> ItemsCount {
+    ItemsCount::new(parts.iter().map(Records::points).sum::<usize>())
+}
+
+fn cut(buckets: &[Records], rows: usize) -> Vec<Records> {
+    let starts = |all: &Records| (0..all.len()).step_by(rows).collect::<Vec<_>>();
+    let parts = |all: &Records| starts(all).into_iter().map(|at| all.slice_rows(at, at + rows)).collect::<Vec<_>>();
+    buckets.iter().flat_map(parts).collect()
+}
+
+fn encode_by(bencher: Bencher<'_, '_>, set: &str, rows: usize) {
+    let parts = cut(buckets(set), rows);
+    bencher.counter(points(&parts)).bench(|| {
+        parts.iter().for_each(|part| drop(black_box(bucket::encode(part))));
+    });
+}
+
+#[divan::bench(args = names())]
+fn encode_1(bencher: Bencher<'_, '_>, set: &str) {
+    encode_by(bencher, set, 1);
+}
+
+#[divan::bench(args = names())]
+fn encode_10(bencher: Bencher<'_, '_>, set: &str) {
+    encode_by(bencher, set, 10);
+}
+
+#[divan::bench(args = names())]
+fn encode_128(bencher: Bencher<'_, '_>, set: &str) {
+    encode_by(bencher, set, 128);
+}
+
+#[divan::bench(args = names())]
+fn encode_4096(bencher: Bencher<'_, '_>, set: &str) {
+    encode_by(bencher, set, 4096);
+}
+
+/// Fragments of 128 rows into a bucket.
+#[divan::bench(args = names())]
+fn merge(bencher: Bencher<'_, '_>, set: &str) {
+    let fragments: Vec<Vec<Vec<u8>>> = buckets(set)
+        .iter()
+        .map(|all| cut(std::slice::from_ref(all), 128).iter().map(bucket::encode).collect())
+        .collect();
+    bencher.counter(points(buckets(set))).bench(|| {
+        for parts in &fragments {
+            black_box(bucket::merge(None, parts.iter().map(Vec::as_slice)).unwrap());
+        }
+    });
+}
+
+/// A record over the newest values of its device, as applying a write does; the items are points too.
+#[divan::bench(args = names())]
+fn newest(bencher: Bencher<'_, '_>, set: &str) {
+    let mut parts = cut(buckets(set), 1);
+    parts.truncate(2000);
+    let fragments: Vec<Vec<u8>> = parts.iter().map(bucket::encode).collect();
+    bencher.counter(points(&parts)).bench(|| {
+        let one = |held: Vec<u8>, part: &Vec<u8>| {
+            latest::merge_latest(Some(&held), [part.as_slice()].into_iter()).unwrap()
+        };
+        fragments.iter().fold(Vec::new(), one)
+    });
+}
+
+#[divan::bench(args = names())]
+fn decode(bencher: Bencher<'_, '_>, set: &str) {
+    let encoded: Vec<Vec<u8>> = buckets(set).iter().map(bucket::encode).collect();
+    bencher.counter(points(buckets(set))).bench(|| {
+        encoded.iter().for_each(|bytes| drop(black_box(bucket::decode(bytes, None).unwrap())));
+    });
+}
+
+/// Every column decoded into one aggregate.
+#[divan::bench(args = names())]
+fn fold(bencher: Bencher<'_, '_>, set: &str) {
+    let encoded: Vec<Vec<u8>> = buckets(set).iter().map(bucket::encode).collect();
+    bencher.counter(points(buckets(set))).bench(|| {
+        for block in encoded.iter().flat_map(|bytes| bucket::blocks(bytes)) {
+            let block = block.unwrap();
+            let times = block.times().unwrap();
+            for property in block.properties() {
+                let mut partial = Partial::empty(block.value_type(property).unwrap());
+                let column = block.column(property).unwrap().unwrap();
+                column.cells().for_each(|(row, value, _)| partial.fold(times[row], value));
+                black_box(partial);
+            }
+        }
+    });
+}
+
+/// Every column answered from the header.
+#[divan::bench(args = names())]
+fn fold_header(bencher: Bencher<'_, '_>, set: &str) {
+    let encoded: Vec<Vec<u8>> = buckets(set).iter().map(bucket::encode).collect();
+    bencher.counter(points(buckets(set))).bench(|| {
+        for block in encoded.iter().flat_map(|bytes| bucket::blocks(bytes)) {
+            let block = block.unwrap();
+            block.properties().for_each(|property| drop(black_box(block.stats(property))));
+        }
+    });
+}
+
+/// Columns of one encoding each: by the name of the encoding.
+const CODECS: [&str; 9] = [
+    "constant", "line", "runs", "dictionary", "scaled", "packed", "rice", "rice of order 2", "pco",
+];
+
+fn integers(codec: &str) -> Vec<i64> {
+    let rng = &mut Rng(5);
+    let mut level = 4427i64;
+    let mut walk = |step: u64| {
+        level += rng.below(2 * step + 1) as i64 - step as i64;
+        level
+    };
+    let made = |next: &mut dyn FnMut(i64) -> i64| (0..4096).map(next).collect();
+    match codec {
+        "constant" => vec![7; 4096],
+        "line" => made(&mut |i| 60 * i),
+        "runs" => made(&mut |i| i / 97 * 7919 % 1000),
+        "dictionary" => made(&mut |i| [5, 1_000_003, -8][(i * i % 7 % 3) as usize]),
+        "scaled" => made(&mut |_| walk(2) * 156 + 7),
+        "packed" => made(&mut |_| rng.below(64) as i64),
+        "rice" => made(&mut |_| walk(2)),
+        "rice of order 2" => {
+            let mut sum = 0;
+            made(&mut |_| {
+                sum += walk(2);
+                sum
+            })
+        }
+        _ => made(&mut |_| (rng.below(70) * rng.below(50) * rng.below(30)) as i64),
+    }
+}
+
+#[divan::bench(args = CODECS)]
+fn ints_encode(bencher: Bencher<'_, '_>, codec: &str) {
+    let values = integers(codec);
+    bencher.counter(ItemsCount::new(values.len())).bench(|| decoders::write_ints(&values));
+}
+
+#[divan::bench(args = CODECS)]
+fn ints_decode(bencher: Bencher<'_, '_>, codec: &str) {
+    let values = integers(codec);
+    let bytes = decoders::write_ints(&values);
+    bencher.counter(ItemsCount::new(values.len())).bench(|| decoders::read_ints(values.len(), &bytes));
+}
+
+#[divan::bench]
+fn block_header(bencher: Bencher<'_, '_>) {
+    let bytes = block::encode(&common::records(&mut Rng(3), 50));
+    bencher.bench(|| tidemark_series::Block::parse(&bytes).unwrap().0.rows());
+}

@@ -1,0 +1,182 @@
+//! Bytes a point and points a CPU second on recorded series (see `tests/common/recorded.rs`), made ones where there are
+//! none: `cargo run --release -p tidemark-series --example sizes [SET…]`.
+//!
+//! Never here: a judgement. Invariant: what is measured was decoded and is what was encoded.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program for developers")]
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use common::recorded::{Set, sets};
+use rustix::time::{ClockId, clock_gettime};
+use tidemark_series::{Block, Partial, Records, Sizes, bucket};
+
+/// What is measured is repeated, and the fastest counts: other work on the machine only ever slows it down.
+const ROUNDS: usize = 3;
+/// Key, sequence and lengths of an entry.
+const ENTRY_BYTES: usize = 16 + 8 + 3;
+/// Filter of a key.
+const FILTER_BYTES: f64 = 1.25;
+const FILE_BLOCK_BYTES: usize = 32 << 10;
+
+fn cpu_s() -> f64 {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    now.tv_sec as f64 + now.tv_nsec as f64 / 1e9
+}
+
+/// The result and the CPU seconds of the fastest round.
+fn timed<T>(work: impl Fn() -> T) -> (T, f64) {
+    let mut best = f64::INFINITY;
+    let mut result = None;
+    for _ in 0..ROUNDS {
+        let begun = cpu_s();
+        result = Some(std::hint::black_box(work()));
+        best = best.min(cpu_s() - begun);
+    }
+    (result.unwrap(), best)
+}
+
+/// Of one way to lay a set out: bytes by role, and about what a file of them takes, compressed at the bottom or not.
+#[derive(Default)]
+struct Laid {
+    sizes: Sizes,
+    plain: f64,
+    squeezed: f64,
+}
+
+fn lay(entries: &[Vec<u8>]) -> Laid {
+    let mut laid = Laid::default();
+    let mut file_block = Vec::new();
+    for (number, entry) in entries.iter().enumerate() {
+        for block in bucket::blocks(entry) {
+            laid.sizes.add(Sizes::of(&block.unwrap()));
+        }
+        file_block.extend([0; ENTRY_BYTES]);
+        let at = file_block.len() - 4;
+        file_block[at..].copy_from_slice(&(number as u32).to_be_bytes());
+        file_block.extend_from_slice(entry);
+        laid.plain += FILTER_BYTES;
+        laid.squeezed += FILTER_BYTES;
+        if file_block.len() > FILE_BLOCK_BYTES || number + 1 == entries.len() {
+            laid.plain += file_block.len() as f64;
+            let squeezed = zstd::bulk::compress(&file_block, 3).unwrap();
+            laid.squeezed += squeezed.len().min(file_block.len()) as f64;
+            file_block.clear();
+        }
+    }
+    laid
+}
+
+fn print_sizes(name: &str, how: &str, points: usize, laid: &Laid) {
+    let each = |bytes: usize| bytes as f64 / points as f64;
+    let s = &laid.sizes;
+    println!(
+        "{name:>14} {how:>9} | values {:.4} presence {:.4} times {:.4} receipts {:.4} header {:.4} statistics {:.4} | \
+         blocks {:.4} file {:.4} zstd {:.4}",
+        each(s.values),
+        each(s.presences),
+        each(s.times),
+        each(s.receipts + s.kinds),
+        each(s.header),
+        each(s.statistics),
+        each(s.total()),
+        laid.plain / points as f64,
+        laid.squeezed / points as f64
+    );
+}
+
+fn cut(buckets: &[Records], rows: usize) -> Vec<Vec<Records>> {
+    let parts = |all: &Records| {
+        (0..all.len())
+            .step_by(rows)
+            .map(|row| all.slice_rows(row, row + rows))
+            .collect()
+    };
+    buckets.iter().map(parts).collect()
+}
+
+fn encode(parts: &[Vec<Records>]) -> Vec<Vec<Vec<u8>>> {
+    parts.iter().map(|parts| parts.iter().map(bucket::encode).collect()).collect()
+}
+
+fn decode(entries: &[Vec<u8>]) -> Vec<Records> {
+    entries.iter().map(|entry| bucket::decode(entry, None).unwrap()).collect()
+}
+
+/// Every column into one aggregate, as a query without statistics does.
+fn fold(entries: &[Vec<u8>]) -> u64 {
+    let mut count = 0;
+    for block in entries.iter().flat_map(|entry| bucket::blocks(entry)) {
+        let block: Block<'_> = block.unwrap();
+        let times = block.times().unwrap();
+        for property in block.properties() {
+            let mut partial = Partial::empty(block.value_type(property).unwrap());
+            let column = block.column(property).unwrap().unwrap();
+            column.cells().for_each(|(row, value, _)| partial.fold(times[row], value));
+            count += partial.count();
+        }
+    }
+    count
+}
+
+fn measure(set: &Set, total: &mut Vec<(String, usize, Laid)>) {
+    let (points, buckets) = (set.points(), set.buckets());
+    let values = points + set.devices.iter().map(Records::len).sum::<usize>();
+    let mut speeds = String::new();
+    let mut rate = |what: &str, count: usize, seconds: f64| {
+        speeds += &format!(" {what} {:.1}", count as f64 / seconds / 1e6);
+    };
+    let mut fragments = Vec::new();
+    for rows in [1, 10, 128] {
+        let parts = cut(&buckets, rows);
+        let parts = if rows == 1 { &parts[..parts.len().div_ceil(8)] } else { &parts[..] };
+        let (encoded, seconds) = timed(|| encode(parts));
+        let of: usize = parts.iter().flatten().map(Records::points).sum();
+        rate(&format!("encode-{rows}"), of, seconds);
+        let flat: Vec<Vec<u8>> = encoded.iter().flatten().cloned().collect();
+        let laid = lay(&flat);
+        print_sizes(&set.name, &format!("by {rows}"), of, &laid);
+        total.push((format!("by {rows}"), of, laid));
+        if rows == 128 {
+            let (decoded, seconds) = timed(|| decode(&flat));
+            assert!(decoded.iter().eq(parts.iter().flatten()), "not bit for bit");
+            rate("decode-128", values, seconds);
+        }
+        fragments = encoded;
+    }
+    let (merged, seconds) = timed(|| {
+        let merge = |parts: &Vec<Vec<u8>>| bucket::merge(None, parts.iter().map(Vec::as_slice)).unwrap();
+        fragments.iter().map(merge).collect::<Vec<_>>()
+    });
+    rate("merge", points, seconds);
+    let laid = lay(&merged);
+    print_sizes(&set.name, "merged", points, &laid);
+    total.push(("merged".to_owned(), points, laid));
+    let (decoded, seconds) = timed(|| decode(&merged));
+    assert!(decoded == buckets, "not bit for bit");
+    rate("decode", values, seconds);
+    let (count, seconds) = timed(|| fold(&merged));
+    assert_eq!(count as usize, points);
+    rate("fold", points, seconds);
+    println!("{:>14} M a CPU second: {}", set.name, speeds.trim_start());
+}
+
+fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let (sets, recorded) = sets();
+    println!("{} series, bytes a point", if recorded { "recorded" } else { "made" });
+    let mut all = Vec::new();
+    for set in sets.iter().filter(|s| wanted.is_empty() || wanted.contains(&s.name)) {
+        measure(set, &mut all);
+    }
+    for how in ["by 1", "by 10", "by 128", "merged"] {
+        let (mut points, mut sum) = (0, Laid::default());
+        for (_, of, laid) in all.iter().filter(|(name, ..)| name == how) {
+            points += of;
+            sum.sizes.add(laid.sizes);
+            sum.plain += laid.plain;
+            sum.squeezed += laid.squeezed;
+        }
+        print_sizes("all", how, points, &sum);
+    }
+}
