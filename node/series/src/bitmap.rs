@@ -63,6 +63,17 @@ impl Bitmap {
         self.words.iter().map(|w| w.count_ones() as usize).sum()
     }
 
+    /// Number of bits set here and in `other`.
+    pub(crate) fn count_common(&self, other: &Bitmap) -> usize {
+        let pairs = self.words.iter().zip(&other.words);
+        pairs.map(|(a, b)| (a & b).count_ones() as usize).sum()
+    }
+
+    /// Sets the bits of `other`, which has no more of them.
+    pub(crate) fn add(&mut self, other: &Bitmap) {
+        self.words.iter_mut().zip(&other.words).for_each(|(a, b)| *a |= b);
+    }
+
     /// Number of set bits before `index`: the position of row `index` among the present values.
     pub fn rank(&self, index: usize) -> usize {
         let index = index.min(self.len);

@@ -26,7 +26,7 @@
 //!          |   statistics with their length (varint), see `stats`       only with shape 0x08
 //!          | crc of the header (small: of the header and all sections)
 //! crc      = CRC-32C, u32 little endian; that of a section is absent in small blocks
-//! times    = int stream of differences between rows, in units
+//! times    = int stream of differences between rows, in units, or those of several clocks, see `clocks`
 //! receipts, kinds = int stream
 //! column   = qualities, an int stream with its length (with shape 0x10) | values
 //! ```
@@ -35,7 +35,9 @@
 //! Never here: several blocks (see `bucket`). Invariants: equal records give equal bytes; a reader checks the CRC of
 //! every section it touches, touches only those it needs, and no bytes make it panic.
 
+mod clocks;
 mod header;
+mod like;
 mod read;
 mod sizes;
 mod stats;

@@ -7,6 +7,8 @@
 
 pub(crate) mod bits;
 pub(crate) mod decimal;
+pub(crate) mod emit;
+pub(crate) mod entropy;
 pub(crate) mod floats;
 pub(crate) mod ints;
 pub(crate) mod pack;
@@ -14,5 +16,6 @@ pub(crate) mod pcodec;
 pub(crate) mod presence;
 pub(crate) mod rice;
 pub(crate) mod runs;
+pub(crate) mod survey;
 pub(crate) mod text;
 pub(crate) mod wire;

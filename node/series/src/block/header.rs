@@ -16,7 +16,8 @@ pub(super) const FLAG_DELAY: u8 = 0x04;
 pub(super) const FLAG_KIND: u8 = 0x08;
 pub(super) const SHAPE_STATS: u8 = 0x08;
 pub(super) const SHAPE_QUALITY: u8 = 0x10;
-const SHAPE_KNOWN: u8 = 0x1f;
+pub(super) const SHAPE_LIKE: u8 = 0x20;
+const SHAPE_KNOWN: u8 = 0x3f;
 
 /// Where a section lies in the block.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +42,8 @@ pub(super) struct ColumnAt<'a> {
     pub(super) quality: bool,
     /// Index among the presences; `None`: every row.
     pub(super) presence: Option<usize>,
+    /// Index of the column that this one is like.
+    pub(super) like: Option<usize>,
     pub(super) encoding: u8,
     pub(super) section: Section,
     pub(super) stats: Option<&'a [u8]>,
@@ -188,6 +191,15 @@ fn column<'a>(reader: &mut Reader<'a>, header: &Header<'a>, small: bool) -> Resu
     } else {
         reader.count(header.presences.len())?
     };
+    let like = if shape & SHAPE_LIKE != 0 {
+        Some(reader.varint()?)
+    } else {
+        None
+    };
+    let presence = presence.checked_sub(1);
+    let like = like
+        .map(|distance| other(header, distance, value_type, presence).ok_or_else(|| reader.corrupt()))
+        .transpose()?;
     let encoding = if names_encoding(value_type) { reader.byte()? } else { 0 };
     let section = section(reader, small)?;
     let stats = if shape & SHAPE_STATS != 0 {
@@ -200,11 +212,22 @@ fn column<'a>(reader: &mut Reader<'a>, header: &Header<'a>, small: bool) -> Resu
         property,
         value_type,
         quality,
-        presence: presence.checked_sub(1),
+        presence,
+        like,
         encoding,
         section,
         stats,
     })
+}
+
+/// The column that one is like: of the same type and rows, and itself like none.
+fn other(header: &Header<'_>, distance: u64, value_type: ValueType, presence: Option<usize>) -> Option<usize> {
+    let back = usize::try_from(distance).ok()?.checked_add(1)?;
+    let index = header.columns.len().checked_sub(back)?;
+    let other = &header.columns[index];
+    let numbers = matches!(value_type, ValueType::F64 | ValueType::I64);
+    let fits = numbers && other.value_type == value_type && other.presence == presence && other.like.is_none();
+    fits.then_some(index)
 }
 
 impl<'a> Header<'a> {

@@ -3,7 +3,9 @@
 //! Never here: writing. Invariant: a section is believed only after its CRC; no bytes make it panic or allocate more
 //! than rows and length justify.
 
-use super::header::{self, ColumnAt, FLAG_DELAY, FLAG_EQUAL, Header, Section};
+use super::clocks::{self, Clocks};
+use super::header::{self, ColumnAt, FLAG_DELAY, FLAG_EQUAL, Header, PresenceAt, Section};
+use super::like;
 use super::stats::{self, ColumnStats, Span};
 use crate::bitmap::Bitmap;
 use crate::codec::wire::Reader;
@@ -103,26 +105,7 @@ impl<'a> Block<'a> {
     /// # Errors
     /// The section is damaged.
     pub fn times(&self) -> Result<Vec<i64>, Corrupt> {
-        let Some(section) = &self.header.times else {
-            return Ok(vec![self.first_ns()]);
-        };
-        let corrupt = || Corrupt::new("times", section.at);
-        let steps = ints::decode(self.section(section, "times")?, self.rows() - 1)?;
-        let unit = self.header.unit_ns as i64;
-        let mut time = self.first_ns();
-        let mut times = Vec::with_capacity(self.rows());
-        times.push(time);
-        times.extend(steps.into_iter().map(|step| {
-            time = time.wrapping_add(step.wrapping_mul(unit));
-            time
-        }));
-        let equal = self.may_repeat_times();
-        let ordered = times.windows(2).all(|w| w[0] < w[1] || equal && w[0] == w[1]);
-        if ordered && time == self.last_ns() {
-            Ok(times)
-        } else {
-            Err(corrupt())
-        }
+        self.read_times().map(|(times, _)| times)
     }
 
     /// One column, its checksum verified; `None` where the block has none of this property.
@@ -130,13 +113,21 @@ impl<'a> Block<'a> {
     /// # Errors
     /// The column is damaged.
     pub fn column(&self, property: PropertyNumber) -> Result<Option<Column>, Corrupt> {
-        match self.find(property) {
-            None => Ok(None),
-            Some(at) => {
-                let presence = at.presence.map(|index| self.presence(index)).transpose()?;
-                self.read_column(at, presence).map(Some)
+        let Some(at) = self.find(property) else {
+            return Ok(None);
+        };
+        let presence = match at.presence.map(|index| &self.header.presences[index]) {
+            None => None,
+            Some(presence) => {
+                let clocks = if clocks::needs_clocks(presence.form) {
+                    self.read_times()?.1
+                } else {
+                    None
+                };
+                Some(self.presence(presence, clocks.as_ref())?)
             }
-        }
+        };
+        self.read_column(at, presence, &[]).map(Some)
     }
 
     /// All rows, with all columns or only those of `projection`.
@@ -144,7 +135,7 @@ impl<'a> Block<'a> {
     /// # Errors
     /// A section that was read is damaged.
     pub fn decode(&self, projection: Option<&[PropertyNumber]>) -> Result<Records, Corrupt> {
-        let observed_at = self.times()?;
+        let (observed_at, clocks) = self.read_times()?;
         let receipts = &self.header.receipts;
         let mut received_at = ints::decode(self.section(receipts, "receipts")?, self.rows())?;
         if self.header.flags & FLAG_DELAY != 0 {
@@ -167,12 +158,12 @@ impl<'a> Block<'a> {
                 None => None,
                 Some(index) => {
                     if presences[index].is_none() {
-                        presences[index] = Some(self.presence(index)?);
+                        presences[index] = Some(self.presence(&self.header.presences[index], clocks.as_ref())?);
                     }
                     presences[index].clone()
                 }
             };
-            columns.push(self.read_column(at, presence)?);
+            columns.push(self.read_column(at, presence, &columns)?);
         }
         Ok(Records {
             observed_at,
@@ -180,6 +171,46 @@ impl<'a> Block<'a> {
             report_kind,
             columns,
         })
+    }
+
+    /// Times of all rows and, where several clocks tell them, the rows of each.
+    fn read_times(&self) -> Result<(Vec<i64>, Option<Clocks>), Corrupt> {
+        let Some(section) = &self.header.times else {
+            return Ok((vec![self.first_ns()], None));
+        };
+        let bytes = self.section(section, "times")?;
+        let corrupt = || Corrupt::new("times", section.at);
+        let unit = self.header.unit_ns;
+        let (times, clocks) = match bytes.split_first() {
+            Some((&clocks::CLOCKS, rest)) => {
+                let (times, clocks) = clocks::decode_times(rest, self.first_ns(), unit, self.rows())
+                    .map_err(|e| e.shift(section.at + 1))?;
+                (times, Some(clocks))
+            }
+            _ => (self.sum_steps(ints::decode(bytes, self.rows() - 1)?).ok_or_else(corrupt)?, None),
+        };
+        let ends = (times.first().copied(), times.last().copied());
+        if ends == (Some(self.first_ns()), Some(self.last_ns())) {
+            Ok((times, clocks))
+        } else {
+            Err(corrupt())
+        }
+    }
+
+    /// Times from the differences between them; `None` where they do not ascend.
+    fn sum_steps(&self, steps: Vec<i64>) -> Option<Vec<i64>> {
+        let unit = self.header.unit_ns as i64;
+        let equal = self.may_repeat_times();
+        let mut time = self.first_ns();
+        let mut ordered = true;
+        let mut times = vec![time; steps.len() + 1];
+        for (slot, step) in times[1..].iter_mut().zip(steps) {
+            let next = time.wrapping_add(step.wrapping_mul(unit));
+            ordered &= next > time || equal && next == time;
+            time = next;
+            *slot = next;
+        }
+        ordered.then_some(times)
     }
 
     fn find(&self, property: PropertyNumber) -> Option<&ColumnAt<'a>> {
@@ -203,12 +234,34 @@ impl<'a> Block<'a> {
         }
     }
 
-    fn presence(&self, index: usize) -> Result<Bitmap, Corrupt> {
-        let at = &self.header.presences[index];
-        presence::decode(at.form, self.section(&at.section, "presence")?, self.rows(), at.set)
+    fn presence(&self, at: &PresenceAt, clocks: Option<&Clocks>) -> Result<Bitmap, Corrupt> {
+        let bytes = self.section(&at.section, "presence")?;
+        if !clocks::needs_clocks(at.form) {
+            return presence::decode(at.form, bytes, self.rows(), at.set);
+        }
+        let clocks = clocks.ok_or(Corrupt::new("presence of a clock", at.section.at))?;
+        clocks.decode_presence(at.form, bytes, self.rows(), at.set)
     }
 
-    fn read_column(&self, at: &ColumnAt<'_>, presence: Option<Bitmap>) -> Result<Column, Corrupt> {
+    /// A column; `known` are columns that were read already, ascending.
+    fn read_column(&self, at: &ColumnAt<'_>, presence: Option<Bitmap>, known: &[Column]) -> Result<Column, Corrupt> {
+        let (values, quality) = match at.like.map(|index| &self.header.columns[index]) {
+            None => self.read_values(at, None)?,
+            Some(other) => match known.binary_search_by_key(&other.property, |c| c.property) {
+                Ok(found) => self.read_values(at, Some(&known[found].values))?,
+                Err(_) => self.read_values(at, Some(&self.read_values(other, None)?.0))?,
+            },
+        };
+        Ok(Column {
+            property: at.property,
+            presence,
+            values,
+            quality,
+        })
+    }
+
+    /// Values and qualities of a column; `other`: the values that it is like.
+    fn read_values(&self, at: &ColumnAt<'_>, other: Option<&Values>) -> Result<(Values, Option<Vec<u8>>), Corrupt> {
         let bytes = self.section(&at.section, "column")?;
         let count = self.values_of(at);
         let read = || {
@@ -218,13 +271,11 @@ impl<'a> Block<'a> {
             } else {
                 None
             };
-            let values = decode_values(at, reader.rest(), count)?;
-            Ok(Column {
-                property: at.property,
-                presence,
-                values,
-                quality,
-            })
+            let values = match other {
+                None => decode_values(at, reader.rest(), count)?,
+                Some(other) => like::decode(other, at.encoding, reader.rest())?,
+            };
+            Ok((values, quality))
         };
         read().map_err(|corrupt: Corrupt| corrupt.shift(at.section.at))
     }

@@ -54,12 +54,12 @@ pub(super) struct Span {
 }
 
 /// The body of the statistics of at least one value; `None` where they would cost more than they are worth.
-pub(super) fn encode(values: &Values, integers: Option<&(u8, Vec<i64>)>) -> Option<Vec<u8>> {
+pub(super) fn encode(values: &Values, integers: Option<&Vec<i64>>) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     match values {
         Values::F64(_) if integers.is_some() => {
             out.push(INTEGERS);
-            put_ints(&mut out, &integers?.1)?;
+            put_ints(&mut out, integers?)?;
         }
         Values::F64(values) => {
             if values.len() < PLAIN_VALUES_MIN {

@@ -3,14 +3,15 @@
 //! Never here: reading. Invariant: equal records give equal bytes.
 
 use super::header::{
-    FLAG_DELAY, FLAG_EQUAL, FLAG_KIND, FLAG_SMALL, SHAPE_QUALITY, SHAPE_STATS, VERSION, names_encoding, type_number,
+    FLAG_DELAY, FLAG_EQUAL, FLAG_KIND, FLAG_SMALL, SHAPE_LIKE, SHAPE_QUALITY, SHAPE_STATS, VERSION, names_encoding,
+    type_number,
 };
 use super::units::{UNITS_NS, unit_of};
-use super::{BLOCK_ROWS_MAX, stats};
+use super::{BLOCK_ROWS_MAX, clocks, like, stats};
 use crate::bitmap::Bitmap;
 use crate::codec::wire::{put_part, put_varint};
 use crate::codec::{floats, ints, presence, text};
-use crate::record::{Column, Records, Values};
+use crate::record::{Column, Records, ValueType, Values};
 
 /// A block whose sections have fewer bytes in all gets one CRC.
 const SMALL_BYTES: usize = 256;
@@ -29,6 +30,13 @@ impl Part {
             bytes,
             after: Vec::new(),
         }
+    }
+
+    fn presence(map: &Bitmap, (form, bytes): (u8, Vec<u8>)) -> Part {
+        let mut part = Part::plain(bytes);
+        part.before.push(form);
+        put_varint(&mut part.before, map.count_ones() as u64);
+        part
     }
 }
 
@@ -49,10 +57,10 @@ pub fn encode(records: &Records) -> Vec<u8> {
     if times.windows(2).any(|w| w[0] == w[1]) {
         flags |= FLAG_EQUAL;
     }
-    let mut parts = Vec::new();
-    if rows > 1 {
-        parts.push(Part::plain(encode_times(times, UNITS_NS[usize::from(unit)])));
-    }
+    let rows_of = Presences::of(records);
+    let (times, presences) = encode_rows(times, UNITS_NS[usize::from(unit)], &rows_of.distinct, flags);
+    let mut parts = Vec::with_capacity(3 + presences.len() + records.columns.len());
+    parts.extend(times.map(Part::plain));
     let (delayed, receipts) = encode_receipts(records);
     flags |= if delayed { FLAG_DELAY } else { 0 };
     parts.push(Part::plain(receipts));
@@ -63,7 +71,7 @@ pub fn encode(records: &Records) -> Vec<u8> {
         let kinds: Vec<i64> = records.report_kind.iter().map(|&k| k.into()).collect();
         parts.push(Part::plain(ints::encode(&kinds)));
     }
-    let (presences, columns) = encode_columns(records, unit);
+    let columns = encode_columns(records, &rows_of, unit);
     let counts = (presences.len(), columns.len());
     parts.extend(presences);
     parts.extend(columns);
@@ -162,111 +170,175 @@ fn encode_receipts(records: &Records) -> (bool, Vec<u8>) {
     }
 }
 
-/// Sections of the distinct presences and of the columns.
-fn encode_columns(records: &Records, unit: u8) -> (Vec<Part>, Vec<Part>) {
-    let rows = records.len();
-    let partly = |column: &Column| column.presence.as_ref().filter(|map| map.count_ones() < rows).cloned();
-    let columns = records.columns.iter().filter(|c| !c.values.is_empty());
-    let columns: Vec<(&Column, Option<Bitmap>)> = columns.map(|c| (c, partly(c))).collect();
-    let mut distinct: Vec<&Bitmap> = Vec::new();
-    for map in columns.iter().filter_map(|(_, map)| map.as_ref()) {
-        if !distinct.contains(&map) {
-            distinct.push(map);
-        }
-    }
-    let mut before = None;
-    let mut parts = Vec::with_capacity(columns.len());
-    for (column, map) in &columns {
-        let number = u64::from(column.property.0);
-        let mut lead = Vec::new();
-        put_varint(&mut lead, before.map_or(number, |b: u64| number.wrapping_sub(b + 1)));
-        before = Some(number);
-        let presence = map.as_ref().and_then(|map| distinct.iter().position(|d| *d == map));
-        parts.push(encode_column(
-            column,
-            records,
-            lead,
-            (presence, distinct.len()),
-            map.as_ref(),
-            unit,
-        ));
-    }
-    let presences = distinct.iter().map(|map| {
-        let (form, bytes) = presence::encode(map);
-        let mut before = vec![form];
-        put_varint(&mut before, map.count_ones() as u64);
-        Part {
-            before,
-            bytes,
-            after: Vec::new(),
-        }
-    });
-    (presences.collect(), parts)
+/// The distinct presences of columns that not every row has, and which one each column with values has.
+struct Presences<'a> {
+    distinct: Vec<&'a Bitmap>,
+    of_columns: Vec<(&'a Column, Option<usize>)>,
 }
 
-fn encode_column(
-    column: &Column,
-    records: &Records,
-    lead: Vec<u8>,
-    (presence, presences): (Option<usize>, usize),
-    map: Option<&Bitmap>,
-    unit: u8,
-) -> Part {
-    let value_type = column.values.value_type();
+impl<'a> Presences<'a> {
+    fn of(records: &'a Records) -> Presences<'a> {
+        let rows = records.len();
+        let mut distinct: Vec<&Bitmap> = Vec::new();
+        let mut of_columns = Vec::with_capacity(records.columns.len());
+        for column in records.columns.iter().filter(|c| !c.values.is_empty()) {
+            let map = column.presence.as_ref().filter(|_| column.values.len() < rows);
+            let index = map.map(|map| {
+                distinct.iter().position(|d| *d == map).unwrap_or_else(|| {
+                    distinct.push(map);
+                    distinct.len() - 1
+                })
+            });
+            of_columns.push((column, index));
+        }
+        Presences { distinct, of_columns }
+    }
+}
+
+/// Times and presences: by one clock or, where that is shorter, by several.
+fn encode_rows(times: &[i64], unit_ns: u64, presences: &[&Bitmap], flags: u8) -> (Option<Vec<u8>>, Vec<Part>) {
+    let size = |(times, presences): &(Vec<u8>, Vec<Part>)| {
+        times.len() + presences.iter().map(|p| p.bytes.len()).sum::<usize>()
+    };
+    let sections = |encode: &dyn Fn(usize, &Bitmap) -> (u8, Vec<u8>)| {
+        let each = presences.iter().enumerate();
+        each.map(|(index, map)| Part::presence(map, encode(index, map))).collect()
+    };
+    let one = (encode_times(times, unit_ns), sections(&|_, map| presence::encode(map)));
+    let several = clocks::group(presences, times.len()).filter(|_| flags & FLAG_EQUAL == 0);
+    let several = several.map(|grouping| {
+        let presences = sections(&|index, map| grouping.encode_presence(index, map));
+        (grouping.encode_times(times, unit_ns), presences)
+    });
+    let (bytes, presences) = several.filter(|several| size(several) < size(&one)).unwrap_or(one);
+    (Some(bytes).filter(|_| times.len() > 1), presences)
+}
+
+fn encode_columns(records: &Records, rows_of: &Presences<'_>, unit: u8) -> Vec<Part> {
+    let unit_ns = UNITS_NS[usize::from(unit)];
+    let mut before = None;
+    let mut parts = Vec::with_capacity(rows_of.of_columns.len());
+    // Columns that later ones may be like: all that are like none themselves.
+    let mut plain: Vec<usize> = Vec::new();
+    for (index, &(column, presence)) in rows_of.of_columns.iter().enumerate() {
+        let others = plain.iter().map(|&other| (other, rows_of.of_columns[other]));
+        let others = others.filter(|(_, (_, rows))| *rows == presence).map(|(i, (c, _))| (i, &c.values));
+        let body = encode_body(column, others);
+        let number = u64::from(column.property.0);
+        let mut part = Part::plain(body.bytes);
+        put_varint(&mut part.before, before.map_or(number, |b: u64| number.wrapping_sub(b + 1)));
+        before = Some(number);
+        let map = presence.map(|p| rows_of.distinct[p]);
+        if let Some(stats) = encode_stats(column, body.integers.as_ref(), records, map, unit_ns) {
+            put_part(&mut part.after, &stats);
+        }
+        let value_type = column.values.value_type();
+        part.before.push(
+            type_number(value_type)
+                | if part.after.is_empty() { 0 } else { SHAPE_STATS }
+                | if body.quality { SHAPE_QUALITY } else { 0 }
+                | if body.like.is_some() { SHAPE_LIKE } else { 0 },
+        );
+        if !rows_of.distinct.is_empty() {
+            put_varint(&mut part.before, presence.map_or(0, |p| p as u64 + 1));
+        }
+        match body.like {
+            Some(other) => put_varint(&mut part.before, (index - other - 1) as u64),
+            None => plain.push(index),
+        }
+        if names_encoding(value_type) {
+            part.before.push(body.encoding);
+        }
+        parts.push(part);
+    }
+    parts
+}
+
+/// A column's section and what its descriptor has to say of it.
+struct Body {
+    bytes: Vec<u8>,
+    quality: bool,
+    encoding: u8,
+    /// Index of the column that this one is like.
+    like: Option<usize>,
+    /// Of decimals, the integers over `10^encoding`.
+    integers: Option<Vec<i64>>,
+}
+
+fn encode_body<'a>(column: &'a Column, others: impl Iterator<Item = (usize, &'a Values)>) -> Body {
     let mut bytes = Vec::new();
     let quality = column.quality.as_ref().filter(|q| q.iter().any(|&q| q != 0));
     if let Some(quality) = quality {
-        put_part(
-            &mut bytes,
-            &ints::encode(&quality.iter().map(|&q| q.into()).collect::<Vec<i64>>()),
-        );
+        let numbers: Vec<i64> = quality.iter().map(|&q| q.into()).collect();
+        put_part(&mut bytes, &ints::encode(&numbers));
     }
-    let (encoding, integers) = encode_values(&column.values, &mut bytes);
-    let mut after = Vec::new();
-    let wanted = records.len() >= stats::ROWS_MIN;
-    if let Some(body) = wanted
-        .then(|| stats::encode(&column.values, integers.as_ref()))
-        .flatten()
-    {
-        let mut part = Vec::new();
-        if let Some(map) = map {
-            put_stats_times(&mut part, records, map, UNITS_NS[usize::from(unit)]);
+    let (mut encoding, mut values, decimals) = encode_values(&column.values);
+    let like = match (&column.values, &decimals) {
+        (Values::I64(values_of), _) => like::encode(values_of, 0, of_type(others, ValueType::I64), values.len()),
+        (Values::F64(_), Some((exponent, integers))) => {
+            like::encode(integers, *exponent, of_type(others, ValueType::F64), values.len())
         }
-        part.extend(body);
-        put_part(&mut after, &part);
+        _ => None,
+    };
+    let like = like.map(|(other, stream)| {
+        values = stream;
+        encoding = decimals.as_ref().map_or(0, |(exponent, _)| *exponent);
+        other
+    });
+    bytes.extend(values);
+    let integers = decimals.filter(|(exponent, _)| *exponent == encoding).map(|(_, integers)| integers);
+    Body {
+        bytes,
+        quality: quality.is_some(),
+        encoding,
+        like,
+        integers,
     }
-    let shape = type_number(value_type)
-        | if after.is_empty() { 0 } else { SHAPE_STATS }
-        | if quality.is_some() { SHAPE_QUALITY } else { 0 };
-    let mut before = lead;
-    before.push(shape);
-    if presences > 0 {
-        put_varint(&mut before, presence.map_or(0, |p| p as u64 + 1));
-    }
-    if names_encoding(value_type) {
-        before.push(encoding);
-    }
-    Part { before, bytes, after }
 }
 
-/// Appends the values; gives their encoding and, of decimals, the integers.
-fn encode_values(values: &Values, out: &mut Vec<u8>) -> (u8, Option<(u8, Vec<i64>)>) {
+fn of_type<'a>(
+    others: impl Iterator<Item = (usize, &'a Values)>,
+    value_type: ValueType,
+) -> impl Iterator<Item = (usize, &'a Values)> {
+    others.filter(move |(_, values)| values.value_type() == value_type)
+}
+
+fn encode_stats(
+    column: &Column,
+    integers: Option<&Vec<i64>>,
+    records: &Records,
+    map: Option<&Bitmap>,
+    unit_ns: u64,
+) -> Option<Vec<u8>> {
+    if records.len() < stats::ROWS_MIN {
+        return None;
+    }
+    let body = stats::encode(&column.values, integers)?;
+    let Some(map) = map else {
+        return Some(body);
+    };
+    let mut part = Vec::new();
+    put_stats_times(&mut part, records, map, unit_ns);
+    part.extend(body);
+    Some(part)
+}
+
+/// Encoding and bytes of values and, of decimals, the integers over a power of ten.
+fn encode_values(values: &Values) -> (u8, Vec<u8>, Option<(u8, Vec<i64>)>) {
+    let numbers = |numbers: Vec<i64>| (0, ints::encode(&numbers), None);
     match values {
         Values::F64(values) => {
             let encoded = floats::encode(values);
-            out.extend(encoded.bytes);
-            return (encoded.form, encoded.integers);
+            (encoded.form, encoded.bytes, encoded.integers)
         }
-        Values::I64(values) => out.extend(ints::encode(values)),
-        Values::Bool(values) => out.extend(ints::encode(&values.iter().map(|&v| v.into()).collect::<Vec<i64>>())),
-        Values::Enum(values) => out.extend(ints::encode(&values.iter().map(|&v| v.into()).collect::<Vec<i64>>())),
+        Values::I64(values) => (0, ints::encode(values), None),
+        Values::Bool(values) => numbers(values.iter().map(|&v| v.into()).collect()),
+        Values::Enum(values) => numbers(values.iter().map(|&v| v.into()).collect()),
         Values::Text(values) => {
             let (form, bytes) = text::encode(values);
-            out.extend(bytes);
-            return (form, None);
+            (form, bytes, None)
         }
     }
-    (0, None)
 }
 
 fn put_stats_times(out: &mut Vec<u8>, records: &Records, map: &Bitmap, unit_ns: u64) {

@@ -43,58 +43,89 @@ impl<'a> BitWriter<'a> {
     }
 }
 
-/// Reads bits from bytes.
+/// Reads bits from bytes through a window of the next ones, which stays in a register.
 #[derive(Debug)]
 pub(crate) struct BitReader<'a> {
     bytes: &'a [u8],
+    /// First byte that is not wholly in the window.
     at: usize,
+    window: u64,
+    /// Bits of the window that are counted as read into it; those above are right too, or zero.
+    valid: u32,
 }
+
+/// Bits that a refilled window has at least.
+pub(crate) const WINDOW_BITS: u32 = 56;
 
 impl<'a> BitReader<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> BitReader<'a> {
-        BitReader { bytes, at: 0 }
+        BitReader {
+            bytes,
+            at: 0,
+            window: 0,
+            valid: 0,
+        }
     }
 
-    /// At least the next 57 bits, zeros beyond the end.
+    /// Makes the next [`WINDOW_BITS`] bits ready, zeros beyond the end.
     #[inline(always)]
-    pub(crate) fn peek(&self) -> u64 {
-        let byte = self.at >> 3;
-        let word = match self.bytes.get(byte..byte + 8) {
-            Some(&[a, b, c, d, e, f, g, h]) => u64::from_le_bytes([a, b, c, d, e, f, g, h]),
-            _ => self.tail(byte),
+    pub(crate) fn refill(&mut self) {
+        let word = match self.bytes.get(self.at..).and_then(<[u8]>::first_chunk) {
+            Some(chunk) => u64::from_le_bytes(*chunk),
+            None => self.tail(),
         };
-        word >> (self.at & 7)
+        self.window |= word << self.valid;
+        self.at += (63 - self.valid as usize) >> 3;
+        self.valid |= WINDOW_BITS;
     }
 
+    /// The next bits: as many as a refill made ready, less those skipped since.
+    #[inline(always)]
+    pub(crate) fn window(&self) -> u64 {
+        self.window
+    }
+
+    /// Skips bits that are ready.
     #[inline(always)]
     pub(crate) fn skip(&mut self, bits: u32) {
-        self.at += bits as usize;
+        debug_assert!(bits <= self.valid);
+        self.window >>= bits;
+        self.valid -= bits;
+    }
+
+    /// The next `width` bits of those that are ready.
+    #[inline(always)]
+    pub(crate) fn ready(&mut self, width: u32) -> u64 {
+        let value = self.window & mask(width);
+        self.skip(width);
+        value
     }
 
     /// The next `width` (0 to 64) bits.
     #[inline]
     pub(crate) fn get(&mut self, width: u32) -> u64 {
-        if width <= 57 {
-            let value = self.peek() & mask(width);
-            self.skip(width);
-            return value;
+        self.refill();
+        if width <= WINDOW_BITS {
+            return self.ready(width);
         }
-        let low = self.get(32);
-        low | self.get(width - 32) << 32
+        let low = self.ready(32);
+        self.refill();
+        low | self.ready(width - 32) << 32
     }
 
     /// The stream must end within the last byte read, padded with zeros.
     pub(crate) fn finish(self, what: &'static str) -> Result<(), Corrupt> {
-        if self.at.div_ceil(8) == self.bytes.len() && self.peek() == 0 {
+        let bits = self.at * 8 - self.valid as usize;
+        if bits.div_ceil(8) == self.bytes.len() && self.window & mask(self.valid % 8) == 0 {
             Ok(())
         } else {
-            Err(Corrupt::new(what, self.at / 8))
+            Err(Corrupt::new(what, bits / 8))
         }
     }
 
     #[cold]
-    fn tail(&self, byte: usize) -> u64 {
-        let rest = self.bytes.get(byte..).unwrap_or_default();
+    fn tail(&self) -> u64 {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
         let mut word = [0; 8];
         word.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
         u64::from_le_bytes(word)

@@ -38,11 +38,15 @@ pub(crate) fn from_int(integer: i64, exponent: u8) -> f64 {
 }
 
 /// Per value the smallest exponent that is exact, `None` where there is none.
-pub(crate) fn exponents(values: &[f64]) -> Vec<Option<u8>> {
+pub(crate) fn exponents<'a>(values: impl Iterator<Item = &'a f64>) -> Vec<Option<u8>> {
     values
-        .iter()
         .map(|&v| (0..=EXPONENT_MAX).find(|&e| exact(v, e).is_some()))
         .collect()
+}
+
+/// The integers of all values, where all are exact.
+pub(crate) fn all(values: &[f64], exponent: u8) -> Option<Vec<i64>> {
+    values.iter().map(|&v| exact(v, exponent)).collect()
 }
 
 /// A double's bits as an integer in the order of the doubles.
@@ -90,7 +94,7 @@ mod tests {
             None,
             None,
         ];
-        assert_eq!(exponents(&values), expected);
+        assert_eq!(exponents(values.iter()), expected);
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! Never here: the int menu itself. Invariant: every double comes back bit for bit, NaN payloads and -0.0 included.
 
 use super::decimal::{self, EXPONENT_MAX, from_int, from_ordered, to_ordered};
+use super::emit::Over;
 use super::wire::{Reader, put_part, put_varint};
 use super::{ints, pcodec};
 use crate::corrupt::Corrupt;
@@ -22,6 +23,8 @@ const ULPS: u8 = 0x40;
 const BITS: u8 = 0x60;
 const PCO: u8 = 0x61;
 
+/// Values whose digits are looked at before all are.
+const SAMPLES: usize = 32;
 /// More ulps than this make an exception.
 const ULPS_MAX: i64 = 1 << 12;
 
@@ -30,7 +33,7 @@ const ULPS_MAX: i64 = 1 << 12;
 pub(crate) struct Encoded {
     pub(crate) form: u8,
     pub(crate) bytes: Vec<u8>,
-    /// The integers, where every value is one over `10^exponent`.
+    /// The integers, where every value is one over `10^exponent`, whatever the form.
     pub(crate) integers: Option<(u8, Vec<i64>)>,
 }
 
@@ -41,51 +44,59 @@ pub(crate) fn exponent_of(form: u8) -> Option<u8> {
 
 /// The smallest form of `values`.
 pub(crate) fn encode(values: &[f64]) -> Encoded {
-    let exponents = decimal::exponents(values);
-    let highest = exponents.iter().flatten().max().copied();
-    let mut plain = false;
-    let mut best: Option<Encoded> = None;
-    let mut offer = |form: u8, bytes: Vec<u8>, integers: Option<(u8, Vec<i64>)>| {
-        if best.as_ref().is_none_or(|b| bytes.len() < b.bytes.len()) {
-            best = Some(Encoded { form, bytes, integers });
+    let mut best: Option<(u8, Vec<u8>)> = None;
+    let mut offer = |form: u8, bytes: Vec<u8>| {
+        if best.as_ref().is_none_or(|(_, b)| bytes.len() < b.len()) {
+            best = Some((form, bytes));
         }
     };
-    if let Some(exponent) = highest {
+    let sampled = decimal::exponents(values.iter().step_by(values.len().div_ceil(SAMPLES).max(1)));
+    let mut highest = sampled.iter().flatten().max().copied();
+    let mut plain = highest.and_then(|exponent| Some((exponent, decimal::all(values, exponent)?)));
+    let exponents = if plain.is_some() {
+        sampled
+    } else {
+        decimal::exponents(values.iter())
+    };
+    if plain.is_none() {
+        highest = exponents.iter().flatten().max().copied();
+        plain = highest.and_then(|exponent| Some((exponent, decimal::all(values, exponent)?)));
+    }
+    if let Some((exponent, integers)) = &plain {
+        offer(*exponent, ints::encode(integers));
+    } else if let Some(exponent) = highest {
         // A value with few digits may still be too large for the exponent that another one needs.
-        let integers: Vec<i64> = values.iter().filter_map(|&v| decimal::exact(v, exponent)).collect();
-        let odd = values.len() - integers.len();
-        if odd == 0 {
-            plain = true;
-            offer(exponent, ints::encode(&integers), Some((exponent, integers)));
-        } else if odd <= values.len() / 4 {
-            offer(EXCEPT + exponent, with_exceptions(values, exponent), None);
-        }
-        // A few long decimals among short ones are cheaper as exceptions.
-        let most = values.len() - values.len() / 8;
-        let common = (0..exponent).find(|&e| exponents.iter().flatten().filter(|&&x| x <= e).count() >= most);
-        if let Some(exponent) = common {
-            offer(EXCEPT + exponent, with_exceptions(values, exponent), None);
+        let odd = values.iter().filter(|&&v| decimal::exact(v, exponent).is_none()).count();
+        if odd <= values.len() / 4 {
+            offer(EXCEPT + exponent, with_exceptions(values, exponent));
         }
     }
-    if !plain || highest > Some(8) {
+    // A few long decimals among short ones are cheaper as exceptions.
+    let most = exponents.len() - exponents.len() / 8;
+    let usual = |&e: &u8| exponents.iter().flatten().filter(|&&x| x <= e).count() >= most;
+    if let Some(exponent) = (0..highest.unwrap_or(0)).find(usual) {
+        offer(EXCEPT + exponent, with_exceptions(values, exponent));
+    }
+    if plain.is_none() || highest > Some(8) {
         if let Some(exponent) = ulps_exponent(values) {
-            offer(ULPS + exponent, with_ulps(values, exponent), None);
+            offer(ULPS + exponent, with_ulps(values, exponent));
         }
         let bits: Vec<i64> = values.iter().map(|&v| to_ordered(v)).collect();
-        offer(BITS, ints::encode_without_pco(&bits), None);
+        offer(BITS, ints::encode_without_pco(&bits));
         if values.len() >= pcodec::VALUES_MIN {
             for order in 0..=1u8 {
                 if let Some(bytes) = pcodec::encode_floats(values, order.into()) {
-                    offer(PCO + order, bytes, None);
+                    offer(PCO + order, bytes);
                 }
             }
         }
     }
-    best.unwrap_or(Encoded {
-        form: BITS,
-        bytes: Vec::new(),
-        integers: None,
-    })
+    let (form, bytes) = best.unwrap_or((BITS, Vec::new()));
+    Encoded {
+        form,
+        bytes,
+        integers: plain,
+    }
 }
 
 /// Writes exceptions where `integers` has none and fills these gaps with the integer before.
@@ -184,25 +195,21 @@ pub(crate) fn decode(form: u8, bytes: &[u8], count: usize) -> Result<Vec<f64>, C
         return Err(Corrupt::new("float form", 0));
     }
     let mut reader = Reader::new(bytes, "floats");
-    let divisor = decimal::power(exponent);
+    let over = Over::new(decimal::power(exponent));
     match form {
-        0..EXCEPT => Ok(ints::decode(bytes, count)?
-            .into_iter()
-            .map(|i| i as f64 / divisor)
-            .collect()),
+        0..EXCEPT => ints::decode_as(bytes, count, over),
         EXCEPT..ULPS => {
             let exceptions = get_exceptions(&mut reader, count)?;
-            let integers = ints::decode(reader.rest(), count)?;
-            let mut values: Vec<f64> = integers.into_iter().map(|i| i as f64 / divisor).collect();
+            let mut values = ints::decode_as(reader.rest(), count, over)?;
             exceptions.into_iter().for_each(|(row, value)| values[row] = value);
             Ok(values)
         }
         ULPS..BITS => {
             let exceptions = get_exceptions(&mut reader, count)?;
-            let integers = ints::decode(reader.part()?, count)?;
+            let mut values = ints::decode_as(reader.part()?, count, over)?;
             let ulps = ints::decode(reader.rest(), count)?;
-            let value = |(i, k): (i64, i64)| from_ordered(to_ordered(i as f64 / divisor).wrapping_add(k));
-            let mut values: Vec<f64> = integers.into_iter().zip(ulps).map(value).collect();
+            let shift = |(value, k): (&mut f64, i64)| *value = from_ordered(to_ordered(*value).wrapping_add(k));
+            values.iter_mut().zip(ulps).for_each(shift);
             exceptions.into_iter().for_each(|(row, value)| values[row] = value);
             Ok(values)
         }

@@ -17,8 +17,10 @@
 //! Never here: what the integers mean. Invariants: ties go to the method named first in `candidates` (the faster
 //! decoder), so the same values always give the same bytes; streams nest at most `DEPTH_MAX` deep.
 
+use super::emit::{Emit, Whole};
 use super::wire::{Reader, put_signed, put_varint, varint_len, zigzag};
-use super::{pack, pcodec, rice, runs};
+use super::survey::Survey;
+use super::{entropy, pack, pcodec, rice, runs};
 use crate::corrupt::Corrupt;
 
 const CONSTANT: u8 = 0x01;
@@ -35,6 +37,9 @@ const RICE: u8 = 0x10;
 pub(crate) type Depth = u8;
 const DEPTH_MAX: Depth = 3;
 
+/// Fewer values than this are not worth a survey.
+const SURVEYED_MIN: usize = 24;
+
 /// The smallest stream of `values`.
 pub(crate) fn encode(values: &[i64]) -> Vec<u8> {
     encode_at(values, 0)
@@ -47,7 +52,12 @@ pub(crate) fn encode_without_pco(values: &[i64]) -> Vec<u8> {
 
 /// Decodes a stream of `count` values.
 pub(crate) fn decode(bytes: &[u8], count: usize) -> Result<Vec<i64>, Corrupt> {
-    decode_at(bytes, count, 0)
+    decode_at(bytes, count, 0, Whole::PLAIN)
+}
+
+/// The same, each as what `emit` makes of it.
+pub(crate) fn decode_as<E: Emit>(bytes: &[u8], count: usize, emit: E) -> Result<Vec<E::Out>, Corrupt> {
+    decode_at(bytes, count, 0, emit)
 }
 
 pub(crate) fn encode_at(values: &[i64], depth: Depth) -> Vec<u8> {
@@ -103,72 +113,69 @@ fn encode_simple(values: &[i64]) -> Option<Vec<u8>> {
 
 /// The smallest of raw, packed, rice and, where wanted, pco.
 fn encode_flat(values: &[i64], pco: bool) -> Vec<u8> {
-    let packed = (0..=pack::ORDER_MAX.min(values.len())).map(|order| pack::Packed::new(values, order));
-    let packed = packed.min_by_key(pack::Packed::size);
-    let mut rices: Vec<Rice> = (0..=rice::ORDER_MAX.min(values.len()))
-        .map(|order| Rice::new(values, order))
-        .collect();
-    rices.sort_by_key(|rice| rice.size);
-    // Partitions change the order of sizes little: the two best orders are worth a closer look.
-    rices.iter_mut().take(2).for_each(Rice::partition);
-    let rice = rices.iter().min_by_key(|rice| rice.size);
+    let offset = rice::middle(values);
+    let survey = Survey::new(values, offset);
+    let (rice, plan) = best_rice(values, offset, &survey);
     let mut best = (values.len() * 8, RAW);
-    if let Some(packed) = packed.as_ref().filter(|p| p.size() < best.0) {
-        best = (packed.size(), PACKED + packed.order as u8);
+    if plan.size < best.0 {
+        best = (plan.size, RICE + (plan.partition as u8) * 4 + rice.order as u8);
     }
-    if let Some(rice) = rice.filter(|r| r.size < best.0) {
-        best = (
-            rice.size,
-            RICE + (rice.partition as u8) * 4 + rice.residuals.order as u8,
-        );
+    let packed = best_packed(values, &survey, best.0).filter(|packed| packed.size() <= best.0);
+    let mut out = Vec::with_capacity(best.0 + 16);
+    if let Some(packed) = &packed {
+        out.push(PACKED + packed.order as u8);
+        packed.encode(&mut out);
+    } else if best.1 == RAW {
+        out.push(RAW);
+        values.iter().for_each(|v| out.extend(v.to_le_bytes()));
+    } else {
+        out.push(best.1);
+        rice.encode(&plan, &mut out);
     }
-    if pco && values.len() >= pcodec::VALUES_MIN {
-        let orders = rices
-            .iter()
-            .map(|r| r.residuals.order)
-            .filter(|&o| o <= pcodec::ORDER_MAX);
-        let tries = orders
-            .take(2)
-            .filter_map(|o| Some((o, pcodec::encode_ints(values, o)?)));
-        if let Some((order, body)) = tries
-            .min_by_key(|(_, body)| body.len())
-            .filter(|(_, b)| b.len() < best.0)
-        {
+    if pco && values.len() >= pcodec::VALUES_MIN && entropy::size(rice.zigzagged()) * 51 / 50 < out.len() {
+        let order = rice.order.min(pcodec::ORDER_MAX);
+        if let Some(body) = pcodec::encode_ints(values, order).filter(|body| body.len() + 1 < out.len()) {
             return with_method(PCO + order as u8, &body);
         }
     }
-    let mut out = Vec::with_capacity(best.0 + 1);
-    out.push(best.1);
-    match (best.1, packed, rice) {
-        (PACKED..PCO, Some(packed), _) => packed.encode(&mut out),
-        (RICE.., _, Some(rice)) => rice.residuals.encode(rice.partition, &mut out),
-        _ => values.iter().for_each(|v| out.extend(v.to_le_bytes())),
-    }
-    debug_assert_eq!(out.len(), best.0 + 1);
     out
 }
 
-/// One order of rice codes and its best partition number so far.
-struct Rice {
-    residuals: rice::Residuals,
-    partition: usize,
-    size: usize,
+/// Of few values every order is tried, of many those that look cheapest.
+fn best_rice(values: &[i64], offset: i64, survey: &Survey) -> (rice::Residuals, rice::Plan) {
+    let few = values.len() < SURVEYED_MIN;
+    let orders: Vec<usize> = if few {
+        (0..=rice::ORDER_MAX.min(values.len())).collect()
+    } else {
+        let orders = survey.orders(rice::ORDER_MAX, values.len());
+        let near = |&order: &usize| survey.cost[order] <= survey.cost[orders[0]] * 33 / 32;
+        orders.iter().copied().take(2).filter(near).collect()
+    };
+    let tried = orders.into_iter().map(|order| {
+        let residuals = rice::Residuals::new(values, order, offset);
+        let plan = residuals.plan();
+        (residuals, plan)
+    });
+    let shorter = |a: (rice::Residuals, rice::Plan), b: (rice::Residuals, rice::Plan)| {
+        if b.1.size < a.1.size { b } else { a }
+    };
+    tried.reduce(shorter).unwrap_or_else(|| {
+        let residuals = rice::Residuals::new(values, 0, offset);
+        let plan = residuals.plan();
+        (residuals, plan)
+    })
 }
 
-impl Rice {
-    fn new(values: &[i64], order: usize) -> Rice {
-        let residuals = rice::Residuals::new(values, order);
-        let size = residuals.size(0);
-        Rice {
-            residuals,
-            partition: 0,
-            size,
-        }
+/// The packing that may take fewer than `most` bytes.
+fn best_packed(values: &[i64], survey: &Survey, most: usize) -> Option<pack::Packed> {
+    if values.len() < SURVEYED_MIN {
+        let tries = (0..=pack::ORDER_MAX.min(values.len())).map(|order| pack::Packed::new(values, order));
+        return tries.min_by_key(pack::Packed::size);
     }
-
-    fn partition(&mut self) {
-        (self.partition, self.size) = self.residuals.best_partition(self.size);
-    }
+    let order = (0..=pack::ORDER_MAX).min_by_key(|&order| survey.width[order])?;
+    // The minimum that is taken off may spare more than the sign does.
+    let bits = survey.width[order].saturating_sub(2) as usize;
+    (values.len() * bits / 8 < most).then(|| pack::Packed::new(values, order))
 }
 
 fn with_method(method: u8, body: &[u8]) -> Vec<u8> {
@@ -209,7 +216,7 @@ fn scale_down(values: &[i64], offset: i64, divisor: u64) -> Vec<i64> {
         .collect()
 }
 
-pub(crate) fn decode_at(bytes: &[u8], count: usize, depth: Depth) -> Result<Vec<i64>, Corrupt> {
+pub(crate) fn decode_at<E: Emit>(bytes: &[u8], count: usize, depth: Depth, emit: E) -> Result<Vec<E::Out>, Corrupt> {
     let mut reader = Reader::new(bytes, "int stream");
     if count == 0 {
         reader.end()?;
@@ -228,7 +235,10 @@ pub(crate) fn decode_at(bytes: &[u8], count: usize, depth: Depth) -> Result<Vec<
             let first = reader.signed()?;
             let step = if method == LINE { reader.signed()? } else { 0 };
             reader.end()?;
-            let at = |i: usize| first.wrapping_add(step.wrapping_mul(i as i64));
+            if step == 0 {
+                return Ok(vec![emit.emit(first); count]);
+            }
+            let at = |i: usize| emit.emit(first.wrapping_add(step.wrapping_mul(i as i64)));
             Ok((0..count).map(at).collect())
         }
         RAW => {
@@ -236,33 +246,33 @@ pub(crate) fn decode_at(bytes: &[u8], count: usize, depth: Depth) -> Result<Vec<
             if words.len() != count || !rest.is_empty() {
                 return Err(reader.corrupt());
             }
-            Ok(words.iter().map(|w| i64::from_le_bytes(*w)).collect())
+            Ok(words.iter().map(|w| emit.emit(i64::from_le_bytes(*w))).collect())
         }
         RUNS => {
             let depth = nested(&reader)?;
-            runs::decode_runs(reader.rest(), count, depth)
+            runs::decode_runs(reader.rest(), count, depth, emit)
         }
         DICTIONARY => {
             let depth = nested(&reader)?;
-            runs::decode_dictionary(reader.rest(), count, depth)
+            runs::decode_dictionary(reader.rest(), count, depth, emit)
         }
         SCALED => {
             let depth = nested(&reader)?;
             let offset = reader.signed()?;
             let divisor = reader.varint()? as i64;
-            let mut values = decode_at(reader.rest(), count, depth)?;
-            values
-                .iter_mut()
-                .for_each(|v| *v = offset.wrapping_add(v.wrapping_mul(divisor)));
-            Ok(values)
+            decode_at(reader.rest(), count, depth, emit.scaled(offset, divisor))
         }
-        PACKED..=0x0a => pack::decode(reader.rest(), usize::from(method - PACKED), count),
-        PCO..=0x0e => pcodec::decode(reader.rest(), count),
+        PACKED..=0x0a => pack::decode(reader.rest(), usize::from(method - PACKED), count, emit),
+        PCO..=0x0e => {
+            let values = pcodec::decode::<i64>(reader.rest(), count)?;
+            Ok(values.into_iter().map(|v| emit.emit(v)).collect())
+        }
         RICE..=0x1f => rice::decode(
             reader.rest(),
             usize::from(method & 3),
             usize::from(method >> 2 & 3),
             count,
+            emit,
         ),
         _ => Err(Corrupt::new("int method", 0)),
     }

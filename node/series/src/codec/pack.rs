@@ -7,7 +7,8 @@
 //!
 //! Never here: the choice among encodings. Invariant: `size` is exactly what `encode` writes.
 
-use super::bits::{BitReader, BitWriter};
+use super::bits::{BitReader, BitWriter, WINDOW_BITS};
+use super::emit::Emit;
 use super::wire::{Reader, put_signed, varint_len, zigzag};
 use crate::corrupt::Corrupt;
 
@@ -68,7 +69,7 @@ impl Packed {
 }
 
 /// Decodes `count` values of a stream of `order`.
-pub(crate) fn decode(bytes: &[u8], order: usize, count: usize) -> Result<Vec<i64>, Corrupt> {
+pub(crate) fn decode<E: Emit>(bytes: &[u8], order: usize, count: usize, emit: E) -> Result<Vec<E::Out>, Corrupt> {
     let mut reader = Reader::new(bytes, "packed start");
     let mut start = [0; ORDER_MAX];
     for slot in start.iter_mut().take(order) {
@@ -85,29 +86,43 @@ pub(crate) fn decode(bytes: &[u8], order: usize, count: usize) -> Result<Vec<i64
         return Err(Corrupt::new("packed bits", bytes.len()));
     }
     let mut bits = BitReader::new(bytes);
-    let mut values = Vec::with_capacity(count);
+    let mut values = vec![E::Out::default(); count];
+    let (first, rest) = values.split_at_mut(order);
     let [mut value, mut slope] = start;
-    let mut next = || minimum.wrapping_add(bits.get(width) as i64);
+    let starts = [value, value.wrapping_add(slope)];
+    first.iter_mut().zip(starts).for_each(|(to, from)| *to = emit.emit(from));
+    let above = |bits: u64| minimum.wrapping_add(bits as i64);
     match order {
-        0 => values.extend((0..left).map(|_| next())),
-        1 => {
-            values.push(value);
-            values.extend((0..left).map(|_| {
-                value = value.wrapping_add(next());
-                value
-            }));
-        }
+        0 => unpack(&mut bits, width, rest, |bits| emit.emit(above(bits))),
+        1 => unpack(&mut bits, width, rest, |bits| {
+            value = value.wrapping_add(above(bits));
+            emit.emit(value)
+        }),
         _ => {
-            values.push(value);
             value = value.wrapping_add(slope);
-            values.push(value);
-            values.extend((0..left).map(|_| {
-                slope = slope.wrapping_add(next());
+            unpack(&mut bits, width, rest, |bits| {
+                slope = slope.wrapping_add(above(bits));
                 value = value.wrapping_add(slope);
-                value
-            }));
+                emit.emit(value)
+            });
         }
     }
     bits.finish("packed bits")?;
     Ok(values)
+}
+
+#[inline(always)]
+fn unpack<T>(bits: &mut BitReader<'_>, width: u32, values: &mut [T], mut next: impl FnMut(u64) -> T) {
+    if width > WINDOW_BITS / 4 {
+        values.iter_mut().for_each(|value| *value = next(bits.get(width)));
+        return;
+    }
+    let (chunks, rest) = values.as_chunks_mut::<4>();
+    for chunk in chunks {
+        bits.refill();
+        for value in chunk {
+            *value = next(bits.ready(width));
+        }
+    }
+    rest.iter_mut().for_each(|value| *value = next(bits.get(width)));
 }

@@ -11,7 +11,8 @@
 //!
 //! Never here: the choice among encodings. Invariant: `size` is exactly what `encode` writes.
 
-use super::bits::{BitReader, BitWriter, mask};
+use super::bits::{BitReader, BitWriter, WINDOW_BITS, mask};
+use super::emit::Emit;
 use super::wire::{Reader, put_signed, unzigzag, varint_len, zigzag};
 use crate::corrupt::Corrupt;
 
@@ -27,61 +28,85 @@ const ZERO: u32 = 63;
 #[derive(Debug)]
 pub(crate) struct Residuals {
     pub(crate) order: usize,
-    start: Vec<i64>,
+    start: [i64; ORDER_MAX],
     zigzagged: Vec<u64>,
 }
 
+/// How residuals are written: in partitions, each with its parameter.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) partition: usize,
+    parameters: Vec<u32>,
+    /// About the bytes of the stream.
+    pub(crate) size: usize,
+}
+
 impl Residuals {
-    /// Values, at least `order` and one of them.
-    pub(crate) fn new(values: &[i64], order: usize) -> Residuals {
-        if order == 0 {
-            let offset = middle(values);
-            let zigzagged = values.iter().map(|&v| zigzag(v.wrapping_sub(offset))).collect();
-            return Residuals {
-                order,
-                start: vec![offset],
-                zigzagged,
-            };
-        }
-        let mut rest = values.to_vec();
-        let mut start = Vec::with_capacity(order);
-        for _ in 0..order {
-            start.push(rest.first().copied().unwrap_or_default());
-            for i in 0..rest.len().saturating_sub(1) {
-                rest[i] = rest[i + 1].wrapping_sub(rest[i]);
+    /// Values, at least `order` and one of them; those of order 0 are from `offset`.
+    pub(crate) fn new(values: &[i64], order: usize, offset: i64) -> Residuals {
+        let [a, b, c] = [0, 1, 2].map(|i| values.get(i).copied().unwrap_or_default());
+        let (step, next) = (b.wrapping_sub(a), c.wrapping_sub(b));
+        let start = if order == 0 {
+            [offset, 0, 0]
+        } else {
+            [a, step, next.wrapping_sub(step)]
+        };
+        let first = |w: &[i64]| w[1].wrapping_sub(w[0]);
+        let second = |w: &[i64]| first(&w[1..]).wrapping_sub(first(w));
+        let zigzagged = match order {
+            0 => values.iter().map(|&v| zigzag(v.wrapping_sub(offset))).collect(),
+            1 => values.windows(2).map(|w| zigzag(first(w))).collect(),
+            2 => values.windows(3).map(|w| zigzag(second(w))).collect(),
+            _ => {
+                let third = |w: &[i64]| second(&w[1..]).wrapping_sub(second(w));
+                values.windows(4).map(|w| zigzag(third(w))).collect()
             }
-            rest.pop();
-        }
+        };
         Residuals {
             order,
             start,
-            zigzagged: rest.into_iter().map(zigzag).collect(),
+            zigzagged,
         }
     }
 
-    fn partitions(&self, size: usize) -> impl Iterator<Item = &[u64]> {
-        self.zigzagged.chunks(size.min(self.zigzagged.len().max(1)))
+    /// What is left, zigzagged.
+    pub(crate) fn zigzagged(&self) -> &[u64] {
+        &self.zigzagged
     }
 
-    /// Bytes of the stream with partitions of `PARTITIONS[partition]`.
-    pub(crate) fn size(&self, partition: usize) -> usize {
-        let bits: usize = self.partitions(PARTITIONS[partition]).map(|p| 6 + best_k(p).1).sum();
-        self.start.iter().map(|&s| varint_len(zigzag(s))).sum::<usize>() + bits.div_ceil(8)
+    fn starts(&self) -> &[i64] {
+        &self.start[..self.order.max(1)]
     }
 
-    /// The partition number with the shortest stream, and its bytes; `whole`: what `size(0)` gave.
-    pub(crate) fn best_partition(&self, whole: usize) -> (usize, usize) {
-        let numbers = (1..PARTITIONS.len()).filter(|&p| PARTITIONS[p] < self.zigzagged.len());
-        let sizes = std::iter::once((whole, 0)).chain(numbers.map(|p| (self.size(p), p)));
-        sizes.min().map_or((0, whole), |(size, p)| (p, size))
+    /// The partitions and parameters with about the shortest stream.
+    pub(crate) fn plan(&self) -> Plan {
+        let narrow: Result<Vec<u32>, _> = self.zigzagged.iter().map(|&z| u32::try_from(z)).collect();
+        let start: usize = self.starts().iter().map(|&s| varint_len(zigzag(s))).sum();
+        let plan = |partition: usize| {
+            let size = PARTITIONS[partition].min(self.zigzagged.len().max(1));
+            let best: Vec<(u32, usize)> = match &narrow {
+                Ok(narrow) => narrow.chunks(size).map(best_k).collect(),
+                Err(_) => self.zigzagged.chunks(size).map(best_k).collect(),
+            };
+            let bits: usize = best.iter().map(|(_, bits)| bits + 6).sum();
+            Plan {
+                partition,
+                parameters: best.into_iter().map(|(k, _)| k).collect(),
+                size: start + bits.div_ceil(8),
+            }
+        };
+        let others = (1..PARTITIONS.len()).filter(|&p| PARTITIONS[p] < self.zigzagged.len());
+        others
+            .map(plan)
+            .fold(plan(0), |best, next| if next.size < best.size { next } else { best })
     }
 
     /// Appends the stream.
-    pub(crate) fn encode(&self, partition: usize, out: &mut Vec<u8>) {
-        self.start.iter().for_each(|&s| put_signed(out, s));
+    pub(crate) fn encode(&self, plan: &Plan, out: &mut Vec<u8>) {
+        self.starts().iter().for_each(|&s| put_signed(out, s));
         let mut bits = BitWriter::new(out);
-        for part in self.partitions(PARTITIONS[partition]) {
-            let (k, _) = best_k(part);
+        let size = PARTITIONS[plan.partition].min(self.zigzagged.len().max(1));
+        for (part, &k) in self.zigzagged.chunks(size).zip(&plan.parameters) {
             bits.put(k.into(), 6);
             if k != ZERO {
                 part.iter().for_each(|&z| put_code(&mut bits, z, k));
@@ -92,50 +117,69 @@ impl Residuals {
 }
 
 /// The median of a few samples: a fair centre that costs nothing to find.
-fn middle(values: &[i64]) -> i64 {
+pub(crate) fn middle(values: &[i64]) -> i64 {
     let step = values.len().div_ceil(64).max(1);
     let mut samples: Vec<i64> = values.iter().copied().step_by(step).collect();
     samples.sort_unstable();
     samples.get(samples.len() / 2).copied().unwrap_or_default()
 }
 
-/// The parameter with the shortest codes and their bits.
-fn best_k(part: &[u64]) -> (u32, usize) {
-    let sum: u128 = part.iter().map(|&z| u128::from(z)).sum();
+/// Residuals of either width; narrow ones let the compiler take more at a time.
+trait Residual: Copy {
+    fn wide(self) -> u64;
+
+    /// The bits before the low `k` ones, cut to what an escaped code costs about.
+    fn quotient(self, k: u32) -> Self;
+}
+
+const QUOTIENT_MAX: u8 = 40;
+
+impl Residual for u32 {
+    #[inline(always)]
+    fn wide(self) -> u64 {
+        self.into()
+    }
+
+    #[inline(always)]
+    fn quotient(self, k: u32) -> u32 {
+        (self >> k.min(31)).min(QUOTIENT_MAX.into())
+    }
+}
+
+impl Residual for u64 {
+    #[inline(always)]
+    fn wide(self) -> u64 {
+        self
+    }
+
+    #[inline(always)]
+    fn quotient(self, k: u32) -> u64 {
+        (self >> k).min(QUOTIENT_MAX.into())
+    }
+}
+
+/// The parameter with about the shortest codes, and about their bits.
+fn best_k<T: Residual>(part: &[T]) -> (u32, usize) {
+    let sum = part.iter().fold(0u64, |sum, z| sum.saturating_add(z.wide()));
     if sum == 0 {
         return (ZERO, 0);
     }
+    let bits = |k: u32| {
+        let quotients: u64 = part.iter().map(|z| z.quotient(k).wide()).sum();
+        quotients as usize + part.len() * (k as usize + 1)
+    };
     // Outliers draw the mean up, so the search walks down from it as long as that pays.
-    let mean = (sum / part.len() as u128) as u64;
-    let mut k = (64 - mean.leading_zeros()).min(ZERO - 1);
-    let mut best = (k, bits_about(part, k));
-    while k > 0 {
-        k -= 1;
-        let bits = bits_about(part, k);
-        if bits > best.1 + best.1 / 16 {
-            break;
-        }
+    let mean = sum / part.len() as u64;
+    let mut best = (ZERO - 1, usize::MAX);
+    for k in (0..=(64 - mean.leading_zeros()).min(ZERO - 1)).rev() {
+        let bits = bits(k);
         if bits < best.1 {
             best = (k, bits);
+        } else if bits > best.1 + best.1 / 32 {
+            break;
         }
     }
-    (best.0, part.iter().map(|&z| code_bits(z, best.0) as usize).sum())
-}
-
-/// Bits of the codes, with every escape taken for a middling one: no branches, so the compiler makes it wide.
-fn bits_about(part: &[u64], k: u32) -> usize {
-    let quotients: u64 = part.iter().map(|&z| (z >> k).min(40)).sum();
-    quotients as usize + part.len() * (k as usize + 1)
-}
-
-#[inline]
-fn code_bits(z: u64, k: u32) -> u32 {
-    let q = z >> k;
-    if q < u64::from(ESCAPE) {
-        q as u32 + 1 + k
-    } else {
-        ESCAPE + 6 + 64 - z.leading_zeros()
-    }
+    best
 }
 
 #[inline]
@@ -152,109 +196,158 @@ fn put_code(bits: &mut BitWriter<'_>, z: u64, k: u32) {
     }
 }
 
+/// One code; the window holds at least `ESCAPE + k` bits, and `k` is at most `K_SHORT_MAX`.
 #[inline(always)]
 fn get_code(bits: &mut BitReader<'_>, k: u32) -> u64 {
-    let window = bits.peek();
+    let window = bits.window();
     let q = window.trailing_ones();
-    // 15 + 1 + k bits fit the 57 of a window for every k up to 41.
-    if q < ESCAPE && k <= 41 {
+    if q < ESCAPE {
         bits.skip(q + 1 + k);
-        return u64::from(q) << k | (window >> (q + 1)) & mask(k);
+        return u64::from(q) << k | (window >> q >> 1) & mask(k);
     }
-    get_long(bits, k, q)
+    get_escaped(bits)
 }
 
+/// What follows `ESCAPE` ones; leaves a refilled window.
 #[cold]
-fn get_long(bits: &mut BitReader<'_>, k: u32, q: u32) -> u64 {
-    if q < ESCAPE {
-        bits.skip(q + 1);
-        return u64::from(q).wrapping_shl(k) | bits.get(k);
-    }
+fn get_escaped(bits: &mut BitReader<'_>) -> u64 {
     bits.skip(ESCAPE);
     let width = bits.get(6) as u32 + 1;
-    bits.get(width)
+    let value = bits.get(width);
+    bits.refill();
+    value
 }
 
+/// One code of any `k`.
+#[cold]
+fn get_long(bits: &mut BitReader<'_>, k: u32) -> u64 {
+    bits.refill();
+    let q = bits.window().trailing_ones();
+    if q >= ESCAPE {
+        return get_escaped(bits);
+    }
+    bits.skip(q + 1);
+    u64::from(q).wrapping_shl(k) | bits.get(k)
+}
+
+/// Of larger ones a window may not hold a whole code.
+const K_SHORT_MAX: u32 = WINDOW_BITS - ESCAPE;
+
 /// Decodes `count` values of a stream of `order` and partition number `partition`.
-pub(crate) fn decode(bytes: &[u8], order: usize, partition: usize, count: usize) -> Result<Vec<i64>, Corrupt> {
+pub(crate) fn decode<E: Emit>(
+    bytes: &[u8],
+    order: usize,
+    partition: usize,
+    count: usize,
+    emit: E,
+) -> Result<Vec<E::Out>, Corrupt> {
     let mut reader = Reader::new(bytes, "rice start");
     let mut start = [0; ORDER_MAX];
     for slot in start.iter_mut().take(order.max(1)) {
         *slot = reader.signed()?;
     }
-    let left = count.checked_sub(order).ok_or_else(|| reader.corrupt())?;
+    if count < order {
+        return Err(reader.corrupt());
+    }
     let mut bits = BitReader::new(reader.rest());
-    let mut values = Vec::with_capacity(count);
-    let size = PARTITIONS[partition % PARTITIONS.len()].min(left.max(1));
-    let mut state = State { order, sums: start };
-    state.begin(&mut values);
-    let mut done = 0;
-    while done < left {
-        let part = size.min(left - done);
-        let k = bits.get(6) as u32;
-        if k == ZERO {
-            values.extend((0..part).map(|_| state.next(0)));
-        } else {
-            match order {
-                0 => values.extend((0..part).map(|_| start[0].wrapping_add(unzigzag(get_code(&mut bits, k))))),
-                1 => values.extend((0..part).map(|_| state.next_of_one(unzigzag(get_code(&mut bits, k))))),
-                _ => values.extend((0..part).map(|_| state.next(unzigzag(get_code(&mut bits, k))))),
-            }
-        }
-        done += part;
+    let mut values = vec![E::Out::default(); count];
+    let (first, rest) = values.split_at_mut(order);
+    let [a, b, c] = start;
+    let second = a.wrapping_add(b);
+    let slope = b.wrapping_add(c);
+    let third = second.wrapping_add(slope);
+    first.iter_mut().zip([a, second, third]).for_each(|(to, from)| *to = emit.emit(from));
+    let size = PARTITIONS[partition % PARTITIONS.len()];
+    match order {
+        0 => get_parts(&mut bits, size, rest, Flat(a), emit),
+        1 => get_parts(&mut bits, size, rest, Step(a), emit),
+        2 => get_parts(&mut bits, size, rest, Slope(second, b), emit),
+        _ => get_parts(&mut bits, size, rest, Curve(third, slope, c), emit),
     }
     bits.finish("rice codes")?;
     Ok(values)
 }
 
-/// The running value and its running differences.
-struct State {
-    order: usize,
-    sums: [i64; ORDER_MAX],
+fn get_parts<P: Predictor, E: Emit>(
+    bits: &mut BitReader<'_>,
+    size: usize,
+    values: &mut [E::Out],
+    mut predictor: P,
+    emit: E,
+) {
+    for part in values.chunks_mut(size) {
+        let k = bits.get(6) as u32;
+        let mut next = |residual| emit.emit(predictor.next(unzigzag(residual)));
+        // As many codes to a window as surely fit.
+        match k {
+            ZERO => part.iter_mut().for_each(|value| *value = next(0)),
+            0..=2 => fill::<3, _>(bits, part, |bits| next(get_code(bits, k))),
+            3..=12 => fill::<2, _>(bits, part, |bits| next(get_code(bits, k))),
+            13..=K_SHORT_MAX => fill::<1, _>(bits, part, |bits| next(get_code(bits, k))),
+            _ => part.iter_mut().for_each(|value| *value = next(get_long(bits, k))),
+        }
+    }
 }
 
-impl State {
-    /// Emits the first `order` values and leaves the sums at the last of them.
-    fn begin(&mut self, values: &mut Vec<i64>) {
-        let [a, b, c] = self.sums;
-        match self.order {
-            0 => {}
-            1 => values.push(a),
-            2 => {
-                values.extend([a, a.wrapping_add(b)]);
-                self.sums = [a.wrapping_add(b), b, 0];
-            }
-            _ => {
-                let second = a.wrapping_add(b);
-                let slope = b.wrapping_add(c);
-                let third = second.wrapping_add(slope);
-                values.extend([a, second, third]);
-                self.sums = [third, slope, c];
-            }
+#[inline(always)]
+fn fill<const N: usize, T>(bits: &mut BitReader<'_>, values: &mut [T], mut next: impl FnMut(&mut BitReader<'_>) -> T) {
+    let (chunks, rest) = values.as_chunks_mut::<N>();
+    for chunk in chunks {
+        bits.refill();
+        for value in chunk {
+            *value = next(bits);
         }
     }
-
-    #[inline(always)]
-    fn next_of_one(&mut self, residual: i64) -> i64 {
-        self.sums[0] = self.sums[0].wrapping_add(residual);
-        self.sums[0]
+    for value in rest {
+        bits.refill();
+        *value = next(bits);
     }
+}
 
+/// Adds a residual to what is predicted from the values before.
+trait Predictor {
+    fn next(&mut self, residual: i64) -> i64;
+}
+
+/// Always the same.
+struct Flat(i64);
+/// The value before.
+struct Step(i64);
+/// The value before and the difference there.
+struct Slope(i64, i64);
+/// The same, and the difference of differences.
+struct Curve(i64, i64, i64);
+
+impl Predictor for Flat {
     #[inline(always)]
     fn next(&mut self, residual: i64) -> i64 {
-        match self.order {
-            0 => return self.sums[0].wrapping_add(residual),
-            1 => self.sums[0] = self.sums[0].wrapping_add(residual),
-            2 => {
-                self.sums[1] = self.sums[1].wrapping_add(residual);
-                self.sums[0] = self.sums[0].wrapping_add(self.sums[1]);
-            }
-            _ => {
-                self.sums[2] = self.sums[2].wrapping_add(residual);
-                self.sums[1] = self.sums[1].wrapping_add(self.sums[2]);
-                self.sums[0] = self.sums[0].wrapping_add(self.sums[1]);
-            }
-        }
-        self.sums[0]
+        self.0.wrapping_add(residual)
+    }
+}
+
+impl Predictor for Step {
+    #[inline(always)]
+    fn next(&mut self, residual: i64) -> i64 {
+        self.0 = self.0.wrapping_add(residual);
+        self.0
+    }
+}
+
+impl Predictor for Slope {
+    #[inline(always)]
+    fn next(&mut self, residual: i64) -> i64 {
+        self.1 = self.1.wrapping_add(residual);
+        self.0 = self.0.wrapping_add(self.1);
+        self.0
+    }
+}
+
+impl Predictor for Curve {
+    #[inline(always)]
+    fn next(&mut self, residual: i64) -> i64 {
+        self.2 = self.2.wrapping_add(residual);
+        self.1 = self.1.wrapping_add(self.2);
+        self.0 = self.0.wrapping_add(self.1);
+        self.0
     }
 }

@@ -7,6 +7,7 @@
 //!
 //! Never here: the choice among encodings. Invariant: what is nested in here is nested no deeper than `ints` allows.
 
+use super::emit::{Emit, Whole};
 use super::ints::{self, Depth};
 use super::wire::{Reader, put_part, put_varint};
 use crate::corrupt::Corrupt;
@@ -31,11 +32,11 @@ pub(crate) fn encode_runs(values: &[i64], depth: Depth) -> Vec<u8> {
 }
 
 /// Decodes `count` values from a stream of runs.
-pub(crate) fn decode_runs(bytes: &[u8], count: usize, depth: Depth) -> Result<Vec<i64>, Corrupt> {
+pub(crate) fn decode_runs<E: Emit>(bytes: &[u8], count: usize, depth: Depth, emit: E) -> Result<Vec<E::Out>, Corrupt> {
     let mut reader = Reader::new(bytes, "runs");
     let runs = reader.count(count)?;
-    let heads = ints::decode_at(reader.part()?, runs, depth)?;
-    let lengths = ints::decode_at(reader.rest(), runs, depth)?;
+    let heads = ints::decode_at(reader.part()?, runs, depth, emit)?;
+    let lengths = ints::decode_at(reader.rest(), runs, depth, Whole::PLAIN)?;
     let mut values = Vec::with_capacity(count);
     for (head, length) in heads.into_iter().zip(lengths) {
         let left = count - values.len();
@@ -76,17 +77,17 @@ pub(crate) fn encode_dictionary(values: &[i64], depth: Depth) -> Option<Vec<u8>>
 }
 
 /// Decodes `count` values from a stream with a dictionary.
-pub(crate) fn decode_dictionary(bytes: &[u8], count: usize, depth: Depth) -> Result<Vec<i64>, Corrupt> {
+pub(crate) fn decode_dictionary<E: Emit>(
+    bytes: &[u8],
+    count: usize,
+    depth: Depth,
+    emit: E,
+) -> Result<Vec<E::Out>, Corrupt> {
     let mut reader = Reader::new(bytes, "dictionary");
     let entries = reader.count(count.min(ENTRIES_MAX))?;
-    let entries = ints::decode_at(reader.part()?, entries, depth)?;
-    let mut values = ints::decode_at(reader.rest(), count, depth)?;
-    for value in &mut values {
-        *value = usize::try_from(*value)
-            .ok()
-            .and_then(|i| entries.get(i))
-            .copied()
-            .ok_or_else(|| reader.corrupt())?;
-    }
-    Ok(values)
+    let entries = ints::decode_at(reader.part()?, entries, depth, emit)?;
+    let indices = ints::decode_at(reader.rest(), count, depth, Whole::PLAIN)?;
+    let entry = |index: i64| usize::try_from(index).ok().and_then(|i| entries.get(i)).copied();
+    let values: Option<Vec<E::Out>> = indices.into_iter().map(entry).collect();
+    values.ok_or_else(|| reader.corrupt())
 }

@@ -1,0 +1,192 @@
+//! Rows that several clocks gave: properties of a device that report on their own have times of their own, and which
+//! rows have a value follows from these times.
+//!
+//! ```text
+//! times      = 0x20 | number of clocks (varint, 2..=16) | clocks
+//! clock      = ticks (varint) | int stream with its length: first tick less the block's first time, then differences
+//!              between ticks, in units
+//! presence form 6 = clock u8                        every row of the clock has a value
+//! presence form 7 = clock u8 | form u8 | presence among the rows of the clock, see `codec::presence`
+//! ```
+//!
+//! Never here: times of one clock (an int stream, see `block`). Invariants: the rows are exactly the ticks of all clocks;
+//! a clock's ticks strictly ascend.
+
+use crate::bitmap::Bitmap;
+use crate::codec::wire::{Reader, put_part, put_varint};
+use crate::codec::{ints, presence};
+use crate::corrupt::Corrupt;
+
+/// First byte of times told by clocks: no method of an int stream.
+pub(super) const CLOCKS: u8 = 0x20;
+const WHOLE: u8 = 6;
+const PART: u8 = 7;
+const CLOCKS_MAX: usize = 16;
+/// In blocks of fewer rows there is nothing to gain.
+const ROWS_MIN: usize = 12;
+
+/// The rows of each clock.
+#[derive(Clone, Debug)]
+pub(super) struct Clocks {
+    rows: Vec<Vec<u32>>,
+}
+
+/// Which clock each of some presences follows, and the rows of the clocks.
+#[derive(Debug)]
+pub(super) struct Grouping {
+    clock_of: Vec<usize>,
+    rows: Vec<Bitmap>,
+}
+
+/// Sorts presences that cover all rows by clocks: those that often fall together share one. `None` where one clock
+/// tells them all.
+pub(super) fn group(presences: &[&Bitmap], rows: usize) -> Option<Grouping> {
+    if rows < ROWS_MIN || !(2..=64).contains(&presences.len()) {
+        return None;
+    }
+    let mut clocks: Vec<(Vec<usize>, Bitmap)> = Vec::new();
+    for (index, map) in presences.iter().enumerate() {
+        // Joins every clock it falls together with, and these become one.
+        let joins = |(members, _): &(Vec<usize>, Bitmap)| {
+            members.iter().any(|&member| {
+                let least = map.count_ones().min(presences[member].count_ones());
+                map.count_common(presences[member]) * 4 > least
+            })
+        };
+        let (mut joined, apart): (Vec<_>, Vec<_>) = clocks.into_iter().partition(joins);
+        clocks = apart;
+        joined.push((vec![index], (*map).clone()));
+        let one = joined.into_iter().reduce(|(mut members, mut map), (more, other)| {
+            members.extend(more);
+            map.add(&other);
+            (members, map)
+        });
+        clocks.extend(one);
+    }
+    let mut all = Bitmap::new(rows);
+    clocks.iter().for_each(|(_, map)| all.add(map));
+    if !(2..=CLOCKS_MAX).contains(&clocks.len()) || all.count_ones() < rows {
+        return None;
+    }
+    let mut clock_of = vec![0; presences.len()];
+    for (clock, (members, _)) in clocks.iter().enumerate() {
+        members.iter().for_each(|&member| clock_of[member] = clock);
+    }
+    Some(Grouping {
+        clock_of,
+        rows: clocks.into_iter().map(|(_, map)| map).collect(),
+    })
+}
+
+impl Grouping {
+    /// The section of the times.
+    pub(super) fn encode_times(&self, times: &[i64], unit_ns: u64) -> Vec<u8> {
+        let mut out = vec![CLOCKS];
+        put_varint(&mut out, self.rows.len() as u64);
+        for rows in &self.rows {
+            let mut before = times[0];
+            let steps = rows.iter_ones().map(|row| {
+                let step = times[row].wrapping_sub(before) as u64 / unit_ns;
+                before = times[row];
+                step as i64
+            });
+            let steps: Vec<i64> = steps.collect();
+            put_varint(&mut out, steps.len() as u64);
+            put_part(&mut out, &ints::encode(&steps));
+        }
+        out
+    }
+
+    /// Form and bytes of the presence of number `index`.
+    pub(super) fn encode_presence(&self, index: usize, map: &Bitmap) -> (u8, Vec<u8>) {
+        let clock = self.clock_of[index];
+        let rows = &self.rows[clock];
+        let ticks = rows.count_ones();
+        if map.count_ones() == ticks {
+            return (WHOLE, vec![clock as u8]);
+        }
+        let mut among = Bitmap::new(ticks);
+        rows.iter_ones()
+            .enumerate()
+            .for_each(|(tick, row)| among.set(tick, map.get(row)));
+        let (form, bytes) = presence::encode(&among);
+        let mut out = vec![clock as u8, form];
+        out.extend(bytes);
+        (PART, out)
+    }
+}
+
+/// Whether a presence of this form needs the clocks.
+pub(super) fn needs_clocks(form: u8) -> bool {
+    form == WHOLE || form == PART
+}
+
+/// Times of all rows, and the rows of each clock, from what follows the first byte of the section.
+pub(super) fn decode_times(
+    bytes: &[u8],
+    first_ns: i64,
+    unit_ns: u64,
+    rows: usize,
+) -> Result<(Vec<i64>, Clocks), Corrupt> {
+    let mut reader = Reader::new(bytes, "clocks");
+    let count = reader.count(CLOCKS_MAX)?;
+    let mut ticks = Vec::with_capacity(count);
+    for _ in 0..count {
+        let count = reader.count(rows)?;
+        let mut time = first_ns;
+        let mut one = ints::decode(reader.part()?, count)?;
+        for (tick, step) in one.iter_mut().enumerate() {
+            let next = time.wrapping_add(step.wrapping_mul(unit_ns as i64));
+            if next < time || tick > 0 && next == time {
+                return Err(reader.corrupt());
+            }
+            time = next;
+            *step = next;
+        }
+        ticks.push(one);
+    }
+    reader.end()?;
+    let mut times = ticks.concat();
+    times.sort();
+    times.dedup();
+    if times.len() != rows {
+        return Err(reader.corrupt());
+    }
+    let rows_of = |one: Vec<i64>| {
+        let mut row = 0;
+        let find = |tick: i64| {
+            while times.get(row).is_some_and(|&time| time < tick) {
+                row += 1;
+            }
+            row as u32
+        };
+        one.into_iter().map(find).collect()
+    };
+    let clocks = Clocks {
+        rows: ticks.into_iter().map(rows_of).collect(),
+    };
+    Ok((times, clocks))
+}
+
+impl Clocks {
+    /// The presence of `set` of `rows` rows.
+    pub(super) fn decode_presence(&self, form: u8, bytes: &[u8], rows: usize, set: usize) -> Result<Bitmap, Corrupt> {
+        let mut reader = Reader::new(bytes, "presence of a clock");
+        let clock = usize::from(reader.byte()?);
+        let ticks = self.rows.get(clock).ok_or_else(|| reader.corrupt())?;
+        let mut map = Bitmap::new(rows);
+        if form == WHOLE {
+            reader.end()?;
+            ticks.iter().for_each(|&row| map.set(row as usize, true));
+        } else {
+            let form = reader.byte()?;
+            let among = presence::decode(form, reader.rest(), ticks.len(), set)?;
+            among.iter_ones().for_each(|tick| map.set(ticks[tick] as usize, true));
+        }
+        if map.count_ones() == set {
+            Ok(map)
+        } else {
+            Err(reader.corrupt())
+        }
+    }
+}

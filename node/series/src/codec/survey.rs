@@ -1,0 +1,107 @@
+//! One look at some integers: about how many bits each order of differences would take, and how wide they are. It
+//! spares the menu most of its tries.
+//!
+//! Never here: bytes, the choice itself. Invariant: what is said is an estimate that depends on the values alone.
+
+use super::wire::zigzag;
+
+/// Highest order of differences.
+pub(crate) const ORDER_MAX: usize = 3;
+/// Values that are judged together: an outlier spoils only its neighbours.
+const STRETCH: usize = 32;
+
+/// What each order would cost.
+#[derive(Clone, Debug)]
+pub(crate) struct Survey {
+    /// About the bits of all differences, in 32nds of a bit.
+    pub(crate) cost: [u64; ORDER_MAX + 1],
+    /// Bits of the widest difference.
+    pub(crate) width: [u32; ORDER_MAX + 1],
+}
+
+impl Survey {
+    /// Looks at the differences of `values`; those of order 0 are from `offset`.
+    pub(crate) fn new(values: &[i64], offset: i64) -> Survey {
+        let mut survey = Survey {
+            cost: [0; ORDER_MAX + 1],
+            width: [0; ORDER_MAX + 1],
+        };
+        let rest = values.get(ORDER_MAX..).unwrap_or_default();
+        for (at, stretch) in rest.chunks(STRETCH).enumerate() {
+            let start = at * STRETCH;
+            survey.add(&values[start..start + ORDER_MAX + stretch.len()], offset);
+        }
+        survey
+    }
+
+    /// Adds all but the first three of `values`.
+    fn add(&mut self, values: &[i64], offset: i64) {
+        let len = values.len() - ORDER_MAX;
+        let [a, b, c, d] = [0, 1, 2, 3].map(|lag| &values[ORDER_MAX - lag..][..len]);
+        let mut sums = [0u64; ORDER_MAX + 1];
+        let mut bits = [0u64; ORDER_MAX + 1];
+        for (((&a, &b), &c), &d) in a.iter().zip(b).zip(c).zip(d) {
+            let first = a.wrapping_sub(b);
+            let before = b.wrapping_sub(c);
+            let second = first.wrapping_sub(before);
+            let third = second.wrapping_sub(before.wrapping_sub(c.wrapping_sub(d)));
+            for (order, difference) in [a.wrapping_sub(offset), first, second, third].into_iter().enumerate() {
+                let magnitude = zigzag(difference);
+                sums[order] = sums[order].wrapping_add(magnitude);
+                bits[order] |= magnitude;
+            }
+        }
+        for order in 0..=ORDER_MAX {
+            let width = 64 - bits[order].leading_zeros();
+            self.width[order] = self.width[order].max(width);
+            self.cost[order] += len as u64 * each(sums[order], width, len as u64);
+        }
+    }
+
+    /// Orders up to `most` by cost, the cheapest first; `len` values.
+    pub(crate) fn orders(&self, most: usize, len: usize) -> Vec<usize> {
+        let mut orders: Vec<usize> = (0..=most.min(ORDER_MAX).min(len.saturating_sub(1))).collect();
+        orders.sort_by_key(|&order| self.cost[order]);
+        orders
+    }
+}
+
+/// About the bits of one of `len` magnitudes with this sum, in 32nds: the logarithm of their mean.
+fn each(sum: u64, width: u32, len: u64) -> u64 {
+    // So wide that the sum may have wrapped.
+    if width > 58 {
+        return u64::from(width) * 32;
+    }
+    let mean = sum * 32 / len + 16;
+    let whole = 63 - mean.leading_zeros();
+    u64::from(whole) * 32 + (mean << (63 - whole) >> 58 & 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(values: impl Iterator<Item = i64>, best: usize) {
+        let values: Vec<i64> = values.collect();
+        let survey = Survey::new(&values, values[values.len() / 2]);
+        assert_eq!(survey.orders(3, values.len())[0], best, "{survey:?}");
+    }
+
+    #[test]
+    fn the_cheapest_order_is_found() {
+        check((0..500).map(|i| i * 7919 % 101), 0);
+        check((0..500).scan(0, |at, i| { *at += i * 7919 % 101 - 50; Some(*at) }), 1);
+        check((0..500).map(|i| i * i * 10 + i * 7919 % 5), 2);
+        check((0..40).map(|i| if i % 3 == 0 { i64::MIN } else { i64::MAX }), 0);
+    }
+
+    #[test]
+    fn few_values_are_no_trouble() {
+        for len in 0..6 {
+            let values: Vec<i64> = (0..len).map(|i| i * i).collect();
+            let orders = Survey::new(&values, 0).orders(3, values.len());
+            assert!(orders.iter().all(|&order| order == 0 || order < values.len()));
+        }
+    }
+}
