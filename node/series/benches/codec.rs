@@ -8,13 +8,14 @@
 #[path = "../tests/common/mod.rs"]
 mod common;
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use common::Rng;
 use common::recorded::sets;
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use tidemark_series::{Partial, Records, block, bucket, decoders, latest};
+use tidemark_series::{Edge, Records, Windows, block, bucket, decoders, latest};
 
 fn main() {
     divan::main();
@@ -28,6 +29,14 @@ static BUCKETS: LazyLock<Vec<(String, Vec<Records>)>> = LazyLock::new(|| {
     };
     sets().0.iter().map(|set| (set.name.clone(), few(set.buckets()))).collect()
 });
+
+const DAYS: Windows = Windows {
+    from_ns: i64::MIN,
+    to_ns: i64::MAX,
+    step_ns: Some(86_400_000_000_000),
+    origin_ns: 0,
+    edge: Edge::StartClosed,
+};
 
 fn names() -> Vec<String> {
     BUCKETS.iter().map(|(name, _)| name.clone()).collect()
@@ -110,19 +119,18 @@ fn decode(bencher: Bencher<'_, '_>, set: &str) {
     });
 }
 
-/// Every column decoded into one aggregate.
+/// Every column decoded into aggregates of a day.
 #[divan::bench(args = names())]
 fn fold(bencher: Bencher<'_, '_>, set: &str) {
     let encoded: Vec<Vec<u8>> = buckets(set).iter().map(bucket::encode).collect();
     bencher.counter(points(buckets(set))).bench(|| {
         for block in encoded.iter().flat_map(|bytes| bucket::blocks(bytes)) {
             let block = block.unwrap();
-            let times = block.times().unwrap();
+            let mut folding = block.folding();
             for property in block.properties() {
-                let mut partial = Partial::empty(block.value_type(property).unwrap());
-                let column = block.column(property).unwrap().unwrap();
-                column.cells().for_each(|(row, value, _)| partial.fold(times[row], value));
-                black_box(partial);
+                let mut partials = BTreeMap::new();
+                folding.fold(property, &DAYS, &mut partials).unwrap();
+                black_box(partials);
             }
         }
     });

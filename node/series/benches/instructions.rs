@@ -7,10 +7,19 @@
 #[path = "../tests/common/mod.rs"]
 mod common;
 
+use std::collections::BTreeMap;
 use std::hint::black_box;
 
 use common::recorded::made;
-use tidemark_series::{Partial, Records, bucket, latest};
+use tidemark_series::{Edge, Partial, Records, Windows, bucket, latest};
+
+const DAYS: Windows = Windows {
+    from_ns: i64::MIN,
+    to_ns: i64::MAX,
+    step_ns: Some(86_400_000_000_000),
+    origin_ns: 0,
+    edge: Edge::StartClosed,
+};
 
 fn cut(buckets: &[Records], rows: usize, most: usize) -> Vec<Records> {
     let starts = |all: &Records| (0..all.len()).step_by(rows).take(most).collect::<Vec<_>>();
@@ -59,12 +68,11 @@ fn counted_fold(entries: &[Vec<u8>]) -> u64 {
     let mut count = 0;
     for block in entries.iter().flat_map(|bytes| bucket::blocks(bytes)) {
         let block = block.unwrap();
-        let times = block.times().unwrap();
+        let mut folding = block.folding();
         for property in block.properties() {
-            let mut partial = Partial::empty(block.value_type(property).unwrap());
-            let column = block.column(property).unwrap().unwrap();
-            column.cells().for_each(|(row, value, _)| partial.fold(times[row], value));
-            count += partial.count();
+            let mut partials = BTreeMap::new();
+            folding.fold(property, &DAYS, &mut partials).unwrap();
+            count += partials.values().map(Partial::count).sum::<u64>();
         }
     }
     count

@@ -7,12 +7,16 @@
 #[path = "../tests/common/mod.rs"]
 mod common;
 
+use std::collections::BTreeMap;
+
 use common::recorded::{Set, sets};
 use rustix::time::{ClockId, clock_gettime};
-use tidemark_series::{Block, Partial, Records, Sizes, bucket};
+use tidemark_series::{Block, Edge, Partial, Records, Sizes, Windows, bucket};
 
 /// What is measured is repeated, and the fastest counts: other work on the machine only ever slows it down.
 const ROUNDS: usize = 3;
+/// `ROUNDS` for one stage, `encode-1` to `fold`, to look at with a profiler: `STAGE=decode`.
+const STAGE_ROUNDS: usize = 60;
 /// Key, sequence and lengths of an entry.
 const ENTRY_BYTES: usize = 16 + 8 + 3;
 /// Filter of a key.
@@ -25,10 +29,11 @@ fn cpu_s() -> f64 {
 }
 
 /// The result and the CPU seconds of the fastest round.
-fn timed<T>(work: impl Fn() -> T) -> (T, f64) {
+fn timed<T>(stage: &str, work: impl Fn() -> T) -> (T, f64) {
     let mut best = f64::INFINITY;
     let mut result = None;
-    for _ in 0..ROUNDS {
+    let wanted = std::env::var("STAGE").is_ok_and(|wanted| wanted == stage);
+    for _ in 0..if wanted { STAGE_ROUNDS } else { ROUNDS } {
         let begun = cpu_s();
         result = Some(std::hint::black_box(work()));
         best = best.min(cpu_s() - begun);
@@ -103,17 +108,23 @@ fn decode(entries: &[Vec<u8>]) -> Vec<Records> {
     entries.iter().map(|entry| bucket::decode(entry, None).unwrap()).collect()
 }
 
-/// Every column into one aggregate, as a query without statistics does.
+/// Every column into windows of a day, of which no block is a whole one.
 fn fold(entries: &[Vec<u8>]) -> u64 {
+    let windows = Windows {
+        from_ns: i64::MIN,
+        to_ns: i64::MAX,
+        step_ns: Some(86_400_000_000_000),
+        origin_ns: 0,
+        edge: Edge::StartClosed,
+    };
     let mut count = 0;
     for block in entries.iter().flat_map(|entry| bucket::blocks(entry)) {
         let block: Block<'_> = block.unwrap();
-        let times = block.times().unwrap();
+        let mut folding = block.folding();
         for property in block.properties() {
-            let mut partial = Partial::empty(block.value_type(property).unwrap());
-            let column = block.column(property).unwrap().unwrap();
-            column.cells().for_each(|(row, value, _)| partial.fold(times[row], value));
-            count += partial.count();
+            let mut partials = BTreeMap::new();
+            folding.fold(property, &windows, &mut partials).unwrap();
+            count += partials.values().map(Partial::count).sum::<u64>();
         }
     }
     count
@@ -130,7 +141,7 @@ fn measure(set: &Set, total: &mut Vec<(String, usize, Laid)>) {
     for rows in [1, 10, 128] {
         let parts = cut(&buckets, rows);
         let parts = if rows == 1 { &parts[..parts.len().div_ceil(8)] } else { &parts[..] };
-        let (encoded, seconds) = timed(|| encode(parts));
+        let (encoded, seconds) = timed(&format!("encode-{rows}"), || encode(parts));
         let of: usize = parts.iter().flatten().map(Records::points).sum();
         rate(&format!("encode-{rows}"), of, seconds);
         let flat: Vec<Vec<u8>> = encoded.iter().flatten().cloned().collect();
@@ -138,13 +149,13 @@ fn measure(set: &Set, total: &mut Vec<(String, usize, Laid)>) {
         print_sizes(&set.name, &format!("by {rows}"), of, &laid);
         total.push((format!("by {rows}"), of, laid));
         if rows == 128 {
-            let (decoded, seconds) = timed(|| decode(&flat));
+            let (decoded, seconds) = timed("decode-128", || decode(&flat));
             assert!(decoded.iter().eq(parts.iter().flatten()), "not bit for bit");
             rate("decode-128", values, seconds);
         }
         fragments = encoded;
     }
-    let (merged, seconds) = timed(|| {
+    let (merged, seconds) = timed("merge", || {
         let merge = |parts: &Vec<Vec<u8>>| bucket::merge(None, parts.iter().map(Vec::as_slice)).unwrap();
         fragments.iter().map(merge).collect::<Vec<_>>()
     });
@@ -152,10 +163,10 @@ fn measure(set: &Set, total: &mut Vec<(String, usize, Laid)>) {
     let laid = lay(&merged);
     print_sizes(&set.name, "merged", points, &laid);
     total.push(("merged".to_owned(), points, laid));
-    let (decoded, seconds) = timed(|| decode(&merged));
+    let (decoded, seconds) = timed("decode", || decode(&merged));
     assert!(decoded == buckets, "not bit for bit");
     rate("decode", values, seconds);
-    let (count, seconds) = timed(|| fold(&merged));
+    let (count, seconds) = timed("fold", || fold(&merged));
     assert_eq!(count as usize, points);
     rate("fold", points, seconds);
     println!("{:>14} M a CPU second: {}", set.name, speeds.trim_start());

@@ -58,6 +58,32 @@ impl Bitmap {
         }
     }
 
+    /// Sets the bits from `start` to before `end`, cut to those there are.
+    pub(crate) fn set_range(&mut self, start: usize, end: usize) {
+        let end = end.min(self.len);
+        let mut at = start;
+        while at < end {
+            let upto = (at / 64 * 64 + 64).min(end);
+            let bits = if upto - at == 64 { u64::MAX } else { (1u64 << (upto - at)) - 1 };
+            self.words[at / 64] |= bits << (at % 64);
+            at = upto;
+        }
+    }
+
+    /// End of the run of equal bits that `start` is in.
+    pub(crate) fn run_end(&self, start: usize) -> usize {
+        let flip = if self.get(start) { u64::MAX } else { 0 };
+        let mut at = start;
+        while at < self.len {
+            let others = (self.words[at / 64] ^ flip) >> (at % 64);
+            if others != 0 {
+                return (at + others.trailing_zeros() as usize).min(self.len);
+            }
+            at = at / 64 * 64 + 64;
+        }
+        self.len
+    }
+
     /// Number of set bits.
     pub fn count_ones(&self) -> usize {
         self.words.iter().map(|w| w.count_ones() as usize).sum()
@@ -143,6 +169,15 @@ mod tests {
                 (0..len).step_by(3).collect::<Vec<_>>()
             );
             assert_eq!(Bitmap::from_bytes_lsb(&map.to_bytes_lsb(), len), map);
+            let mut ends = Vec::new();
+            while ends.last() < Some(&len) {
+                ends.push(map.run_end(ends.last().copied().unwrap_or(0)));
+            }
+            let changes = (1..len).filter(|&i| map.get(i) != map.get(i - 1));
+            assert_eq!(ends, changes.chain([len]).collect::<Vec<_>>());
+            let mut ranges = Bitmap::new(len);
+            (0..len).step_by(70).for_each(|i| ranges.set_range(i, i + 67));
+            assert!((0..len).all(|i| ranges.get(i) == (i % 70 < 67)));
             assert_eq!(map.rank(len), map.count_ones());
             assert_eq!(Bitmap::all(len).count_ones(), len);
             for i in 0..len {

@@ -36,6 +36,8 @@
 //! every section it touches, touches only those it needs, and no bytes make it panic.
 
 mod clocks;
+mod describe;
+mod fold;
 mod header;
 mod like;
 mod read;
@@ -44,9 +46,12 @@ mod stats;
 mod units;
 mod write;
 
+pub use fold::Folding;
 pub use read::Block;
 pub use sizes::Sizes;
 pub use stats::ColumnStats;
+pub(crate) use clocks::read_clocks;
+pub(crate) use like::decode as read_like;
 pub(crate) use stats::read_stats;
 pub use write::encode;
 

@@ -10,18 +10,20 @@ use crate::codec::{floats, ints, presence, text};
 use crate::corrupt::Corrupt;
 use crate::latest;
 use crate::partial::Partial;
-use crate::record::ValueType;
+use crate::record::{ValueType, Values};
 
 /// A decoder by itself: the number of values to expect (at most a block's rows), then the bytes.
 pub type Decoder = fn(usize, &[u8]) -> Result<(), Corrupt>;
 
 /// All of them, by name.
-pub const ALL: [(&str, Decoder); 9] = [
+pub const ALL: [(&str, Decoder); 11] = [
     ("ints", read_ints),
     ("floats", read_floats),
     ("text", read_text),
     ("presence", read_presence),
     ("stats", read_stats),
+    ("clocks", read_clocks),
+    ("like", read_like),
     ("block", read_block),
     ("bucket", read_bucket),
     ("latest", read_latest),
@@ -91,6 +93,27 @@ pub fn read_stats(count: usize, bytes: &[u8]) -> Result<(), Corrupt> {
         ValueType::Text,
     ];
     crate::block::read_stats(rest, types[usize::from(number) % types.len()], form, count as u64).map(drop)
+}
+
+/// Times that several clocks tell, and which rows each has.
+///
+/// # Errors
+/// The bytes are not such times.
+pub fn read_clocks(count: usize, bytes: &[u8]) -> Result<(), Corrupt> {
+    crate::block::read_clocks(bytes, count)
+}
+
+/// A form byte and a column that is like another one.
+///
+/// # Errors
+/// The bytes are not such a column.
+pub fn read_like(count: usize, bytes: &[u8]) -> Result<(), Corrupt> {
+    let (form, rest) = front(bytes)?;
+    let doubles = (0..count).map(|i| [0.1, f64::NAN, -1e300, 7.0][i % 4]).collect();
+    let integers = (0..count as i64).map(|i| i64::MAX - i).collect();
+    let doubles = crate::block::read_like(&Values::F64(doubles), form, rest);
+    let integers = crate::block::read_like(&Values::I64(integers), form, rest);
+    doubles.and(integers).map(drop)
 }
 
 /// Blocks, every section of them.

@@ -17,7 +17,7 @@ mod rows;
 pub mod window;
 
 pub use bitmap::Bitmap;
-pub use block::{BLOCK_ROWS_MAX, Block, ColumnStats, Sizes};
+pub use block::{BLOCK_ROWS_MAX, Block, ColumnStats, Folding, Sizes};
 pub use corrupt::Corrupt;
 pub use partial::{Finished, Function, Kind, Partial, SumOverflow};
 pub use record::{Column, PropertyNumber, Records, ValueRef, ValueType, Values};

@@ -12,7 +12,7 @@ pub use simple::{BoolPartial, EnumPartial, I64Partial, TextPartial};
 
 use crate::block::ColumnStats;
 use crate::corrupt::Corrupt;
-use crate::record::{ValueRef, ValueType};
+use crate::record::{ValueRef, ValueType, Values};
 use crate::window::Edge;
 
 /// What a value means in time; decides lawful aggregates and window edges.
@@ -160,6 +160,25 @@ impl Partial {
             (Partial::Enum(p), ValueRef::Enum(v)) => p.fold(t_ns, v),
             (Partial::Text(p), ValueRef::Text(v)) => p.fold(t_ns, v),
             _ => debug_assert!(false, "value of another type"),
+        }
+    }
+
+    /// Adds a stretch of a column, from its value `from` on, seen at `times`, which ascend. Values of another type are
+    /// ignored.
+    pub fn fold_values(&mut self, times: &[i64], values: &Values, from: usize) {
+        fn part<T>(values: &[T], from: usize, len: usize) -> &[T] {
+            values.get(from..from + len).unwrap_or_default()
+        }
+        match (self, values) {
+            (Partial::F64(p), Values::F64(v)) => p.fold_many(times, part(v, from, times.len())),
+            (Partial::I64(p), Values::I64(v)) => p.fold_many(times, part(v, from, times.len())),
+            (Partial::Bool(p), Values::Bool(v)) => p.fold_many(times, part(v, from, times.len())),
+            (Partial::Enum(p), Values::Enum(v)) => p.fold_many(times, part(v, from, times.len())),
+            (Partial::Text(p), Values::Text(v)) => {
+                let pairs = times.iter().zip(part(v, from, times.len()));
+                pairs.for_each(|(&t, v)| p.fold(t, v));
+            }
+            _ => debug_assert!(false, "values of another type"),
         }
     }
 

@@ -91,6 +91,8 @@ fn every_decoder_knows_its_own() {
         "text" => vec![1, 2, 1, 0],
         "presence" => vec![1, 0x55, 0x55, 0x55, 0x55, 0x55, 0x55, 0x01],
         "stats" => vec![2, 0, 5],
+        "clocks" => vec![2, 25, 3, 2, 0, 4, 25, 3, 2, 2, 4],
+        "like" => vec![2, 1, 4],
         "partial" => partial.clone(),
         _ => bytes.clone(),
     };

@@ -168,6 +168,18 @@ pub(super) fn decode_times(
     Ok((times, clocks))
 }
 
+/// Times of `rows` rows and presences from nothing but bytes.
+pub(crate) fn read_clocks(bytes: &[u8], rows: usize) -> Result<(), Corrupt> {
+    let (times, clocks) = decode_times(bytes, 0, 1, rows)?;
+    debug_assert_eq!(times.len(), rows);
+    for form in [WHOLE, PART] {
+        for set in [1, rows / 2, rows] {
+            let _ = clocks.decode_presence(form, bytes, rows, set);
+        }
+    }
+    Ok(())
+}
+
 impl Clocks {
     /// The presence of `set` of `rows` rows.
     pub(super) fn decode_presence(&self, form: u8, bytes: &[u8], rows: usize, set: usize) -> Result<Bitmap, Corrupt> {

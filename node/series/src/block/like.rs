@@ -79,7 +79,7 @@ pub(super) fn encode<'a>(
 }
 
 /// Decodes the values of a column like `other`, all of whose values are given.
-pub(super) fn decode(other: &Values, encoding: u8, bytes: &[u8]) -> Result<Values, Corrupt> {
+pub(crate) fn decode(other: &Values, encoding: u8, bytes: &[u8]) -> Result<Values, Corrupt> {
     match other {
         Values::F64(other) => {
             let exponent = floats::exponent_of(encoding).ok_or(Corrupt::new("column like another", 0))?;

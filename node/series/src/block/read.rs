@@ -113,21 +113,25 @@ impl<'a> Block<'a> {
     /// # Errors
     /// The column is damaged.
     pub fn column(&self, property: PropertyNumber) -> Result<Option<Column>, Corrupt> {
+        let form = |at: &ColumnAt<'_>| at.presence.map(|index| self.header.presences[index].form);
+        let clocks = match self.find(property).and_then(form) {
+            Some(form) if clocks::needs_clocks(form) => self.read_times()?.1,
+            _ => None,
+        };
+        self.column_with(property, clocks.as_ref())
+    }
+
+    /// The same, given the clocks of the rows.
+    pub(super) fn column_with(
+        &self,
+        property: PropertyNumber,
+        clocks: Option<&Clocks>,
+    ) -> Result<Option<Column>, Corrupt> {
         let Some(at) = self.find(property) else {
             return Ok(None);
         };
-        let presence = match at.presence.map(|index| &self.header.presences[index]) {
-            None => None,
-            Some(presence) => {
-                let clocks = if clocks::needs_clocks(presence.form) {
-                    self.read_times()?.1
-                } else {
-                    None
-                };
-                Some(self.presence(presence, clocks.as_ref())?)
-            }
-        };
-        self.read_column(at, presence, &[]).map(Some)
+        let presence = at.presence.map(|index| self.presence(&self.header.presences[index], clocks));
+        self.read_column(at, presence.transpose()?, &[]).map(Some)
     }
 
     /// All rows, with all columns or only those of `projection`.
@@ -174,7 +178,7 @@ impl<'a> Block<'a> {
     }
 
     /// Times of all rows and, where several clocks tell them, the rows of each.
-    fn read_times(&self) -> Result<(Vec<i64>, Option<Clocks>), Corrupt> {
+    pub(super) fn read_times(&self) -> Result<(Vec<i64>, Option<Clocks>), Corrupt> {
         let Some(section) = &self.header.times else {
             return Ok((vec![self.first_ns()], None));
         };

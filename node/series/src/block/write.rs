@@ -2,6 +2,8 @@
 //!
 //! Never here: reading. Invariant: equal records give equal bytes.
 
+use std::ops::Range;
+
 use super::header::{
     FLAG_DELAY, FLAG_EQUAL, FLAG_KIND, FLAG_SMALL, SHAPE_LIKE, SHAPE_QUALITY, SHAPE_STATS, VERSION, names_encoding,
     type_number,
@@ -9,34 +11,52 @@ use super::header::{
 use super::units::{UNITS_NS, unit_of};
 use super::{BLOCK_ROWS_MAX, clocks, like, stats};
 use crate::bitmap::Bitmap;
-use crate::codec::wire::{put_part, put_varint};
+use crate::codec::wire::{put_part, put_varint, zigzag};
 use crate::codec::{floats, ints, presence, text};
 use crate::record::{Column, Records, ValueType, Values};
 
 /// A block whose sections have fewer bytes in all gets one CRC.
 const SMALL_BYTES: usize = 256;
 
-/// One section and what its descriptor says before the length and after the CRC.
+/// One section and what its descriptor says before the length and after the CRC, each a range of the sections' bytes.
 struct Part {
-    before: Vec<u8>,
-    bytes: Vec<u8>,
-    after: Vec<u8>,
+    before: Range<usize>,
+    bytes: Range<usize>,
+    after: Range<usize>,
 }
 
-impl Part {
-    fn plain(bytes: Vec<u8>) -> Part {
-        Part {
-            before: Vec::new(),
-            bytes,
-            after: Vec::new(),
-        }
+/// Sections in the making, all in one buffer.
+#[derive(Default)]
+struct Sections {
+    buffer: Vec<u8>,
+    parts: Vec<Part>,
+}
+
+impl Sections {
+    /// Appends with `put` and says where that is.
+    fn range(&mut self, put: impl FnOnce(&mut Vec<u8>)) -> Range<usize> {
+        let start = self.buffer.len();
+        put(&mut self.buffer);
+        start..self.buffer.len()
     }
 
-    fn presence(map: &Bitmap, (form, bytes): (u8, Vec<u8>)) -> Part {
-        let mut part = Part::plain(bytes);
-        part.before.push(form);
-        put_varint(&mut part.before, map.count_ones() as u64);
-        part
+    /// A section of which the descriptor says nothing else.
+    fn plain(&mut self, put: impl FnOnce(&mut Vec<u8>)) {
+        let bytes = self.range(put);
+        self.parts.push(Part {
+            before: 0..0,
+            bytes,
+            after: 0..0,
+        });
+    }
+
+    fn at(&self, range: &Range<usize>) -> &[u8] {
+        self.buffer.get(range.clone()).unwrap_or_default()
+    }
+
+    /// Bytes of all sections.
+    fn len(&self) -> usize {
+        self.parts.iter().map(|part| part.bytes.len()).sum()
     }
 }
 
@@ -58,27 +78,36 @@ pub fn encode(records: &Records) -> Vec<u8> {
         flags |= FLAG_EQUAL;
     }
     let rows_of = Presences::of(records);
-    let (times, presences) = encode_rows(times, UNITS_NS[usize::from(unit)], &rows_of.distinct, flags);
-    let mut parts = Vec::with_capacity(3 + presences.len() + records.columns.len());
-    parts.extend(times.map(Part::plain));
-    let (delayed, receipts) = encode_receipts(records);
+    let mut sections = Sections::default();
+    let presences = encode_rows(times, UNITS_NS[usize::from(unit)], &rows_of.distinct, flags, &mut sections);
+    let mut delayed = false;
+    sections.plain(|out| delayed = put_receipts(records, out));
     flags |= if delayed { FLAG_DELAY } else { 0 };
-    parts.push(Part::plain(receipts));
     let kind = records.report_kind.first().copied().unwrap_or_default();
     if records.report_kind.iter().all(|&k| k == kind) {
         flags |= FLAG_KIND;
     } else {
         let kinds: Vec<i64> = records.report_kind.iter().map(|&k| k.into()).collect();
-        parts.push(Part::plain(ints::encode(&kinds)));
+        sections.plain(|out| ints::put(&kinds, out));
     }
-    let columns = encode_columns(records, &rows_of, unit);
-    let counts = (presences.len(), columns.len());
-    parts.extend(presences);
-    parts.extend(columns);
-    if parts.iter().map(|p| p.bytes.len()).sum::<usize>() < SMALL_BYTES {
+    for (map, (form, bytes)) in rows_of.distinct.iter().zip(presences) {
+        let bytes = sections.range(|out| out.extend(bytes));
+        let before = sections.range(|out| {
+            out.push(form);
+            put_varint(out, map.count_ones() as u64);
+        });
+        sections.parts.push(Part {
+            before,
+            bytes,
+            after: 0..0,
+        });
+    }
+    encode_columns(records, &rows_of, unit, &mut sections);
+    if sections.len() < SMALL_BYTES {
         flags |= FLAG_SMALL;
     }
-    assemble(records, flags, kind, counts, &parts)
+    let counts = (rows_of.distinct.len(), rows_of.of_columns.len());
+    assemble(records, flags, kind, counts, &sections)
 }
 
 fn check(records: &Records) {
@@ -110,11 +139,12 @@ fn check(records: &Records) {
     }
 }
 
-fn assemble(records: &Records, flags: u8, kind: u8, counts: (usize, usize), parts: &[Part]) -> Vec<u8> {
+fn assemble(records: &Records, flags: u8, kind: u8, counts: (usize, usize), sections: &Sections) -> Vec<u8> {
     let rows = records.len();
     let (first, last) = (records.observed_at[0], records.observed_at[rows - 1]);
     let small = flags & FLAG_SMALL != 0;
-    let mut out = vec![VERSION, flags];
+    let mut out = Vec::with_capacity(sections.buffer.len() + sections.parts.len() * 6 + 40);
+    out.extend([VERSION, flags]);
     put_varint(&mut out, rows as u64);
     out.extend(first.to_le_bytes());
     if rows > 1 {
@@ -128,22 +158,27 @@ fn assemble(records: &Records, flags: u8, kind: u8, counts: (usize, usize), part
     }
     put_varint(&mut out, counts.0 as u64);
     put_varint(&mut out, counts.1 as u64);
-    for part in parts {
-        out.extend_from_slice(&part.before);
-        put_varint(&mut out, part.bytes.len() as u64);
+    for part in &sections.parts {
+        let bytes = sections.at(&part.bytes);
+        out.extend_from_slice(sections.at(&part.before));
+        put_varint(&mut out, bytes.len() as u64);
         if !small {
-            out.extend(crc32c::crc32c(&part.bytes).to_le_bytes());
+            out.extend(crc32c::crc32c(bytes).to_le_bytes());
         }
-        out.extend_from_slice(&part.after);
+        out.extend_from_slice(sections.at(&part.after));
     }
     let mut crc = crc32c::crc32c(&out);
-    if small {
-        crc = parts
-            .iter()
-            .fold(crc, |crc, part| crc32c::crc32c_append(crc, &part.bytes));
+    let header = out.len();
+    out.extend([0; 4]);
+    for part in &sections.parts {
+        out.extend_from_slice(sections.at(&part.bytes));
     }
-    out.extend(crc.to_le_bytes());
-    parts.iter().for_each(|part| out.extend_from_slice(&part.bytes));
+    if small {
+        crc = crc32c::crc32c_append(crc, out.get(header + 4..).unwrap_or_default());
+    }
+    if let Some(slot) = out.get_mut(header..header + 4) {
+        slot.copy_from_slice(&crc.to_le_bytes());
+    }
     out
 }
 
@@ -155,19 +190,21 @@ fn encode_times(times: &[i64], unit_ns: u64) -> Vec<u8> {
     ints::encode(&steps)
 }
 
-/// Receipt times, or delays where those are smaller (then true).
-fn encode_receipts(records: &Records) -> (bool, Vec<u8>) {
-    let plain = ints::encode(&records.received_at);
+/// Appends receipt times or, where those are smaller, delays (then true).
+fn put_receipts(records: &Records, out: &mut Vec<u8>) -> bool {
     let rows = records.received_at.iter().zip(&records.observed_at);
-    let delays: Vec<i64> = rows
-        .map(|(received, observed)| received.wrapping_sub(*observed))
-        .collect();
-    let delays = ints::encode(&delays);
-    if delays.len() < plain.len() {
-        (true, delays)
-    } else {
-        (false, plain)
+    let mut delays = rows.map(|(received, observed)| received.wrapping_sub(*observed));
+    if let [received] = records.received_at[..] {
+        let delay = delays.next().unwrap_or_default();
+        let delayed = zigzag(delay) < zigzag(received);
+        ints::put(&[if delayed { delay } else { received }], out);
+        return delayed;
     }
+    let plain = ints::encode(&records.received_at);
+    let delays = ints::encode(&delays.collect::<Vec<i64>>());
+    let delayed = delays.len() < plain.len();
+    out.extend(if delayed { delays } else { plain });
+    delayed
 }
 
 /// The distinct presences of columns that not every row has, and which one each column with values has.
@@ -195,68 +232,79 @@ impl<'a> Presences<'a> {
     }
 }
 
-/// Times and presences: by one clock or, where that is shorter, by several.
-fn encode_rows(times: &[i64], unit_ns: u64, presences: &[&Bitmap], flags: u8) -> (Option<Vec<u8>>, Vec<Part>) {
-    let size = |(times, presences): &(Vec<u8>, Vec<Part>)| {
-        times.len() + presences.iter().map(|p| p.bytes.len()).sum::<usize>()
+/// Appends the times and gives forms and bytes of presences: by one clock or, where that is shorter, by several.
+fn encode_rows(
+    times: &[i64],
+    unit_ns: u64,
+    presences: &[&Bitmap],
+    flags: u8,
+    sections: &mut Sections,
+) -> Vec<(u8, Vec<u8>)> {
+    if times.len() == 1 {
+        return presences.iter().map(|map| presence::encode(map)).collect();
+    }
+    let size = |(times, presences): &(Vec<u8>, Vec<(u8, Vec<u8>)>)| {
+        times.len() + presences.iter().map(|(_, bytes)| bytes.len()).sum::<usize>()
     };
-    let sections = |encode: &dyn Fn(usize, &Bitmap) -> (u8, Vec<u8>)| {
-        let each = presences.iter().enumerate();
-        each.map(|(index, map)| Part::presence(map, encode(index, map))).collect()
-    };
-    let one = (encode_times(times, unit_ns), sections(&|_, map| presence::encode(map)));
+    let one = (
+        encode_times(times, unit_ns),
+        presences.iter().map(|map| presence::encode(map)).collect(),
+    );
     let several = clocks::group(presences, times.len()).filter(|_| flags & FLAG_EQUAL == 0);
     let several = several.map(|grouping| {
-        let presences = sections(&|index, map| grouping.encode_presence(index, map));
-        (grouping.encode_times(times, unit_ns), presences)
+        let presences = presences.iter().enumerate();
+        let presences = presences.map(|(index, map)| grouping.encode_presence(index, map));
+        (grouping.encode_times(times, unit_ns), presences.collect())
     });
     let (bytes, presences) = several.filter(|several| size(several) < size(&one)).unwrap_or(one);
-    (Some(bytes).filter(|_| times.len() > 1), presences)
+    sections.plain(|out| out.extend(bytes));
+    presences
 }
 
-fn encode_columns(records: &Records, rows_of: &Presences<'_>, unit: u8) -> Vec<Part> {
+fn encode_columns(records: &Records, rows_of: &Presences<'_>, unit: u8, sections: &mut Sections) {
     let unit_ns = UNITS_NS[usize::from(unit)];
     let mut before = None;
-    let mut parts = Vec::with_capacity(rows_of.of_columns.len());
     // Columns that later ones may be like: all that are like none themselves.
     let mut plain: Vec<usize> = Vec::new();
     for (index, &(column, presence)) in rows_of.of_columns.iter().enumerate() {
         let others = plain.iter().map(|&other| (other, rows_of.of_columns[other]));
         let others = others.filter(|(_, (_, rows))| *rows == presence).map(|(i, (c, _))| (i, &c.values));
-        let body = encode_body(column, others);
-        let number = u64::from(column.property.0);
-        let mut part = Part::plain(body.bytes);
-        put_varint(&mut part.before, before.map_or(number, |b: u64| number.wrapping_sub(b + 1)));
-        before = Some(number);
+        let start = sections.buffer.len();
+        let body = put_body(column, others, &mut sections.buffer);
+        let bytes = start..sections.buffer.len();
         let map = presence.map(|p| rows_of.distinct[p]);
-        if let Some(stats) = encode_stats(column, body.integers.as_ref(), records, map, unit_ns) {
-            put_part(&mut part.after, &stats);
-        }
+        let stats = encode_stats(column, body.integers.as_ref(), records, map, unit_ns);
+        let after = sections.range(|out| stats.iter().for_each(|stats| put_part(out, stats)));
+        let number = u64::from(column.property.0);
+        let gap = before.map_or(number, |b: u64| number.wrapping_sub(b + 1));
+        before = Some(number);
         let value_type = column.values.value_type();
-        part.before.push(
-            type_number(value_type)
-                | if part.after.is_empty() { 0 } else { SHAPE_STATS }
-                | if body.quality { SHAPE_QUALITY } else { 0 }
-                | if body.like.is_some() { SHAPE_LIKE } else { 0 },
-        );
-        if !rows_of.distinct.is_empty() {
-            put_varint(&mut part.before, presence.map_or(0, |p| p as u64 + 1));
+        let shape = type_number(value_type)
+            | if stats.is_some() { SHAPE_STATS } else { 0 }
+            | if body.quality { SHAPE_QUALITY } else { 0 }
+            | if body.like.is_some() { SHAPE_LIKE } else { 0 };
+        let before = sections.range(|out| {
+            put_varint(out, gap);
+            out.push(shape);
+            if !rows_of.distinct.is_empty() {
+                put_varint(out, presence.map_or(0, |p| p as u64 + 1));
+            }
+            if let Some(other) = body.like {
+                put_varint(out, (index - other - 1) as u64);
+            }
+            if names_encoding(value_type) {
+                out.push(body.encoding);
+            }
+        });
+        if body.like.is_none() {
+            plain.push(index);
         }
-        match body.like {
-            Some(other) => put_varint(&mut part.before, (index - other - 1) as u64),
-            None => plain.push(index),
-        }
-        if names_encoding(value_type) {
-            part.before.push(body.encoding);
-        }
-        parts.push(part);
+        sections.parts.push(Part { before, bytes, after });
     }
-    parts
 }
 
-/// A column's section and what its descriptor has to say of it.
+/// What a column's descriptor has to say of its section.
 struct Body {
-    bytes: Vec<u8>,
     quality: bool,
     encoding: u8,
     /// Index of the column that this one is like.
@@ -265,30 +313,31 @@ struct Body {
     integers: Option<Vec<i64>>,
 }
 
-fn encode_body<'a>(column: &'a Column, others: impl Iterator<Item = (usize, &'a Values)>) -> Body {
-    let mut bytes = Vec::new();
+/// Appends the section of a column.
+fn put_body<'a>(column: &'a Column, others: impl Iterator<Item = (usize, &'a Values)>, out: &mut Vec<u8>) -> Body {
     let quality = column.quality.as_ref().filter(|q| q.iter().any(|&q| q != 0));
     if let Some(quality) = quality {
         let numbers: Vec<i64> = quality.iter().map(|&q| q.into()).collect();
-        put_part(&mut bytes, &ints::encode(&numbers));
+        put_part(out, &ints::encode(&numbers));
     }
-    let (mut encoding, mut values, decimals) = encode_values(&column.values);
+    let start = out.len();
+    let (mut encoding, decimals) = put_values(&column.values, out);
+    let size = out.len() - start;
     let like = match (&column.values, &decimals) {
-        (Values::I64(values_of), _) => like::encode(values_of, 0, of_type(others, ValueType::I64), values.len()),
+        (Values::I64(values), _) => like::encode(values, 0, of_type(others, ValueType::I64), size),
         (Values::F64(_), Some((exponent, integers))) => {
-            like::encode(integers, *exponent, of_type(others, ValueType::F64), values.len())
+            like::encode(integers, *exponent, of_type(others, ValueType::F64), size)
         }
         _ => None,
     };
     let like = like.map(|(other, stream)| {
-        values = stream;
+        out.truncate(start);
+        out.extend(stream);
         encoding = decimals.as_ref().map_or(0, |(exponent, _)| *exponent);
         other
     });
-    bytes.extend(values);
     let integers = decimals.filter(|(exponent, _)| *exponent == encoding).map(|(_, integers)| integers);
     Body {
-        bytes,
         quality: quality.is_some(),
         encoding,
         like,
@@ -323,20 +372,21 @@ fn encode_stats(
     Some(part)
 }
 
-/// Encoding and bytes of values and, of decimals, the integers over a power of ten.
-fn encode_values(values: &Values) -> (u8, Vec<u8>, Option<(u8, Vec<i64>)>) {
-    let numbers = |numbers: Vec<i64>| (0, ints::encode(&numbers), None);
+/// Appends values; gives their encoding and, of decimals, the integers over a power of ten.
+fn put_values(values: &Values, out: &mut Vec<u8>) -> (u8, Option<(u8, Vec<i64>)>) {
+    let mut put = |values: &[i64]| {
+        ints::put(values, out);
+        (0, None)
+    };
     match values {
-        Values::F64(values) => {
-            let encoded = floats::encode(values);
-            (encoded.form, encoded.bytes, encoded.integers)
-        }
-        Values::I64(values) => (0, ints::encode(values), None),
-        Values::Bool(values) => numbers(values.iter().map(|&v| v.into()).collect()),
-        Values::Enum(values) => numbers(values.iter().map(|&v| v.into()).collect()),
+        Values::F64(values) => floats::put(values, out),
+        Values::I64(values) => put(values),
+        Values::Bool(values) => put(&values.iter().map(|&v| v.into()).collect::<Vec<i64>>()),
+        Values::Enum(values) => put(&values.iter().map(|&v| v.into()).collect::<Vec<i64>>()),
         Values::Text(values) => {
             let (form, bytes) = text::encode(values);
-            (form, bytes, None)
+            out.extend(bytes);
+            (form, None)
         }
     }
 }

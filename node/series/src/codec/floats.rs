@@ -42,6 +42,21 @@ pub(crate) fn exponent_of(form: u8) -> Option<u8> {
     (form <= EXPONENT_MAX).then_some(form)
 }
 
+/// Appends the smallest form of `values`; gives its number and, where every value is a decimal, the integers.
+pub(crate) fn put(values: &[f64], out: &mut Vec<u8>) -> (u8, Option<(u8, Vec<i64>)>) {
+    // The reading of one record: no allocation, no menu.
+    if let [value] = values {
+        let found = (0..=EXPONENT_MAX).find_map(|e| Some((e, decimal::exact(*value, e)?)));
+        if let Some((exponent, integer)) = found.filter(|(exponent, _)| *exponent <= 8) {
+            ints::put(&[integer], out);
+            return (exponent, None);
+        }
+    }
+    let encoded = encode(values);
+    out.extend_from_slice(&encoded.bytes);
+    (encoded.form, encoded.integers)
+}
+
 /// The smallest form of `values`.
 pub(crate) fn encode(values: &[f64]) -> Encoded {
     let mut best: Option<(u8, Vec<u8>)> = None;

@@ -45,6 +45,13 @@ pub(crate) fn encode(values: &[i64]) -> Vec<u8> {
     encode_at(values, 0)
 }
 
+/// Appends the smallest stream of `values`.
+pub(crate) fn put(values: &[i64], out: &mut Vec<u8>) {
+    if !put_simple(values, out) {
+        out.extend_from_slice(&encode_menu(values, 0, encode_flat(values, true)));
+    }
+}
+
 /// The same for values on which pco was tried already.
 pub(crate) fn encode_without_pco(values: &[i64]) -> Vec<u8> {
     encode_simple(values).unwrap_or_else(|| encode_menu(values, 0, encode_flat(values, false)))
@@ -95,20 +102,25 @@ fn encode_menu(values: &[i64], depth: Depth, mut best: Vec<u8>) -> Vec<u8> {
 
 /// Streams of a few bytes that nothing can beat.
 fn encode_simple(values: &[i64]) -> Option<Vec<u8>> {
-    let (&first, rest) = match values.split_first() {
-        Some(split) => split,
-        None => return Some(Vec::new()),
+    let mut out = Vec::new();
+    put_simple(values, &mut out).then_some(out)
+}
+
+/// Appends such a stream, where there is one.
+fn put_simple(values: &[i64], out: &mut Vec<u8>) -> bool {
+    let Some((&first, rest)) = values.split_first() else {
+        return true;
     };
     let step = rest.first().map_or(0, |&v| v.wrapping_sub(first));
     if !values.windows(2).all(|w| w[1].wrapping_sub(w[0]) == step) {
-        return None;
+        return false;
     }
-    let mut out = vec![if step == 0 { CONSTANT } else { LINE }];
-    put_signed(&mut out, first);
+    out.push(if step == 0 { CONSTANT } else { LINE });
+    put_signed(out, first);
     if step != 0 {
-        put_signed(&mut out, step);
+        put_signed(out, step);
     }
-    Some(out)
+    true
 }
 
 /// The smallest of raw, packed, rice and, where wanted, pco.

@@ -30,11 +30,11 @@ pub(crate) fn encode(map: &Bitmap) -> (u8, Vec<u8>) {
         }
     };
     let mut runs: Vec<i64> = Vec::new();
-    for row in 0..map.len() {
-        match runs.last_mut() {
-            Some(run) if map.get(row) == map.get(row - 1) => *run += 1,
-            _ => runs.push(0),
-        }
+    let mut row = 0;
+    while row < map.len() {
+        let end = map.run_end(row);
+        runs.push((end - row) as i64 - 1);
+        row = end;
     }
     let mut bytes = Vec::new();
     put_varint(&mut bytes, runs.len() as u64);
@@ -88,7 +88,7 @@ fn from_runs(runs: &[i64], mut present: bool, rows: usize) -> Result<Bitmap, Cor
         let run = usize::try_from(run).ok().filter(|&r| r < rows - row);
         let end = row + run.ok_or(Corrupt::new("presence runs", 0))? + 1;
         if present {
-            (row..end).for_each(|r| map.set(r, true));
+            map.set_range(row, end);
         }
         present = !present;
         row = end;

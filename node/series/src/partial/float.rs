@@ -5,6 +5,42 @@
 
 use super::Function;
 
+/// Sums that run side by side.
+const LANES: usize = 4;
+
+/// One of several running sums, with the extremes of what it saw.
+#[derive(Copy, Clone, Debug)]
+struct Lane {
+    sum: f64,
+    /// What rounding took from the sum, itself rounded.
+    error: f64,
+    min: f64,
+    max: f64,
+}
+
+impl Default for Lane {
+    fn default() -> Lane {
+        Lane {
+            sum: 0.0,
+            error: 0.0,
+            min: f64::INFINITY,
+            max: f64::NEG_INFINITY,
+        }
+    }
+}
+
+impl Lane {
+    #[inline(always)]
+    fn add(&mut self, value: f64) {
+        let sum = self.sum + value;
+        let shadow = sum - self.sum;
+        self.error += (self.sum - (sum - shadow)) + (value - shadow);
+        self.sum = sum;
+        self.min = if value < self.min { value } else { self.min };
+        self.max = if value > self.max { value } else { self.max };
+    }
+}
+
 /// Count, sum, extremes, first and last of doubles.
 #[derive(Clone, Debug, Default)]
 pub struct F64Partial {
@@ -51,6 +87,45 @@ impl F64Partial {
         }
         if self.last.is_none_or(|(t, _)| t_ns >= t) {
             self.last = Some((t_ns, value));
+        }
+    }
+
+    /// Adds values seen at `times`, which ascend: in lanes, so that one addition need not wait for the one before.
+    pub(crate) fn fold_many(&mut self, times: &[i64], values: &[f64]) {
+        let (chunks, rest) = values.as_chunks::<LANES>();
+        let mut lanes = [Lane::default(); LANES];
+        for chunk in chunks {
+            lanes.iter_mut().zip(chunk).for_each(|(lane, &value)| lane.add(value));
+        }
+        let all_finite = lanes.iter().all(|lane| (lane.sum + lane.error).is_finite());
+        let (Some((&first_t, &first)), Some((&last_t, &last))) =
+            (times.iter().zip(values).next(), times.iter().zip(values).next_back())
+        else {
+            return;
+        };
+        if chunks.is_empty() || !all_finite {
+            times.iter().zip(values).for_each(|(&t, &v)| self.fold(t, v));
+            return;
+        }
+        let lowest = lanes.iter().map(|lane| lane.min).fold(f64::INFINITY, f64::min);
+        let highest = lanes.iter().map(|lane| lane.max).fold(f64::NEG_INFINITY, f64::max);
+        // Comparing does not tell the zeros apart, the total order does.
+        let zero = |negative: bool| chunks.iter().flatten().any(|v| *v == 0.0 && v.is_sign_negative() == negative);
+        let lowest = if lowest == 0.0 && zero(true) { -0.0 } else { lowest + 0.0 };
+        let highest = if highest == 0.0 && !zero(false) { -0.0 } else { highest + 0.0 };
+        self.merge(&F64Partial {
+            count: (values.len() - rest.len()) as u64,
+            sum: 0.0,
+            sum_rest: 0.0,
+            min: Some(lowest),
+            max: Some(highest),
+            first: Some((first_t, first)),
+            last: Some((first_t, first)),
+        });
+        lanes.iter().for_each(|lane| self.add(lane.sum, lane.error));
+        times[values.len() - rest.len()..].iter().zip(rest).for_each(|(&t, &v)| self.fold(t, v));
+        if self.last.is_none_or(|(t, _)| last_t >= t) {
+            self.last = Some((last_t, last));
         }
     }
 

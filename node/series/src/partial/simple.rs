@@ -79,6 +79,15 @@ fn keep_last<T: Copy>(kept: &mut Option<(i64, T)>, new: Option<(i64, T)>) {
     }
 }
 
+/// The earliest and the latest of values seen at `times`, which ascend.
+type Ends<T> = (Option<(i64, T)>, Option<(i64, T)>);
+
+fn ends<T: Copy>(times: &[i64], values: &[T]) -> Ends<T> {
+    let mut pairs = times.iter().copied().zip(values.iter().copied());
+    let first = pairs.next();
+    (first, pairs.next_back().or(first))
+}
+
 fn smaller<T: Ord + Copy>(a: Option<T>, b: Option<T>) -> Option<T> {
     a.into_iter().chain(b).min()
 }
@@ -99,6 +108,19 @@ impl I64Partial {
             max: Some(value),
             first: timed,
             last: timed,
+        });
+    }
+
+    /// Adds values seen at `times`, which ascend.
+    pub(crate) fn fold_many(&mut self, times: &[i64], values: &[i64]) {
+        let (first, last) = ends(times, values);
+        self.merge(&I64Partial {
+            count: values.len() as u64,
+            sum: values.iter().map(|&v| i128::from(v)).sum(),
+            min: values.iter().min().copied(),
+            max: values.iter().max().copied(),
+            first,
+            last,
         });
     }
 
@@ -139,6 +161,17 @@ impl BoolPartial {
         });
     }
 
+    /// Adds values seen at `times`, which ascend.
+    pub(crate) fn fold_many(&mut self, times: &[i64], values: &[bool]) {
+        let (first, last) = ends(times, values);
+        self.merge(&BoolPartial {
+            count: values.len() as u64,
+            trues: values.iter().filter(|&&v| v).count() as u64,
+            first,
+            last,
+        });
+    }
+
     /// Adds all that `other` has seen.
     #[inline]
     pub fn merge(&mut self, other: &BoolPartial) {
@@ -172,6 +205,18 @@ impl EnumPartial {
             max: Some(value),
             first: timed,
             last: timed,
+        });
+    }
+
+    /// Adds values seen at `times`, which ascend.
+    pub(crate) fn fold_many(&mut self, times: &[i64], values: &[u32]) {
+        let (first, last) = ends(times, values);
+        self.merge(&EnumPartial {
+            count: values.len() as u64,
+            min: values.iter().min().copied(),
+            max: values.iter().max().copied(),
+            first,
+            last,
         });
     }
 
