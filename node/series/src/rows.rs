@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::bitmap::Bitmap;
-use crate::record::{Column, PropertyNumber, Records, Values};
+use crate::record::{Column, PropertyNumber, Records, ValueType, Values};
 
 const NONE: u32 = u32::MAX;
 
@@ -80,6 +80,9 @@ fn place(out: &mut Records) -> Placement {
 fn fold(property: PropertyNumber, mut pieces: Vec<(usize, Column)>, placement: &Placement) -> Option<Column> {
     let value_type = pieces.last()?.1.values.value_type();
     pieces.retain(|(_, c)| c.values.value_type() == value_type);
+    if placement.new_row.is_none() {
+        return Some(append(property, pieces, placement.rows, value_type)).filter(|c| !c.values.is_empty());
+    }
     let any_quality = pieces.iter().any(|(_, c)| c.quality.is_some());
     let mut winner = vec![NONE; placement.rows];
     let mut values = Values::empty(value_type);
@@ -138,6 +141,31 @@ fn fold(property: PropertyNumber, mut pieces: Vec<(usize, Column)>, placement: &
         values,
         quality: Some(quality).filter(|q| q.iter().any(|&x| x != 0)),
     })
+}
+
+/// One column of pieces that follow each other and whose rows stay where they are.
+fn append(property: PropertyNumber, pieces: Vec<(usize, Column)>, rows: usize, value_type: ValueType) -> Column {
+    let any_quality = pieces.iter().any(|(_, c)| c.quality.is_some());
+    let mut values = Values::empty(value_type);
+    let mut quality = Vec::new();
+    let mut map = Bitmap::new(rows);
+    for (offset, column) in pieces {
+        match &column.presence {
+            None => map.set_range(offset, offset + column.values.len()),
+            Some(present) => present.iter_ones().for_each(|row| map.set(offset + row, true)),
+        }
+        values.append(column.values);
+        if any_quality {
+            quality.extend(column.quality.unwrap_or_default());
+            quality.resize(values.len(), 0);
+        }
+    }
+    Column {
+        property,
+        presence: (values.len() != rows).then_some(map),
+        values,
+        quality: Some(quality).filter(|q| q.iter().any(|&x| x != 0)),
+    }
 }
 
 /// Rows `start..end`, cut to the rows there are.

@@ -21,8 +21,9 @@ use crate::corrupt::Corrupt;
 use crate::partial::{BoolPartial, EnumPartial, F64Partial, I64Partial, Partial, TextPartial};
 use crate::record::{ValueType, Values};
 
-/// Blocks of fewer rows carry no statistics.
-pub(super) const ROWS_MIN: usize = 16;
+/// Blocks of fewer rows carry no statistics: to fold so few values costs hardly more than to read what they would say, and
+/// most of these blocks are fragments that a merge will rewrite.
+pub(super) const ROWS_MIN: usize = 256;
 /// Doubles that are no decimals need 49 bytes, worth it only from here on.
 const PLAIN_VALUES_MIN: usize = 64;
 /// Longer texts are not repeated in the header.

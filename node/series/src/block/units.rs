@@ -25,8 +25,14 @@ pub(super) const UNITS_NS: [u64; 16] = [
 /// Index of the largest unit that divides every difference between neighbours. Times ascend.
 pub(super) fn unit_of(times: &[i64]) -> u8 {
     let mut common = 0u64;
+    let mut before = 0;
     for pair in times.windows(2) {
-        let (mut a, mut b) = (pair[1].wrapping_sub(pair[0]) as u64, common);
+        let step = pair[1].wrapping_sub(pair[0]) as u64;
+        if step == before {
+            continue;
+        }
+        before = step;
+        let (mut a, mut b) = (step, common);
         while a != 0 {
             (a, b) = (b % a, a);
         }

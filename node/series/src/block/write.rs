@@ -15,8 +15,8 @@ use crate::codec::wire::{put_part, put_varint, zigzag};
 use crate::codec::{floats, ints, presence, text};
 use crate::record::{Column, Records, ValueType, Values};
 
-/// A block whose sections have fewer bytes in all gets one CRC.
-const SMALL_BYTES: usize = 256;
+/// A block whose sections have fewer bytes in all gets one CRC: to check them all costs less than a few more bytes.
+const SMALL_BYTES: usize = 2048;
 
 /// One section and what its descriptor says before the length and after the CRC, each a range of the sections' bytes.
 struct Part {
@@ -183,11 +183,15 @@ fn assemble(records: &Records, flags: u8, kind: u8, counts: (usize, usize), sect
 }
 
 fn encode_times(times: &[i64], unit_ns: u64) -> Vec<u8> {
-    let steps: Vec<i64> = times
-        .windows(2)
-        .map(|w| (w[1].wrapping_sub(w[0]) as u64 / unit_ns) as i64)
-        .collect();
-    ints::encode(&steps)
+    let (mut step, mut units) = (0, 0);
+    let in_units = |w: &[i64]| {
+        let next = w[1].wrapping_sub(w[0]) as u64;
+        if next != step {
+            (step, units) = (next, (next / unit_ns) as i64);
+        }
+        units
+    };
+    ints::encode(&times.windows(2).map(in_units).collect::<Vec<i64>>())
 }
 
 /// Appends receipt times or, where those are smaller, delays (then true).
@@ -200,10 +204,10 @@ fn put_receipts(records: &Records, out: &mut Vec<u8>) -> bool {
         ints::put(&[if delayed { delay } else { received }], out);
         return delayed;
     }
-    let plain = ints::encode(&records.received_at);
-    let delays = ints::encode(&delays.collect::<Vec<i64>>());
-    let delayed = delays.len() < plain.len();
-    out.extend(if delayed { delays } else { plain });
+    let delays: Vec<i64> = delays.collect();
+    let (plain, delayed) = (ints::estimate(&records.received_at), ints::estimate(&delays));
+    let delayed = delayed < plain;
+    ints::put(if delayed { &delays } else { &records.received_at }, out);
     delayed
 }
 

@@ -37,9 +37,6 @@ const RICE: u8 = 0x10;
 pub(crate) type Depth = u8;
 const DEPTH_MAX: Depth = 3;
 
-/// Fewer values than this are not worth a survey.
-const SURVEYED_MIN: usize = 24;
-
 /// The smallest stream of `values`.
 pub(crate) fn encode(values: &[i64]) -> Vec<u8> {
     encode_at(values, 0)
@@ -55,6 +52,14 @@ pub(crate) fn put(values: &[i64], out: &mut Vec<u8>) {
 /// The same for values on which pco was tried already.
 pub(crate) fn encode_without_pco(values: &[i64]) -> Vec<u8> {
     encode_simple(values).unwrap_or_else(|| encode_menu(values, 0, encode_flat(values, false)))
+}
+
+/// About the bits that a stream of `values` takes, for comparing.
+pub(crate) fn estimate(values: &[i64]) -> u64 {
+    let runs = values.chunk_by(|a, b| a == b).count() as u64;
+    let survey = Survey::new(values, rice::middle(values));
+    let differences = survey.cost.iter().min().map_or(u64::MAX, |cost| cost / 32);
+    differences.min(runs * 48)
 }
 
 /// Decodes a stream of `count` values.
@@ -153,38 +158,29 @@ fn encode_flat(values: &[i64], pco: bool) -> Vec<u8> {
     out
 }
 
-/// Of few values every order is tried, of many those that look cheapest.
+/// The order that looks cheapest, and the next one where it looks nearly as cheap.
 fn best_rice(values: &[i64], offset: i64, survey: &Survey) -> (rice::Residuals, rice::Plan) {
-    let few = values.len() < SURVEYED_MIN;
-    let orders: Vec<usize> = if few {
-        (0..=rice::ORDER_MAX.min(values.len())).collect()
-    } else {
-        let orders = survey.orders(rice::ORDER_MAX, values.len());
-        let near = |&order: &usize| survey.cost[order] <= survey.cost[orders[0]] * 33 / 32;
-        orders.iter().copied().take(2).filter(near).collect()
-    };
-    let tried = orders.into_iter().map(|order| {
+    let tried = |order: usize| {
         let residuals = rice::Residuals::new(values, order, offset);
         let plan = residuals.plan();
         (residuals, plan)
-    });
-    let shorter = |a: (rice::Residuals, rice::Plan), b: (rice::Residuals, rice::Plan)| {
-        if b.1.size < a.1.size { b } else { a }
     };
-    tried.reduce(shorter).unwrap_or_else(|| {
-        let residuals = rice::Residuals::new(values, 0, offset);
-        let plan = residuals.plan();
-        (residuals, plan)
-    })
+    let orders = survey.orders(rice::ORDER_MAX, values.len());
+    let first = orders.first().copied().unwrap_or(0);
+    let best = tried(first);
+    match orders.get(1) {
+        Some(&next) if survey.cost[next] / 33 <= survey.cost[first] / 32 => {
+            let other = tried(next);
+            if other.1.size < best.1.size { other } else { best }
+        }
+        _ => best,
+    }
 }
 
 /// The packing that may take fewer than `most` bytes.
 fn best_packed(values: &[i64], survey: &Survey, most: usize) -> Option<pack::Packed> {
-    if values.len() < SURVEYED_MIN {
-        let tries = (0..=pack::ORDER_MAX.min(values.len())).map(|order| pack::Packed::new(values, order));
-        return tries.min_by_key(pack::Packed::size);
-    }
-    let order = (0..=pack::ORDER_MAX).min_by_key(|&order| survey.width[order])?;
+    let orders = 0..=pack::ORDER_MAX.min(values.len());
+    let order = orders.min_by_key(|&order| survey.width[order])?;
     // The minimum that is taken off may spare more than the sign does.
     let bits = survey.width[order].saturating_sub(2) as usize;
     (values.len() * bits / 8 < most).then(|| pack::Packed::new(values, order))

@@ -74,12 +74,11 @@ fn extremes_round_trip_by_every_order() {
             .collect();
         for order in 0..=rice::ORDER_MAX.min(len) {
             for partition in 0..4 {
-                let residuals = rice::Residuals::new(&values, order);
+                let residuals = rice::Residuals::new(&values, order, rice::middle(&values));
                 let mut out = Vec::new();
-                residuals.encode(partition, &mut out);
-                assert_eq!(out.len(), residuals.size(partition));
+                residuals.encode(&residuals.plan_of(partition), &mut out);
                 assert_eq!(
-                    rice::decode(&out, order, partition, len).unwrap(),
+                    rice::decode(&out, order, partition, len, Whole::PLAIN).unwrap(),
                     values,
                     "{len} {order} {partition}"
                 );
@@ -90,7 +89,7 @@ fn extremes_round_trip_by_every_order() {
             let mut out = Vec::new();
             packed.encode(&mut out);
             assert_eq!(out.len(), packed.size());
-            assert_eq!(pack::decode(&out, order, len).unwrap(), values, "{len} {order}");
+            assert_eq!(pack::decode(&out, order, len, Whole::PLAIN).unwrap(), values, "{len} {order}");
         }
         assert_eq!(decode(&encode(&values), len).unwrap(), values);
     }
@@ -106,8 +105,9 @@ fn every_width_of_residuals_round_trips() {
             for order in 0..=rice::ORDER_MAX.min(values.len()) {
                 for partition in 0..4 {
                     let mut out = Vec::new();
-                    rice::Residuals::new(&values, order).encode(partition, &mut out);
-                    let back = rice::decode(&out, order, partition, values.len());
+                    let residuals = rice::Residuals::new(&values, order, rice::middle(&values));
+                    residuals.encode(&residuals.plan_of(partition), &mut out);
+                    let back = rice::decode(&out, order, partition, values.len(), Whole::PLAIN);
                     assert_eq!(
                         back.as_deref(),
                         Ok(values.as_slice()),

@@ -21,6 +21,8 @@ pub(crate) const ORDER_MAX: usize = 3;
 /// Residuals per partition, by the number stored in the encoding; the first one means all.
 pub(crate) const PARTITIONS: [usize; 4] = [usize::MAX, 32, 128, 512];
 
+/// Fewer residuals are not worth a copy of half the width.
+const NARROWED_MIN: usize = 64;
 const ESCAPE: u32 = 16;
 const ZERO: u32 = 63;
 
@@ -80,25 +82,47 @@ impl Residuals {
 
     /// The partitions and parameters with about the shortest stream.
     pub(crate) fn plan(&self) -> Plan {
-        let narrow: Result<Vec<u32>, _> = self.zigzagged.iter().map(|&z| u32::try_from(z)).collect();
-        let start: usize = self.starts().iter().map(|&s| varint_len(zigzag(s))).sum();
-        let plan = |partition: usize| {
-            let size = PARTITIONS[partition].min(self.zigzagged.len().max(1));
-            let best: Vec<(u32, usize)> = match &narrow {
-                Ok(narrow) => narrow.chunks(size).map(best_k).collect(),
-                Err(_) => self.zigzagged.chunks(size).map(best_k).collect(),
-            };
-            let bits: usize = best.iter().map(|(_, bits)| bits + 6).sum();
-            Plan {
-                partition,
-                parameters: best.into_iter().map(|(k, _)| k).collect(),
-                size: start + bits.div_ceil(8),
-            }
-        };
+        let narrow = self.narrow();
+        let whole = self.planned(0, &narrow);
         let others = (1..PARTITIONS.len()).filter(|&p| PARTITIONS[p] < self.zigzagged.len());
         others
-            .map(plan)
-            .fold(plan(0), |best, next| if next.size < best.size { next } else { best })
+            .map(|partition| self.planned(partition, &narrow))
+            .fold(whole, |best, next| if next.size < best.size { next } else { best })
+    }
+
+    /// The residuals in half the width, where they fit and it pays.
+    fn narrow(&self) -> Vec<u32> {
+        let bits = self.zigzagged.iter().fold(0, |bits, &z| bits | z);
+        if bits >> 32 != 0 || self.zigzagged.len() < NARROWED_MIN {
+            return Vec::new();
+        }
+        self.zigzagged.iter().map(|&z| z as u32).collect()
+    }
+
+    fn planned(&self, partition: usize, narrow: &[u32]) -> Plan {
+        let size = PARTITIONS[partition].min(self.zigzagged.len().max(1));
+        let mut bits = 0;
+        let mut one = |(k, more): (u32, usize)| {
+            bits += more + 6;
+            k
+        };
+        let parameters = if narrow.is_empty() {
+            self.zigzagged.chunks(size).map(|part| one(best_k(part))).collect()
+        } else {
+            narrow.chunks(size).map(|part| one(best_k(part))).collect()
+        };
+        let start: usize = self.starts().iter().map(|&s| varint_len(zigzag(s))).sum();
+        Plan {
+            partition,
+            parameters,
+            size: start + bits.div_ceil(8),
+        }
+    }
+
+    /// The best parameters for partitions of this number.
+    #[cfg(test)]
+    pub(crate) fn plan_of(&self, partition: usize) -> Plan {
+        self.planned(partition, &self.narrow())
     }
 
     /// Appends the stream.
@@ -118,10 +142,12 @@ impl Residuals {
 
 /// The median of a few samples: a fair centre that costs nothing to find.
 pub(crate) fn middle(values: &[i64]) -> i64 {
-    let step = values.len().div_ceil(64).max(1);
-    let mut samples: Vec<i64> = values.iter().copied().step_by(step).collect();
-    samples.sort_unstable();
-    samples.get(samples.len() / 2).copied().unwrap_or_default()
+    let mut samples = [0; 64];
+    let step = values.len().div_ceil(samples.len()).max(1);
+    let taken = values.iter().step_by(step).zip(&mut samples);
+    let count = taken.map(|(&value, slot)| *slot = value).count();
+    samples[..count].sort_unstable();
+    samples[count / 2]
 }
 
 /// Residuals of either width; narrow ones let the compiler take more at a time.

@@ -14,6 +14,8 @@ use crate::corrupt::Corrupt;
 
 /// Most entries of a dictionary.
 const ENTRIES_MAX: usize = 256;
+/// Wider values are looked up by search, not in a table.
+const TABLE_SPAN_MAX: u64 = 1 << 13;
 
 /// Values of the runs and their lengths less one.
 pub(crate) fn split(values: &[i64]) -> (Vec<i64>, Vec<i64>) {
@@ -53,27 +55,61 @@ pub(crate) fn decode_runs<E: Emit>(bytes: &[u8], count: usize, depth: Depth, emi
     }
 }
 
-/// The stream with a dictionary; `None` where there are too many distinct values for it to pay.
+/// The stream with a dictionary; `None` where there are too many distinct values for it to pay, or where they lie so close
+/// that their numbers say no less.
 pub(crate) fn encode_dictionary(values: &[i64], depth: Depth) -> Option<Vec<u8>> {
-    let mut entries = Vec::new();
-    for &value in values {
-        if let Err(at) = entries.binary_search(&value) {
-            entries.insert(at, value);
-            if entries.len() > ENTRIES_MAX.min(values.len() / 4) {
-                return None;
-            }
-        }
+    let most = ENTRIES_MAX.min(values.len() / 4);
+    let (least, greatest) = (*values.iter().min()?, *values.iter().max()?);
+    let span = greatest.wrapping_sub(least) as u64;
+    let (entries, indices) = if span < TABLE_SPAN_MAX {
+        by_table(values, least, span as usize, most)?
+    } else {
+        by_search(values, most)?
+    };
+    if entries.len() as u64 > span / 2 + 1 {
+        return None;
     }
-    let indices: Vec<i64> = values
-        .iter()
-        .filter_map(|v| entries.binary_search(v).ok())
-        .map(|i| i as i64)
-        .collect();
     let mut out = Vec::new();
     put_varint(&mut out, entries.len() as u64);
     put_part(&mut out, &ints::encode_at(&entries, depth));
     out.extend(ints::encode_at(&indices, depth));
     Some(out)
+}
+
+/// Distinct values, ascending, and the number of each value among them; at most `most` distinct ones.
+fn by_table(values: &[i64], least: i64, span: usize, most: usize) -> Option<(Vec<i64>, Vec<i64>)> {
+    let mut numbers = vec![0i64; span + 1];
+    let at = |value: i64| value.wrapping_sub(least) as usize;
+    let mut distinct = 0;
+    for &value in values {
+        let number = &mut numbers[at(value)];
+        distinct += usize::from(*number == 0);
+        *number = 1;
+        if distinct > most {
+            return None;
+        }
+    }
+    let mut entries = Vec::with_capacity(distinct);
+    for (above, number) in numbers.iter_mut().enumerate().filter(|(_, number)| **number > 0) {
+        *number = entries.len() as i64;
+        entries.push(least.wrapping_add(above as i64));
+    }
+    Some((entries, values.iter().map(|&value| numbers[at(value)]).collect()))
+}
+
+fn by_search(values: &[i64], most: usize) -> Option<(Vec<i64>, Vec<i64>)> {
+    let mut entries = Vec::new();
+    for &value in values {
+        if let Err(at) = entries.binary_search(&value) {
+            entries.insert(at, value);
+            if entries.len() > most {
+                return None;
+            }
+        }
+    }
+    let number = |value: &i64| entries.binary_search(value).ok().map(|number| number as i64);
+    let indices = values.iter().filter_map(number).collect();
+    Some((entries, indices))
 }
 
 /// Decodes `count` values from a stream with a dictionary.

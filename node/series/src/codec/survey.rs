@@ -3,12 +3,14 @@
 //!
 //! Never here: bytes, the choice itself. Invariant: what is said is an estimate that depends on the values alone.
 
-use super::wire::zigzag;
+use super::wire::{varint_len, zigzag};
 
 /// Highest order of differences.
 pub(crate) const ORDER_MAX: usize = 3;
 /// Values that are judged together: an outlier spoils only its neighbours.
 const STRETCH: usize = 32;
+/// Fewer values are looked at as a whole.
+pub(crate) const FEW: usize = 24;
 
 /// What each order would cost.
 #[derive(Clone, Debug)]
@@ -20,8 +22,12 @@ pub(crate) struct Survey {
 }
 
 impl Survey {
-    /// Looks at the differences of `values`; those of order 0 are from `offset`.
+    /// Looks at the differences of `values`; those of order 0 are from `offset`. Of few values, what begins a stream counts
+    /// as well.
     pub(crate) fn new(values: &[i64], offset: i64) -> Survey {
+        if values.len() < FEW {
+            return Survey::of_few(values, offset);
+        }
         let mut survey = Survey {
             cost: [0; ORDER_MAX + 1],
             width: [0; ORDER_MAX + 1],
@@ -30,6 +36,36 @@ impl Survey {
         for (at, stretch) in rest.chunks(STRETCH).enumerate() {
             let start = at * STRETCH;
             survey.add(&values[start..start + ORDER_MAX + stretch.len()], offset);
+        }
+        survey
+    }
+
+    fn of_few(values: &[i64], offset: i64) -> Survey {
+        let mut survey = Survey {
+            cost: [u64::MAX; ORDER_MAX + 1],
+            width: [u32::MAX; ORDER_MAX + 1],
+        };
+        let mut held = [0i64; FEW];
+        held[..values.len()].copy_from_slice(values);
+        let mut start = varint_len(zigzag(offset));
+        for order in 0..=ORDER_MAX.min(values.len()) {
+            if order > 0 {
+                // What was the first difference of the order before begins the stream.
+                start = if order == 1 { 0 } else { start } + varint_len(zigzag(held[0]));
+                for i in 0..values.len() - order {
+                    held[i] = held[i + 1].wrapping_sub(held[i]);
+                }
+            }
+            let left = &held[..values.len() - order];
+            let from = if order == 0 { offset } else { 0 };
+            let magnitudes = left.iter().map(|v| zigzag(v.wrapping_sub(from)));
+            let (sum, bits) = magnitudes.fold((0u64, 0), |(sum, bits), m| (sum.wrapping_add(m), bits | m));
+            let len = left.len().max(1) as u64;
+            let each = each(sum, 64 - bits.leading_zeros(), len) + 32;
+            survey.cost[order] = start as u64 * 256 + left.len() as u64 * each;
+            let (least, most) = (left.iter().min(), left.iter().max());
+            let span = most.zip(least).map_or(0, |(most, least)| most.wrapping_sub(*least) as u64);
+            survey.width[order] = start as u32 * 8 / len as u32 + 64 - span.leading_zeros();
         }
         survey
     }
@@ -60,7 +96,7 @@ impl Survey {
 
     /// Orders up to `most` by cost, the cheapest first; `len` values.
     pub(crate) fn orders(&self, most: usize, len: usize) -> Vec<usize> {
-        let mut orders: Vec<usize> = (0..=most.min(ORDER_MAX).min(len.saturating_sub(1))).collect();
+        let mut orders: Vec<usize> = (0..=most.min(ORDER_MAX).min(len)).collect();
         orders.sort_by_key(|&order| self.cost[order]);
         orders
     }
@@ -101,7 +137,7 @@ mod tests {
         for len in 0..6 {
             let values: Vec<i64> = (0..len).map(|i| i * i).collect();
             let orders = Survey::new(&values, 0).orders(3, values.len());
-            assert!(orders.iter().all(|&order| order == 0 || order < values.len()));
+            assert!(orders.iter().all(|&order| order <= values.len()));
         }
     }
 }
