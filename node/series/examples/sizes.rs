@@ -90,6 +90,23 @@ fn print_sizes(name: &str, how: &str, points: usize, laid: &Laid) {
     );
 }
 
+/// Encodings (and of integers methods) of merged columns, by how many columns have them.
+fn print_encodings(name: &str, entries: &[Vec<u8>]) {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for block in entries.iter().flat_map(|entry| bucket::blocks(entry)) {
+        let made = block.unwrap().describe();
+        for column in made.split("; ").skip(1) {
+            let encoding = column.split(' ').skip(1).take(2).collect::<Vec<_>>().join(" ");
+            let like = if column.contains("like") { " like" } else { "" };
+            *counts.entry(encoding + like).or_default() += 1;
+        }
+    }
+    let mut counts: Vec<(usize, String)> = counts.into_iter().map(|(name, count)| (count, name)).collect();
+    counts.sort_by(|a, b| b.cmp(a));
+    let shown: Vec<String> = counts.iter().take(16).map(|(count, name)| format!("{name}: {count}")).collect();
+    println!("{name:>14} encodings: {}", shown.join(", "));
+}
+
 fn cut(buckets: &[Records], rows: usize) -> Vec<Vec<Records>> {
     let parts = |all: &Records| {
         (0..all.len())
@@ -162,6 +179,7 @@ fn measure(set: &Set, total: &mut Vec<(String, usize, Laid)>) {
     rate("merge", points, seconds);
     let laid = lay(&merged);
     print_sizes(&set.name, "merged", points, &laid);
+    print_encodings(&set.name, &merged);
     total.push(("merged".to_owned(), points, laid));
     let (decoded, seconds) = timed("decode", || decode(&merged));
     assert!(decoded == buckets, "not bit for bit");

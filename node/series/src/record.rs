@@ -135,6 +135,17 @@ impl Values {
         }
     }
 
+    /// Makes room for that many more.
+    pub(crate) fn reserve(&mut self, more: usize) {
+        match self {
+            Values::F64(v) => v.reserve_exact(more),
+            Values::I64(v) => v.reserve_exact(more),
+            Values::Bool(v) => v.reserve_exact(more),
+            Values::Enum(v) => v.reserve_exact(more),
+            Values::Text(v) => v.reserve_exact(more),
+        }
+    }
+
     /// Appends `other`; false (and nothing done) where the types differ.
     pub(crate) fn append(&mut self, other: Values) -> bool {
         match (self, other) {

@@ -147,6 +147,7 @@ fn fold(property: PropertyNumber, mut pieces: Vec<(usize, Column)>, placement: &
 fn append(property: PropertyNumber, pieces: Vec<(usize, Column)>, rows: usize, value_type: ValueType) -> Column {
     let any_quality = pieces.iter().any(|(_, c)| c.quality.is_some());
     let mut values = Values::empty(value_type);
+    values.reserve(pieces.iter().map(|(_, c)| c.values.len()).sum());
     let mut quality = Vec::new();
     let mut map = Bitmap::new(rows);
     for (offset, column) in pieces {

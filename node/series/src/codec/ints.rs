@@ -149,7 +149,7 @@ fn encode_flat(values: &[i64], pco: bool) -> Vec<u8> {
         out.push(best.1);
         rice.encode(&plan, &mut out);
     }
-    if pco && values.len() >= pcodec::VALUES_MIN && entropy::size(rice.zigzagged()) * 51 / 50 < out.len() {
+    if pco && values.len() >= pcodec::VALUES_MIN && entropy::size(rice.zigzagged()) * 50 / 51 < out.len() {
         let order = rice.order.min(pcodec::ORDER_MAX);
         if let Some(body) = pcodec::encode_ints(values, order).filter(|body| body.len() + 1 < out.len()) {
             return with_method(PCO + order as u8, &body);

@@ -34,6 +34,12 @@ pub(crate) struct Residuals {
     zigzagged: Vec<u64>,
 }
 
+/// The difference of the differences of three values.
+#[inline]
+fn second(a: i64, b: i64, c: i64) -> i64 {
+    c.wrapping_sub(b).wrapping_sub(b.wrapping_sub(a))
+}
+
 /// How residuals are written: in partitions, each with its parameter.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -53,15 +59,18 @@ impl Residuals {
         } else {
             [a, step, next.wrapping_sub(step)]
         };
-        let first = |w: &[i64]| w[1].wrapping_sub(w[0]);
-        let second = |w: &[i64]| first(&w[1..]).wrapping_sub(first(w));
+        let after = |lag: usize| values.get(lag..).unwrap_or_default().iter();
         let zigzagged = match order {
             0 => values.iter().map(|&v| zigzag(v.wrapping_sub(offset))).collect(),
-            1 => values.windows(2).map(|w| zigzag(first(w))).collect(),
-            2 => values.windows(3).map(|w| zigzag(second(w))).collect(),
+            1 => values.iter().zip(after(1)).map(|(a, b)| zigzag(b.wrapping_sub(*a))).collect(),
+            2 => {
+                let three = values.iter().zip(after(1)).zip(after(2));
+                three.map(|((a, b), c)| zigzag(second(*a, *b, *c))).collect()
+            }
             _ => {
-                let third = |w: &[i64]| second(&w[1..]).wrapping_sub(second(w));
-                values.windows(4).map(|w| zigzag(third(w))).collect()
+                let four = values.iter().zip(after(1)).zip(after(2)).zip(after(3));
+                let third = |a, b, c, d| second(b, c, d).wrapping_sub(second(a, b, c));
+                four.map(|(((a, b), c), d)| zigzag(third(*a, *b, *c, *d))).collect()
             }
         };
         Residuals {
@@ -212,8 +221,13 @@ fn best_k<T: Residual>(part: &[T]) -> (u32, usize) {
 fn put_code(bits: &mut BitWriter<'_>, z: u64, k: u32) {
     let q = z >> k;
     if q < u64::from(ESCAPE) {
-        bits.put(mask(q as u32), q as u32 + 1);
-        bits.put(z & mask(k), k);
+        let ones = q as u32;
+        if k <= K_SHORT_MAX {
+            bits.put(mask(ones) | (z & mask(k)) << (ones + 1), ones + 1 + k);
+        } else {
+            bits.put(mask(ones), ones + 1);
+            bits.put(z & mask(k), k);
+        }
     } else {
         let width = 64 - z.leading_zeros();
         bits.put(mask(ESCAPE), ESCAPE);
@@ -226,10 +240,11 @@ fn put_code(bits: &mut BitWriter<'_>, z: u64, k: u32) {
 #[inline(always)]
 fn get_code(bits: &mut BitReader<'_>, k: u32) -> u64 {
     let window = bits.window();
-    let q = window.trailing_ones();
+    // The bit that is set anyway ends the search for a zero where an escape is sure.
+    let q = (!window | 1 << ESCAPE).trailing_zeros();
     if q < ESCAPE {
         bits.skip(q + 1 + k);
-        return u64::from(q) << k | (window >> q >> 1) & mask(k);
+        return u64::from(q) << k | (window >> (q + 1)) & mask(k);
     }
     get_escaped(bits)
 }
