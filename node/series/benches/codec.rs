@@ -27,7 +27,11 @@ static BUCKETS: LazyLock<Vec<(String, Vec<Records>)>> = LazyLock::new(|| {
         let step = buckets.len().div_ceil(12);
         buckets.into_iter().step_by(step).collect()
     };
-    sets().0.iter().map(|set| (set.name.clone(), few(set.buckets()))).collect()
+    sets()
+        .0
+        .iter()
+        .map(|set| (set.name.clone(), few(set.buckets())))
+        .collect()
 });
 
 const DAYS: Windows = Windows {
@@ -43,7 +47,10 @@ fn names() -> Vec<String> {
 }
 
 fn buckets(name: &str) -> &'static [Records] {
-    BUCKETS.iter().find(|(n, _)| n == name).map_or(&[], |(_, buckets)| buckets)
+    BUCKETS
+        .iter()
+        .find(|(n, _)| n == name)
+        .map_or(&[], |(_, buckets)| buckets)
 }
 
 fn points(parts: &[Records]) -> ItemsCount {
@@ -52,7 +59,12 @@ fn points(parts: &[Records]) -> ItemsCount {
 
 fn cut(buckets: &[Records], rows: usize) -> Vec<Records> {
     let starts = |all: &Records| (0..all.len()).step_by(rows).collect::<Vec<_>>();
-    let parts = |all: &Records| starts(all).into_iter().map(|at| all.slice_rows(at, at + rows)).collect::<Vec<_>>();
+    let parts = |all: &Records| {
+        starts(all)
+            .into_iter()
+            .map(|at| all.slice_rows(at, at + rows))
+            .collect::<Vec<_>>()
+    };
     buckets.iter().flat_map(parts).collect()
 }
 
@@ -104,9 +116,8 @@ fn newest(bencher: Bencher<'_, '_>, set: &str) {
     parts.truncate(2000);
     let fragments: Vec<Vec<u8>> = parts.iter().map(bucket::encode).collect();
     bencher.counter(points(&parts)).bench(|| {
-        let one = |held: Vec<u8>, part: &Vec<u8>| {
-            latest::merge_latest(Some(&held), [part.as_slice()].into_iter()).unwrap()
-        };
+        let one =
+            |held: Vec<u8>, part: &Vec<u8>| latest::merge_latest(Some(&held), [part.as_slice()].into_iter()).unwrap();
         fragments.iter().fold(Vec::new(), one)
     });
 }
@@ -115,7 +126,9 @@ fn newest(bencher: Bencher<'_, '_>, set: &str) {
 fn decode(bencher: Bencher<'_, '_>, set: &str) {
     let encoded: Vec<Vec<u8>> = buckets(set).iter().map(bucket::encode).collect();
     bencher.counter(points(buckets(set))).bench(|| {
-        encoded.iter().for_each(|bytes| drop(black_box(bucket::decode(bytes, None).unwrap())));
+        encoded
+            .iter()
+            .for_each(|bytes| drop(black_box(bucket::decode(bytes, None).unwrap())));
     });
 }
 
@@ -143,54 +156,89 @@ fn fold_header(bencher: Bencher<'_, '_>, set: &str) {
     bencher.counter(points(buckets(set))).bench(|| {
         for block in encoded.iter().flat_map(|bytes| bucket::blocks(bytes)) {
             let block = block.unwrap();
-            block.properties().for_each(|property| drop(black_box(block.stats(property))));
+            block
+                .properties()
+                .for_each(|property| drop(black_box(block.stats(property))));
         }
     });
 }
 
-/// Columns of one encoding each: by the name of the encoding.
-const CODECS: [&str; 9] = [
-    "constant", "line", "runs", "dictionary", "scaled", "packed", "rice", "rice of order 2", "pco",
+/// Columns of one encoding each: by its name, with the first byte of its streams.
+const CODECS: [(&str, u8); 9] = [
+    ("constant", 0x01),
+    ("line", 0x02),
+    ("runs", 0x04),
+    ("dictionary", 0x05),
+    ("scaled", 0x06),
+    ("packed", 0x08),
+    ("rice", 0x21),
+    ("rice of order 2", 0x22),
+    ("pco", 0x0c),
 ];
 
-fn integers(codec: &str) -> Vec<i64> {
+fn codecs() -> impl Iterator<Item = &'static str> {
+    CODECS.iter().map(|(name, _)| *name)
+}
+
+/// Integers that take the encoding, and its stream.
+fn integers(codec: &str) -> (Vec<i64>, Vec<u8>) {
     let rng = &mut Rng(5);
     let mut level = 4427i64;
-    let mut walk = |step: u64| {
-        level += rng.below(2 * step + 1) as i64 - step as i64;
+    // Small steps are twice as likely as those a step larger.
+    let mut walk = || {
+        let bits = rng.next();
+        let step = (i64::from((bits >> 8).trailing_zeros()) << 2) + (bits & 3) as i64;
+        level += if bits & 4 == 0 { step } else { -step };
         level
     };
-    let made = |next: &mut dyn FnMut(i64) -> i64| (0..4096).map(next).collect();
-    match codec {
+    let made = |next: &mut dyn FnMut(i64) -> i64| (0..4096).map(next).collect::<Vec<i64>>();
+    let values = match codec {
         "constant" => vec![7; 4096],
         "line" => made(&mut |i| 60 * i),
         "runs" => made(&mut |i| i / 97 * 7919 % 1000),
-        "dictionary" => made(&mut |i| [5, 1_000_003, -8][(i * i % 7 % 3) as usize]),
-        "scaled" => made(&mut |_| walk(2) * 156 + 7),
-        "packed" => made(&mut |_| rng.below(64) as i64),
-        "rice" => made(&mut |_| walk(2)),
+        "dictionary" => made(&mut |_| ((walk() / 8).clamp(500, 620) * 15_625 + 500) / 1_000),
+        "scaled" => made(&mut |_| walk() * 156 + 7),
+        "packed" => made(&mut |_| Rng(walk() as u64).below(64) as i64),
+        "rice" => made(&mut |_| walk()),
         "rice of order 2" => {
             let mut sum = 0;
             made(&mut |_| {
-                sum += walk(2);
+                sum += walk() - 4427;
                 sum
             })
         }
-        _ => made(&mut |_| (rng.below(70) * rng.below(50) * rng.below(30)) as i64),
-    }
-}
-
-#[divan::bench(args = CODECS)]
-fn ints_encode(bencher: Bencher<'_, '_>, codec: &str) {
-    let values = integers(codec);
-    bencher.counter(ItemsCount::new(values.len())).bench(|| decoders::write_ints(&values));
-}
-
-#[divan::bench(args = CODECS)]
-fn ints_decode(bencher: Bencher<'_, '_>, codec: &str) {
-    let values = integers(codec);
+        _ => made(&mut |_| {
+            let mut rng = Rng(walk() as u64);
+            (rng.below(70) * rng.below(50) * rng.below(30)) as i64
+        }),
+    };
     let bytes = decoders::write_ints(&values);
-    bencher.counter(ItemsCount::new(values.len())).bench(|| decoders::read_ints(values.len(), &bytes));
+    let expected = CODECS
+        .iter()
+        .find(|(name, _)| *name == codec)
+        .map(|(_, method)| *method);
+    // Partitions may differ.
+    let found = bytes
+        .first()
+        .map(|method| if *method < 0x10 { *method } else { method & 0x33 });
+    assert_eq!(found, expected, "{codec} takes another encoding");
+    (values, bytes)
+}
+
+#[divan::bench(args = codecs())]
+fn ints_encode(bencher: Bencher<'_, '_>, codec: &str) {
+    let (values, _) = integers(codec);
+    bencher
+        .counter(ItemsCount::new(values.len()))
+        .bench(|| decoders::write_ints(&values));
+}
+
+#[divan::bench(args = codecs())]
+fn ints_decode(bencher: Bencher<'_, '_>, codec: &str) {
+    let (values, bytes) = integers(codec);
+    bencher
+        .counter(ItemsCount::new(values.len()))
+        .bench(|| decoders::read_ints(values.len(), &bytes));
 }
 
 #[divan::bench]

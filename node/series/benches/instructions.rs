@@ -23,7 +23,12 @@ const DAYS: Windows = Windows {
 
 fn cut(buckets: &[Records], rows: usize, most: usize) -> Vec<Records> {
     let starts = |all: &Records| (0..all.len()).step_by(rows).take(most).collect::<Vec<_>>();
-    let parts = |all: &Records| starts(all).into_iter().map(|at| all.slice_rows(at, at + rows)).collect::<Vec<_>>();
+    let parts = |all: &Records| {
+        starts(all)
+            .into_iter()
+            .map(|at| all.slice_rows(at, at + rows))
+            .collect::<Vec<_>>()
+    };
     buckets.iter().flat_map(parts).collect()
 }
 
@@ -60,7 +65,10 @@ fn counted_newest(fragments: &[Vec<u8>]) -> Vec<u8> {
 
 #[inline(never)]
 fn counted_decode(entries: &[Vec<u8>]) -> usize {
-    entries.iter().map(|bytes| bucket::decode(bytes, None).unwrap().points()).sum()
+    entries
+        .iter()
+        .map(|bytes| bucket::decode(bytes, None).unwrap().points())
+        .sum()
 }
 
 #[inline(never)]

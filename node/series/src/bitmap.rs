@@ -64,7 +64,11 @@ impl Bitmap {
         let mut at = start;
         while at < end {
             let upto = (at / 64 * 64 + 64).min(end);
-            let bits = if upto - at == 64 { u64::MAX } else { (1u64 << (upto - at)) - 1 };
+            let bits = if upto - at == 64 {
+                u64::MAX
+            } else {
+                (1u64 << (upto - at)) - 1
+            };
             self.words[at / 64] |= bits << (at % 64);
             at = upto;
         }

@@ -46,12 +46,12 @@ mod stats;
 mod units;
 mod write;
 
+pub(crate) use clocks::read_clocks;
 pub use fold::Folding;
+pub(crate) use like::decode as read_like;
 pub use read::Block;
 pub use sizes::Sizes;
 pub use stats::ColumnStats;
-pub(crate) use clocks::read_clocks;
-pub(crate) use like::decode as read_like;
 pub(crate) use stats::read_stats;
 pub use write::encode;
 

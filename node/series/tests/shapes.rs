@@ -83,7 +83,12 @@ fn check(records: &Records) {
     assert_eq!(&block.decode(None).unwrap(), records, "{}", block.describe());
     assert_eq!(block.times().unwrap(), records.observed_at);
     for column in &records.columns {
-        assert_eq!(block.column(column.property).unwrap().as_ref(), Some(column), "{}", block.describe());
+        assert_eq!(
+            block.column(column.property).unwrap().as_ref(),
+            Some(column),
+            "{}",
+            block.describe()
+        );
         let one = block.decode(Some(&[column.property])).unwrap();
         assert_eq!(one.columns, std::slice::from_ref(column));
     }
@@ -96,9 +101,16 @@ fn assert_same(a: &mut BTreeMap<i64, Partial>, b: &mut BTreeMap<i64, Partial>, c
     };
     let size: f64 = values.iter().map(|v| v.abs()).sum();
     for (a, b) in a.values_mut().zip(b.values_mut()) {
-        let (Partial::F64(a), Partial::F64(b)) = (a, b) else { continue };
+        let (Partial::F64(a), Partial::F64(b)) = (a, b) else {
+            continue;
+        };
         let off = (a.sum + a.sum_rest) - (b.sum + b.sum_rest);
-        assert!(off.abs() <= size * 1e-12 || !size.is_finite(), "{} against {}", a.sum, b.sum);
+        assert!(
+            off.abs() <= size * 1e-12 || !size.is_finite(),
+            "{} against {}",
+            a.sum,
+            b.sum
+        );
         (a.sum, a.sum_rest, b.sum, b.sum_rest) = (0.0, 0.0, 0.0, 0.0);
     }
     assert_eq!(a, b);
@@ -120,7 +132,9 @@ fn check_folds(records: &Records, windows: &Windows) {
         folding.fold(column.property, windows, &mut got).unwrap();
         assert_same(&mut got, &mut expected, column);
     }
-    folding.fold(PropertyNumber(9999), windows, &mut BTreeMap::new()).unwrap();
+    folding
+        .fold(PropertyNumber(9999), windows, &mut BTreeMap::new())
+        .unwrap();
 }
 
 proptest! {

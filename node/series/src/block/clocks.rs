@@ -2,7 +2,7 @@
 //! rows have a value follows from these times.
 //!
 //! ```text
-//! times      = 0x20 | number of clocks (varint, 2..=16) | clocks
+//! times      = 0x40 | number of clocks (varint, 2..=16) | clocks
 //! clock      = ticks (varint) | int stream with its length: first tick less the block's first time, then differences
 //!              between ticks, in units
 //! presence form 6 = clock u8                        every row of the clock has a value
@@ -18,17 +18,17 @@ use crate::codec::{ints, presence};
 use crate::corrupt::Corrupt;
 
 /// First byte of times told by clocks: no method of an int stream.
-pub(super) const CLOCKS: u8 = 0x20;
+pub(super) const CLOCKS: u8 = 0x40;
 const WHOLE: u8 = 6;
 const PART: u8 = 7;
 const CLOCKS_MAX: usize = 16;
 /// In blocks of fewer rows there is nothing to gain.
 const ROWS_MIN: usize = 12;
 
-/// The rows of each clock.
+/// The rows of each clock, one by one and together.
 #[derive(Clone, Debug)]
 pub(super) struct Clocks {
-    rows: Vec<Vec<u32>>,
+    clocks: Vec<(Vec<u32>, Bitmap)>,
 }
 
 /// Which clock each of some presences follows, and the rows of the clocks.
@@ -154,16 +154,19 @@ pub(super) fn decode_times(
     }
     let rows_of = |one: Vec<i64>| {
         let mut row = 0;
+        let mut map = Bitmap::new(rows);
         let find = |tick: i64| {
             while times.get(row).is_some_and(|&time| time < tick) {
                 row += 1;
             }
+            map.set(row, true);
             row as u32
         };
-        one.into_iter().map(find).collect()
+        let numbers = one.into_iter().map(find).collect();
+        (numbers, map)
     };
     let clocks = Clocks {
-        rows: ticks.into_iter().map(rows_of).collect(),
+        clocks: ticks.into_iter().map(rows_of).collect(),
     };
     Ok((times, clocks))
 }
@@ -185,16 +188,17 @@ impl Clocks {
     pub(super) fn decode_presence(&self, form: u8, bytes: &[u8], rows: usize, set: usize) -> Result<Bitmap, Corrupt> {
         let mut reader = Reader::new(bytes, "presence of a clock");
         let clock = usize::from(reader.byte()?);
-        let ticks = self.rows.get(clock).ok_or_else(|| reader.corrupt())?;
-        let mut map = Bitmap::new(rows);
-        if form == WHOLE {
+        let (ticks, whole) = self.clocks.get(clock).ok_or_else(|| reader.corrupt())?;
+        let map = if form == WHOLE {
             reader.end()?;
-            ticks.iter().for_each(|&row| map.set(row as usize, true));
+            whole.clone()
         } else {
             let form = reader.byte()?;
             let among = presence::decode(form, reader.rest(), ticks.len(), set)?;
+            let mut map = Bitmap::new(rows);
             among.iter_ones().for_each(|tick| map.set(ticks[tick] as usize, true));
-        }
+            map
+        };
         if map.count_ones() == set {
             Ok(map)
         } else {

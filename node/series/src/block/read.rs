@@ -130,7 +130,9 @@ impl<'a> Block<'a> {
         let Some(at) = self.find(property) else {
             return Ok(None);
         };
-        let presence = at.presence.map(|index| self.presence(&self.header.presences[index], clocks));
+        let presence = at
+            .presence
+            .map(|index| self.presence(&self.header.presences[index], clocks));
         self.read_column(at, presence.transpose()?, &[]).map(Some)
     }
 
@@ -191,7 +193,11 @@ impl<'a> Block<'a> {
                     .map_err(|e| e.shift(section.at + 1))?;
                 (times, Some(clocks))
             }
-            _ => (self.sum_steps(ints::decode(bytes, self.rows() - 1)?).ok_or_else(corrupt)?, None),
+            _ => (
+                self.sum_steps(ints::decode(bytes, self.rows() - 1)?)
+                    .ok_or_else(corrupt)?,
+                None,
+            ),
         };
         let ends = (times.first().copied(), times.last().copied());
         if ends == (Some(self.first_ns()), Some(self.last_ns())) {

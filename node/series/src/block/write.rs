@@ -79,7 +79,13 @@ pub fn encode(records: &Records) -> Vec<u8> {
     }
     let rows_of = Presences::of(records);
     let mut sections = Sections::default();
-    let presences = encode_rows(times, UNITS_NS[usize::from(unit)], &rows_of.distinct, flags, &mut sections);
+    let presences = encode_rows(
+        times,
+        UNITS_NS[usize::from(unit)],
+        &rows_of.distinct,
+        flags,
+        &mut sections,
+    );
     let mut delayed = false;
     sections.plain(|out| delayed = put_receipts(records, out));
     flags |= if delayed { FLAG_DELAY } else { 0 };
@@ -272,7 +278,9 @@ fn encode_columns(records: &Records, rows_of: &Presences<'_>, unit: u8, sections
     let mut plain: Vec<usize> = Vec::new();
     for (index, &(column, presence)) in rows_of.of_columns.iter().enumerate() {
         let others = plain.iter().map(|&other| (other, rows_of.of_columns[other]));
-        let others = others.filter(|(_, (_, rows))| *rows == presence).map(|(i, (c, _))| (i, &c.values));
+        let others = others
+            .filter(|(_, (_, rows))| *rows == presence)
+            .map(|(i, (c, _))| (i, &c.values));
         let start = sections.buffer.len();
         let body = put_body(column, others, &mut sections.buffer);
         let bytes = start..sections.buffer.len();
@@ -340,7 +348,9 @@ fn put_body<'a>(column: &'a Column, others: impl Iterator<Item = (usize, &'a Val
         encoding = decimals.as_ref().map_or(0, |(exponent, _)| *exponent);
         other
     });
-    let integers = decimals.filter(|(exponent, _)| *exponent == encoding).map(|(_, integers)| integers);
+    let integers = decimals
+        .filter(|(exponent, _)| *exponent == encoding)
+        .map(|(_, integers)| integers);
     Body {
         quality: quality.is_some(),
         encoding,

@@ -81,7 +81,10 @@ pub(crate) fn encode(values: &[f64]) -> Encoded {
         offer(*exponent, ints::encode(integers));
     } else if let Some(exponent) = highest {
         // A value with few digits may still be too large for the exponent that another one needs.
-        let odd = values.iter().filter(|&&v| decimal::exact(v, exponent).is_none()).count();
+        let odd = values
+            .iter()
+            .filter(|&&v| decimal::exact(v, exponent).is_none())
+            .count();
         if odd <= values.len() / 4 {
             offer(EXCEPT + exponent, with_exceptions(values, exponent));
         }

@@ -11,6 +11,7 @@
 //!   0x08..=0x0a packed   differences of order 0..=2, see `pack`
 //!   0x0c..=0x0e pco      differences of order 0..=2, see `pcodec`
 //!   0x10..=0x1f rice     order (2 low bits) and partition number (2 high bits), see `rice`
+//!   0x20..=0x2f twin     likewise, two streams, see `rice`
 //! ```
 //! All other methods are free. Arithmetic wraps at 64 bits.
 //!
@@ -18,8 +19,8 @@
 //! decoder), so the same values always give the same bytes; streams nest at most `DEPTH_MAX` deep.
 
 use super::emit::{Emit, Whole};
-use super::wire::{Reader, put_signed, put_varint, varint_len, zigzag};
 use super::survey::Survey;
+use super::wire::{Reader, put_signed, put_varint, varint_len, zigzag};
 use super::{entropy, pack, pcodec, rice, runs};
 use crate::corrupt::Corrupt;
 
@@ -32,6 +33,9 @@ const SCALED: u8 = 0x06;
 const PACKED: u8 = 0x08;
 const PCO: u8 = 0x0c;
 const RICE: u8 = 0x10;
+const TWIN: u8 = 0x20;
+/// Fewer values are not worth two streams.
+const TWIN_MIN: usize = 1024;
 
 /// How many streams this one is nested in.
 pub(crate) type Depth = u8;
@@ -145,9 +149,12 @@ fn encode_flat(values: &[i64], pco: bool) -> Vec<u8> {
     } else if best.1 == RAW {
         out.push(RAW);
         values.iter().for_each(|v| out.extend(v.to_le_bytes()));
-    } else {
+    } else if values.len() < TWIN_MIN {
         out.push(best.1);
         rice.encode(&plan, &mut out);
+    } else {
+        out.push(best.1 - RICE + TWIN);
+        rice::encode_twin(values, rice.order, plan.partition, &mut out);
     }
     if pco && values.len() >= pcodec::VALUES_MIN && entropy::size(rice.zigzagged()) * 50 / 51 < out.len() {
         let order = rice.order.min(pcodec::ORDER_MAX);
@@ -275,13 +282,14 @@ pub(crate) fn decode_at<E: Emit>(bytes: &[u8], count: usize, depth: Depth, emit:
             let values = pcodec::decode::<i64>(reader.rest(), count)?;
             Ok(values.into_iter().map(|v| emit.emit(v)).collect())
         }
-        RICE..=0x1f => rice::decode(
-            reader.rest(),
-            usize::from(method & 3),
-            usize::from(method >> 2 & 3),
-            count,
-            emit,
-        ),
+        RICE..=0x2f => {
+            let (order, partition) = (usize::from(method & 3), usize::from(method >> 2 & 3));
+            if method < TWIN {
+                rice::decode(reader.rest(), order, partition, count, emit)
+            } else {
+                rice::decode_twin(reader.rest(), order, partition, count, emit)
+            }
+        }
         _ => Err(Corrupt::new("int method", 0)),
     }
 }

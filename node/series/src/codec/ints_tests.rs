@@ -82,6 +82,12 @@ fn extremes_round_trip_by_every_order() {
                     values,
                     "{len} {order} {partition}"
                 );
+                if len >= 2 * rice::ORDER_MAX {
+                    let mut out = Vec::new();
+                    rice::encode_twin(&values, order, partition, &mut out);
+                    let back = rice::decode_twin(&out, order, partition, len, Whole::PLAIN);
+                    assert_eq!(back.unwrap(), values, "twin {len} {order} {partition}");
+                }
             }
         }
         for order in 0..=pack::ORDER_MAX.min(len) {
@@ -89,7 +95,11 @@ fn extremes_round_trip_by_every_order() {
             let mut out = Vec::new();
             packed.encode(&mut out);
             assert_eq!(out.len(), packed.size());
-            assert_eq!(pack::decode(&out, order, len, Whole::PLAIN).unwrap(), values, "{len} {order}");
+            assert_eq!(
+                pack::decode(&out, order, len, Whole::PLAIN).unwrap(),
+                values,
+                "{len} {order}"
+            );
         }
         assert_eq!(decode(&encode(&values), len).unwrap(), values);
     }
@@ -113,6 +123,16 @@ fn every_width_of_residuals_round_trips() {
                         Ok(values.as_slice()),
                         "{bits} bits, order {order}, partition {partition}"
                     );
+                    if len > 3 {
+                        let mut out = Vec::new();
+                        rice::encode_twin(&values, order, partition, &mut out);
+                        let back = rice::decode_twin(&out, order, partition, values.len(), Whole::PLAIN);
+                        assert_eq!(
+                            back.as_deref(),
+                            Ok(values.as_slice()),
+                            "twin of {bits} bits, order {order}"
+                        );
+                    }
                 }
             }
         }

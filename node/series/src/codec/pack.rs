@@ -90,7 +90,10 @@ pub(crate) fn decode<E: Emit>(bytes: &[u8], order: usize, count: usize, emit: E)
     let (first, rest) = values.split_at_mut(order);
     let [mut value, mut slope] = start;
     let starts = [value, value.wrapping_add(slope)];
-    first.iter_mut().zip(starts).for_each(|(to, from)| *to = emit.emit(from));
+    first
+        .iter_mut()
+        .zip(starts)
+        .for_each(|(to, from)| *to = emit.emit(from));
     let above = |bits: u64| minimum.wrapping_add(bits as i64);
     match order {
         0 => unpack(&mut bits, width, rest, |bits| emit.emit(above(bits))),

@@ -24,6 +24,10 @@ const ZEROS: u8 = 5;
 /// The smallest form and its bytes.
 pub(crate) fn encode(map: &Bitmap) -> (u8, Vec<u8>) {
     let mut best = (BITS, map.to_bytes_lsb());
+    // Nothing that names rows takes fewer than two bytes.
+    if best.1.len() <= 2 {
+        return best;
+    }
     let mut offer = |form: u8, bytes: Vec<u8>| {
         if bytes.len() < best.1.len() {
             best = (form, bytes);
@@ -38,10 +42,13 @@ pub(crate) fn encode(map: &Bitmap) -> (u8, Vec<u8>) {
     }
     let mut bytes = Vec::new();
     put_varint(&mut bytes, runs.len() as u64);
-    bytes.extend(ints::encode(&runs));
+    ints::put(&runs, &mut bytes);
     offer(if map.get(0) { RUNS_PRESENT } else { RUNS_ABSENT }, bytes);
-    offer(ONES, ints::encode(&gaps(map.iter_ones())));
-    offer(ZEROS, ints::encode(&gaps((0..map.len()).filter(|&row| !map.get(row)))));
+    if map.count_ones() * 2 <= map.len() {
+        offer(ONES, ints::encode(&gaps(map.iter_ones())));
+    } else {
+        offer(ZEROS, ints::encode(&gaps((0..map.len()).filter(|&row| !map.get(row)))));
+    }
     best
 }
 

@@ -123,7 +123,17 @@ pub(crate) fn decode_dictionary<E: Emit>(
     let entries = reader.count(count.min(ENTRIES_MAX))?;
     let entries = ints::decode_at(reader.part()?, entries, depth, emit)?;
     let indices = ints::decode_at(reader.rest(), count, depth, Whole::PLAIN)?;
-    let entry = |index: i64| usize::try_from(index).ok().and_then(|i| entries.get(i)).copied();
-    let values: Option<Vec<E::Out>> = indices.into_iter().map(entry).collect();
-    values.ok_or_else(|| reader.corrupt())
+    let mut table = [E::Out::default(); ENTRIES_MAX];
+    table.iter_mut().zip(&entries).for_each(|(slot, entry)| *slot = *entry);
+    let mut greatest = 0u64;
+    let entry = |index: i64| {
+        greatest = greatest.max(index as u64);
+        table[index as usize % ENTRIES_MAX]
+    };
+    let values = indices.into_iter().map(entry).collect();
+    if greatest < entries.len() as u64 || count == 0 {
+        Ok(values)
+    } else {
+        Err(reader.corrupt())
+    }
 }

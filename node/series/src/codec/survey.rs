@@ -64,7 +64,9 @@ impl Survey {
             let each = each(sum, 64 - bits.leading_zeros(), len) + 32;
             survey.cost[order] = start as u64 * 256 + left.len() as u64 * each;
             let (least, most) = (left.iter().min(), left.iter().max());
-            let span = most.zip(least).map_or(0, |(most, least)| most.wrapping_sub(*least) as u64);
+            let span = most
+                .zip(least)
+                .map_or(0, |(most, least)| most.wrapping_sub(*least) as u64);
             survey.width[order] = start as u32 * 8 / len as u32 + 64 - span.leading_zeros();
         }
         survey
@@ -127,8 +129,19 @@ mod tests {
     #[test]
     fn the_cheapest_order_is_found() {
         check((0..500).map(|i| i * 7919 % 101), 0);
-        check((0..500).scan(0, |at, i| { *at += i * 7919 % 101 - 50; Some(*at) }), 1);
-        check((0..500).map(|i| i * i * 1000 + i * i % 97 * 7919 % 61), 2);
+        check(
+            (0..500).scan(0, |at, i| {
+                *at += i * 7919 % 101 - 50;
+                Some(*at)
+            }),
+            1,
+        );
+        let pushed = (0..500).scan((0, 0), |(speed, at), i| {
+            *speed += i * 7919 % 101 - 50;
+            *at += *speed;
+            Some(*at)
+        });
+        check(pushed, 2);
         check((0..40).map(|i| if i % 3 == 0 { i64::MIN } else { i64::MAX }), 0);
     }
 

@@ -110,9 +110,22 @@ impl F64Partial {
         let lowest = lanes.iter().map(|lane| lane.min).fold(f64::INFINITY, f64::min);
         let highest = lanes.iter().map(|lane| lane.max).fold(f64::NEG_INFINITY, f64::max);
         // Comparing does not tell the zeros apart, the total order does.
-        let zero = |negative: bool| chunks.iter().flatten().any(|v| *v == 0.0 && v.is_sign_negative() == negative);
-        let lowest = if lowest == 0.0 && zero(true) { -0.0 } else { lowest + 0.0 };
-        let highest = if highest == 0.0 && !zero(false) { -0.0 } else { highest + 0.0 };
+        let zero = |negative: bool| {
+            chunks
+                .iter()
+                .flatten()
+                .any(|v| *v == 0.0 && v.is_sign_negative() == negative)
+        };
+        let lowest = if lowest == 0.0 && zero(true) {
+            -0.0
+        } else {
+            lowest + 0.0
+        };
+        let highest = if highest == 0.0 && !zero(false) {
+            -0.0
+        } else {
+            highest + 0.0
+        };
         self.merge(&F64Partial {
             count: (values.len() - rest.len()) as u64,
             sum: 0.0,
@@ -123,7 +136,10 @@ impl F64Partial {
             last: Some((first_t, first)),
         });
         lanes.iter().for_each(|lane| self.add(lane.sum, lane.error));
-        times[values.len() - rest.len()..].iter().zip(rest).for_each(|(&t, &v)| self.fold(t, v));
+        times[values.len() - rest.len()..]
+            .iter()
+            .zip(rest)
+            .for_each(|(&t, &v)| self.fold(t, v));
         if self.last.is_none_or(|(t, _)| last_t >= t) {
             self.last = Some((last_t, last));
         }

@@ -201,7 +201,9 @@ fn levels(rows: usize) -> Records {
 
 fn jitter(rows: usize) -> Records {
     let rng = &mut Rng(2);
-    let times = regular(rows, 60).into_iter().map(|t| t + rng.below(900) as i64 * 1_000_000);
+    let times = regular(rows, 60)
+        .into_iter()
+        .map(|t| t + rng.below(900) as i64 * 1_000_000);
     let times = times.collect();
     let mut total = 0;
     let counter = (0..rows).map(|_| {
@@ -213,7 +215,12 @@ fn jitter(rows: usize) -> Records {
     let state = Values::Enum((0..rows).map(|_| rng.below(200) as u32 / 50).collect());
     of_columns(
         times,
-        vec![(1, counter), (2, Values::F64(walk(rng, rows, 3, 1))), (3, on), (4, state)],
+        vec![
+            (1, counter),
+            (2, Values::F64(walk(rng, rows, 3, 1))),
+            (3, on),
+            (4, state),
+        ],
     )
 }
 
@@ -232,7 +239,9 @@ fn change(rows: usize) -> Records {
             let mut column = of_columns(times.clone(), vec![(number, Values::F64(walk(rng, rows / 2, 2, 1)))]);
             let mut map = Bitmap::new(rows / 2);
             (0..rows / 2).for_each(|row| map.set(row, !rng.chance(4)));
-            let Values::F64(all) = &column.columns[0].values else { continue };
+            let Values::F64(all) = &column.columns[0].values else {
+                continue;
+            };
             column.columns[0].values = Values::F64(map.iter_ones().map(|row| all[row]).collect());
             column.columns[0].presence = Some(map);
             parts.push(column);
@@ -246,7 +255,9 @@ fn change(rows: usize) -> Records {
 fn computed(rows: usize) -> Records {
     let rng = &mut Rng(4);
     let noisy = walk(rng, rows, 40, 3);
-    let noisy = noisy.into_iter().map(|v| f64::from_bits(v.to_bits().wrapping_add(rng.below(3)).wrapping_sub(1)));
+    let noisy = noisy
+        .into_iter()
+        .map(|v| f64::from_bits(v.to_bits().wrapping_add(rng.below(3)).wrapping_sub(1)));
     let noisy = noisy.collect();
     let roots = walk(rng, rows, 900, 0).into_iter().map(|v| v.abs().sqrt()).collect();
     of_columns(
