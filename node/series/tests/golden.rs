@@ -189,8 +189,15 @@ fn integers_of_version_1() {
         .enumerate()
         .map(|(i, v)| if i / 32 % 4 == 1 { (v * v * v) % 9973 } else { v });
     column_of("ints_rice_parts", 0x15, Values::I64(bursts.collect()));
-    let long = |order: u32| walk(1030, 3).enumerate().map(move |(i, v)| v * (i as i64).pow(order));
-    column_of("ints_twin_1", 0x21, Values::I64(long(0).collect()));
+    let mut level = 4427;
+    let mut steps = Rng(3);
+    let rarely_far = (0..1030).map(|_| {
+        let bits = steps.next();
+        let step = i64::from((bits >> 8).trailing_zeros()) * 4 + (bits & 3) as i64;
+        level += if bits & 4 == 0 { step } else { -step };
+        level
+    });
+    column_of("ints_twin_1", 0x21, Values::I64(rarely_far.collect()));
     column_of("ints_pco", 0x0c, Values::I64(skewed.collect()));
     column_of(
         "ints_extreme",
@@ -236,10 +243,10 @@ fn columns_like_another() {
 
 #[test]
 fn rows_of_several_clocks() {
-    let mut rng = Rng(6);
     let mut parts = Vec::new();
     for (number, clock) in [(1, 0), (2, 0), (7, 240)] {
         let mut part = records(60, vec![(number, Values::I64(walk(60, 2).collect()))]);
+        let mut rng = Rng(6 + clock as u64);
         let mut at = 1_700_000_000 + clock;
         for time in &mut part.observed_at {
             at += if rng.chance(4) { 575 } else { 604 };
@@ -247,7 +254,6 @@ fn rows_of_several_clocks() {
         }
         let rows: Vec<usize> = (0..60).filter(|row| number != 2 || row % 3 > 0).collect();
         parts.extend(rows.into_iter().map(|row| part.slice_rows(row, row + 1)));
-        rng = Rng(6 + clock as u64);
     }
     let all = Records::merge_all(parts);
     let made = check("clocks", &all);
