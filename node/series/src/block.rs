@@ -41,6 +41,7 @@ mod fold;
 mod header;
 mod like;
 mod read;
+mod sections;
 mod sizes;
 mod stats;
 mod units;

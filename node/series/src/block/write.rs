@@ -2,12 +2,11 @@
 //!
 //! Never here: reading. Invariant: equal records give equal bytes.
 
-use std::ops::Range;
-
 use super::header::{
     FLAG_DELAY, FLAG_EQUAL, FLAG_KIND, FLAG_SMALL, SHAPE_LIKE, SHAPE_QUALITY, SHAPE_STATS, VERSION, names_encoding,
     type_number,
 };
+use super::sections::{Part, Sections};
 use super::units::{UNITS_NS, unit_of};
 use super::{BLOCK_ROWS_MAX, clocks, like, stats};
 use crate::bitmap::Bitmap;
@@ -17,48 +16,6 @@ use crate::record::{Column, Records, ValueType, Values};
 
 /// A block whose sections have fewer bytes in all gets one CRC: to check them all costs less than a few more bytes.
 const SMALL_BYTES: usize = 2048;
-
-/// One section and what its descriptor says before the length and after the CRC, each a range of the sections' bytes.
-struct Part {
-    before: Range<usize>,
-    bytes: Range<usize>,
-    after: Range<usize>,
-}
-
-/// Sections in the making, all in one buffer.
-#[derive(Default)]
-struct Sections {
-    buffer: Vec<u8>,
-    parts: Vec<Part>,
-}
-
-impl Sections {
-    /// Appends with `put` and says where that is.
-    fn range(&mut self, put: impl FnOnce(&mut Vec<u8>)) -> Range<usize> {
-        let start = self.buffer.len();
-        put(&mut self.buffer);
-        start..self.buffer.len()
-    }
-
-    /// A section of which the descriptor says nothing else.
-    fn plain(&mut self, put: impl FnOnce(&mut Vec<u8>)) {
-        let bytes = self.range(put);
-        self.parts.push(Part {
-            before: 0..0,
-            bytes,
-            after: 0..0,
-        });
-    }
-
-    fn at(&self, range: &Range<usize>) -> &[u8] {
-        self.buffer.get(range.clone()).unwrap_or_default()
-    }
-
-    /// Bytes of all sections.
-    fn len(&self) -> usize {
-        self.parts.iter().map(|part| part.bytes.len()).sum()
-    }
-}
 
 /// Encodes normalised records of 1 to [`BLOCK_ROWS_MAX`] rows; no rows give no bytes. (Rows of equal time may follow
 /// each other, as they do in the newest values of a device; the block is then marked so.)

@@ -11,12 +11,14 @@
 //! ```
 //! The two halves of a twin are decoded side by side: within one stream, each code waits for the one before.
 //!
-//! Never here: the choice among encodings. Invariant: `size` is exactly what `encode` writes.
+//! Never here: the choice among encodings, reading (see `read`). Invariant: `size` is exactly what `encode` writes.
 
-use super::bits::{BitReader, BitWriter, WINDOW_BITS, mask};
-use super::emit::Emit;
-use super::wire::{Reader, put_part, put_signed, unzigzag, varint_len, zigzag};
-use crate::corrupt::Corrupt;
+mod read;
+
+pub(crate) use read::{decode, decode_twin};
+
+use super::bits::{BitWriter, WINDOW_BITS, mask};
+use super::wire::{put_part, put_signed, varint_len, zigzag};
 
 /// Highest predictor order.
 pub(crate) const ORDER_MAX: usize = 3;
@@ -26,6 +28,8 @@ pub(crate) const PARTITIONS: [usize; 4] = [usize::MAX, 32, 128, 512];
 /// Fewer residuals are not worth a copy of half the width.
 const NARROWED_MIN: usize = 64;
 const ESCAPE: u32 = 16;
+/// Of larger ones a window may not hold a whole code.
+const K_SHORT_MAX: u32 = WINDOW_BITS - ESCAPE;
 const ZERO: u32 = 63;
 
 /// What a predictor leaves of some values.
@@ -242,63 +246,6 @@ fn put_code(bits: &mut BitWriter<'_>, z: u64, k: u32) {
     }
 }
 
-/// One code; the window holds at least `ESCAPE + k` bits, and `k` is at most `K_SHORT_MAX`.
-#[inline(always)]
-fn get_code(bits: &mut BitReader<'_>, k: u32) -> u64 {
-    let window = bits.window();
-    // The bit that is set anyway ends the search for a zero where an escape is sure.
-    let q = (!window | 1 << ESCAPE).trailing_zeros();
-    if q < ESCAPE {
-        bits.skip(q + 1 + k);
-        return u64::from(q) << k | (window >> (q + 1)) & mask(k);
-    }
-    get_escaped(bits)
-}
-
-/// What follows `ESCAPE` ones; leaves a refilled window.
-#[cold]
-fn get_escaped(bits: &mut BitReader<'_>) -> u64 {
-    bits.skip(ESCAPE);
-    let width = bits.get(6) as u32 + 1;
-    let value = bits.get(width);
-    bits.refill();
-    value
-}
-
-/// One code of any `k`.
-#[cold]
-fn get_long(bits: &mut BitReader<'_>, k: u32) -> u64 {
-    bits.refill();
-    let q = bits.window().trailing_ones();
-    if q >= ESCAPE {
-        return get_escaped(bits);
-    }
-    bits.skip(q + 1);
-    u64::from(q).wrapping_shl(k) | bits.get(k)
-}
-
-/// Of larger ones a window may not hold a whole code.
-const K_SHORT_MAX: u32 = WINDOW_BITS - ESCAPE;
-
-/// Decodes `count` values of a stream of `order` and partition number `partition`.
-pub(crate) fn decode<E: Emit>(
-    bytes: &[u8],
-    order: usize,
-    partition: usize,
-    count: usize,
-    emit: E,
-) -> Result<Vec<E::Out>, Corrupt> {
-    let mut values = vec![E::Out::default(); count];
-    let size = PARTITIONS[partition % PARTITIONS.len()];
-    match order {
-        0 => read::<Flat, E>(bytes, size, &mut values, emit)?,
-        1 => read::<Step, E>(bytes, size, &mut values, emit)?,
-        2 => read::<Slope, E>(bytes, size, &mut values, emit)?,
-        _ => read::<Curve, E>(bytes, size, &mut values, emit)?,
-    }
-    Ok(values)
-}
-
 /// Appends a twin of `values`, at least `ORDER_MAX` in each half.
 pub(crate) fn encode_twin(values: &[i64], order: usize, partition: usize, out: &mut Vec<u8>) {
     let (first, second) = values.split_at(values.len().div_ceil(2));
@@ -310,242 +257,4 @@ pub(crate) fn encode_twin(values: &[i64], order: usize, partition: usize, out: &
     put(first, &mut stream);
     put_part(out, &stream);
     put(second, out);
-}
-
-/// Decodes a twin of `count` values.
-pub(crate) fn decode_twin<E: Emit>(
-    bytes: &[u8],
-    order: usize,
-    partition: usize,
-    count: usize,
-    emit: E,
-) -> Result<Vec<E::Out>, Corrupt> {
-    let mut reader = Reader::new(bytes, "rice twin");
-    let streams = [reader.part()?, reader.rest()];
-    let mut values = vec![E::Out::default(); count];
-    let halves = values.split_at_mut(count.div_ceil(2));
-    let size = PARTITIONS[partition % PARTITIONS.len()];
-    match order {
-        0 => read_twin::<Flat, E>(streams, size, halves, emit)?,
-        1 => read_twin::<Step, E>(streams, size, halves, emit)?,
-        2 => read_twin::<Slope, E>(streams, size, halves, emit)?,
-        _ => read_twin::<Curve, E>(streams, size, halves, emit)?,
-    }
-    Ok(values)
-}
-
-fn read<P: Predictor, E: Emit>(bytes: &[u8], size: usize, values: &mut [E::Out], emit: E) -> Result<(), Corrupt> {
-    let (mut lane, rest) = Lane::<P>::begin(bytes, values, emit)?;
-    for part in rest.chunks_mut(size) {
-        let k = lane.parameter();
-        lane.read(k, part, emit);
-    }
-    lane.bits.finish("rice codes")
-}
-
-fn read_twin<P: Predictor, E: Emit>(
-    [first, second]: [&[u8]; 2],
-    size: usize,
-    (left, right): (&mut [E::Out], &mut [E::Out]),
-    emit: E,
-) -> Result<(), Corrupt> {
-    let (mut a, left) = Lane::<P>::begin(first, left, emit)?;
-    let (mut b, right) = Lane::<P>::begin(second, right, emit)?;
-    let (mut lefts, mut rights) = (left.chunks_mut(size), right.chunks_mut(size));
-    loop {
-        let (left, right) = match (lefts.next(), rights.next()) {
-            (None, None) => break,
-            (left, right) => (left.unwrap_or_default(), right.unwrap_or_default()),
-        };
-        let ka = if left.is_empty() { ZERO } else { a.parameter() };
-        let kb = if right.is_empty() { ZERO } else { b.parameter() };
-        let both = if ka.max(kb) <= SIDE_BY_SIDE_MAX {
-            left.len().min(right.len())
-        } else {
-            0
-        };
-        let ((left, more_left), (right, more_right)) = (left.split_at_mut(both), right.split_at_mut(both));
-        side_by_side((&mut a, ka, left), (&mut b, kb, right), emit);
-        a.read(ka, more_left, emit);
-        b.read(kb, more_right, emit);
-    }
-    a.bits.finish("rice codes")?;
-    b.bits.finish("rice codes")
-}
-
-/// Two codes of this parameter surely fit into a window.
-const SIDE_BY_SIDE_MAX: u32 = 12;
-
-/// Equally many values of two lanes.
-fn side_by_side<P: Predictor, E: Emit>(
-    (a, ka, left): (&mut Lane<'_, P>, u32, &mut [E::Out]),
-    (b, kb, right): (&mut Lane<'_, P>, u32, &mut [E::Out]),
-    emit: E,
-) {
-    let (lefts, left) = left.as_chunks_mut::<2>();
-    let (rights, right) = right.as_chunks_mut::<2>();
-    for (left, right) in lefts.iter_mut().zip(rights) {
-        a.bits.refill();
-        b.bits.refill();
-        for (left, right) in left.iter_mut().zip(right) {
-            *left = a.next(ka, emit);
-            *right = b.next(kb, emit);
-        }
-    }
-    for (left, right) in left.iter_mut().zip(right) {
-        a.bits.refill();
-        b.bits.refill();
-        *left = a.next(ka, emit);
-        *right = b.next(kb, emit);
-    }
-}
-
-/// A stream on its way.
-struct Lane<'a, P> {
-    bits: BitReader<'a>,
-    predictor: P,
-}
-
-impl<'a, P: Predictor> Lane<'a, P> {
-    /// Reads what begins a stream and writes the first values; gives the others.
-    fn begin<'v, E: Emit>(
-        bytes: &'a [u8],
-        values: &'v mut [E::Out],
-        emit: E,
-    ) -> Result<(Lane<'a, P>, &'v mut [E::Out]), Corrupt> {
-        let mut reader = Reader::new(bytes, "rice start");
-        let mut start = [0; ORDER_MAX];
-        for slot in start.iter_mut().take(P::ORDER.max(1)) {
-            *slot = reader.signed()?;
-        }
-        let (first, rest) = values.split_at_mut_checked(P::ORDER).ok_or_else(|| reader.corrupt())?;
-        let [a, b, c] = start;
-        let second = a.wrapping_add(b);
-        let third = second.wrapping_add(b.wrapping_add(c));
-        first
-            .iter_mut()
-            .zip([a, second, third])
-            .for_each(|(to, from)| *to = emit.emit(from));
-        let lane = Lane {
-            bits: BitReader::new(reader.rest()),
-            predictor: P::after(start),
-        };
-        Ok((lane, rest))
-    }
-
-    fn parameter(&mut self) -> u32 {
-        self.bits.get(6) as u32
-    }
-
-    #[inline(always)]
-    fn next<E: Emit>(&mut self, k: u32, emit: E) -> E::Out {
-        emit.emit(self.predictor.next(unzigzag(get_code(&mut self.bits, k))))
-    }
-
-    /// A partition, or what is left of one.
-    fn read<E: Emit>(&mut self, k: u32, values: &mut [E::Out], emit: E) {
-        let Lane { bits, predictor } = self;
-        let mut next = |residual| emit.emit(predictor.next(unzigzag(residual)));
-        // As many codes to a window as surely fit.
-        match k {
-            ZERO => values.iter_mut().for_each(|value| *value = next(0)),
-            0..=2 => fill::<3, _>(bits, values, |bits| next(get_code(bits, k))),
-            3..=12 => fill::<2, _>(bits, values, |bits| next(get_code(bits, k))),
-            13..=K_SHORT_MAX => fill::<1, _>(bits, values, |bits| next(get_code(bits, k))),
-            _ => values.iter_mut().for_each(|value| *value = next(get_long(bits, k))),
-        }
-    }
-}
-
-#[inline(always)]
-fn fill<const N: usize, T>(bits: &mut BitReader<'_>, values: &mut [T], mut next: impl FnMut(&mut BitReader<'_>) -> T) {
-    let (chunks, rest) = values.as_chunks_mut::<N>();
-    for chunk in chunks {
-        bits.refill();
-        for value in chunk {
-            *value = next(bits);
-        }
-    }
-    for value in rest {
-        bits.refill();
-        *value = next(bits);
-    }
-}
-
-/// Adds a residual to what is predicted from the values before.
-trait Predictor {
-    const ORDER: usize;
-
-    /// What it is after the values that begin a stream.
-    fn after(start: [i64; ORDER_MAX]) -> Self;
-
-    fn next(&mut self, residual: i64) -> i64;
-}
-
-/// Always the same.
-struct Flat(i64);
-/// The value before.
-struct Step(i64);
-/// The value before and the difference there.
-struct Slope(i64, i64);
-/// The same, and the difference of differences.
-struct Curve(i64, i64, i64);
-
-impl Predictor for Flat {
-    const ORDER: usize = 0;
-
-    fn after([offset, ..]: [i64; ORDER_MAX]) -> Flat {
-        Flat(offset)
-    }
-
-    #[inline(always)]
-    fn next(&mut self, residual: i64) -> i64 {
-        self.0.wrapping_add(residual)
-    }
-}
-
-impl Predictor for Step {
-    const ORDER: usize = 1;
-
-    fn after([value, ..]: [i64; ORDER_MAX]) -> Step {
-        Step(value)
-    }
-
-    #[inline(always)]
-    fn next(&mut self, residual: i64) -> i64 {
-        self.0 = self.0.wrapping_add(residual);
-        self.0
-    }
-}
-
-impl Predictor for Slope {
-    const ORDER: usize = 2;
-
-    fn after([value, step, _]: [i64; ORDER_MAX]) -> Slope {
-        Slope(value.wrapping_add(step), step)
-    }
-
-    #[inline(always)]
-    fn next(&mut self, residual: i64) -> i64 {
-        self.1 = self.1.wrapping_add(residual);
-        self.0 = self.0.wrapping_add(self.1);
-        self.0
-    }
-}
-
-impl Predictor for Curve {
-    const ORDER: usize = 3;
-
-    fn after([value, step, bend]: [i64; ORDER_MAX]) -> Curve {
-        let slope = step.wrapping_add(bend);
-        Curve(value.wrapping_add(step).wrapping_add(slope), slope, bend)
-    }
-
-    #[inline(always)]
-    fn next(&mut self, residual: i64) -> i64 {
-        self.2 = self.2.wrapping_add(residual);
-        self.1 = self.1.wrapping_add(self.2);
-        self.0 = self.0.wrapping_add(self.1);
-        self.0
-    }
 }
