@@ -96,11 +96,17 @@ pub(crate) fn encode(values: &[f64]) -> Encoded {
         offer(EXCEPT + exponent, with_exceptions(values, exponent));
     }
     if plain.is_none() || highest > Some(8) {
+        let mut shortest = usize::MAX;
         if let Some(exponent) = ulps_exponent(values) {
-            offer(ULPS + exponent, with_ulps(values, exponent));
+            let bytes = with_ulps(values, exponent);
+            shortest = bytes.len();
+            offer(ULPS + exponent, bytes);
         }
-        let bits: Vec<i64> = values.iter().map(|&v| to_ordered(v)).collect();
-        offer(BITS, ints::encode_without_pco(&bits));
+        // Bits of doubles that are near decimals never take less than half of their width.
+        if shortest > values.len() * 4 {
+            let bits: Vec<i64> = values.iter().map(|&v| to_ordered(v)).collect();
+            offer(BITS, ints::encode_without_pco(&bits));
+        }
         if values.len() >= pcodec::VALUES_MIN {
             for order in 0..=1u8 {
                 if let Some(bytes) = pcodec::encode_floats(values, order.into()) {
