@@ -10,7 +10,7 @@ use super::sections::{Part, Sections};
 use super::units::{UNITS_NS, unit_of};
 use super::{BLOCK_ROWS_MAX, clocks, like, stats};
 use crate::bitmap::Bitmap;
-use crate::codec::wire::{put_part, put_varint, zigzag};
+use crate::codec::wire::{put_part, put_varint, varint_len, zigzag};
 use crate::codec::{floats, ints, presence, text};
 use crate::record::{Column, Records, ValueType, Values};
 
@@ -163,7 +163,7 @@ fn put_receipts(records: &Records, out: &mut Vec<u8>) -> bool {
     let mut delays = rows.map(|(received, observed)| received.wrapping_sub(*observed));
     if let [received] = records.received_at[..] {
         let delay = delays.next().unwrap_or_default();
-        let delayed = zigzag(delay) < zigzag(received);
+        let delayed = varint_len(zigzag(delay)) < varint_len(zigzag(received));
         ints::put(&[if delayed { delay } else { received }], out);
         return delayed;
     }
