@@ -115,6 +115,17 @@ pub(crate) fn lines(axes: Axes<'_>, curves: &[Curve]) -> String {
     svg
 }
 
+/// Line charts one below the other, as one picture.
+pub(crate) fn stacked(charts: &[String]) -> String {
+    let height = HEIGHT * charts.len() as f64;
+    let mut svg = format!("<svg xmlns='http://www.w3.org/2000/svg' width='{WIDTH}' height='{height:.0}'>\n");
+    for (i, chart) in charts.iter().enumerate() {
+        svg.push_str(&chart.replacen("<svg ", &format!("<svg y='{:.0}' ", HEIGHT * i as f64), 1));
+    }
+    svg.push_str("</svg>\n");
+    svg
+}
+
 /// A bar for each name.
 pub(crate) fn bars(title: &str, bars: &[(String, f64)], want: Option<f64>) -> String {
     let height = TOP + bars.len() as f64 * (BAR + 4.0) + 8.0;
@@ -207,6 +218,9 @@ mod tests {
             );
             assert!(svg.contains("a &amp; &lt;b&gt;"));
         }
+        let both = stacked(&[lines(axes, &[]), lines(axes, &[])]);
+        assert_eq!((both.matches("<svg").count(), both.matches("</svg>").count()), (3, 3));
+        assert!(both.contains("<svg y='260' ") && both.contains("height='520'"));
         let svg = bars("t", &[("a".to_owned(), 3.0), ("b".to_owned(), 0.0)], Some(1.0));
         assert_eq!(
             (svg.matches("<rect").count(), svg.matches("stroke-dasharray").count()),

@@ -2,11 +2,12 @@
 //! passes only if every row is there once with its values; sums and averages may differ by the order of adding.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use anyhow::{Result, bail, ensure};
 
 use super::batches::{Span, slots};
-use super::fleet::{Device, Fleet, Type};
+use super::fleet::{Device, Fleet, Property, Type};
 use super::question::{Ask, Row, Series, TOP};
 use super::value::value;
 
@@ -30,118 +31,107 @@ pub(crate) fn check(fleet: &Fleet, written: &Span, ask: &Ask, expected: &[Row], 
 
 /// The right answer. For a top list: the maximum of every device.
 pub(crate) fn expect(fleet: &Fleet, written: &Span, ask: &Ask) -> Vec<Row> {
-    let of = |series: &Series| {
-        let one = fleet.types.get(series.type_at)?;
-        Some((
-            one,
-            Column {
-                one,
-                written,
-                property: series.property,
-            },
-        ))
-    };
-    let rows = match ask {
+    // A question about what the fleet does not have is answered by nothing.
+    answer(fleet, written, ask).unwrap_or_default()
+}
+
+fn answer(fleet: &Fleet, written: &Span, ask: &Ask) -> Option<Vec<Row>> {
+    let column = |of: &Series| Column::new(fleet, written, of);
+    let hour = |at_ms: i64| at_ms - at_ms.rem_euclid(HOUR_MS);
+    Some(match ask {
         Ask::Raw {
-            of: series,
+            of,
             device,
             from_ms,
             to_ms,
-        } => of(series).map(|(one, column)| {
-            let points = one
-                .devices
-                .get(*device)
-                .into_iter()
-                .flat_map(|d| column.points(d, *from_ms, *to_ms));
+        } => {
+            let column = column(of)?;
+            let points = column.points(column.one.devices.get(*device)?, *from_ms, *to_ms);
             points.map(|(at_ms, v)| Row::new("", at_ms, vec![v])).collect()
-        }),
+        }
         Ask::Hourly {
-            of: series,
+            of,
             device,
             from_ms,
             to_ms,
-        } => of(series).map(|(one, column)| {
-            let device = one.devices.get(*device).into_iter();
-            let hours = fold(
-                device
-                    .flat_map(|d| column.points(d, *from_ms, *to_ms))
-                    .map(|(at, v)| ((String::new(), at - at.rem_euclid(HOUR_MS)), v)),
-            );
-            let row =
-                |((key, at_ms), s): ((String, i64), Sums)| Row::new(key, at_ms, vec![s.sum / s.count, s.min, s.max]);
-            hours.into_iter().map(row).collect()
-        }),
-        Ask::Latest { type_at, .. } => fleet.types.get(*type_at).map(|one| latest(one, written)),
-        Ask::GroupHour {
-            of: series,
-            from_ms,
-            to_ms,
-        } => of(series).map(|(one, column)| {
-            let points = one.devices.iter().flat_map(|d| {
-                column
-                    .points(d, *from_ms, *to_ms)
-                    .map(move |(at, v)| ((d.town.clone(), at - at.rem_euclid(HOUR_MS)), v))
+        } => {
+            let column = column(of)?;
+            let device = column.one.devices.get(*device..=*device)?;
+            let groups = column.fold(device, (*from_ms, *to_ms), |_, at_ms| ("", hour(at_ms)));
+            rows(groups, |s| vec![s.sum / s.count, s.min, s.max])
+        }
+        Ask::Latest { type_at, .. } => latest(fleet.types.get(*type_at)?, written),
+        Ask::GroupHour { of, from_ms, to_ms } => {
+            let column = column(of)?;
+            let groups = column.fold(&column.one.devices, (*from_ms, *to_ms), |d, at_ms| {
+                (&d.town, hour(at_ms))
             });
-            fold(points)
-                .into_iter()
-                .map(|((key, at_ms), s)| Row::new(key, at_ms, vec![s.max]))
-                .collect()
-        }),
-        Ask::Top {
-            of: series,
-            from_ms,
-            to_ms,
-        } => of(series).map(|(one, column)| {
-            let points = one
-                .devices
-                .iter()
-                .flat_map(|d| column.points(d, *from_ms, *to_ms).map(move |(_, v)| ((d.id.clone(), 0), v)));
-            fold(points)
-                .into_iter()
-                .map(|((key, _), s)| Row::new(key, 0, vec![s.max]))
-                .collect()
-        }),
-        Ask::Total {
-            of: series,
-            from_ms,
-            to_ms,
-        } => of(series).map(|(one, column)| {
-            let points = one
-                .devices
-                .iter()
-                .flat_map(|d| column.points(d, *from_ms, *to_ms).map(|(_, v)| ((String::new(), 0), v)));
-            fold(points)
-                .into_iter()
-                .map(|((key, _), s)| Row::new(key, 0, vec![s.count, s.sum, s.max]))
-                .collect()
-        }),
-    };
-    rows.unwrap_or_default()
+            rows(groups, |s| vec![s.max])
+        }
+        Ask::Top { of, from_ms, to_ms } => {
+            let column = column(of)?;
+            let groups = column.fold(&column.one.devices, (*from_ms, *to_ms), |d, _| (&d.id, 0));
+            rows(groups, |s| vec![s.max])
+        }
+        Ask::Total { of, from_ms, to_ms } => {
+            let column = column(of)?;
+            let groups = column.fold(&column.one.devices, (*from_ms, *to_ms), |_, _| ("", 0));
+            rows(groups, |s| vec![s.count, s.sum, s.max])
+        }
+    })
 }
 
 /// A property of a type as it is stored.
 struct Column<'a> {
     one: &'a Type,
-    written: &'a Span,
-    property: usize,
+    property: &'a Property,
+    slots: Range<i64>,
 }
 
+type Groups<'a> = BTreeMap<(&'a str, i64), Sums>;
+
 impl<'a> Column<'a> {
-    fn points(&self, device: &'a Device, from_ms: i64, to_ms: i64) -> impl Iterator<Item = (i64, f64)> + use<'a> {
-        let (one, property) = (self.one, self.one.properties.get(self.property));
-        let all = slots(one, self.written);
-        // From the slot that holds the first moment to the one that holds the last.
-        let slot_of = |ms: i64| {
-            let first_ms = one.at_ms(device, 0);
-            (ms - first_ms).div_euclid(one.interval_s * 1_000)
-        };
-        let range = slot_of(from_ms).max(all.start)..(slot_of(to_ms) + 1).min(all.end);
-        range.filter_map(move |slot| {
-            let at_ms = one.at_ms(device, slot);
-            let v = value(device, property?, slot, one.interval_s);
-            (from_ms..to_ms).contains(&at_ms).then_some((at_ms, v))
+    fn new(fleet: &'a Fleet, written: &Span, of: &Series) -> Option<Column<'a>> {
+        let one = fleet.types.get(of.type_at)?;
+        Some(Column {
+            one,
+            property: one.properties.get(of.property)?,
+            slots: slots(one, written),
         })
     }
+
+    fn points(&self, device: &'a Device, from_ms: i64, to_ms: i64) -> impl Iterator<Item = (i64, f64)> + use<'a> {
+        let (one, property, first_ms) = (self.one, self.property, self.one.at_ms(device, 0));
+        // From the slot that holds the first moment to the one that holds the last.
+        let slot_of = |ms: i64| (ms - first_ms).div_euclid(one.interval_s * 1_000);
+        let range = slot_of(from_ms).max(self.slots.start)..(slot_of(to_ms) + 1).min(self.slots.end);
+        range.filter_map(move |slot| {
+            let at_ms = one.at_ms(device, slot);
+            let within = (from_ms..to_ms).contains(&at_ms);
+            within.then(|| (at_ms, value(device, property, slot, one.interval_s)))
+        })
+    }
+
+    /// Sums of all points, by a key of device and time.
+    fn fold(
+        &self,
+        devices: &'a [Device],
+        (from_ms, to_ms): (i64, i64),
+        key: impl Fn(&'a Device, i64) -> (&'a str, i64),
+    ) -> Groups<'a> {
+        let mut groups = Groups::new();
+        for device in devices {
+            for (at_ms, v) in self.points(device, from_ms, to_ms) {
+                groups.entry(key(device, at_ms)).or_insert(NONE).add(v);
+            }
+        }
+        groups
+    }
+}
+
+fn rows(groups: Groups<'_>, values: impl Fn(Sums) -> Vec<f64>) -> Vec<Row> {
+    let row = |((key, at_ms), sums): ((&str, i64), Sums)| Row::new(key, at_ms, values(sums));
+    groups.into_iter().map(row).collect()
 }
 
 #[derive(Clone, Copy)]
@@ -152,24 +142,20 @@ struct Sums {
     max: f64,
 }
 
-fn fold(points: impl Iterator<Item = ((String, i64), f64)>) -> BTreeMap<(String, i64), Sums> {
-    let mut groups = BTreeMap::new();
-    let none = Sums {
-        count: 0.0,
-        sum: 0.0,
-        min: f64::INFINITY,
-        max: f64::NEG_INFINITY,
-    };
-    for (key, v) in points {
-        let sums = groups.entry(key).or_insert(none);
-        *sums = Sums {
-            count: sums.count + 1.0,
-            sum: sums.sum + v,
-            min: sums.min.min(v),
-            max: sums.max.max(v),
-        };
+const NONE: Sums = Sums {
+    count: 0.0,
+    sum: 0.0,
+    min: f64::INFINITY,
+    max: f64::NEG_INFINITY,
+};
+
+impl Sums {
+    fn add(&mut self, v: f64) {
+        self.count += 1.0;
+        self.sum += v;
+        self.min = self.min.min(v);
+        self.max = self.max.max(v);
     }
-    groups
 }
 
 fn latest(one: &Type, written: &Span) -> Vec<Row> {

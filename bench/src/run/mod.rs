@@ -62,7 +62,7 @@ pub(crate) struct RunArgs {
     /// Leaves data and logs.
     #[arg(long)]
     keep: bool,
-    /// Writes report.json, report.md and report.html into this folder.
+    /// Writes report.json, report.md and report.html into this folder, and growth.svg where there are several sizes.
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
     /// The server to run; by default the one beside this program.
@@ -189,5 +189,9 @@ fn write(folder: Option<&Path>, outcome: &Outcome) -> Result<()> {
     std::fs::write(folder.join("report.json"), serde_json::to_string_pretty(outcome)?)?;
     std::fs::write(folder.join("report.md"), table::markdown(outcome))?;
     std::fs::write(folder.join("report.html"), page::page(outcome))?;
+    let growth = page::growth(outcome);
+    if !growth.is_empty() {
+        std::fs::write(folder.join("growth.svg"), chart::stacked(&growth))?;
+    }
     Ok(())
 }

@@ -56,7 +56,7 @@ pub(crate) fn page(outcome: &Outcome) -> String {
     html.push_str("</ul>\n");
     let all = outcome.lines();
     html.push_str(&table(outcome, &all));
-    html.push_str(&growth(outcome));
+    html.push_str(&growth(outcome).concat());
     for line in all
         .iter()
         .filter(|line| BARRED.iter().any(|end| line.name.ends_with(end)))
@@ -96,7 +96,7 @@ fn table(outcome: &Outcome, all: &[Line]) -> String {
 }
 
 /// The same figure at several sizes, where a run has such: by points that were stored, or by devices.
-fn growth(outcome: &Outcome) -> String {
+pub(crate) fn growth(outcome: &Outcome) -> Vec<String> {
     let mut by_points: BTreeMap<String, BTreeMap<String, Vec<(f64, f64)>>> = BTreeMap::new();
     let mut by_devices = by_points.clone();
     for played in &outcome.played {
@@ -128,28 +128,24 @@ fn growth(outcome: &Outcome) -> String {
         }
     }
     by_devices.retain(|_, curves| curves.values().any(|points| distinct(points) >= SIZES_MIN));
-    let mut html = String::new();
+    let mut charts = Vec::new();
     for (x, all) in [("points stored", by_points), ("devices", by_devices)] {
         for (title, curves) in all {
-            let curves: Vec<Curve> = curves
-                .into_iter()
-                .map(|(name, points)| Curve {
-                    name,
-                    points: sorted(points),
-                })
-                .collect();
-            html.push_str(&lines(
-                Axes {
-                    title: &title,
-                    x,
-                    y: "",
-                    log_x: true,
-                },
-                &curves,
-            ));
+            let curve = |(name, points)| Curve {
+                name,
+                points: sorted(points),
+            };
+            let curves: Vec<Curve> = curves.into_iter().map(curve).collect();
+            let axes = Axes {
+                title: &title,
+                x,
+                y: "",
+                log_x: true,
+            };
+            charts.push(lines(axes, &curves));
         }
     }
-    html
+    charts
 }
 
 fn sorted(mut points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
@@ -254,6 +250,6 @@ mod tests {
             step
         };
         outcome.played[0].phases = (1..=3).map(step).collect();
-        assert!(growth(&outcome).contains("load: server CPU a point, µs"));
+        assert!(growth(&outcome).concat().contains("load: server CPU a point, µs"));
     }
 }
