@@ -78,7 +78,7 @@ pub(crate) struct RunArgs {
 
 /// Runs the command; false when an answer was wrong.
 pub(crate) async fn run(args: RunArgs) -> Result<bool> {
-    crate::ops::until_told(all_rounds(args)).await
+    crate::ops::until_told(Box::pin(all_rounds(args))).await
 }
 
 async fn all_rounds(args: RunArgs) -> Result<bool> {
@@ -114,7 +114,7 @@ async fn all_rounds(args: RunArgs) -> Result<bool> {
                     tidemarkd: args.tidemarkd.clone(),
                 };
                 report::note(&format!("round {round}: {}", label(*name, &args)));
-                let played = play(*name, round, &place, &spec, &scenario, &args).await?;
+                let played = Box::pin(play(*name, round, &place, &spec, &scenario, &args)).await?;
                 outcome.played.push(played);
                 // After each, so that nothing measured is lost to what comes after.
                 write(args.report.as_deref(), &outcome)?;

@@ -20,6 +20,9 @@ const BARRED: [&str; 8] = [
 /// Sizes that make a curve.
 const SIZES_MIN: usize = 3;
 
+/// Points by chart and curve.
+type Charts = BTreeMap<String, BTreeMap<String, Vec<(f64, f64)>>>;
+
 pub(crate) fn page(outcome: &Outcome) -> String {
     let mut html = String::from(
         "<!doctype html><meta charset='utf-8'><meta name='viewport' content='width=device-width'><style>\
@@ -97,8 +100,7 @@ fn table(outcome: &Outcome, all: &[Line]) -> String {
 
 /// The same figure at several sizes, where a run has such: by points that were stored, or by devices.
 pub(crate) fn growth(outcome: &Outcome) -> Vec<String> {
-    let mut by_points: BTreeMap<String, BTreeMap<String, Vec<(f64, f64)>>> = BTreeMap::new();
-    let mut by_devices = by_points.clone();
+    let (mut by_points, mut by_devices) = (Charts::new(), Charts::new());
     for played in &outcome.played {
         for phase in &played.phases {
             // "load 3" is the third of its like.
@@ -112,7 +114,7 @@ pub(crate) fn growth(outcome: &Outcome) -> Vec<String> {
                     continue;
                 }
                 let name = format!("{like}: {}, {}", figure.what, figure.unit);
-                let into = |all: &mut BTreeMap<String, BTreeMap<String, Vec<(f64, f64)>>>, x: f64| {
+                let into = |all: &mut Charts, x: f64| {
                     all.entry(name.clone())
                         .or_default()
                         .entry(played.label.clone())

@@ -65,7 +65,7 @@ impl Stage {
             acknowledgements: Vec::new(),
             note: String::new(),
         };
-        self.work(&phase.work, &mut figures)
+        Box::pin(self.work(&phase.work, &mut figures))
             .await
             .with_context(|| format!("phase {}", phase.name))?;
         self.store.runs()?;
