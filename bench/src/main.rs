@@ -8,6 +8,7 @@ mod partition;
 mod pipe;
 mod query;
 mod report;
+mod run;
 mod setup;
 mod storm;
 mod synthetic;
@@ -34,6 +35,7 @@ enum Command {
     LeaderKill(ops::LeaderKillArgs),
     CatchUp(ops::CatchUpArgs),
     Partition(partition::PartitionArgs),
+    Run(run::RunArgs),
 }
 
 #[tokio::main]
@@ -47,6 +49,7 @@ async fn main() -> ExitCode {
         Command::LeaderKill(args) => ops::run_leader_kill(args).await,
         Command::CatchUp(args) => ops::run_catch_up(args).await,
         Command::Partition(args) => partition::run(args).await,
+        Command::Run(args) => run::run(args).await,
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

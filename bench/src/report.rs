@@ -43,6 +43,16 @@ impl Latencies {
         Ok(self.micros.add(&other.micros)?)
     }
 
+    /// How many.
+    pub(crate) fn count(&self) -> u64 {
+        self.micros.len()
+    }
+
+    /// A quantile from 0 to 1, milliseconds.
+    pub(crate) fn quantile_ms(&self, quantile: f64) -> f64 {
+        self.micros.value_at_quantile(quantile) as f64 / 1000.0
+    }
+
     /// Median, 99th percentile and longest.
     pub(crate) fn summary(&self) -> Summary {
         let ms = |micros: u64| micros as f64 / 1000.0;

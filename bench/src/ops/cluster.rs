@@ -39,7 +39,7 @@ pub(super) struct JobFigures {
 impl Cluster {
     /// Starts three nodes with empty folders and makes them a cluster.
     pub(super) async fn begin(args: &RunArgs) -> Result<Cluster> {
-        let mut fleet = Fleet::new(args)?;
+        let mut fleet = Fleet::new(args.nodes())?;
         let mut endpoints = Vec::new();
         let mut peers = Vec::new();
         for _ in 0..FIRST_NODES {
@@ -196,7 +196,7 @@ impl Cluster {
 }
 
 /// Waits until a node takes calls.
-pub(super) async fn answers(endpoint: &str) -> Result<()> {
+pub(crate) async fn answers(endpoint: &str) -> Result<()> {
     let connected = async || Client::connect([endpoint]).await.ok();
     until(&format!("{endpoint} answers"), PATIENCE, connected)
         .await

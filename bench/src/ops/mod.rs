@@ -20,8 +20,10 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub(crate) use catch_up::CatchUpArgs;
+pub(crate) use cluster::answers;
 pub(crate) use growth::OpsArgs;
 pub(crate) use leader_kill::LeaderKillArgs;
+pub(crate) use nodes::{Fleet, Setup, folder_bytes};
 
 /// Which nodes to run.
 #[derive(Debug, Clone, Args)]
@@ -54,6 +56,18 @@ pub(crate) struct RunArgs {
     json: bool,
 }
 
+impl RunArgs {
+    fn nodes(&self) -> Setup {
+        Setup {
+            program: self.tidemarkd.clone(),
+            dir: self.dir.clone(),
+            port_base: self.port_base,
+            log: self.log.clone(),
+            keep: self.keep,
+        }
+    }
+}
+
 /// Runs `ops`; false when something did not hold.
 pub(crate) async fn run(args: OpsArgs) -> Result<bool> {
     until_told(growth::run(args)).await
@@ -70,7 +84,7 @@ pub(crate) async fn run_catch_up(args: CatchUpArgs) -> Result<bool> {
 }
 
 /// Ends when told to, so that the nodes, which are children, end as well.
-async fn until_told(work: impl Future<Output = Result<bool>>) -> Result<bool> {
+pub(crate) async fn until_told(work: impl Future<Output = Result<bool>>) -> Result<bool> {
     let mut told = signal(SignalKind::terminate())?;
     tokio::select! {
         done = work => done,
@@ -83,7 +97,7 @@ async fn until_told(work: impl Future<Output = Result<bool>>) -> Result<bool> {
 }
 
 /// Asks again and again until there is an answer, or fails with what was awaited.
-async fn until<T>(what: &str, within: Duration, mut ask: impl AsyncFnMut() -> Option<T>) -> Result<T> {
+pub(crate) async fn until<T>(what: &str, within: Duration, mut ask: impl AsyncFnMut() -> Option<T>) -> Result<T> {
     let poll = Duration::from_millis(100);
     let looking = async {
         loop {

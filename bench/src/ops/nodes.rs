@@ -9,24 +9,37 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use tokio::process::{Child, Command};
 
-use super::RunArgs;
-
 /// Longest wait for a process to end by itself.
 const LAST_WAIT: Duration = Duration::from_secs(30);
 
+/// Where and how nodes run.
+#[derive(Debug, Clone)]
+pub(crate) struct Setup {
+    /// The server to run; none: the one beside this program.
+    pub(crate) program: Option<PathBuf>,
+    /// Folder for data and logs; empty, or made.
+    pub(crate) dir: PathBuf,
+    /// Node n listens on this port + 10 n.
+    pub(crate) port_base: u16,
+    /// As `tidemarkd --log` takes it.
+    pub(crate) log: String,
+    /// Leaves the folder when all went well, too.
+    pub(crate) keep: bool,
+}
+
 /// A node: its addresses, its folder, and its process while it runs.
 #[derive(Debug)]
-pub(super) struct Node {
-    pub(super) clients: String,
-    pub(super) peers: String,
-    pub(super) data: PathBuf,
+pub(crate) struct Node {
+    pub(crate) clients: String,
+    pub(crate) peers: String,
+    pub(crate) data: PathBuf,
     log: PathBuf,
     child: Option<Child>,
 }
 
 /// All nodes of a run, by number from 1.
 #[derive(Debug)]
-pub(super) struct Fleet {
+pub(crate) struct Fleet {
     program: PathBuf,
     dir: PathBuf,
     log: String,
@@ -36,9 +49,9 @@ pub(super) struct Fleet {
 }
 
 impl Fleet {
-    pub(super) fn new(args: &RunArgs) -> Result<Fleet> {
-        let program = match &args.tidemarkd {
-            Some(path) => path.clone(),
+    pub(crate) fn new(setup: Setup) -> Result<Fleet> {
+        let program = match setup.program {
+            Some(path) => path,
             None => std::env::current_exe()?.with_file_name("tidemarkd"),
         };
         ensure!(
@@ -46,21 +59,31 @@ impl Fleet {
             "{} is not there; build it or name it with --tidemarkd",
             program.display()
         );
-        fs::create_dir_all(&args.dir).with_context(|| format!("make {}", args.dir.display()))?;
-        let empty = fs::read_dir(&args.dir)?.next().is_none();
-        ensure!(empty, "{} is not empty; name a folder that is", args.dir.display());
+        fs::create_dir_all(&setup.dir).with_context(|| format!("make {}", setup.dir.display()))?;
+        let empty = fs::read_dir(&setup.dir)?.next().is_none();
+        ensure!(empty, "{} is not empty; name a folder that is", setup.dir.display());
         Ok(Fleet {
             program,
-            dir: args.dir.clone(),
-            log: args.log.clone(),
-            port_base: args.port_base,
-            keep: args.keep,
+            dir: setup.dir,
+            log: setup.log,
+            port_base: setup.port_base,
+            keep: setup.keep,
             nodes: Vec::new(),
         })
     }
 
+    /// The server that runs.
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Process ids of the nodes that run.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.nodes.iter().filter_map(|node| node.child.as_ref()?.id()).collect()
+    }
+
     /// Starts the next node with an empty folder and gives its number. `join`: peer address of a cluster to join.
-    pub(super) fn add(&mut self, join: Option<&str>) -> Result<usize> {
+    pub(crate) fn add(&mut self, join: Option<&str>) -> Result<usize> {
         let number = self.nodes.len() + 1;
         let port = u16::try_from(number)
             .ok()
@@ -78,7 +101,7 @@ impl Fleet {
     }
 
     /// Starts a node that was killed or stopped.
-    pub(super) fn start(&mut self, number: usize) -> Result<()> {
+    pub(crate) fn start(&mut self, number: usize) -> Result<()> {
         self.start_with(number, None)
     }
 
@@ -110,7 +133,7 @@ impl Fleet {
         Ok(())
     }
 
-    pub(super) fn node(&self, number: usize) -> Result<&Node> {
+    pub(crate) fn node(&self, number: usize) -> Result<&Node> {
         number
             .checked_sub(1)
             .and_then(|index| self.nodes.get(index))
@@ -125,13 +148,13 @@ impl Fleet {
     }
 
     /// `kill -9`, and waits until it is gone.
-    pub(super) async fn kill(&mut self, number: usize) -> Result<()> {
+    pub(crate) async fn kill(&mut self, number: usize) -> Result<()> {
         let mut child = self.node_mut(number)?.child.take().context("it does not run")?;
         Ok(child.kill().await?)
     }
 
     /// Asks it to stop, as an operator or a service manager does, and waits until it has.
-    pub(super) async fn stop(&mut self, number: usize) -> Result<()> {
+    pub(crate) async fn stop(&mut self, number: usize) -> Result<()> {
         let child = self.node_mut(number)?.child.as_ref();
         let pid = child.and_then(Child::id).context("it does not run")?;
         let sent = Command::new("kill").args(["-TERM", &pid.to_string()]).status().await?;
@@ -140,7 +163,7 @@ impl Fleet {
     }
 
     /// Waits until a node has ended by itself.
-    pub(super) async fn ended(&mut self, number: usize) -> Result<()> {
+    pub(crate) async fn ended(&mut self, number: usize) -> Result<()> {
         let node = self.node_mut(number)?;
         let child = node.child.as_mut().context("it does not run")?;
         if tokio::time::timeout(LAST_WAIT, child.wait()).await.is_err() {
@@ -151,7 +174,7 @@ impl Fleet {
     }
 
     /// Fails, with the end of its log, when a node that should run does not.
-    pub(super) fn all_run(&mut self) -> Result<()> {
+    pub(crate) fn all_run(&mut self) -> Result<()> {
         for (number, node) in (1..).zip(&mut self.nodes) {
             let ended = node.child.as_mut().map(Child::try_wait).transpose()?.flatten();
             if let Some(status) = ended {
@@ -167,7 +190,7 @@ impl Fleet {
     }
 
     /// Ends all processes; the folder goes when all went well.
-    pub(super) async fn end(mut self, well: bool) -> Result<()> {
+    pub(crate) async fn end(mut self, well: bool) -> Result<()> {
         for node in &mut self.nodes {
             if let Some(mut child) = node.child.take() {
                 child.kill().await?;
@@ -181,7 +204,7 @@ impl Fleet {
 }
 
 /// Bytes of all files under a folder.
-pub(super) fn folder_bytes(path: &Path) -> u64 {
+pub(crate) fn folder_bytes(path: &Path) -> u64 {
     let Ok(items) = fs::read_dir(path) else { return 0 };
     let sizes = items.flatten().map(|item| match item.metadata() {
         Ok(meta) if meta.is_dir() => folder_bytes(&item.path()),

@@ -1,0 +1,166 @@
+//! Questions to a store, timed, each answer held against the oracle. Never here: a store's language. Invariant: an answer
+//! that is wrong is counted and told, and its time counts all the same.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::batches::Span;
+use super::expect::{check, expect};
+use super::fleet::Fleet;
+use super::question::{Ask, Kind, Questioner, Row};
+use super::stores::Session;
+use crate::report::{self, Latencies};
+
+/// Right answers that are kept.
+const KEPT: usize = 2_000;
+/// Most questions of a kind in a row.
+const ASKED_MAX: usize = 5_000;
+/// Wrong answers that are told.
+const TOLD: u64 = 3;
+
+/// Makes questions and knows the answers.
+#[derive(Debug)]
+pub(crate) struct Examiner {
+    fleet: Arc<Fleet>,
+    written: Span,
+    questions: Questioner,
+    known: HashMap<Ask, Arc<Vec<Row>>>,
+}
+
+/// What came of the questions of one kind.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    pub(crate) latencies: Latencies,
+    pub(crate) rows: u64,
+    pub(crate) wrong: u64,
+}
+
+impl Answers {
+    pub(crate) fn new() -> Result<Answers> {
+        Ok(Answers {
+            latencies: Latencies::new()?,
+            rows: 0,
+            wrong: 0,
+        })
+    }
+
+    pub(crate) fn merge(&mut self, other: &Answers) -> Result<()> {
+        self.latencies.merge(&other.latencies)?;
+        self.rows = self.rows.max(other.rows);
+        self.wrong += other.wrong;
+        Ok(())
+    }
+}
+
+impl Examiner {
+    pub(crate) fn new(fleet: &Arc<Fleet>, written: Span, questions: Questioner) -> Examiner {
+        Examiner {
+            fleet: Arc::clone(fleet),
+            written,
+            questions,
+            known: HashMap::new(),
+        }
+    }
+
+    /// The `turn`th question of a kind, and its right answer.
+    fn question(&mut self, kind: Kind, turn: usize) -> (Ask, Arc<Vec<Row>>) {
+        let ask = self.questions.ask(kind, turn, &self.written);
+        if self.known.len() > KEPT {
+            self.known.clear();
+        }
+        let (fleet, written) = (&self.fleet, &self.written);
+        let right = self
+            .known
+            .entry(ask.clone())
+            .or_insert_with(|| Arc::new(expect(fleet, written, &ask)));
+        let right = Arc::clone(right);
+        (ask, right)
+    }
+
+    /// Asks once; the time counts from `due`.
+    async fn once(
+        &mut self,
+        session: &mut Session,
+        kind: Kind,
+        turn: usize,
+        due: Option<Instant>,
+        answers: &mut Answers,
+    ) -> Result<()> {
+        let (ask, right) = self.question(kind, turn);
+        if let Some(due) = due {
+            tokio::time::sleep_until(due.into()).await;
+        }
+        let began = due.unwrap_or_else(Instant::now);
+        let answer = session.ask(&ask).await?;
+        answers.latencies.record(began.elapsed());
+        answers.rows = answer.len() as u64;
+        if let Err(fault) = check(&self.fleet, &self.written, &ask, &right, answer) {
+            answers.wrong += 1;
+            if answers.wrong <= TOLD {
+                report::note(&format!("WRONG: {}: {fault:#}", kind.title()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks one kind again and again: at least so long and so often.
+    pub(crate) async fn again(
+        &mut self,
+        session: &mut Session,
+        kind: Kind,
+        seconds: f64,
+        times: usize,
+    ) -> Result<Answers> {
+        let mut answers = Answers::new()?;
+        let began = Instant::now();
+        for turn in 0..ASKED_MAX {
+            if turn >= times && began.elapsed().as_secs_f64() >= seconds {
+                break;
+            }
+            self.once(session, kind, turn, None, &mut answers).await?;
+        }
+        Ok(answers)
+    }
+
+    /// Makes what is asked first, so that no time of the bench counts as the store's.
+    pub(crate) fn prepare(&mut self, kinds: &[Kind]) {
+        kinds.iter().for_each(|kind| drop(self.question(*kind, 0)));
+    }
+
+    /// Asks all kinds by turns, a question every `every` by the clock, until told to stop.
+    pub(crate) async fn by_clock(
+        mut self,
+        mut session: Session,
+        kinds: Vec<Kind>,
+        first: usize,
+        every: Duration,
+        stop: tokio::sync::watch::Receiver<bool>,
+    ) -> Result<BTreeMap<Kind, Answers>> {
+        let mut all = BTreeMap::new();
+        self.prepare(&kinds);
+        let began = Instant::now();
+        for kind in &kinds {
+            all.insert(*kind, Answers::new()?);
+        }
+        for turn in 0.. {
+            let due = began + every * turn;
+            let at = first + turn as usize;
+            let kind = at.checked_rem(kinds.len()).and_then(|at| kinds.get(at));
+            let Some((kind, answers)) = kind.and_then(|kind| Some((*kind, all.get_mut(kind)?))) else {
+                break;
+            };
+            if !*stop.borrow() {
+                self.once(&mut session, kind, at, Some(due), answers).await?;
+            } else if let Some(waited) = Instant::now().checked_duration_since(due) {
+                // Due, and never asked for want of an answer to the one before: it waited at least so long.
+                answers.latencies.record(waited);
+            } else {
+                break;
+            }
+        }
+        Ok(all)
+    }
+}
