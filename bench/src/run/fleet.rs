@@ -193,8 +193,14 @@ impl Type {
 fn devices(entry: &TypeEntry, area: &str, codes: &BTreeMap<&str, &str>, spec: &FleetSpec) -> Result<Vec<Device>> {
     let mut devices = Vec::new();
     let mut seq: u32 = 0;
+    let mut towns = Vec::new();
     for (town, count) in &entry.towns {
         let code = codes.get(town.as_str()).with_context(|| format!("no town {town}"))?;
+        towns.push((code, town, count));
+    }
+    // Devices are numbered town by town.
+    towns.sort_by_key(|(code, ..)| *code);
+    for (code, town, count) in towns {
         for _ in 0..count.as_integer().context("`towns` holds counts")? {
             seq += 1;
             if seq % spec.every != 1 % spec.every {

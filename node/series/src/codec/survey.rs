@@ -106,8 +106,8 @@ impl Survey {
 
 /// About the bits of one of `len` magnitudes with this sum, in 32nds: the logarithm of their mean.
 fn each(sum: u64, width: u32, len: u64) -> u64 {
-    // So wide that the sum may have wrapped.
-    if width > 58 {
+    // So wide that the sum may have wrapped, or would with five more bits.
+    if width + (64 - len.leading_zeros()) > 59 {
         return u64::from(width) * 32;
     }
     let mean = sum * 32 / len + 16;
@@ -143,6 +143,19 @@ mod tests {
         });
         check(pushed, 2);
         check((0..40).map(|i| if i % 3 == 0 { i64::MIN } else { i64::MAX }), 0);
+    }
+
+    #[test]
+    fn sums_that_do_not_fit_are_no_trouble() {
+        for bits in 40..64 {
+            let wide = (0..4096).map(|i| if i % 2 == 0 { 0 } else { i64::MAX >> (63 - bits) });
+            let values: Vec<i64> = wide.collect();
+            let survey = Survey::new(&values, 0);
+            assert!(
+                survey.cost.iter().all(|&cost| cost <= 4096 * 65 * 32),
+                "{bits}: {survey:?}"
+            );
+        }
     }
 
     #[test]
