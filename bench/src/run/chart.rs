@@ -32,31 +32,75 @@ pub(crate) struct Axes<'a> {
     pub(crate) log_x: bool,
 }
 
+/// From figures to places in the picture.
+struct Scale {
+    low: f64,
+    high: f64,
+    top: f64,
+    log_x: bool,
+}
+
+impl Scale {
+    /// Wide enough for all curves.
+    fn over(curves: &[Curve], log_x: bool) -> Scale {
+        let scaled = |x: f64| if log_x { x.max(1.0).log10() } else { x };
+        let all = || curves.iter().flat_map(Curve::finite);
+        let (low, high) = all().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), (x, _)| {
+            (a.min(scaled(x)), b.max(scaled(x)))
+        });
+        let top = all().map(|(_, y)| y).fold(0.0, f64::max).max(1e-9) * 1.05;
+        let (low, high) = if low.is_finite() {
+            (low, high.max(low + 1e-9))
+        } else {
+            (0.0, 1.0)
+        };
+        Scale { low, high, top, log_x }
+    }
+
+    fn x(&self, x: f64) -> f64 {
+        let scaled = if self.log_x { x.max(1.0).log10() } else { x };
+        LEFT + (scaled - self.low) / (self.high - self.low) * (WIDTH - LEFT - RIGHT)
+    }
+
+    fn y(&self, y: f64) -> f64 {
+        TOP + (1.0 - y / self.top) * (HEIGHT - TOP - BOTTOM)
+    }
+}
+
+impl Curve {
+    fn finite(&self) -> impl Iterator<Item = (f64, f64)> {
+        let points = self.points.iter().copied();
+        points.filter(|(x, y)| x.is_finite() && y.is_finite())
+    }
+}
+
 /// Lines from 0 up.
 pub(crate) fn lines(axes: Axes<'_>, curves: &[Curve]) -> String {
-    let scale = |x: f64| if axes.log_x { x.max(1.0).log10() } else { x };
-    let all = || {
-        curves
-            .iter()
-            .flat_map(|curve| curve.points.iter().copied())
-            .filter(|(x, y)| x.is_finite() && y.is_finite())
-    };
-    let (low, high) = all().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), (x, _)| {
-        (a.min(scale(x)), b.max(scale(x)))
-    });
-    let top = all().map(|(_, y)| y).fold(0.0, f64::max).max(1e-9) * 1.05;
-    let (low, high) = if low.is_finite() {
-        (low, high.max(low + 1e-9))
-    } else {
-        (0.0, 1.0)
-    };
-    let at_x = |x: f64| LEFT + (scale(x) - low) / (high - low) * (WIDTH - LEFT - RIGHT);
-    let at_y = |y: f64| TOP + (1.0 - y / top) * (HEIGHT - TOP - BOTTOM);
+    let scale = Scale::over(curves, axes.log_x);
     let mut svg = open(HEIGHT, axes.title);
+    grid(&mut svg, &scale);
+    let _ = write!(
+        svg,
+        "<text x='{:.0}' y='{:.0}' text-anchor='end'>{}</text>",
+        WIDTH - RIGHT,
+        HEIGHT - 6.0,
+        escaped(axes.x)
+    );
+    let _ = write!(svg, "<text x='4' y='{:.0}'>{}</text>", TOP - 8.0, escaped(axes.y));
+    for (i, curve) in curves.iter().enumerate() {
+        draw(&mut svg, &scale, i, curve);
+    }
+    svg.push_str("</svg>\n");
+    svg
+}
+
+/// Five lines across, and the numbers at both axes.
+fn grid(svg: &mut String, scale: &Scale) {
     for i in 0..=4 {
-        let (y, x) = (top * f64::from(i) / 4.0, low + (high - low) * f64::from(i) / 4.0);
-        let shown = if axes.log_x { 10_f64.powf(x) } else { x };
-        let (line, across) = (at_y(y), LEFT + (WIDTH - LEFT - RIGHT) * f64::from(i) / 4.0);
+        let part = f64::from(i) / 4.0;
+        let (y, x) = (scale.top * part, scale.low + (scale.high - scale.low) * part);
+        let shown = if scale.log_x { 10_f64.powf(x) } else { x };
+        let (line, across) = (scale.y(y), LEFT + (WIDTH - LEFT - RIGHT) * part);
         let _ = write!(
             svg,
             "<line x1='{LEFT}' x2='{:.0}' y1='{line:.1}' y2='{line:.1}' stroke='#ddd'/>",
@@ -76,43 +120,33 @@ pub(crate) fn lines(axes: Axes<'_>, curves: &[Curve]) -> String {
             number(shown)
         );
     }
+}
+
+/// One curve with its name, and with its points where they are few.
+fn draw(svg: &mut String, scale: &Scale, number: usize, curve: &Curve) {
+    let colour = colour(number);
+    let points: Vec<String> = curve
+        .finite()
+        .map(|(x, y)| format!("{:.1},{:.1}", scale.x(x), scale.y(y)))
+        .collect();
     let _ = write!(
         svg,
-        "<text x='{:.0}' y='{:.0}' text-anchor='end'>{}</text>",
-        WIDTH - RIGHT,
-        HEIGHT - 6.0,
-        escaped(axes.x)
+        "<polyline fill='none' stroke='{colour}' stroke-width='1.5' points='{}'/>",
+        points.join(" ")
     );
-    let _ = write!(svg, "<text x='4' y='{:.0}'>{}</text>", TOP - 8.0, escaped(axes.y));
-    for (i, curve) in curves.iter().enumerate() {
-        let colour = colour(i);
-        let points: Vec<String> = curve
-            .points
-            .iter()
-            .filter(|(x, y)| x.is_finite() && y.is_finite())
-            .map(|(x, y)| format!("{:.1},{:.1}", at_x(*x), at_y(*y)))
-            .collect();
-        let _ = write!(
-            svg,
-            "<polyline fill='none' stroke='{colour}' stroke-width='1.5' points='{}'/>",
-            points.join(" ")
-        );
-        if points.len() < 40 {
-            for point in &points {
-                let (x, y) = point.split_once(',').unwrap_or(("0", "0"));
-                let _ = write!(svg, "<circle cx='{x}' cy='{y}' r='3' fill='{colour}'/>");
-            }
+    if points.len() < 40 {
+        for point in &points {
+            let (x, y) = point.split_once(',').unwrap_or(("0", "0"));
+            let _ = write!(svg, "<circle cx='{x}' cy='{y}' r='3' fill='{colour}'/>");
         }
-        let x = LEFT + 190.0 * (i % 4) as f64;
-        let _ = write!(
-            svg,
-            "<text x='{x:.0}' y='{:.0}' fill='{colour}'>{}</text>",
-            HEIGHT - 6.0,
-            escaped(&curve.name)
-        );
     }
-    svg.push_str("</svg>\n");
-    svg
+    let x = LEFT + 190.0 * (number % 4) as f64;
+    let _ = write!(
+        svg,
+        "<text x='{x:.0}' y='{:.0}' fill='{colour}'>{}</text>",
+        HEIGHT - 6.0,
+        escaped(&curve.name)
+    );
 }
 
 /// Line charts one below the other, as one picture.
