@@ -149,11 +149,13 @@ impl Core {
             let elsewhere = failed.node_at_fault && self.nodes.another_than(&node);
             let pause = backoff.next(elsewhere, failed.error.retry_after);
             if Instant::now() + pause >= ends_at {
-                return Err(settle(failed, call.repeat));
+                // What a node answered tells more than that another one could not be reached.
+                let told = said.filter(|_| failed.node_at_fault && call.repeat == Repeat::Safe);
+                return Err(settle(told.unwrap_or(failed), call.repeat));
             }
             tracing::debug!(node = node.address, error = %failed.error, ?pause, "trying again");
             avoid = Some(node.address.clone());
-            if !failed.is_timeout() {
+            if !failed.is_timeout() && (!failed.node_at_fault || said.is_none()) {
                 said = Some(failed);
             }
             self.pause(pause).await;
