@@ -146,8 +146,7 @@ impl Core {
             if !astray && !may_repeat(call.repeat, &failed) {
                 return Err(settle(failed, call.repeat));
             }
-            let elsewhere = failed.node_at_fault && self.nodes.another_than(&node);
-            let pause = backoff.next(elsewhere, failed.error.retry_after);
+            let pause = self.pause_after(&failed, &node, &mut backoff);
             if Instant::now() + pause >= ends_at {
                 // What a node answered tells more than that another one could not be reached.
                 let told = said.filter(|_| failed.node_at_fault && call.repeat == Repeat::Safe);
@@ -160,6 +159,12 @@ impl Core {
             }
             self.pause(pause).await;
         }
+    }
+
+    /// How long to wait after a failed try on a node.
+    pub(crate) fn pause_after(&self, failed: &Failed, node: &Node, backoff: &mut Backoff) -> Duration {
+        let elsewhere = failed.node_at_fault && self.nodes.another_than(node);
+        backoff.next(elsewhere, failed.error.retry_after)
     }
 
     /// Waits before another try, and asks meanwhile who leads what by now.
@@ -293,7 +298,7 @@ impl Default for Backoff {
 
 impl Backoff {
     /// The next pause; `elsewhere`: the node is at fault, and there is another one.
-    pub(crate) fn next(&mut self, elsewhere: bool, retry_after: Option<Duration>) -> Duration {
+    fn next(&mut self, elsewhere: bool, retry_after: Option<Duration>) -> Duration {
         let first = !std::mem::replace(&mut self.waited, true);
         if first && elsewhere && retry_after.is_none() {
             return Duration::ZERO;

@@ -120,8 +120,7 @@ impl Session {
             if self.refused_one(&failed.error) {
                 continue;
             }
-            let elsewhere = failed.node_at_fault && self.core.nodes.another_than(&node);
-            let pause = self.backoff.next(elsewhere, failed.error.retry_after);
+            let pause = self.core.pause_after(&failed, &node, &mut self.backoff);
             if self
                 .overdue_at()
                 .is_some_and(|overdue_at| Instant::now() + pause >= overdue_at)

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use common::Rng;
-use common::recorded::sets;
+use common::recorded::{cut, sets};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use tidemark_series::{Edge, Records, Windows, block, bucket, decoders, latest};
@@ -57,19 +57,8 @@ fn points(parts: &[Records]) -> ItemsCount {
     ItemsCount::new(parts.iter().map(Records::points).sum::<usize>())
 }
 
-fn cut(buckets: &[Records], rows: usize) -> Vec<Records> {
-    let starts = |all: &Records| (0..all.len()).step_by(rows).collect::<Vec<_>>();
-    let parts = |all: &Records| {
-        starts(all)
-            .into_iter()
-            .map(|at| all.slice_rows(at, at + rows))
-            .collect::<Vec<_>>()
-    };
-    buckets.iter().flat_map(parts).collect()
-}
-
 fn encode_by(bencher: Bencher<'_, '_>, set: &str, rows: usize) {
-    let parts = cut(buckets(set), rows);
+    let parts = cut(buckets(set), rows, usize::MAX);
     bencher.counter(points(&parts)).bench(|| {
         parts.iter().for_each(|part| drop(black_box(bucket::encode(part))));
     });
@@ -100,7 +89,12 @@ fn encode_4096(bencher: Bencher<'_, '_>, set: &str) {
 fn merge(bencher: Bencher<'_, '_>, set: &str) {
     let fragments: Vec<Vec<Vec<u8>>> = buckets(set)
         .iter()
-        .map(|all| cut(std::slice::from_ref(all), 128).iter().map(bucket::encode).collect())
+        .map(|all| {
+            cut(std::slice::from_ref(all), 128, usize::MAX)
+                .iter()
+                .map(bucket::encode)
+                .collect()
+        })
         .collect();
     bencher.counter(points(buckets(set))).bench(|| {
         for parts in &fragments {
@@ -112,7 +106,7 @@ fn merge(bencher: Bencher<'_, '_>, set: &str) {
 /// A record over the newest values of its device, as applying a write does; the items are points too.
 #[divan::bench(args = names())]
 fn newest(bencher: Bencher<'_, '_>, set: &str) {
-    let mut parts = cut(buckets(set), 1);
+    let mut parts = cut(buckets(set), 1, usize::MAX);
     parts.truncate(2000);
     let fragments: Vec<Vec<u8>> = parts.iter().map(bucket::encode).collect();
     bencher.counter(points(&parts)).bench(|| {

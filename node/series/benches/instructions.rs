@@ -10,7 +10,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::hint::black_box;
 
-use common::recorded::made;
+use common::recorded::{cut, made};
 use tidemark_series::{Edge, Partial, Records, Windows, bucket, latest};
 
 const DAYS: Windows = Windows {
@@ -20,17 +20,6 @@ const DAYS: Windows = Windows {
     origin_ns: 0,
     edge: Edge::StartClosed,
 };
-
-fn cut(buckets: &[Records], rows: usize, most: usize) -> Vec<Records> {
-    let starts = |all: &Records| (0..all.len()).step_by(rows).take(most).collect::<Vec<_>>();
-    let parts = |all: &Records| {
-        starts(all)
-            .into_iter()
-            .map(|at| all.slice_rows(at, at + rows))
-            .collect::<Vec<_>>()
-    };
-    buckets.iter().flat_map(parts).collect()
-}
 
 fn encode(parts: &[Records]) -> Vec<Vec<u8>> {
     parts.iter().map(bucket::encode).collect()

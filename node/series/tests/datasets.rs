@@ -5,28 +5,10 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::io::BufRead;
 use std::time::Instant;
 
+use common::recorded::{Cells, read_cells};
 use tidemark_series::{Column, PropertyNumber, Records, ValueType, Values, bucket};
-
-type Cells = BTreeMap<(String, String), Vec<(i64, String)>>;
-
-fn read(path: &std::path::Path) -> Cells {
-    let file = zstd::Decoder::new(std::fs::File::open(path).unwrap()).unwrap();
-    let mut cells = Cells::new();
-    for line in std::io::BufReader::new(file).lines().skip(1) {
-        let line = line.unwrap();
-        let mut fields = line.splitn(4, ',');
-        let mut field = || fields.next().unwrap().to_owned();
-        let (key, time) = ((field(), field()), field());
-        cells
-            .entry(key)
-            .or_default()
-            .push((time.parse::<i64>().unwrap() * 1_000_000, field()));
-    }
-    cells
-}
 
 fn column(property: u32, texts: &[(i64, String)]) -> Column {
     let doubles: Option<Vec<f64>> = texts.iter().map(|(_, text)| text.parse().ok()).collect();
@@ -146,7 +128,7 @@ fn recorded_series_round_trip() {
     files.retain(|path| path.to_string_lossy().ends_with(".csv.zst"));
     files.sort();
     for path in files {
-        let devices = devices(&read(&path));
+        let devices = devices(&read_cells(&path));
         let name = path.file_name().unwrap().to_string_lossy().replace(".csv.zst", "");
         for rows in [16, 128, 1024, 4096] {
             check(&name, &devices, rows);

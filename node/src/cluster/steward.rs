@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidemark_proto::peer::GroupView;
 use tidemark_proto::peer::manage_group_request::Step;
 use tidemark_proto::v1::JoinRequest;
 
@@ -17,7 +18,7 @@ use crate::catalog::{CATALOG_GROUP, Catalog};
 use crate::clock::{Instant, monotonic};
 use crate::error::{Reason, Result};
 use crate::placement;
-use crate::raft::host::{members, removal};
+use crate::raft::host::members;
 use crate::raft::manage::Managed;
 
 /// The job is looked at this often, and at once after each step.
@@ -74,23 +75,13 @@ impl Cluster {
         placement::catalog_voters(&nodes, &self.voting_nodes())
     }
 
-    fn catalog_members(&self) -> Vec<u64> {
-        let view = self
-            .host()
-            .replica(CATALOG_GROUP)
-            .and_then(|replica| replica.group_view());
-        let members = view
-            .and_then(|view| view.membership)
-            .map(|membership| membership.members);
-        members.iter().flatten().map(|member| member.replica).collect()
+    /// The catalog group as its leader knows it; `None` where this node does not lead it.
+    fn catalog_view(&self) -> Option<GroupView> {
+        self.host().replica(CATALOG_GROUP)?.group_view()
     }
 
     fn voting_nodes(&self) -> Vec<u64> {
-        let view = self
-            .host()
-            .replica(CATALOG_GROUP)
-            .and_then(|replica| replica.group_view());
-        let Some(membership) = view.and_then(|view| view.membership) else {
+        let Some(membership) = self.catalog_view().and_then(|view| view.membership) else {
             return Vec::new();
         };
         let voters: BTreeSet<u64> = membership.configs.iter().flat_map(|set| set.replicas.clone()).collect();
@@ -125,30 +116,16 @@ impl Cluster {
             .map(|(id, _)| *id)
             .collect();
         let mut learners: BTreeSet<u64> = all.keys().copied().filter(|id| !voters.contains(id)).collect();
-        let left = self.catalog_members().into_iter().filter(|id| !all.contains_key(id));
+        let Some(view) = self.catalog_view() else {
+            return Ok(());
+        };
+        let known = view.membership.iter().flat_map(|membership| &membership.members);
+        let left = known.map(|member| member.replica).filter(|id| !all.contains_key(id));
         learners.extend(left.filter(|id| farewells.entry(*id).or_insert_with(monotonic).elapsed() < FAREWELL));
-        if !voters.is_empty() && self.in_step(&voters) {
+        if !voters.is_empty() && in_step(&view, &voters) {
             replica.set_members(&voters, &learners, CATALOG_TIMEOUT).await?;
         }
         Ok(())
-    }
-
-    /// True where none of these replicas of the catalog lags: a voter that does would hold every commit up.
-    fn in_step(&self, voters: &BTreeSet<u64>) -> bool {
-        let Some(view) = self
-            .host()
-            .replica(CATALOG_GROUP)
-            .and_then(|replica| replica.group_view())
-        else {
-            return false;
-        };
-        let votes = view.membership.iter().flat_map(|membership| &membership.configs);
-        let known: BTreeSet<u64> = votes.flat_map(|set| set.replicas.clone()).collect();
-        let lags = |id: &u64| {
-            let progress = view.progress.iter().find(|progress| progress.replica == *id);
-            progress.is_some_and(|progress| progress.matched_index + 16 < view.last_index)
-        };
-        voters.iter().all(|id| known.contains(id) || !lags(id))
     }
 
     /// Evens out who leads. What is wished only once may be an election that has just been.
@@ -231,7 +208,7 @@ impl Cluster {
     pub async fn watch_belonging(self: Arc<Self>) {
         loop {
             tokio::time::sleep(ASK_EVERY).await;
-            let (Ok(identity), Some(replica)) = (self.host().identity(), self.host().replica(CATALOG_GROUP)) else {
+            let (Ok(_), Some(replica)) = (self.host().identity(), self.host().replica(CATALOG_GROUP)) else {
                 continue;
             };
             if replica.is_leader() || replica.lag().is_some_and(|lag| lag < SILENCE) {
@@ -239,7 +216,7 @@ impl Cluster {
             }
             for address in self.others() {
                 if self.is_removed_there(&address).await {
-                    self.host().leave_for_good(&removal(identity));
+                    self.host().leave_for_good();
                     return;
                 }
             }
@@ -294,4 +271,15 @@ impl Cluster {
             tokio::time::sleep(JOIN_EVERY).await;
         }
     }
+}
+
+/// True where none of these replicas of the group lags: a voter that does would hold every commit up.
+fn in_step(view: &GroupView, voters: &BTreeSet<u64>) -> bool {
+    let votes = view.membership.iter().flat_map(|membership| &membership.configs);
+    let known: BTreeSet<u64> = votes.flat_map(|set| set.replicas.clone()).collect();
+    let lags = |id: &u64| {
+        let progress = view.progress.iter().find(|progress| progress.replica == *id);
+        progress.is_some_and(|progress| progress.matched_index + 16 < view.last_index)
+    };
+    voters.iter().all(|id| known.contains(id) || !lags(id))
 }

@@ -251,12 +251,20 @@ impl Host {
         self.removed.subscribe()
     }
 
-    /// Notes on disk that this node was removed, and has it stopped.
-    pub fn leave_for_good(&self, why: &str) {
-        if let Err(error) = crate::identity::mark_removed(&self.data_dir, why) {
-            tracing::error!(%error, "the removal of this node could not be noted");
-        }
-        self.removed.send_replace(Some(why.to_string()));
+    /// Notes on disk that this node was removed, and has it stopped. Told again, it does nothing more.
+    pub fn leave_for_good(&self) {
+        let Ok(identity) = self.identity() else { return };
+        self.removed.send_if_modified(|removed| {
+            if removed.is_some() {
+                return false;
+            }
+            let why = removal(identity);
+            if let Err(error) = crate::identity::mark_removed(&self.data_dir, &why) {
+                tracing::error!(%error, "the removal of this node could not be noted");
+            }
+            *removed = Some(why);
+            true
+        });
     }
 
     pub(super) fn log(&self) -> &NodeLog {
@@ -340,7 +348,7 @@ impl Host {
             if let Ok(identity) = self.identity()
                 && catalog.state().removed_nodes.contains(&identity.node_id)
             {
-                self.leave_for_good(&removal(identity));
+                self.leave_for_good();
                 return;
             }
             self.limit_copies(&catalog);
@@ -487,7 +495,7 @@ fn leaving(group: u32, replica_id: u64, node_id: u64) -> ReplicaView {
 }
 
 /// What a removed node says when it stops.
-pub fn removal(identity: &Identity) -> String {
+fn removal(identity: &Identity) -> String {
     format!(
         "node {} was removed from cluster {} for good",
         identity.node_id, identity.cluster_id

@@ -29,11 +29,15 @@ impl Replica {
     /// they stopped, and nothing to apply again. For that the beginning of the log goes, which takes nothing from
     /// anybody else: whoever has anything has it.
     pub(super) async fn prefer_checkpoint(&self) -> Result<()> {
+        let flushed = |metrics: &Metrics| metrics.snapshot.as_ref().is_some_and(|id| id.index >= BEGINNING);
         let (purged, last, covered) = {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow_watched();
-            let covered = metrics.snapshot.as_ref().is_some_and(|id| id.index >= BEGINNING);
-            (metrics.purged.is_some(), metrics.last_log_index.unwrap_or(0), covered)
+            (
+                metrics.purged.is_some(),
+                metrics.last_log_index.unwrap_or(0),
+                flushed(&metrics),
+            )
         };
         let is_long = || {
             let by_log = last >= CHECKPOINT_FROM_ENTRIES || self.state.applied_bytes() >= CHECKPOINT_FROM_BYTES;
@@ -44,7 +48,6 @@ impl Replica {
         }
         if !covered {
             self.raft.trigger().snapshot().await.map_err(Error::internal)?;
-            let flushed = |metrics: &Metrics| metrics.snapshot.as_ref().is_some_and(|id| id.index >= BEGINNING);
             let waiting = self.raft.wait(Some(FLUSH_TIMEOUT));
             let waited = waiting.metrics(flushed, "the beginning of the log is flushed").await;
             waited.map_err(|error| Error::new(Reason::NoLeader, error.to_string()))?;

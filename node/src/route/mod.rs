@@ -18,7 +18,7 @@ use tonic::Status;
 use crate::catalog::CATALOG_GROUP;
 use crate::clock::{Instant, monotonic};
 use crate::error::{Error, Reason, Result};
-use crate::raft::host::{Host, removal};
+use crate::raft::host::Host;
 use crate::wire::status::from_status;
 
 /// Longest pause before a leader is asked for again.
@@ -112,10 +112,8 @@ impl Router {
     /// stops before more requests wait for it in vain.
     fn heed(&self, status: &Status) -> Error {
         let error = from_status(status);
-        if error.reason() == Reason::NodeRemoved
-            && let Ok(identity) = self.host.identity()
-        {
-            self.host.leave_for_good(&removal(identity));
+        if error.reason() == Reason::NodeRemoved {
+            self.host.leave_for_good();
         }
         error
     }

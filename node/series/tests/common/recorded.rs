@@ -95,9 +95,23 @@ fn receive(device: &mut Records) {
     }
 }
 
-type Cells = BTreeMap<(String, String), Vec<(i64, String)>>;
+/// All rows in parts of so many, at most `most` of each bucket.
+pub fn cut(buckets: &[Records], rows: usize, most: usize) -> Vec<Records> {
+    let starts = |all: &Records| (0..all.len()).step_by(rows).take(most).collect::<Vec<_>>();
+    let parts = |all: &Records| {
+        starts(all)
+            .into_iter()
+            .map(|at| all.slice_rows(at, at + rows))
+            .collect::<Vec<_>>()
+    };
+    buckets.iter().flat_map(parts).collect()
+}
 
-fn read_devices(path: &Path) -> Vec<Records> {
+/// Times and texts of each property of each device.
+pub type Cells = BTreeMap<(String, String), Vec<(i64, String)>>;
+
+/// What a file holds.
+pub fn read_cells(path: &Path) -> Cells {
     let file = zstd::Decoder::new(std::fs::File::open(path).unwrap()).unwrap();
     let mut cells = Cells::new();
     for line in std::io::BufReader::new(file).lines().skip(1) {
@@ -108,6 +122,11 @@ fn read_devices(path: &Path) -> Vec<Records> {
         let time = time.parse::<i64>().unwrap() * 1_000_000;
         cells.entry(key).or_default().push((time, field()));
     }
+    cells
+}
+
+fn read_devices(path: &Path) -> Vec<Records> {
+    let cells = read_cells(path);
     let mut properties: Vec<&str> = cells.keys().map(|(_, property)| property.as_str()).collect();
     properties.sort_unstable();
     properties.dedup();
