@@ -68,9 +68,12 @@ impl Gate {
     }
 }
 
+/// Pieces of one connection that may wait: far more than a test has on their way.
+const PIECES_MAX: usize = 4_096;
+
 /// Carries one connection's bytes to the node.
 fn pass(shared: Arc<Shared>, mut from: tcp::OwnedReadHalf, mut to: tcp::OwnedWriteHalf) {
-    let (queue, mut waiting) = mpsc::unbounded_channel::<(u64, Vec<u8>)>();
+    let (queue, mut waiting) = mpsc::channel::<(u64, Vec<u8>)>(PIECES_MAX);
     let mut open_upto = shared.open_upto.subscribe();
     tokio::spawn(async move {
         let mut bytes = vec![0; 64 << 10];
@@ -79,7 +82,7 @@ fn pass(shared: Arc<Shared>, mut from: tcp::OwnedReadHalf, mut to: tcp::OwnedWri
             if section > *shared.open_upto.borrow() {
                 shared.held.fetch_add(1, Ordering::SeqCst);
             }
-            if queue.send((section, bytes[..read].to_vec())).is_err() {
+            if queue.send((section, bytes[..read].to_vec())).await.is_err() {
                 return;
             }
         }

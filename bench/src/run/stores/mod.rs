@@ -60,7 +60,7 @@ pub(crate) enum Session {
     Tidemark(contract::Session),
     Victoria(victoria::Session),
     Influx(influx::Session),
-    Postgres(postgres::Session),
+    Postgres(Box<postgres::Session>),
 }
 
 /// A batch, ready to go.
@@ -99,7 +99,7 @@ impl Store {
             Store::Tidemark(store) => Session::Tidemark(store.session(fleet).await?),
             Store::Victoria(store) => Session::Victoria(store.session(fleet)),
             Store::Influx(store) => Session::Influx(store.session(fleet)),
-            Store::Postgres(store) => Session::Postgres(store.session(fleet)?),
+            Store::Postgres(store) => Session::Postgres(Box::new(store.session(fleet)?)),
         })
     }
 

@@ -238,10 +238,10 @@ fn hourly(series: &[Value]) -> Result<Vec<Row>> {
         one.map_or(Ok(Vec::new()), samples)
     };
     let (avg, min, max) = (of("avg")?, of("min")?, of("max")?);
-    let both = avg.iter().zip(&min).zip(&max);
-    let row =
-        |((a, b), c): ((&(i64, f64), &(i64, f64)), &(i64, f64))| Row::new("", a.0 + 1 - HOUR_MS, vec![a.1, b.1, c.1]);
-    Ok(both.map(row).collect())
+    let together = avg.iter().zip(&min).zip(&max);
+    Ok(together
+        .map(|((avg, min), max)| Row::new("", avg.0 + 1 - HOUR_MS, vec![avg.1, min.1, max.1]))
+        .collect())
 }
 
 fn text<'a>(one: &'a Value, label: &str) -> Option<&'a str> {
