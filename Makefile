@@ -5,7 +5,7 @@ SHELL := /bin/bash
 RUN := ./scripts/run.sh
 
 .PHONY: help setup setup-tests build demo demo-stop cluster cluster-add cluster-stop cluster-status test verify fix \
-        docker-test partition-test proto-lint proto-baseline deb
+        docker-test partition-test disk-test proto-lint proto-baseline deb
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ docker-test: build ## The image and docker-compose.yml, where an engine runs: le
 
 partition-test: build ## Three nodes on hosts of their own (network namespaces, as root), and packets that are dropped
 	@$(RUN) ./scripts/partition-test.sh
+
+disk-test: build ## Three nodes on small disks that fill up to the last byte (tmpfs, as root)
+	@$(RUN) ./scripts/disk-test.sh
 
 deb: setup ## A Debian package with both programs, the unit and a configuration
 	@./scripts/deb.sh

@@ -1,9 +1,10 @@
-//! Disks that fill up: what is refused, by whom, until when, and what goes on all the same.
+//! Disks that fill up: what is refused, by whom, until when, what goes on all the same, and what makes room.
 //! Never here: a disk that is really full. Invariant: nothing acknowledged is lost by any of it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use common::direct::Direct;
@@ -209,6 +210,100 @@ async fn a_full_disk_takes_no_entries_and_catches_up_when_it_has_room() {
     })
     .await;
     assert_eq!(count(&cluster.at(2)).await, 9 * DEVICES.len());
+}
+
+#[tokio::test]
+async fn what_was_under_way_when_all_disks_filled_up_does_not_stop_a_new_leader_from_answering() {
+    let cluster = TestCluster::start_with(3, often()).await;
+    let client = cluster.client().await;
+    furnish(&client, &DEVICES).await;
+    let (reserve, node) = (reserve(&cluster).await, cluster.at(0));
+    taken(&node, 1).await;
+
+    let writing = DEVICES.map(|device| {
+        let node = cluster.at(1);
+        tokio::spawn(async move {
+            for second in 2.. {
+                if point(&node, device, second).await.is_err() {
+                    break;
+                }
+            }
+        })
+    });
+    eventually("points come in", || async {
+        let found = count(&node).await;
+        if found > 4 * DEVICES.len() {
+            Ok(())
+        } else {
+            Err(found.to_string())
+        }
+    })
+    .await;
+    for i in 0..3 {
+        cluster.set_disk_free(i, reserve / 4);
+    }
+    refused(&node, 1_000_000).await;
+    for shard in node
+        .status()
+        .await
+        .unwrap()
+        .shards
+        .iter()
+        .filter(|shard| shard.shard > 0)
+    {
+        let request = v1::TransferLeaderRequest {
+            shard: shard.shard,
+            to_node: shard.leader_node % 3 + 1,
+        };
+        client.transfer_leader(request).await.unwrap();
+    }
+    let before = count(&node).await;
+    assert!(before > DEVICES.len());
+
+    for i in 0..3 {
+        cluster.set_disk_free(i, 2 * reserve);
+    }
+    for writer in writing {
+        writer.abort();
+    }
+    taken(&node, 1_000_001).await;
+    assert!(count(&node).await >= before + DEVICES.len());
+}
+
+#[tokio::test]
+async fn compaction_makes_files_smaller_and_changes_no_answer() {
+    let mut cluster = TestCluster::start_shaped(3, 2, 3).await;
+    let client = cluster.client().await;
+    furnish(&client, &DEVICES).await;
+    for second in 0..60 {
+        let rows = DEVICES.map(|device| (device, T0 + second * S, second as f64));
+        client.write(write(batch(METER, "level", rows))).await.unwrap();
+    }
+    let before = stored(&client).await;
+
+    let mut gained = 0;
+    for shard in 1..=2 {
+        let answer = client.compact_shard(shard).await.unwrap();
+        assert_eq!((answer.shard, answer.replicas.len()), (shard, 3));
+        for one in answer.replicas {
+            assert_eq!(one.problem, "");
+            assert!(one.bytes_after > 0 && one.bytes_after <= one.bytes_before, "{one:?}");
+            gained += one.bytes_before - one.bytes_after;
+        }
+    }
+    assert!(gained > 0, "nothing became smaller");
+    for node in 0..3 {
+        assert_eq!(stored(&cluster.client_at(node).await).await, before);
+    }
+    cluster.replicas_agree(0).await;
+
+    cluster.stop(2).await;
+    let answer = cluster.client_at(0).await.compact_shard(1).await.unwrap();
+    let done = |one: &v1::ReplicaCompaction| (one.node_id, one.problem.is_empty());
+    let done: BTreeMap<u64, bool> = answer.replicas.iter().map(done).collect();
+    assert_eq!(done, BTreeMap::from([(1, true), (2, true), (3, false)]), "{answer:?}");
+    let refused = client.compact_shard(99).await.unwrap_err();
+    assert_eq!(refused.reason, "UNKNOWN_SHARD");
 }
 
 /// Makes a disk have so many free bytes, and waits until the node has seen it.

@@ -5,6 +5,7 @@
 mod gather;
 mod link;
 mod throttle;
+mod turns;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +21,7 @@ use crate::error::{Error, Reason, Result};
 pub use gather::Gather;
 pub use link::{LinkError, RaftLink, is_idle};
 pub use throttle::Throttle;
+pub use turns::Turns;
 
 /// Largest message between nodes, bytes. Snapshot pieces and Raft batches stay far below.
 pub const PEER_MESSAGE_BYTES_MAX: usize = 64 << 20;
@@ -36,6 +38,7 @@ pub type PeerClient = PeerServiceClient<Channel>;
 pub struct Peer {
     client: PeerClient,
     raft: RaftLink,
+    replay: Turns,
     disk_low: AtomicBool,
 }
 
@@ -48,6 +51,11 @@ impl Peer {
     /// For Raft messages.
     pub fn raft(&self) -> &RaftLink {
         &self.raft
+    }
+
+    /// For Raft messages that repeat the past.
+    pub fn replay(&self) -> &Turns {
+        &self.replay
     }
 
     /// What it said last of its disk.
@@ -112,6 +120,7 @@ impl Peers {
         let peer = Arc::new(Peer {
             client: client(lane(address)?),
             raft: RaftLink::start(client(lane(address)?), self.gather.clone()),
+            replay: Turns::default(),
             disk_low: AtomicBool::new(false),
         });
         peers.insert(address.to_string(), peer.clone());

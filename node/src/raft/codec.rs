@@ -260,6 +260,8 @@ pub fn append_request_to_wire(request: &AppendEntriesRequest) -> peer::AppendEnt
         entries: request.entries.iter().map(entry_to_wire).collect(),
         leader_commit: request.leader_commit.as_ref().map(log_id_to_wire),
         as_of: None,
+        replayed: false,
+        ebbing: false,
     }
 }
 

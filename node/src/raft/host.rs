@@ -331,6 +331,7 @@ impl Host {
             from_replica: replica,
             metrics: self.metrics.clone(),
             lag,
+            ebbing: Arc::default(),
         };
         Replica::start(log, state, network).await
     }
@@ -407,6 +408,17 @@ impl Host {
             }
         }
         Ok(())
+    }
+
+    /// Rewrites the files of a replica as small as they get, and lets go of the log that may go; bytes of the files before
+    /// and after.
+    pub async fn compact(&self, replica: &Replica) -> Result<(u64, u64)> {
+        let state = replica.state().clone();
+        let bytes = blocking(move || state.compact()).await?;
+        replica.cut_log(&self.tuning).await?;
+        let log = self.log.clone();
+        blocking(move || log.compact().map_err(Error::internal)).await?;
+        Ok(bytes)
     }
 
     async fn flush_now_and_then(self: Arc<Self>) {

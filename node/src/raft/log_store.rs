@@ -107,6 +107,14 @@ pub(crate) struct Node {
 }
 
 impl NodeLog {
+    /// Rewrites the log's files without what was purged.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn compact(&self) -> io::Result<()> {
+        Ok(self.node.db.compact()?)
+    }
+
     /// Whether a log was ever made in `dir`. One that was and is not there any more must not be made anew: the node
     /// would forget its votes.
     pub fn exists(dir: &Path) -> bool {

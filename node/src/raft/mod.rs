@@ -17,6 +17,7 @@ mod log_writer;
 pub mod machine;
 pub mod manage;
 mod network;
+mod pace;
 mod pulse;
 mod receiver;
 pub mod replica;

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use openraft::AnyError;
@@ -20,6 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::codec;
 use super::lag::Lag;
 use super::machine::{RaftSnapshot, SnapshotData, blocking};
+use super::pace::{self, Pace};
 use super::snapshot;
 use super::state::ReplicaState;
 use super::transfers::Running;
@@ -51,6 +53,8 @@ pub(super) struct Network {
     pub(super) metrics: Arc<Metrics>,
     /// What this replica tells others of time, and hears of it.
     pub(super) lag: Arc<Lag>,
+    /// The replica that sends takes no new commands for want of room.
+    pub(super) ebbing: Arc<AtomicBool>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -61,6 +65,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             network: self.clone(),
             to_replica: target,
             to: node.clone(),
+            pace: Pace::default(),
         }
     }
 }
@@ -70,6 +75,7 @@ pub(super) struct Connection {
     network: Network,
     to_replica: u64,
     to: Member,
+    pace: Pace,
 }
 
 fn unreachable(error: impl std::fmt::Display) -> Unreachable<TypeConfig> {
@@ -121,6 +127,30 @@ impl Connection {
             Some(raft_response::Message::Error(reason)) => Err(unreachable(reason).into()),
             Some(message) => Ok(message),
             None => Err(broken("empty answer").into()),
+        }
+    }
+
+    async fn append(
+        &self,
+        rpc: &AppendEntriesRequest,
+        replayed: bool,
+        option: &RPCOption,
+    ) -> Result<AppendEntriesResponse, RPCError<TypeConfig>> {
+        let append = peer::AppendEntriesRequest {
+            as_of: self.network.lag.as_of(&rpc.vote, self.to_replica),
+            replayed,
+            ebbing: self.network.ebbing.load(Ordering::Relaxed),
+            ..codec::append_request_to_wire(rpc)
+        };
+        let message = raft_request::Message::Append(append);
+        match self.call(message, RPCTypes::AppendEntries, option).await? {
+            raft_response::Message::Append(append) => {
+                if let Some(sent) = append.sent {
+                    self.network.lag.answered(self.to_replica, sent);
+                }
+                Ok(codec::append_response_from_wire(append).map_err(broken)?)
+            }
+            _ => Err(broken("wrong kind of answer").into()),
         }
     }
 
@@ -232,25 +262,24 @@ async fn next_answer(
 impl RaftNetworkV2<TypeConfig> for Connection {
     type SnapshotData = SnapshotData;
 
+    /// What a replica missed goes in pieces, each in its turn: while it replays, it serves nobody new the worse for it.
     async fn append_entries(
         &mut self,
         rpc: AppendEntriesRequest,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse, RPCError<TypeConfig>> {
-        let append = peer::AppendEntriesRequest {
-            as_of: self.network.lag.as_of(&rpc.vote, self.to_replica),
-            ..codec::append_request_to_wire(&rpc)
-        };
-        let message = raft_request::Message::Append(append);
-        match self.call(message, RPCTypes::AppendEntries, &option).await? {
-            raft_response::Message::Append(append) => {
-                if let Some(sent) = append.sent {
-                    self.network.lag.answered(self.to_replica, sent);
-                }
-                Ok(codec::append_response_from_wire(append).map_err(broken)?)
-            }
-            _ => Err(broken("wrong kind of answer").into()),
+        if !self.pace.holds(&rpc) {
+            return self.append(&rpc, false, &option).await;
         }
+        let peer = self.network.peers.at(&self.to.peer_address).map_err(unreachable)?;
+        for piece in pace::pieces(rpc) {
+            let _turn = peer.replay().next().await;
+            let answer = self.append(&piece, true, &option).await?;
+            if !matches!(answer, AppendEntriesResponse::Success) {
+                return Ok(answer);
+            }
+        }
+        Ok(AppendEntriesResponse::Success)
     }
 
     async fn vote(&mut self, rpc: VoteRequest, option: RPCOption) -> Result<VoteResponse, RPCError<TypeConfig>> {

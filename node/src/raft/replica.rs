@@ -2,7 +2,7 @@
 //!
 //! Invariant: "not leader" means nothing was appended; any other failure of a proposal means its outcome is unknown.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -46,6 +46,8 @@ pub enum Proposed {
 
 /// Others elect somebody else within this.
 const CUT_OFF: Duration = Duration::from_secs(2);
+/// Longest that a leader waits for what it repeats to be applied; well below what it waits for any answer.
+const REPLAY_WAIT: Duration = Duration::from_millis(150);
 
 /// One replica of one group.
 pub struct Replica {
@@ -56,6 +58,8 @@ pub struct Replica {
     /// When it last heard a leader that it follows.
     pub(super) heard: Mutex<Option<Instant>>,
     lag: Arc<Lag>,
+    /// Where it leads: it takes no new commands for want of room.
+    pub(super) ebbing: Arc<AtomicBool>,
     receiving: Receiving,
     /// Applied index at which there was nothing left to flush or purge.
     pub(super) settled: AtomicU64,
@@ -88,11 +92,16 @@ fn raft_config() -> Result<Arc<Config>> {
     Ok(Arc::new(config.validate().map_err(Error::internal)?))
 }
 
+/// Whether a group has no other member, on its way in or voting.
+fn is_alone(metrics: &Metrics) -> bool {
+    metrics.membership_config.membership().nodes().nth(1).is_none()
+}
+
 impl Replica {
     /// Starts a replica over its opened log and state.
     pub(super) async fn start(log: GroupLog, state: Arc<ReplicaState>, network: Network) -> Result<Replica> {
         let (group, id) = (network.group, network.from_replica);
-        let (machine, lag) = (Machine::new(state.clone()), network.lag.clone());
+        let (machine, lag, ebbing) = (Machine::new(state.clone()), network.lag.clone(), network.ebbing.clone());
         let raft = Raft::new(id, raft_config()?, network, log, machine)
             .await
             .map_err(Error::internal)?;
@@ -104,6 +113,7 @@ impl Replica {
             state,
             heard: Mutex::new(None),
             lag,
+            ebbing,
             receiving: Receiving::new(),
             settled: AtomicU64::new(0),
         })
@@ -228,11 +238,15 @@ impl Replica {
     fn agreed(&self) -> Option<Duration> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let alone = metrics.membership_config.membership().voter_ids().nth(1).is_none();
-        match alone {
+        match is_alone(&metrics) {
             true => Some(Duration::ZERO),
             false => metrics.last_quorum_acked.as_ref().map(|at| at.elapsed()),
         }
+    }
+
+    /// Whether the group is this replica and no other, on its way in or voting.
+    pub(super) fn is_alone(&self) -> bool {
+        is_alone(&self.raft.metrics().borrow_watched())
     }
 
     /// What this replica has is all that was acknowledged until so long ago, or more; `None` when it cannot say.
@@ -266,10 +280,15 @@ impl Replica {
         }
         match request.message {
             Some(raft_request::Message::Append(append)) => {
-                let as_of = append.as_of;
+                let (as_of, replayed) = (append.as_of, append.replayed);
                 let append = codec::append_request_from_wire(append).map_err(Error::internal)?;
+                let upto = append.entries.last().filter(|_| replayed).map(|last| last.log_id.index);
                 let response = self.raft.append_entries(append).await.map_err(Error::internal)?;
                 if response.is_success() {
+                    if let Some(upto) = upto {
+                        let waiting = self.raft.wait(Some(REPLAY_WAIT));
+                        waiting.applied_index_at_least(Some(upto), "replayed").await.ok();
+                    }
                     *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(monotonic());
                     as_of.into_iter().for_each(|as_of| self.lag.accepted(as_of));
                 }

@@ -3,10 +3,12 @@
 //! - The leader's disk is low, or a majority of a group's disks are: nothing is proposed to the group.
 //! - The leader's disk is low and another voter's is not: that one is made to lead, and writes go on.
 //! - A disk is full, at half of its reserve: its replicas take no commands from their leaders; the others of the group
-//!   are a majority, and it catches up when there is room.
+//!   are a majority, and it catches up when there is room. Where they are none, the leader takes no new commands; the rest
+//!   of what it had taken passes while there is room for it, for without it no new leader could answer anything.
 //! - Votes, heartbeats, memberships and the catalog always pass: they are small, and they are the way out.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
@@ -19,6 +21,8 @@ use super::types::Member;
 use crate::catalog::CATALOG_GROUP;
 use crate::error::{Error, Reason, Result};
 
+/// This part of the reserve is left alone even by the rest of what leaders had taken.
+const EBB_SHARE: u64 = 8;
 /// A leadership that was not taken over by then is offered again at the next look.
 const SHED_WITHIN: Duration = Duration::from_secs(1);
 
@@ -48,11 +52,21 @@ impl Host {
             if room.low {
                 self.shed_leaderships().await;
             }
+            // Nobody else may ask for a while.
+            for replica in self.replicas() {
+                self.check_room(&replica).ok();
+            }
         }
     }
 
     /// Whether a group that this node leads may be given more to keep.
     pub fn check_room(&self, replica: &Replica) -> Result<()> {
+        let room = self.room_of(replica);
+        replica.ebbing.store(room.is_err(), Ordering::Relaxed);
+        room
+    }
+
+    fn room_of(&self, replica: &Replica) -> Result<()> {
         if replica.group() == CATALOG_GROUP {
             return Ok(());
         }
@@ -66,18 +80,15 @@ impl Host {
             node if node == here => here_low,
             _ => self.peers().disk_low(&member.peer_address),
         };
-        let low: Vec<String> = voters
-            .iter()
-            .filter(is_low)
-            .map(|member| member.node_id.to_string())
-            .collect();
+        let mut low: Vec<u64> = voters.iter().filter(is_low).map(|member| member.node_id).collect();
+        low.sort_unstable();
         if !here_low && 2 * (voters.len() - low.len()) > voters.len() {
             return Ok(());
         }
         let group = replica.group();
         let message = format!(
             "shard {group} takes no writes: the disk of node {} is almost full",
-            low.join(" and ")
+            low.iter().map(u64::to_string).collect::<Vec<_>>().join(" and ")
         );
         Err(Error::new(Reason::DiskLow, message).hint("make room on the disk, or add a node and rebalance"))
     }
@@ -87,11 +98,17 @@ impl Host {
         let Some(raft_request::Message::Append(append)) = &request.message else {
             return Ok(());
         };
-        if request.group == CATALOG_GROUP || !self.metrics().disk().is_full() {
+        let room = self.metrics().disk().room();
+        if request.group == CATALOG_GROUP || !room.full {
             return Ok(());
         }
-        let command = |entry: &tidemark_proto::peer::Entry| matches!(entry.payload, Some(entry::Payload::Command(_)));
-        match append.entries.iter().any(command) {
+        let bytes = |entry: &tidemark_proto::peer::Entry| match &entry.payload {
+            Some(entry::Payload::Command(command)) => command.len() as u64,
+            _ => 0,
+        };
+        let commands: u64 = append.entries.iter().map(bytes).sum();
+        let passes = append.ebbing && room.free >= commands.saturating_add(room.reserve / EBB_SHARE);
+        match commands > 0 && !passes {
             true => Err(Error::new(Reason::DiskLow, "the disk of this node is full")),
             false => Ok(()),
         }

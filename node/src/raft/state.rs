@@ -150,6 +150,16 @@ impl ReplicaState {
         self.kept().store().flush().map_err(store_error)
     }
 
+    /// Rewrites all files as small as they get; their bytes before, once everything was flushed, and after.
+    pub fn compact(&self) -> Result<(u64, u64)> {
+        let kept = self.kept();
+        let db = kept.store().db();
+        db.flush().map_err(store_error)?;
+        let before = db.disk_bytes().map_err(store_error)?;
+        db.compact().map_err(store_error)?;
+        Ok((before, db.disk_bytes().map_err(store_error)?))
+    }
+
     /// Bytes on disk.
     pub fn disk_bytes(&self) -> Result<u64> {
         self.kept().store().db().disk_bytes().map_err(store_error)

@@ -21,6 +21,11 @@ const CHECKPOINT_FROM_ENTRIES: u64 = 1_024;
 const CHECKPOINT_FROM_BYTES: u64 = 1 << 20;
 /// The log up to here says who the first members were, and that one of them led. Only who has nothing needs it.
 const BEGINNING: u64 = 1;
+/// So much log stays however small the state is.
+const LOG_BYTES_MIN: u64 = 1 << 20;
+/// The log is cut when so much more than what stays has come together: each time the state is flushed.
+const LOG_STEP_BYTES: u64 = 16 << 20;
+const CUT_WAIT: Duration = Duration::from_millis(500);
 /// Longest wait for the flush without which nothing of the log may go.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -87,13 +92,15 @@ impl Replica {
         };
         self.state.log_purged(purged);
         let fence = self.log_needed(flushed, tuning);
-        let by_bytes = self.state.purgeable(flushed, tuning.log_bytes_kept).unwrap_or(0);
-        let upto = flushed.saturating_sub(tuning.log_entries_kept).max(by_bytes);
+        let (entries_kept, bytes_kept) = self.log_kept(tuning)?;
+        let by_bytes = self.state.purgeable(flushed, bytes_kept).unwrap_or(0);
+        let upto = flushed.saturating_sub(entries_kept).max(by_bytes);
         let (upto, by_bytes) = match fence {
             Some(fence) => (upto.min(fence), by_bytes.min(fence)),
             None => (upto, by_bytes),
         };
-        if upto > purged.saturating_add(tuning.log_entries_kept / 10) || by_bytes > purged {
+        let piles_up = self.state.log_bytes(purged, flushed) > bytes_kept + LOG_STEP_BYTES;
+        if upto > purged.saturating_add(tuning.log_entries_kept / 10) || by_bytes > purged && (piles_up || force) {
             // Only what a snapshot covers may go, and under load it is always a little behind: so both, every time.
             if snapshot > purged {
                 let covered = upto.min(snapshot);
@@ -106,6 +113,38 @@ impl Replica {
             self.settled.store(applied, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Lets go of all log that may go, now.
+    pub(super) async fn cut_log(&self, tuning: &Tuning) -> Result<()> {
+        let index = |id: &Option<LogId>| id.as_ref().map_or(0, |id| id.index);
+        let (applied, purged) = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            (index(&metrics.last_applied), index(&metrics.purged))
+        };
+        self.raft.trigger().snapshot().await.map_err(Error::internal)?;
+        let waiting = self.raft.wait(Some(FLUSH_TIMEOUT));
+        let covered = waiting.metrics(|metrics| index(&metrics.snapshot) >= applied, "the state is flushed");
+        covered
+            .await
+            .map_err(|error| Error::new(Reason::NoLeader, error.to_string()))?;
+        self.settled.store(0, Ordering::Relaxed);
+        self.flush_and_purge(tuning, true).await?;
+        // Nothing may have been left to cut.
+        let cut = waiting.metrics(|metrics| index(&metrics.purged) > purged, "the log is cut");
+        tokio::time::timeout(CUT_WAIT, cut).await.ok();
+        Ok(())
+    }
+
+    /// Entries and bytes of log that stay below the flushed state for replicas that lag. Never more than the state itself has:
+    /// a checkpoint is the shorter way then. A replica without others keeps none.
+    fn log_kept(&self, tuning: &Tuning) -> Result<(u64, u64)> {
+        if self.is_alone() {
+            return Ok((0, 0));
+        }
+        let worth = self.state.disk_bytes()?.max(LOG_BYTES_MIN);
+        Ok((tuning.log_entries_kept, tuning.log_bytes_kept.min(worth)))
     }
 
     /// Above which index others still need the log: those that a checkpoint is on its way to, and those that answer and

@@ -132,7 +132,7 @@ impl Db {
             .flush_cfs_opt(&families.each_ref().map(|family| *family), &options)?)
     }
 
-    /// Compacts every family to its bottom level. Slow: for tests and repair.
+    /// Compacts every family to its bottom level. Slow; writes and the engine's own compactions go on beside it.
     ///
     /// # Errors
     /// Of the flush before it; the engine tells nothing of the compaction itself.

@@ -18,14 +18,14 @@ use std::path::Path;
 
 use bytes::Bytes;
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, IteratorMode, Options, ReadOptions, WriteBatch,
-    WriteOptions,
+    BlockBasedOptions, BottommostLevelCompaction, Cache, CompactOptions, DB, DBCompressionType, DBRecoveryMode,
+    IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
 const FORMAT_VERSION: u8 = 1;
 const FORMAT_GROUP: u32 = u32::MAX;
 const KEY_BYTES: usize = 13;
-const WRITE_BUFFER_BYTES: usize = 64 << 20;
+const WRITE_BUFFER_BYTES: usize = 16 << 20;
 const WRITE_BUFFERS: i32 = 4;
 const BLOCK_CACHE_BYTES: usize = 16 << 20;
 const BLOCK_BYTES: usize = 32 << 10;
@@ -176,6 +176,19 @@ impl LogDb {
     /// As [`Self::write`].
     pub fn sync(&self) -> Result<()> {
         Ok(self.db.flush_wal(true)?)
+    }
+
+    /// Rewrites all files without what was removed; the write-ahead log is new after it.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn compact(&self) -> Result<()> {
+        self.db.flush()?;
+        let mut options = CompactOptions::default();
+        options.set_exclusive_manual_compaction(false);
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::ForceOptimized);
+        self.db.compact_range_opt(None::<&[u8]>, None::<&[u8]>, &options);
+        Ok(())
     }
 
     /// A small record.

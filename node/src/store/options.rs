@@ -142,5 +142,7 @@ pub(super) fn reads() -> ReadOptions {
 pub(super) fn full_compaction() -> CompactOptions {
     let mut options = CompactOptions::default();
     options.set_bottommost_level_compaction(BottommostLevelCompaction::ForceOptimized);
+    // Else files pile up at the top until writes stall.
+    options.set_exclusive_manual_compaction(false);
     options
 }
