@@ -129,4 +129,18 @@ impl Client {
         })
         .await
     }
+
+    /// Has every replica of a shard rewrite its files as small as they get, all of `timeout` in one try. What had begun goes
+    /// on when nobody waits any more.
+    ///
+    /// # Errors
+    /// What the server refuses; no answer in time.
+    pub async fn compact_shard(&self, shard: u32) -> Result<v1::CompactShardResponse, Error> {
+        let call = Call { pace: Pace::All, ..ANY };
+        let request = v1::CompactShardRequest { shard };
+        self.unary(call, request, |channel, request| async move {
+            ClusterServiceClient::new(channel).compact_shard(request).await
+        })
+        .await
+    }
 }

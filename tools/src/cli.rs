@@ -120,9 +120,14 @@ pub(crate) struct Context {
 impl Context {
     /// Connects to the cluster.
     pub(crate) async fn connect(&self) -> Outcome<Client> {
+        self.connect_for(Duration::ZERO).await
+    }
+
+    /// The same for operations that take long: waits for them at least so long, whatever the flag says.
+    pub(crate) async fn connect_for(&self, at_least: Duration) -> Outcome<Client> {
         let options = ClientOptions {
             endpoints: self.endpoints.clone(),
-            timeout: self.timeout,
+            timeout: self.timeout.max(at_least),
             ..ClientOptions::default()
         };
         let what = format!("cannot connect to {}", self.endpoints.join(", "));

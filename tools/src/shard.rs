@@ -1,6 +1,8 @@
-//! `shard list|show|move|leader|check`. Never: where a replica should go, or what its bytes say.
+//! `shard list|show|move|leader|check|compact`. Never: where a replica should go, or what its bytes say.
 //!
 //! Invariant: `check` exits 8 exactly when a shard was found whose replicas differ or could not all be read.
+
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use tidemark_client::Client;
@@ -53,13 +55,15 @@ pub(crate) enum Verb {
         to: u64,
     },
     /// Compare the replicas of a shard at one log index; exit 8 where they differ
-    Check(CheckArgs),
+    Check(ShardsArgs),
+    /// Rewrite the files of a shard's replicas as small as they get, while it serves
+    Compact(ShardsArgs),
 }
 
-/// Which shards to check.
+/// Which shards.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-pub(crate) struct CheckArgs {
+pub(crate) struct ShardsArgs {
     /// Number of the shard
     shard: Option<u32>,
     /// Every data shard, one after the other
@@ -82,6 +86,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Outcome {
         }
         Verb::Leader { shard, to } => leader(context, shard, to).await,
         Verb::Check(args) => check(context, args.shard).await,
+        Verb::Compact(args) => compact(context, args.shard).await,
     }
 }
 
@@ -240,6 +245,8 @@ async fn leader(context: &Context, shard: u32, to: u64) -> Outcome {
     printer.finish(&[])
 }
 
+/// Shortest wait for a shard to be rewritten, whatever `--timeout` says.
+const COMPACT_TIMEOUT: Duration = Duration::from_secs(3_600);
 const CHECK_COLUMNS: [&str; 5] = ["shard", "index", "equal", "digests", "problem"];
 
 async fn check(context: &Context, shard: Option<u32>) -> Outcome {
@@ -291,6 +298,52 @@ async fn check(context: &Context, shard: Option<u32>) -> Outcome {
         why.join("; "),
         "tidemark shard show S",
     ))
+}
+
+const COMPACT_COLUMNS: [&str; 5] = ["shard", "node", "bytes_before", "bytes_after", "problem"];
+
+async fn compact(context: &Context, shard: Option<u32>) -> Outcome {
+    let client = context.connect_for(COMPACT_TIMEOUT).await?;
+    let shards = match shard {
+        Some(shard) => vec![shard],
+        None => data_shards(&client).await?,
+    };
+    let mut printer = context.printer("shard_compact");
+    printer.section("replicas", &COMPACT_COLUMNS)?;
+    let mut left = Vec::new();
+    for &id in &shards {
+        let compacted = client.compact_shard(id).await;
+        let answer = compacted.map_err(|error| Refusal::from(error).failure(format!("cannot compact shard {id}")))?;
+        for one in answer.replicas {
+            if !one.problem.is_empty() {
+                left.push(format!("shard {id} on node {}", one.node_id));
+            }
+            let bytes = |bytes| {
+                if one.problem.is_empty() {
+                    Cell::Uint(bytes)
+                } else {
+                    Cell::None
+                }
+            };
+            printer.row(vec![
+                Cell::Uint(id.into()),
+                Cell::Uint(one.node_id),
+                bytes(one.bytes_before),
+                bytes(one.bytes_after),
+                Cell::some_text(&one.problem),
+            ])?;
+        }
+    }
+    printer.finish(&[])?;
+    match left.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::new(
+            Exit::Unhealthy,
+            "not every replica was compacted",
+            left.join(", "),
+            "tidemark cluster status",
+        )),
+    }
 }
 
 async fn data_shards(client: &Client) -> Outcome<Vec<u32>> {

@@ -38,7 +38,7 @@ fn nobody() -> String {
     listener.local_addr().unwrap().to_string()
 }
 
-const VERBS: [&[&str]; 32] = [
+const VERBS: [&[&str]; 33] = [
     &[],
     &["cluster"],
     &["cluster", "init"],
@@ -66,6 +66,7 @@ const VERBS: [&[&str]; 32] = [
     &["shard"],
     &["shard", "move"],
     &["shard", "check"],
+    &["shard", "compact"],
     &["rebalance"],
     &["job"],
     &["job", "cancel"],
@@ -123,6 +124,7 @@ fn a_wrong_command_line_exits_2_and_prints_no_data() {
         &["node", "drain", "3", "--limit-rate", "fast"],
         &["node", "drain", "3", "--wait", "forever"],
         &["shard", "check"],
+        &["shard", "compact"],
         &["shard", "move", "3", "--to", "4"],
         &["rebalance", "--max-moves", "0"],
         &["top", "--every", "1ms"],

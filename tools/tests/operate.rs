@@ -400,6 +400,32 @@ fn shards_are_listed_led_and_compared() {
 }
 
 #[test]
+fn what_compaction_gained_is_shown_by_replica() {
+    let fake = Fake::start();
+    let replica = |node_id, problem: &str| v1::ReplicaCompaction {
+        replica_id: node_id + 10,
+        node_id,
+        bytes_before: 4_000,
+        bytes_after: 3_000,
+        problem: problem.into(),
+    };
+    let set = |shard, replicas| {
+        let answer = v1::CompactShardResponse { shard, replicas };
+        fake.state.compactions.lock().unwrap().insert(shard, answer)
+    };
+    set(1, vec![replica(1, ""), replica(2, "")]);
+    set(2, vec![replica(1, ""), replica(3, "node 3 did not answer")]);
+    let (out, _, code) = run(&fake, &["shard", "compact", "1"]);
+    assert_eq!(code, 0);
+    insta::assert_snapshot!("shard_compact", out);
+    let (out, err, code) = run(&fake, &["-o", "json", "shard", "compact", "2"]);
+    assert_eq!(json(&out)["replicas"][0]["bytes_after"].as_u64(), Some(3_000));
+    assert_eq!(code, 8);
+    assert!(err.contains("shard 2 on node 3"), "{err}");
+    assert_eq!(run(&fake, &["shard", "compact", "9"]).2, 4);
+}
+
+#[test]
 fn one_frame_of_top_is_text() {
     let fake = Fake::start();
     let mut later = fake::status();

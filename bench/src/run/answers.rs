@@ -28,6 +28,7 @@ pub(crate) struct Examiner {
     written: Span,
     questions: Questioner,
     known: HashMap<Ask, Arc<Vec<Row>>>,
+    quiet: bool,
 }
 
 /// What came of the questions of one kind.
@@ -62,7 +63,13 @@ impl Examiner {
             written,
             questions,
             known: HashMap::new(),
+            quiet: false,
         }
+    }
+
+    /// The same, which tells nobody of wrong answers.
+    pub(crate) fn quietly(self) -> Examiner {
+        Examiner { quiet: true, ..self }
     }
 
     /// The `turn`th question of a kind, and its right answer.
@@ -99,7 +106,7 @@ impl Examiner {
         answers.rows = answer.len() as u64;
         if let Err(fault) = check(&self.fleet, &self.written, &ask, &right, answer) {
             answers.wrong += 1;
-            if answers.wrong <= TOLD {
+            if answers.wrong <= TOLD && !self.quiet {
                 report::note(&format!("WRONG: {}: {fault:#}", kind.title()));
             }
         }

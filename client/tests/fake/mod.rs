@@ -237,6 +237,12 @@ impl ClusterService for Service {
     async fn check_shard(&self, _: Request<v1::CheckShardRequest>) -> Result<Response<v1::CheckShardResponse>, Status> {
         self.0.operation("check_shard")
     }
+    async fn compact_shard(
+        &self,
+        _: Request<v1::CompactShardRequest>,
+    ) -> Result<Response<v1::CompactShardResponse>, Status> {
+        self.0.operation("compact_shard")
+    }
     async fn get_shard_map(
         &self,
         _: Request<v1::GetShardMapRequest>,

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use tidemark_proto::v1::cluster_service_server::ClusterService;
 use tidemark_proto::v1::{
     AddNodeRequest, AddNodeResponse, CancelJobRequest, CancelJobResponse, CheckShardRequest, CheckShardResponse,
-    GetShardMapRequest, GetShardMapResponse, InitRequest, InitResponse, JoinRequest, JoinResponse, ListJobsRequest,
-    ListJobsResponse, PlanJobRequest, PlanJobResponse, SetNodeStateRequest, SetNodeStateResponse, StartJobRequest,
-    StartJobResponse, StatusRequest, StatusResponse, TransferLeaderRequest, TransferLeaderResponse,
+    CompactShardRequest, CompactShardResponse, GetShardMapRequest, GetShardMapResponse, InitRequest, InitResponse,
+    JoinRequest, JoinResponse, ListJobsRequest, ListJobsResponse, PlanJobRequest, PlanJobResponse, SetNodeStateRequest,
+    SetNodeStateResponse, StartJobRequest, StartJobResponse, StatusRequest, StatusResponse, TransferLeaderRequest,
+    TransferLeaderResponse,
 };
 use tonic::Request;
 
@@ -72,5 +73,9 @@ impl ClusterService for ClusterApi {
 
     async fn check_shard(&self, request: Request<CheckShardRequest>) -> Answered<CheckShardResponse> {
         answered(self.cluster.check_shard(request.into_inner().shard).await)
+    }
+
+    async fn compact_shard(&self, request: Request<CompactShardRequest>) -> Answered<CompactShardResponse> {
+        answered(self.cluster.compact_shard(request.into_inner().shard).await)
     }
 }

@@ -6,9 +6,10 @@ use futures_util::StreamExt as _;
 use tidemark_proto::peer::install_snapshot_request::Part;
 use tidemark_proto::peer::peer_service_server::PeerService;
 use tidemark_proto::peer::{
-    AddNodeRequest, AddNodeResponse, AdoptRequest, AdoptResponse, InstallSnapshotRequest, InstallSnapshotResponse,
-    ManageGroupRequest, ManageGroupResponse, NodeViewRequest, NodeViewResponse, ProposeRequest, ProposeResponse,
-    RaftRequests, RaftResponses, ReadShardRequest, ReadShardResponse, SnapshotOffsets,
+    AddNodeRequest, AddNodeResponse, AdoptRequest, AdoptResponse, CompactReplicaRequest, CompactReplicaResponse,
+    InstallSnapshotRequest, InstallSnapshotResponse, ManageGroupRequest, ManageGroupResponse, NodeViewRequest,
+    NodeViewResponse, ProposeRequest, ProposeResponse, RaftRequests, RaftResponses, ReadShardRequest,
+    ReadShardResponse, SnapshotOffsets,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -146,5 +147,9 @@ impl PeerService for PeerApi {
 
     async fn manage_group(&self, request: Request<ManageGroupRequest>) -> Answered<ManageGroupResponse> {
         answered(self.cluster.serve_manage(request.into_inner()).await)
+    }
+
+    async fn compact_replica(&self, request: Request<CompactReplicaRequest>) -> Answered<CompactReplicaResponse> {
+        answered(self.cluster.serve_compact(request.into_inner()).await)
     }
 }

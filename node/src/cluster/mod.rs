@@ -3,6 +3,7 @@
 //! Invariant: a node takes an identity once; `init` that was cut off goes on where it stopped, with the same cluster id.
 
 mod check;
+mod compact;
 mod facts;
 mod groups;
 mod jobs;

@@ -31,6 +31,7 @@ pub(crate) struct State {
     /// One state of the job per look; the last stays.
     pub looks: Mutex<VecDeque<v1::Job>>,
     pub checks: Mutex<HashMap<u32, v1::CheckShardResponse>>,
+    pub compactions: Mutex<HashMap<u32, v1::CompactShardResponse>>,
     pub started: Mutex<Vec<v1::StartJobRequest>>,
     pub calls: Mutex<Vec<String>>,
     /// The next call of this name fails so.
@@ -263,6 +264,15 @@ impl ClusterService for Service {
     ) -> Result<Response<v1::CheckShardResponse>, Status> {
         let shard = request.into_inner().shard;
         let answer = self.0.checks.lock().unwrap().get(&shard).cloned();
+        let unknown = || refusal(Code::NotFound, "UNKNOWN_SHARD", &format!("no shard {shard}"), "");
+        answer.map(Response::new).ok_or_else(unknown)
+    }
+    async fn compact_shard(
+        &self,
+        request: Request<v1::CompactShardRequest>,
+    ) -> Result<Response<v1::CompactShardResponse>, Status> {
+        let shard = request.into_inner().shard;
+        let answer = self.0.compactions.lock().unwrap().get(&shard).cloned();
         let unknown = || refusal(Code::NotFound, "UNKNOWN_SHARD", &format!("no shard {shard}"), "");
         answer.map(Response::new).ok_or_else(unknown)
     }
