@@ -109,7 +109,11 @@ impl Host {
         let commands: u64 = append.entries.iter().map(bytes).sum();
         let passes = append.ebbing && room.free >= commands.saturating_add(room.reserve / EBB_SHARE);
         match commands > 0 && !passes {
-            true => Err(Error::new(Reason::DiskLow, "the disk of this node is full")),
+            true => {
+                let (group, ebbing, free) = (request.group, append.ebbing, room.free);
+                tracing::debug!(group, commands, ebbing, free, "refused: the disk is full");
+                Err(Error::new(Reason::DiskLow, "the disk of this node is full"))
+            }
             false => Ok(()),
         }
     }
