@@ -16,6 +16,7 @@
 //! | `future_max_ns` | 1 day | OUT_OF_RANGE `TIME_TOO_NEW` |
 //! | `windows_max` | 1,000,000 a series | RESOURCE_EXHAUSTED `TOO_MANY_WINDOWS` |
 //! | `partials_bytes_max` | 256 MiB a query | RESOURCE_EXHAUSTED `QUERY_TOO_LARGE` |
+//! | `RESIDENT_BYTES_MAX` | 32 MiB a node: newest values and devices, decoded | what was not asked for lately is read from its database again |
 //! | `rows_named_max` | 100 | further bad rows are counted, not named |
 //! | `write_bytes_in_flight_max` | 256 MiB a node | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
 //! | `queries_max` | 64 a node | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
@@ -57,6 +58,8 @@ pub struct Limits {
 
 /// Fewest and most data shards of a cluster.
 pub const SHARDS: std::ops::RangeInclusive<u32> = 2..=64;
+/// Decoded values that all shards of a node keep in memory, bytes.
+pub const RESIDENT_BYTES_MAX: usize = 32 << 20;
 /// Slots that device ids hash to; fixed for the life of a cluster.
 pub const SLOTS: u32 = 4096;
 

@@ -8,14 +8,13 @@
 #[path = "../tests/common/mod.rs"]
 mod common;
 
-use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use common::Rng;
 use common::recorded::{cut, sets};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use tidemark_series::{Edge, Records, Windows, block, bucket, decoders, latest};
+use tidemark_series::{ByWindow, Edge, Records, Windows, block, bucket, decoders, latest};
 
 fn main() {
     divan::main();
@@ -135,7 +134,7 @@ fn fold(bencher: Bencher<'_, '_>, set: &str) {
             let block = block.unwrap();
             let mut folding = block.folding();
             for property in block.properties() {
-                let mut partials = BTreeMap::new();
+                let mut partials = ByWindow::default();
                 folding.fold(property, &DAYS, &mut partials).unwrap();
                 black_box(partials);
             }

@@ -7,11 +7,10 @@
 #[path = "../tests/common/mod.rs"]
 mod common;
 
-use std::collections::BTreeMap;
 use std::hint::black_box;
 
 use common::recorded::{cut, made};
-use tidemark_series::{Edge, Partial, Records, Windows, bucket, latest};
+use tidemark_series::{ByWindow, Edge, Records, Windows, bucket, latest};
 
 const DAYS: Windows = Windows {
     from_ns: i64::MIN,
@@ -67,9 +66,13 @@ fn counted_fold(entries: &[Vec<u8>]) -> u64 {
         let block = block.unwrap();
         let mut folding = block.folding();
         for property in block.properties() {
-            let mut partials = BTreeMap::new();
+            let mut partials = ByWindow::default();
             folding.fold(property, &DAYS, &mut partials).unwrap();
-            count += partials.values().map(Partial::count).sum::<u64>();
+            count += partials
+                .sorted()
+                .iter()
+                .map(|(_, partial)| partial.count())
+                .sum::<u64>();
         }
     }
     count

@@ -129,6 +129,26 @@ impl Bitmap {
         })
     }
 
+    /// Positions of the set bits from `start` to before `end`, ascending.
+    pub fn ones_between(&self, start: usize, end: usize) -> impl Iterator<Item = usize> + '_ {
+        let words = start / 64..end.min(self.len).div_ceil(64);
+        words.flat_map(move |at| {
+            let mut rest = self.words[at];
+            if at == start / 64 {
+                rest &= u64::MAX << (start % 64);
+            }
+            std::iter::from_fn(move || {
+                if rest == 0 {
+                    return None;
+                }
+                let bit = rest.trailing_zeros() as usize;
+                rest &= rest - 1;
+                Some(at * 64 + bit)
+            })
+            .take_while(move |&bit| bit < end)
+        })
+    }
+
     /// Reads `len` bits, lowest bit of the first byte first. Missing bytes read as zero, spare ones are ignored.
     pub fn from_bytes_lsb(bytes: &[u8], len: usize) -> Bitmap {
         let mut map = Bitmap::new(len);
@@ -184,6 +204,14 @@ mod tests {
             assert!((0..len).all(|i| ranges.get(i) == (i % 70 < 67)));
             assert_eq!(map.rank(len), map.count_ones());
             assert_eq!(Bitmap::all(len).count_ones(), len);
+            for (start, end) in [(0, len), (1, 64), (5, 5), (63, 130), (65, 200), (70, 3), (300, 400)] {
+                let expected: Vec<_> = map.iter_ones().filter(|i| (start..end).contains(i)).collect();
+                assert_eq!(
+                    map.ones_between(start, end).collect::<Vec<_>>(),
+                    expected,
+                    "{start} to {end} of {len}"
+                );
+            }
             for i in 0..len {
                 assert_eq!(map.rank(i), (0..i).filter(|&j| map.get(j)).count());
             }

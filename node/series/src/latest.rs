@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use crate::bitmap::Bitmap;
 use crate::bucket;
 use crate::corrupt::Corrupt;
-use crate::record::{Column, PropertyNumber, Records, Values};
+use crate::record::{Column, PropertyNumber, Records, ValueRef, Values};
 
 /// Attributes of a row, in the order of rows: observed, received, kind.
 type Row = (i64, i64, u8);
@@ -76,4 +76,80 @@ fn gather(newest: BTreeMap<PropertyNumber, Newest>) -> Records {
         report_kind: rows.iter().map(|r| r.2).collect(),
         columns: newest.into_iter().map(column).collect(),
     }
+}
+
+/// The newest value of one property.
+#[derive(Clone, Debug)]
+pub struct NewestValue {
+    /// Which property.
+    pub property: PropertyNumber,
+    /// When it was observed, nanoseconds since the epoch, UTC.
+    pub observed_at: i64,
+    /// When the first node took it, nanoseconds since the epoch, UTC.
+    pub received_at: i64,
+    /// Why it was reported.
+    pub report_kind: u8,
+    /// Its quality.
+    pub quality: u8,
+    value: Scalar,
+}
+
+#[derive(Clone, Debug)]
+enum Scalar {
+    F64(f64),
+    I64(i64),
+    Bool(bool),
+    Enum(u32),
+    Text(Box<str>),
+}
+
+impl NewestValue {
+    /// The value.
+    pub fn value(&self) -> ValueRef<'_> {
+        match &self.value {
+            Scalar::F64(v) => ValueRef::F64(*v),
+            Scalar::I64(v) => ValueRef::I64(*v),
+            Scalar::Bool(v) => ValueRef::Bool(*v),
+            Scalar::Enum(v) => ValueRef::Enum(*v),
+            Scalar::Text(v) => ValueRef::Text(v),
+        }
+    }
+
+    /// Bytes it takes beside its own size.
+    pub fn heap_bytes(&self) -> usize {
+        match &self.value {
+            Scalar::Text(text) => text.len(),
+            _ => 0,
+        }
+    }
+}
+
+/// The newest values of a device, ascending by property, from what [`merge_latest`] gave.
+///
+/// # Errors
+/// The value is damaged.
+pub fn newest_values(value: &[u8]) -> Result<Vec<NewestValue>, Corrupt> {
+    let records = bucket::decode(value, None)?;
+    let newest = |column: &Column| {
+        let last = column.values.len().checked_sub(1)?;
+        let row = match &column.presence {
+            None => last,
+            Some(map) => map.iter_ones().last()?,
+        };
+        Some(NewestValue {
+            property: column.property,
+            observed_at: *records.observed_at.get(row)?,
+            received_at: *records.received_at.get(row)?,
+            report_kind: *records.report_kind.get(row)?,
+            quality: column.quality.as_ref().and_then(|q| q.get(last).copied()).unwrap_or(0),
+            value: match column.values.get(last)? {
+                ValueRef::F64(v) => Scalar::F64(v),
+                ValueRef::I64(v) => Scalar::I64(v),
+                ValueRef::Bool(v) => Scalar::Bool(v),
+                ValueRef::Enum(v) => Scalar::Enum(v),
+                ValueRef::Text(v) => Scalar::Text(v.into()),
+            },
+        })
+    };
+    Ok(records.columns.iter().filter_map(newest).collect())
 }

@@ -6,6 +6,7 @@
 pub mod bitmap;
 pub mod block;
 pub mod bucket;
+mod by_window;
 mod codec;
 mod corrupt;
 #[doc(hidden)]
@@ -18,7 +19,9 @@ pub mod window;
 
 pub use bitmap::Bitmap;
 pub use block::{BLOCK_ROWS_MAX, Block, ColumnStats, Folding, Sizes};
+pub use by_window::ByWindow;
 pub use corrupt::Corrupt;
+pub use latest::NewestValue;
 pub use partial::{Finished, Function, Kind, Partial, SumOverflow};
 pub use record::{Column, PropertyNumber, Records, ValueRef, ValueType, Values};
 pub use window::{Edge, Windows};

@@ -233,7 +233,14 @@ impl Partial {
 
     /// The bytes of an unfinished aggregate, for another shard or node (layout in `partial/bytes.rs`).
     pub fn encode(&self) -> Vec<u8> {
-        bytes::encode(self)
+        let mut out = Vec::new();
+        self.encode_to(&mut out);
+        out
+    }
+
+    /// Appends them.
+    pub fn encode_to(&self, out: &mut Vec<u8>) {
+        bytes::encode(self, out);
     }
 
     /// Reads what [`Partial::encode`] wrote.

@@ -4,6 +4,8 @@
 //! Invariant of normalised records: times strictly increase, columns ascend by property, no column is empty, a
 //! presence that covers every row is `None`, qualities that are all 0 are `None`.
 
+use std::ops::Range;
+
 use crate::bitmap::Bitmap;
 use crate::rows;
 
@@ -259,11 +261,17 @@ impl Records {
         rows::normalise(parts)
     }
 
-    /// Rows with `from <= observed_at < to`. Times ascend.
-    pub fn slice_time(&self, from: i64, to: i64) -> Records {
+    /// Numbers of the rows with `from <= observed_at < to`. Times ascend.
+    pub fn rows_between(&self, from: i64, to: i64) -> Range<usize> {
         let start = self.observed_at.partition_point(|&t| t < from);
         let end = self.observed_at.partition_point(|&t| t < to).max(start);
-        self.slice_rows(start, end)
+        start..end
+    }
+
+    /// Rows with `from <= observed_at < to`. Times ascend.
+    pub fn slice_time(&self, from: i64, to: i64) -> Records {
+        let rows = self.rows_between(from, to);
+        self.slice_rows(rows.start, rows.end)
     }
 
     /// Rows `start..end` (cut to the rows there are).
@@ -275,6 +283,11 @@ impl Records {
     /// dropped.
     pub fn newest(&self) -> Records {
         rows::newest(self)
+    }
+
+    /// Only rows that have a value.
+    pub fn without_empty_rows(self) -> Records {
+        rows::without_empty(self)
     }
 
     /// Only these properties; rows that then have no value at all stay out.

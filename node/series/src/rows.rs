@@ -246,26 +246,37 @@ pub(crate) fn newest(records: &Records) -> Records {
 
 /// Only `properties`, and only rows that have a value of one of them.
 pub(crate) fn project(records: &Records, properties: &[PropertyNumber]) -> Records {
-    let mut columns: Vec<Column> = records
-        .columns
-        .iter()
-        .filter(|c| properties.contains(&c.property))
-        .cloned()
-        .collect();
-    if columns.iter().any(|c| c.presence.is_none()) {
-        return with_rows(records, &(0..records.len()).collect::<Vec<_>>(), columns);
+    let columns = records.columns.iter().filter(|c| properties.contains(&c.property));
+    without_empty(Records {
+        observed_at: records.observed_at.clone(),
+        received_at: records.received_at.clone(),
+        report_kind: records.report_kind.clone(),
+        columns: columns.cloned().collect(),
+    })
+}
+
+/// Only rows that have a value.
+pub(crate) fn without_empty(mut records: Records) -> Records {
+    if records.columns.iter().any(|c| c.presence.is_none()) {
+        return records;
     }
     let mut any = Bitmap::new(records.len());
-    columns
+    records
+        .columns
         .iter()
-        .for_each(|c| c.present_rows().for_each(|row| any.set(row, true)));
+        .filter_map(|c| c.presence.as_ref())
+        .for_each(|map| any.add(map));
+    if any.count_ones() == records.len() {
+        return records;
+    }
     let rows: Vec<usize> = any.iter_ones().collect();
-    for column in &mut columns {
+    for column in &mut records.columns {
         let mut map = Bitmap::new(rows.len());
         column.present_rows().for_each(|row| map.set(any.rank(row), true));
         column.presence = (map.count_ones() < rows.len()).then_some(map);
     }
-    with_rows(records, &rows, columns)
+    let columns = std::mem::take(&mut records.columns);
+    with_rows(&records, &rows, columns)
 }
 
 fn with_rows(records: &Records, rows: &[usize], columns: Vec<Column>) -> Records {

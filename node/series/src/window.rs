@@ -36,7 +36,15 @@ impl Windows {
             Edge::StartClosed => self.from_ns <= t_ns && t_ns < self.to_ns,
             Edge::EndClosed => self.from_ns < t_ns && t_ns <= self.to_ns,
         };
-        inside.then(|| cut(self.number(t_ns)))
+        inside.then(|| self.number_narrow(t_ns).unwrap_or_else(|| cut(self.number(t_ns))))
+    }
+
+    /// True for times before the range: all of these are before all that are in it.
+    pub(crate) fn is_before(&self, t_ns: i64) -> bool {
+        match self.edge {
+            Edge::StartClosed => t_ns < self.from_ns,
+            Edge::EndClosed => t_ns <= self.from_ns,
+        }
     }
 
     /// Start and end of window `index`, cut to `from..to`. A window outside the range gives an empty one at its end.
@@ -74,6 +82,16 @@ impl Windows {
         match self.edge {
             Edge::StartClosed => (self.from_ns, self.to_ns),
             Edge::EndClosed => (self.from_ns.saturating_add(1), self.to_ns.saturating_add(1)),
+        }
+    }
+
+    /// [`Windows::number`] where all of it fits 64 bits, as it does but at the ends of time: a wide division is slow.
+    fn number_narrow(&self, t_ns: i64) -> Option<i64> {
+        let step = self.step_ns.filter(|&step| step > 0)?;
+        let since = t_ns.checked_sub(self.origin_ns)?;
+        match self.edge {
+            Edge::StartClosed => Some(since.div_euclid(step)),
+            Edge::EndClosed => Some(since.checked_sub(1)?.div_euclid(step)),
         }
     }
 

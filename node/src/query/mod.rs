@@ -2,7 +2,10 @@
 //! query whose fold keeps the points. Never: storage formats.
 
 mod aggregate;
+mod groups;
 mod latest;
+mod merge;
+mod partials;
 mod plan;
 mod range;
 mod shard_side;

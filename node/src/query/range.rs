@@ -4,10 +4,10 @@ use std::ops::ControlFlow;
 
 use tidemark_proto::peer::read_shard_response::Part;
 use tidemark_proto::v1::{AnswerSummary, QueryRangeRequest};
-use tidemark_series::{PropertyNumber, Records, bucket};
+use tidemark_series::{PropertyNumber, bucket};
 
 use super::plan::{check_range, passes_over_types};
-use super::shard_side::{Answering, Chosen, corrupt};
+use super::shard_side::{Answering, Chosen, Wanted, corrupt};
 use crate::error::Result;
 use crate::wire::answer::BatchWriter;
 
@@ -25,7 +25,7 @@ pub(super) fn answer(answering: &Answering<'_>, request: &QueryRangeRequest) -> 
         pass_over: passes_over_types(&selector),
         summary: AnswerSummary::default(),
     };
-    let _ = answering.each_run(&selector, |devices| reading.run(devices))?;
+    let _ = answering.each_run(&selector, Wanted::Nothing, |devices| reading.run(devices))?;
     Ok(reading.summary)
 }
 
@@ -55,15 +55,8 @@ impl Reading<'_> {
         let mut flow = ControlFlow::Continue(());
         for chosen in devices {
             self.summary.devices += 1;
-            flow = answering.scan(chosen, from_ns, to_ns, |value| {
-                let mut records = decode(value, numbers.as_deref())?.slice_time(from_ns, to_ns);
-                let room = usize::try_from(self.limit - self.summary.rows).unwrap_or(usize::MAX);
-                if records.len() > room {
-                    records = records.slice_rows(0, room);
-                    self.summary.limited = true;
-                }
-                self.summary.rows += records.len() as u64;
-                batch.push(&chosen.id, &records);
+            flow = answering.scan(def, std::slice::from_ref(chosen), from_ns, to_ns, |_, value| {
+                self.take(chosen, value, numbers.as_deref(), &mut batch)?;
                 if self.summary.limited {
                     return Ok(ControlFlow::Break(()));
                 }
@@ -82,13 +75,38 @@ impl Reading<'_> {
         }
         Ok(flow)
     }
-}
 
-/// Records of a bucket, only the named properties and the rows that have one of them.
-fn decode(value: &[u8], numbers: Option<&[PropertyNumber]>) -> Result<Records> {
-    let records = bucket::decode(value, numbers).map_err(corrupt)?;
-    Ok(match numbers {
-        Some(numbers) => records.project(numbers),
-        None => records,
-    })
+    /// Adds the rows of a bucket that are asked for, up to the limit: only the named properties and the rows that have one
+    /// of them.
+    fn take(
+        &mut self,
+        chosen: &Chosen,
+        value: &[u8],
+        numbers: Option<&[PropertyNumber]>,
+        batch: &mut BatchWriter<'_>,
+    ) -> Result<()> {
+        let (from_ns, to_ns) = (self.request.from_ns, self.request.to_ns);
+        for block in bucket::blocks(value) {
+            let block = block.map_err(corrupt)?;
+            if block.last_ns() < from_ns || block.first_ns() >= to_ns {
+                continue;
+            }
+            let mut records = block.decode(numbers).map_err(corrupt)?;
+            if numbers.is_some() {
+                records = records.without_empty_rows();
+            }
+            let mut rows = records.rows_between(from_ns, to_ns);
+            let room = usize::try_from(self.limit - self.summary.rows).unwrap_or(usize::MAX);
+            if rows.len() > room {
+                rows.end = rows.start + room;
+                self.summary.limited = true;
+            }
+            self.summary.rows += rows.len() as u64;
+            batch.push(chosen.id(), &records, rows);
+            if self.summary.limited {
+                break;
+            }
+        }
+        Ok(())
+    }
 }

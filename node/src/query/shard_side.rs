@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use tidemark_proto::peer::read_shard_request::Query;
 use tidemark_proto::peer::read_shard_response::Part;
-use tidemark_proto::peer::{DeviceList, Resolved, ShardDevices, ShardResolve, StoredDevice};
-use tidemark_proto::v1::{AnswerSummary, Selector};
+use tidemark_proto::peer::{DeviceList, Resolved, ShardDevices, ShardResolve};
+use tidemark_proto::v1::{AnswerSummary, Selector, TagMatcher};
 
 use super::{aggregate, latest, range};
 use crate::catalog::Catalog;
@@ -19,7 +19,7 @@ use crate::raft::host::Host;
 use crate::raft::replica::Replica;
 use crate::raft::state::store_error;
 use crate::route::ShardJob;
-use crate::shard::{DeviceFilter, Shard};
+use crate::shard::{DeviceFilter, Roster, Shard};
 
 const DEVICES_PER_PART: usize = 500;
 const DEVICES_PER_RUN: usize = 256;
@@ -34,10 +34,31 @@ pub(super) struct Answering<'a> {
 
 /// A device that a selector matched, with its type.
 pub(super) struct Chosen {
-    pub(super) id: String,
-    pub(super) ordinal: u32,
+    roster: Arc<Roster>,
+    at: usize,
     pub(super) def: Arc<TypeDef>,
-    pub(super) stored: StoredDevice,
+}
+
+impl Chosen {
+    pub(super) fn id(&self) -> &str {
+        self.roster.id(self.at)
+    }
+
+    pub(super) fn ordinal(&self) -> u32 {
+        self.roster.ordinal(self.at)
+    }
+
+    /// The device's value of a tag; known only where [`Wanted::Tags`] was asked for, or no ids were.
+    pub(super) fn tag(&self, key: &str) -> Option<&str> {
+        self.roster.tag(self.at, key)
+    }
+}
+
+/// What of a device is looked at beside id and type.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Nothing,
+    Tags,
 }
 
 /// The job that answers every kind of question.
@@ -71,19 +92,22 @@ impl Answering<'_> {
         }
     }
 
-    /// Visits the bucket values of one device that can hold points of a range.
+    /// Visits the bucket values of devices of one type that can hold points of a range, each with the position of its
+    /// device; those of one device come oldest first.
     pub(super) fn scan(
         &self,
-        chosen: &Chosen,
+        def: &TypeDef,
+        devices: &[Chosen],
         from_ns: i64,
         to_ns: i64,
-        mut visit: impl FnMut(&[u8]) -> Result<ControlFlow<()>>,
+        mut visit: impl FnMut(usize, &[u8]) -> Result<ControlFlow<()>>,
     ) -> Result<ControlFlow<()>> {
-        let (number, span_ns) = (chosen.def.number(), chosen.def.bucket_span_ns);
+        let ordinals: Vec<u32> = devices.iter().map(Chosen::ordinal).collect();
+        let (number, span_ns) = (def.number(), def.bucket_span_ns);
         let scanned = self
             .shard
-            .scan_device(number, chosen.ordinal, span_ns, from_ns, to_ns, |value| {
-                match visit(value) {
+            .scan_devices(number, &ordinals, span_ns, from_ns, to_ns, |at, value| {
+                match visit(at, value) {
                     Ok(ControlFlow::Continue(())) => ControlFlow::Continue(()),
                     Ok(ControlFlow::Break(())) => ControlFlow::Break(None),
                     Err(error) => ControlFlow::Break(Some(error)),
@@ -100,10 +124,11 @@ impl Answering<'_> {
     pub(super) fn each_run(
         &self,
         selector: &Selector,
+        wanted: Wanted,
         mut visit: impl FnMut(&[Chosen]) -> Result<ControlFlow<()>>,
     ) -> Result<ControlFlow<()>> {
         let mut run: Vec<Chosen> = Vec::new();
-        let flow = self.each_device(selector, |chosen| {
+        let flow = self.each_device(selector, wanted, |chosen| {
             let other_type = run.first().is_some_and(|first| !Arc::ptr_eq(&first.def, &chosen.def));
             if other_type || run.len() == DEVICES_PER_RUN {
                 match visit(&std::mem::take(&mut run)) {
@@ -140,18 +165,26 @@ impl Answering<'_> {
         let limit = if request.limit == 0 { u64::MAX } else { request.limit };
         let mut summary = AnswerSummary::default();
         let mut part = DeviceList::default();
-        let flow = self.each_device(&selector, |chosen| {
+        let filter = self.filter(&selector)?;
+        self.known(&selector.device_ids)?;
+        let mut types = Types::new(self.catalog);
+        let flow = self.shard.devices(&filter, |stored| {
+            if types.find(stored.type_number).is_none() {
+                return ControlFlow::Continue(());
+            }
             if summary.devices == limit {
                 summary.limited = true;
                 return ControlFlow::Break(());
             }
             summary.devices += 1;
-            part.devices.extend(chosen.stored.device);
+            part.devices.extend(stored.device.clone());
             if part.devices.len() < DEVICES_PER_PART {
                 return ControlFlow::Continue(());
             }
             self.send(Part::Devices(std::mem::take(&mut part)))
-        })?;
+        });
+        types.check()?;
+        let flow = flow.map_err(store_error)?;
         if !part.devices.is_empty() && (flow.is_continue() || summary.limited) {
             let _ = self.send(Part::Devices(part));
         }
@@ -162,11 +195,55 @@ impl Answering<'_> {
     }
 
     /// Visits every device of this shard that a selector matches. An id that is not registered here is an error.
-    pub(super) fn each_device<B>(
+    fn each_device<B>(
         &self,
         selector: &Selector,
+        wanted: Wanted,
         mut visit: impl FnMut(Chosen) -> ControlFlow<B>,
     ) -> Result<ControlFlow<B>> {
+        let filter = self.filter(selector)?;
+        let mut types = Types::new(self.catalog);
+        let mut choose = |roster: &Arc<Roster>, at: usize| match types.find(roster.type_number(at)) {
+            Some(def) => visit(Chosen {
+                roster: roster.clone(),
+                at,
+                def: def.clone(),
+            }),
+            None => ControlFlow::Continue(()),
+        };
+        let flow = match selector.device_ids.is_empty() {
+            true => self.shard.select(&filter, &mut choose).map_err(store_error),
+            false => self.each_id(&filter, wanted, &mut choose),
+        };
+        types.check()?;
+        flow
+    }
+
+    /// Devices by id, which must all be registered, ascending by id.
+    fn each_id<B>(
+        &self,
+        filter: &DeviceFilter,
+        wanted: Wanted,
+        choose: &mut impl FnMut(&Arc<Roster>, usize) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>> {
+        let known = self.known(&filter.ids)?;
+        let mut known: Vec<_> = filter.ids.iter().map(String::as_str).zip(known).collect();
+        known.sort_unstable();
+        known.dedup();
+        let with_tags = wanted == Wanted::Tags || !filter.tags.is_empty();
+        for known in known.chunks(DEVICES_PER_RUN) {
+            let roster = self.shard.roster_of(known, with_tags).map_err(store_error)?;
+            let roster = Arc::new(roster);
+            for at in roster.filtered(filter) {
+                if let ControlFlow::Break(with) = choose(&roster, at) {
+                    return Ok(ControlFlow::Break(with));
+                }
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn filter(&self, selector: &Selector) -> Result<DeviceFilter> {
         let type_number = match selector.device_type.as_str() {
             "" => None,
             id => Some(
@@ -176,45 +253,60 @@ impl Answering<'_> {
                     .number(),
             ),
         };
-        if !selector.device_ids.is_empty() {
-            let known = self.shard.resolve(&selector.device_ids).map_err(store_error)?;
-            if let Some((id, _)) = selector.device_ids.iter().zip(known).find(|(_, known)| known.is_none()) {
-                return Err(Error::new(Reason::UnknownDevice, format!("no device {id:?}")).field("selector.device_ids"));
-            }
-        }
-        let filter = DeviceFilter {
+        let tag = |tag: &TagMatcher| (tag.key.clone(), tag.values.clone());
+        Ok(DeviceFilter {
             ids: selector.device_ids.clone(),
             type_number,
-            tags: selector
-                .tags
-                .iter()
-                .map(|tag| (tag.key.clone(), tag.values.clone()))
-                .collect(),
-        };
-        let mut unknown_type = None;
-        let flow = self.shard.devices(&filter, |stored| {
-            let Some(def) = self.catalog.type_by_number(stored.type_number) else {
-                unknown_type = Some(stored.type_number);
-                return ControlFlow::Continue(());
-            };
-            let id = stored
-                .device
-                .as_ref()
-                .map(|device| device.id.clone())
-                .unwrap_or_default();
-            visit(Chosen {
-                id,
-                ordinal: stored.ordinal,
-                def: def.clone(),
-                stored: stored.clone(),
+            tags: selector.tags.iter().map(tag).collect(),
+        })
+    }
+
+    /// Type and ordinal of each id; an error names the first one that is not registered here.
+    fn known(&self, ids: &[String]) -> Result<Vec<(u32, u32)>> {
+        let found = self.shard.resolve(ids).map_err(store_error)?;
+        let known = |(id, known): (&String, Option<(u32, u32)>)| {
+            known.ok_or_else(|| {
+                Error::new(Reason::UnknownDevice, format!("no device {id:?}")).field("selector.device_ids")
             })
-        });
-        match unknown_type {
+        };
+        ids.iter().zip(found).map(known).collect()
+    }
+}
+
+/// Types of devices by number, the last one at hand.
+struct Types<'a> {
+    catalog: &'a Catalog,
+    last: Option<&'a Arc<TypeDef>>,
+    unknown: Option<u32>,
+}
+
+impl<'a> Types<'a> {
+    fn new(catalog: &'a Catalog) -> Self {
+        Types {
+            catalog,
+            last: None,
+            unknown: None,
+        }
+    }
+
+    /// The type of a number; one that the catalog does not know yet is remembered.
+    fn find(&mut self, number: u32) -> Option<&'a Arc<TypeDef>> {
+        if self.last.is_none_or(|last| last.number() != number) {
+            self.last = self.catalog.type_by_number(number);
+        }
+        if self.last.is_none() {
+            self.unknown = Some(number);
+        }
+        self.last
+    }
+
+    fn check(&self) -> Result<()> {
+        match self.unknown {
             Some(number) => Err(Error::new(
                 Reason::TooStale,
                 format!("type number {number} is not known here yet"),
             )),
-            None => flow.map_err(store_error),
+            None => Ok(()),
         }
     }
 }

@@ -15,7 +15,7 @@ use tidemark_proto::v1::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::aggregate::Merge;
+use super::merge::Merge;
 use super::plan;
 use crate::catalog::Catalog;
 use crate::clock::{Instant, monotonic, now_ns};

@@ -12,7 +12,8 @@ use tidemark_proto::peer::{Applied, Done, ShardCommand, StoredDevice, applied, s
 use tidemark_proto::v1::Failure;
 
 use super::extents::{Widening, include};
-use super::{Shard, State, keys};
+use super::versions::Changes;
+use super::{Shard, State, keys, select};
 use crate::store::{AppliedState, Batch, Db, Family, StoreError};
 
 /// One entry of the log.
@@ -49,9 +50,17 @@ impl Shard {
         for entry in entries {
             answers.push(chunk.entry(entry)?);
         }
-        let (batch, widening) = chunk.finish();
+        let Written {
+            batch,
+            widening,
+            changes,
+            ordinals_end,
+        } = chunk.finish();
         self.extents.widen(&widening);
+        self.ordinals_end.fetch_max(ordinals_end, Ordering::SeqCst);
+        let version = self.versions.note(&changes);
         self.store.commit(batch, applied_state)?;
+        self.versions.publish(version);
         self.devices.store(state.next_ordinal, Ordering::Release);
         Ok(answers)
     }
@@ -68,6 +77,17 @@ pub(super) struct Chunk<'a> {
     /// Remembered writes of this chunk by key; `None` where it forgot one.
     pub(super) slots: BTreeMap<Vec<u8>, Option<keys::Slot>>,
     widening: Widening,
+    /// What of it may be kept in memory.
+    pub(super) changes: Changes,
+}
+
+/// What a chunk came to.
+struct Written<'a> {
+    batch: Batch<'a>,
+    widening: Widening,
+    changes: Changes,
+    /// One more than the greatest ordinal in it.
+    ordinals_end: u32,
 }
 
 impl<'a> Chunk<'a> {
@@ -82,6 +102,7 @@ impl<'a> Chunk<'a> {
             devices: BTreeMap::new(),
             slots: BTreeMap::new(),
             widening: Widening::new(),
+            changes: Changes::default(),
         })
     }
 
@@ -115,12 +136,21 @@ impl<'a> Chunk<'a> {
         include(&mut self.widening, type_number, bucket_ns, bucket_ns);
     }
 
-    fn finish(mut self) -> (Batch<'a>, Widening) {
+    fn finish(mut self) -> Written<'a> {
         if self.state.next_ordinal != self.first_ordinal {
             self.batch
                 .put(Family::Meta, keys::NEXT_ORDINAL, &self.state.next_ordinal.to_be_bytes());
         }
-        (self.batch, self.widening)
+        let ends = self.devices.values().map(|stored| stored.ordinal.saturating_add(1));
+        let ordinals_end = ends.max().unwrap_or(0);
+        let pages = self.devices.values().map(|stored| stored.ordinal / select::PAGE);
+        self.changes.pages.extend(pages);
+        Written {
+            batch: self.batch,
+            widening: self.widening,
+            changes: self.changes,
+            ordinals_end,
+        }
     }
 }
 

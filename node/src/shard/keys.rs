@@ -97,6 +97,20 @@ pub fn device_ordinal(ordinal: u32) -> [u8; 6] {
     [b'o', b'|', a, b, c, d]
 }
 
+/// Ordinal of a key of a device by ordinal.
+///
+/// # Errors
+/// When it is not one.
+pub fn decode_device_ordinal(key: &[u8]) -> Result<u32, StoreError> {
+    let mut fields = Fields {
+        rest: key.strip_prefix(ORDINALS).unwrap_or_default(),
+        what: "key of a device by ordinal",
+    };
+    let ordinal = u32::from_be_bytes(fields.take()?);
+    fields.end()?;
+    Ok(ordinal)
+}
+
 /// Prefix of the devices of a type.
 #[must_use]
 pub fn device_type(type_number: u32) -> [u8; 6] {
@@ -296,6 +310,9 @@ mod tests {
             assert_eq!(decode_latest(&latest(a, b)).unwrap(), (a, b));
             assert_eq!(decode_device_of_type(&device_of_type(a, b)).unwrap(), b);
             assert!(device_of_type(a, b).starts_with(&device_type(a)));
+        }
+        for ordinal in NUMBERS {
+            assert_eq!(decode_device_ordinal(&device_ordinal(ordinal)).unwrap(), ordinal);
         }
         assert!(device_ordinal(255) < device_ordinal(256));
         assert!(device_ordinal(7).starts_with(ORDINALS));

@@ -13,7 +13,11 @@
 //! | `contents` | everything a shard keeps, as records |
 //! | `extents` | first and last bucket of each device type |
 //! | `read` | reads of points: one device, a type, newest values |
+//! | `newest` | newest values, decoded and kept in memory |
 //! | `registry` | reads of devices |
+//! | `roster` | devices as queries need them, decoded once |
+//! | `select` | which devices, from rosters that are kept in memory |
+//! | `versions` | whether what is kept in memory is still what the database holds |
 //! | `digest` | one number over the logical content, to compare replicas |
 //!
 //! Never here: async, the network, Raft, the clock, names of device types.
@@ -26,10 +30,14 @@ mod devices;
 mod digest;
 mod extents;
 pub mod keys;
+mod newest;
 mod producers;
 mod read;
 mod registry;
 mod restore;
+mod roster;
+mod select;
+mod versions;
 mod write;
 
 use std::sync::Mutex;
@@ -37,12 +45,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use apply::ApplyEntry;
 pub use bucket_grid::bucket_start;
+pub use newest::Newest;
 pub use registry::DeviceFilter;
+pub use roster::Roster;
 
-use crate::store::{Family, ReplicaStore, StoreError};
+use crate::store::{Family, ReplicaStore, ResidentKey, StoreError};
 use extents::Extents;
 use producers::Producers;
 use restore::Restore;
+use versions::Versions;
 
 /// One data shard. Applies one chunk at a time; reads run beside it.
 pub struct Shard {
@@ -51,6 +62,19 @@ pub struct Shard {
     extents: Extents,
     /// Devices registered, as committed; also the next ordinal to give out.
     devices: AtomicU32,
+    /// No view can see an ordinal from here on: raised before the write that needs it.
+    ordinals_end: AtomicU32,
+    versions: Versions,
+    /// Who it is to the values it keeps in memory.
+    owner: u64,
+}
+
+/// What a shard keeps in memory of its own.
+#[derive(Copy, Clone)]
+enum Kind {
+    Newest,
+    Devices,
+    DevicesOfType,
 }
 
 /// What only `apply` looks at. It may run ahead of the database while a chunk is built; when that chunk fails, the shard
@@ -63,7 +87,7 @@ struct State {
 }
 
 impl Shard {
-    /// Loads what the shard keeps in memory: counters, producers, extents. Nothing per device.
+    /// Loads what the shard always keeps in memory: counters, producers, extents. Nothing per device.
     ///
     /// # Errors
     /// Corruption and I/O as found.
@@ -79,12 +103,25 @@ impl Shard {
             stopped: false,
         };
         let extents = Extents::load(&store)?;
+        let ordinals_end = select::ordinals_end(&store.db().view())?;
+        let owner = store.db().resident().owner();
         Ok(Self {
             store,
             state: Mutex::new(state),
             extents,
             devices: AtomicU32::new(next_ordinal),
+            ordinals_end: AtomicU32::new(ordinals_end),
+            versions: Versions::new(),
+            owner,
         })
+    }
+
+    fn resident_key(&self, kind: Kind, number: u64) -> ResidentKey {
+        ResidentKey {
+            owner: self.owner,
+            kind: kind as u32,
+            number,
+        }
     }
 
     /// The database below: applied state, flush, checkpoint, sizes.
@@ -97,6 +134,12 @@ impl Shard {
     #[must_use]
     pub fn device_count(&self) -> u64 {
         u64::from(self.devices.load(Ordering::Acquire))
+    }
+}
+
+impl Drop for Shard {
+    fn drop(&mut self) {
+        self.store.db().resident().forget(self.owner);
     }
 }
 

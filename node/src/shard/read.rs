@@ -30,20 +30,39 @@ impl Shard {
         to_ns: i64,
         mut visit: impl FnMut(&[u8]) -> ControlFlow<B>,
     ) -> Result<ControlFlow<B>, StoreError> {
+        self.scan_devices(type_number, &[ordinal], bucket_span_ns, from_ns, to_ns, |_, value| {
+            visit(value)
+        })
+    }
+
+    /// The same for several devices of a type: `visit` is told which of `ordinals` a value is of. The values of one device
+    /// come oldest first; those of others come between them.
+    ///
+    /// # Errors
+    /// Corruption and I/O as found.
+    pub fn scan_devices<B>(
+        &self,
+        type_number: u32,
+        ordinals: &[u32],
+        bucket_span_ns: i64,
+        from_ns: i64,
+        to_ns: i64,
+        mut visit: impl FnMut(usize, &[u8]) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>, StoreError> {
         let view = self.store.db().view();
         let grid = Grid::new(bucket_span_ns);
         let Some(range) = grid.touched(from_ns, to_ns, self.extents.of(type_number)) else {
             return Ok(ControlFlow::Continue(()));
         };
-        let device = OneDevice {
+        let devices = Devices {
             view: &view,
             grid,
             type_number,
-            ordinal,
+            ordinals,
         };
         match range.1.saturating_sub(range.0) < BUCKETS_BY_KEY_MAX {
-            true => device.by_key(range, &mut visit),
-            false => device.by_seek(range, &mut visit),
+            true => devices.by_key(range, &mut visit),
+            false => devices.by_seek(range, &mut visit),
         }
     }
 
@@ -121,59 +140,88 @@ fn after(type_number: u32, bucket_ns: i64) -> Vec<u8> {
     key
 }
 
-struct OneDevice<'a> {
+struct Devices<'a> {
     view: &'a View<'a>,
     grid: Grid,
     type_number: u32,
-    ordinal: u32,
+    ordinals: &'a [u32],
 }
 
-impl OneDevice<'_> {
-    fn key(&self, index: i64) -> [u8; 16] {
-        keys::block(self.type_number, self.grid.start(index), self.ordinal)
+impl Devices<'_> {
+    fn key(&self, index: i64, ordinal: u32) -> [u8; 16] {
+        keys::block(self.type_number, self.grid.start(index), ordinal)
     }
 
+    /// Bucket by bucket, as keys lie.
     fn by_key<B>(
         &self,
         (first, last): (i64, i64),
-        visit: &mut impl FnMut(&[u8]) -> ControlFlow<B>,
+        visit: &mut impl FnMut(usize, &[u8]) -> ControlFlow<B>,
     ) -> Result<ControlFlow<B>, StoreError> {
-        let keys: Vec<_> = (first..=last).map(|index| self.key(index)).collect();
-        for keys in keys.chunks(CHUNK) {
-            for value in self.view.multi_get(Family::Blocks, keys, true)?.into_iter().flatten() {
-                if let ControlFlow::Break(with) = visit(&value) {
+        let sorted = self.ordinals.is_sorted();
+        let devices = || self.ordinals.iter().enumerate();
+        let mut all = (first..=last).flat_map(|index| devices().map(move |(at, ordinal)| (at, index, *ordinal)));
+        let (mut places, mut keys) = (Vec::with_capacity(CHUNK), Vec::with_capacity(CHUNK));
+        loop {
+            places.clear();
+            keys.clear();
+            for (at, index, ordinal) in all.by_ref().take(CHUNK) {
+                places.push(at);
+                keys.push(self.key(index, ordinal));
+            }
+            if keys.is_empty() {
+                return Ok(ControlFlow::Continue(()));
+            }
+            let values = self.view.multi_get(Family::Blocks, &keys, sorted)?;
+            for (at, value) in places.iter().zip(values) {
+                if let Some(value) = value
+                    && let ControlFlow::Break(with) = visit(*at, &value)
+                {
                     return Ok(ControlFlow::Break(with));
                 }
+            }
+        }
+    }
+
+    fn by_seek<B>(
+        &self,
+        range: (i64, i64),
+        visit: &mut impl FnMut(usize, &[u8]) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>, StoreError> {
+        for (at, ordinal) in self.ordinals.iter().enumerate() {
+            if let ControlFlow::Break(with) = self.seek_one(*ordinal, range, &mut |value| visit(at, value))? {
+                return Ok(ControlFlow::Break(with));
             }
         }
         Ok(ControlFlow::Continue(()))
     }
 
     /// From bucket to bucket that any device of the type has: one seek each.
-    fn by_seek<B>(
+    fn seek_one<B>(
         &self,
+        ours: u32,
         (first, last): (i64, i64),
         visit: &mut impl FnMut(&[u8]) -> ControlFlow<B>,
     ) -> Result<ControlFlow<B>, StoreError> {
         let upper = after(self.type_number, self.grid.start(last));
-        let mut scan = self.view.scan(Family::Blocks, &self.key(first), Some(upper))?;
+        let mut scan = self.view.scan(Family::Blocks, &self.key(first, ours), Some(upper))?;
         while let Some((key, value)) = scan.next()? {
             let (_, bucket_ns, ordinal) = keys::decode_block(key)?;
-            if ordinal == self.ordinal
+            if ordinal == ours
                 && let ControlFlow::Break(with) = visit(value)
             {
                 return Ok(ControlFlow::Break(with));
             }
-            if ordinal < self.ordinal {
+            if ordinal < ours {
                 // Ours may follow in the same bucket.
-                scan.seek(&keys::block(self.type_number, bucket_ns, self.ordinal));
+                scan.seek(&keys::block(self.type_number, bucket_ns, ours));
                 continue;
             }
             let next = self.grid.index(bucket_ns).saturating_add(1);
             if next > last {
                 break;
             }
-            scan.seek(&self.key(next));
+            scan.seek(&self.key(next, ours));
         }
         Ok(ControlFlow::Continue(()))
     }

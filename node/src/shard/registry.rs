@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use prost::Message as _;
 use tidemark_proto::peer::StoredDevice;
 
+use super::select::Moment;
 use super::{Shard, keys};
 use crate::store::{Family, StoreError, View};
 
@@ -26,7 +27,7 @@ pub struct DeviceFilter {
 }
 
 impl DeviceFilter {
-    fn holds(&self, stored: &StoredDevice) -> bool {
+    pub(super) fn holds(&self, stored: &StoredDevice) -> bool {
         let tags = stored.device.as_ref().map(|device| &device.tags);
         let tag = |key: &String| tags.and_then(|tags| tags.get(key));
         self.type_number.is_none_or(|number| number == stored.type_number)
@@ -78,20 +79,79 @@ impl Shard {
         filter: &DeviceFilter,
         mut visit: impl FnMut(&StoredDevice) -> ControlFlow<B>,
     ) -> Result<ControlFlow<B>, StoreError> {
-        let view = self.store.db().view();
+        let moment = self.moment();
+        let view = &moment.view;
+        if filter.ids.is_empty() && !filter.tags.is_empty() {
+            return self.each_selected(&moment, filter, &mut visit);
+        }
         let mut visit = |stored: &StoredDevice| match filter.holds(stored) {
             true => visit(stored),
             false => ControlFlow::Continue(()),
         };
         if !filter.ids.is_empty() {
             let ids: BTreeSet<&str> = filter.ids.iter().map(String::as_str).collect();
-            return each_id(&view, &ids.into_iter().collect::<Vec<_>>(), &mut visit);
+            return each_id(view, &ids.into_iter().collect::<Vec<_>>(), &mut visit);
         }
         match filter.type_number {
-            Some(type_number) => each_of_type(&view, type_number, &mut visit),
-            None => each(&view, &mut visit),
+            Some(type_number) => each_of_type(view, type_number, &mut visit),
+            None => each(view, &mut visit),
         }
     }
+
+    /// Reads only those that the rosters let through.
+    fn each_selected<B>(
+        &self,
+        moment: &Moment<'_>,
+        filter: &DeviceFilter,
+        visit: &mut impl FnMut(&StoredDevice) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>, StoreError> {
+        let mut ordinals = Vec::with_capacity(CHUNK);
+        let mut hand_on = |ordinals: &mut Vec<u32>| {
+            let flow = visit_all(&registered(&moment.view, ordinals)?, visit);
+            ordinals.clear();
+            Ok::<_, StoreError>(flow)
+        };
+        let flow = self.select_at(moment, filter, &mut |roster, at| {
+            ordinals.push(roster.ordinal(at));
+            if ordinals.len() < CHUNK {
+                return ControlFlow::Continue(());
+            }
+            match hand_on(&mut ordinals) {
+                Ok(ControlFlow::Continue(())) => ControlFlow::Continue(()),
+                ended => ControlFlow::Break(ended),
+            }
+        })?;
+        match flow {
+            ControlFlow::Continue(()) => hand_on(&mut ordinals),
+            ControlFlow::Break(ended) => ended,
+        }
+    }
+}
+
+/// Devices with ordinals from the first of `range` on and below the second.
+pub(super) fn page(view: &View<'_>, range: (u32, u32)) -> Result<Vec<StoredDevice>, StoreError> {
+    let upper = keys::device_ordinal(range.1).to_vec();
+    let mut scan = view.scan(Family::Devices, &keys::device_ordinal(range.0), Some(upper))?;
+    let mut devices = Vec::new();
+    while let Some((_, value)) = scan.next()? {
+        devices.push(decode(value)?);
+    }
+    Ok(devices)
+}
+
+/// The same of one type.
+pub(super) fn page_of_type(
+    view: &View<'_>,
+    type_number: u32,
+    range: (u32, u32),
+) -> Result<Vec<StoredDevice>, StoreError> {
+    let key = |ordinal| keys::device_of_type(type_number, ordinal);
+    let mut scan = view.scan(Family::Devices, &key(range.0), Some(key(range.1)))?;
+    let mut ordinals = Vec::new();
+    while let Some((key, _)) = scan.next()? {
+        ordinals.push(keys::decode_device_of_type(key)?);
+    }
+    registered(view, &ordinals)
 }
 
 fn each_id<B>(
@@ -165,7 +225,7 @@ pub(super) fn by_id(view: &View<'_>, id: &str) -> Result<Option<StoredDevice>, S
 }
 
 /// Devices of ordinals found in another key: they must exist.
-fn registered(view: &View<'_>, ordinals: &[u32]) -> Result<Vec<StoredDevice>, StoreError> {
+pub(super) fn registered(view: &View<'_>, ordinals: &[u32]) -> Result<Vec<StoredDevice>, StoreError> {
     let missing = || StoreError::Corruption("a device is listed but not there".into());
     by_ordinal(view, ordinals)?
         .into_iter()

@@ -82,6 +82,7 @@ impl Chunk<'_> {
         for (checked, record) in records {
             self.take(checked, record);
         }
+        self.changes.all = true;
         now.next_piece += 1;
         now.done = restore.last;
         self.batch.put(Family::Meta, keys::RESTORE, &now.encode());

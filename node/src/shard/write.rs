@@ -38,6 +38,7 @@ impl Chunk<'_> {
         for fragment in write.latest.iter().chain(themselves) {
             let key = keys::latest(write.type_number, fragment.ordinal);
             self.batch.merge(Family::Latest, &key, &fragment.block);
+            self.changes.newest.push(fragment.ordinal);
         }
         if !write.producer.is_empty() {
             let slot = Slot {

@@ -10,7 +10,7 @@ use rocksdb::{
     WriteOptions, checkpoint::Checkpoint,
 };
 
-use super::{Family, Resources, StoreError, View, options};
+use super::{Family, Resident, Resources, StoreError, View, options};
 
 pub(super) type Engine = DBWithThreadMode<SingleThreaded>;
 
@@ -20,7 +20,7 @@ pub struct Db {
     path: PathBuf,
     writes: WriteOptions,
     /// Kept alive as long as the engine uses them.
-    _resources: Resources,
+    resources: Resources,
 }
 
 impl Db {
@@ -52,7 +52,7 @@ impl Db {
             engine,
             path: path.to_path_buf(),
             writes,
-            _resources: resources.clone(),
+            resources: resources.clone(),
         }
     }
 
@@ -74,6 +74,12 @@ impl Db {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Decoded values of the whole process.
+    #[must_use]
+    pub fn resident(&self) -> &Resident {
+        &self.resources.resident
     }
 
     /// A consistent view of all families as of now.

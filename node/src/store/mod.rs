@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `error` | [`StoreError`]: few kinds, corruption told apart |
 //! | `resources` | [`Resources`]: block cache, memtable budget and background threads of the whole process |
+//! | `resident` | [`Resident`]: decoded values that owners keep in memory, one budget |
 //! | `options` | [`Family`]: the column families and how each is tuned |
 //! | `merge` | the merge operators: the codec, called by RocksDB |
 //! | `db` | [`Db`], [`Batch`]: open, write, flush, checkpoint |
@@ -23,6 +24,7 @@ pub mod marker;
 mod merge;
 mod options;
 mod replica;
+mod resident;
 mod resources;
 mod view;
 
@@ -30,5 +32,6 @@ pub use db::{Batch, Db};
 pub use error::StoreError;
 pub use options::Family;
 pub use replica::{AppliedState, FORMAT_VERSION, ReplicaStore};
+pub use resident::{Resident, ResidentKey};
 pub use resources::Resources;
 pub use view::{Pair, Scan, Value, View};

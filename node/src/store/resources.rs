@@ -1,11 +1,15 @@
-//! What all databases of a process share: one block cache, one budget for memtables, one pool of background threads.
+//! What all databases of a process share: one block cache, one budget for memtables, one for decoded values, one pool of
+//! background threads.
 //!
-//! Never here: anything per replica. Invariant: memory of all databases together grows with these two budgets and with
+//! Never here: anything per replica. Invariant: memory of all databases together grows with these three budgets and with
 //! nothing else.
+
+use std::sync::Arc;
 
 use rocksdb::{Cache, Env, WriteBufferManager};
 
-use super::StoreError;
+use super::{Resident, StoreError};
+use crate::limits::RESIDENT_BYTES_MAX;
 
 /// Shared by every [`super::Db`] of the process. Cheap to clone.
 #[derive(Clone)]
@@ -14,6 +18,7 @@ pub struct Resources {
     pub(super) env: Env,
     pub(super) memtables: WriteBufferManager,
     pub(super) background_jobs: i32,
+    pub(super) resident: Arc<Resident>,
 }
 
 impl Resources {
@@ -32,7 +37,17 @@ impl Resources {
             env,
             memtables: WriteBufferManager::new_write_buffer_manager(memtable_bytes, false),
             background_jobs,
+            resident: Arc::new(Resident::new(RESIDENT_BYTES_MAX)),
         })
+    }
+
+    /// The same with another budget for decoded values; with 0 none are kept.
+    #[must_use]
+    pub fn with_resident_bytes(self, bytes_max: usize) -> Self {
+        Self {
+            resident: Arc::new(Resident::new(bytes_max)),
+            ..self
+        }
     }
 
     /// Bytes in memtables of all databases.

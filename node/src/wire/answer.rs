@@ -1,10 +1,12 @@
 //! Answers on their way out: records, latest values and finished aggregates as protobuf columns. Never: storage.
 
+use std::ops::Range;
+
 use tidemark_proto::v1::{
     AggregateColumn, Batch, BoolValues, Column, EnumValues, F64Values, I64Values, LatestDevice, LatestValue,
     TextValues, Values, values,
 };
-use tidemark_series::{self as series, Bitmap, Finished, Records, ValueRef};
+use tidemark_series::{self as series, Bitmap, Finished, NewestValue, Records, ValueRef};
 
 use crate::catalog::types::{PropertyDef, TypeDef};
 
@@ -22,9 +24,10 @@ pub struct BatchWriter<'a> {
 struct Outgoing<'a> {
     property: &'a PropertyDef,
     values: series::Values,
+    /// Of each value, but for those at the end that have none.
     quality: Vec<u8>,
-    /// Row of each value.
-    rows: Vec<u32>,
+    /// Row of each value, as soon as there is a row without one.
+    rows: Option<Vec<u32>>,
 }
 
 impl<'a> BatchWriter<'a> {
@@ -34,7 +37,7 @@ impl<'a> BatchWriter<'a> {
             property,
             values: series::Values::empty(property.value_type),
             quality: Vec::new(),
-            rows: Vec::new(),
+            rows: None,
         };
         BatchWriter {
             def,
@@ -52,20 +55,22 @@ impl<'a> BatchWriter<'a> {
         self.observed_at_ns.len()
     }
 
-    /// Adds the records of one device. Columns of other properties are left out.
-    pub fn push(&mut self, device: &str, records: &Records) {
+    /// Adds some rows of one device. Columns of other properties are left out.
+    pub fn push(&mut self, device: &str, records: &Records, rows: Range<usize>) {
         if self.devices.last().is_none_or(|last| last != device) {
             self.devices.push(device.to_string());
         }
-        let (index, base) = (self.devices.len() as u32 - 1, self.rows() as u32);
-        self.device_index.extend(std::iter::repeat_n(index, records.len()));
-        self.observed_at_ns.extend_from_slice(&records.observed_at);
-        self.received_at_ns.extend_from_slice(&records.received_at);
-        self.report_kind
-            .extend(records.report_kind.iter().map(|&kind| i32::from(kind)));
+        let (index, base) = (self.devices.len() as u32 - 1, self.rows());
+        self.device_index.extend(std::iter::repeat_n(index, rows.len()));
+        self.observed_at_ns
+            .extend_from_slice(&records.observed_at[rows.clone()]);
+        self.received_at_ns
+            .extend_from_slice(&records.received_at[rows.clone()]);
+        let kinds = &records.report_kind[rows.clone()];
+        self.report_kind.extend(kinds.iter().map(|&kind| i32::from(kind)));
         for outgoing in &mut self.columns {
-            if let Some(column) = records.columns.iter().find(|c| c.property == outgoing.property.number) {
-                outgoing.append(column, records.len(), base);
+            if let Some(column) = records.column(outgoing.property.number) {
+                outgoing.append(column, rows.clone(), base);
             }
         }
     }
@@ -90,7 +95,7 @@ impl<'a> BatchWriter<'a> {
             columns: self
                 .columns
                 .into_iter()
-                .filter(|c| !c.rows.is_empty())
+                .filter(|c| !c.values.is_empty())
                 .map(|c| c.finish(rows))
                 .collect(),
             report_kind,
@@ -100,36 +105,47 @@ impl<'a> BatchWriter<'a> {
 }
 
 impl Outgoing<'_> {
-    fn append(&mut self, column: &series::Column, rows: usize, base: u32) {
-        match &column.presence {
-            None => self.rows.extend(base..base + rows as u32),
-            Some(presence) => self.rows.extend(presence.iter_ones().map(|row| base + row as u32)),
+    /// Adds the values of some rows; the first of these is row `base` of the batch.
+    fn append(&mut self, column: &series::Column, rows: Range<usize>, base: usize) {
+        let values = match &column.presence {
+            None => rows.clone(),
+            Some(presence) => presence.rank(rows.start)..presence.rank(rows.end),
+        };
+        if values.is_empty() {
+            return;
+        }
+        let held = self.values.len();
+        if self.rows.is_some() || held != base || values.len() != rows.len() {
+            let numbers = self.rows.get_or_insert_with(|| (0..held as u32).collect());
+            let row = |row: usize| (base + row - rows.start) as u32;
+            match &column.presence {
+                None => numbers.extend(rows.clone().map(row)),
+                Some(presence) => numbers.extend(presence.ones_between(rows.start, rows.end).map(row)),
+            }
+        }
+        if let Some(quality) = &column.quality {
+            self.quality.resize(held, 0);
+            self.quality.extend_from_slice(&quality[values.clone()]);
         }
         match (&mut self.values, &column.values) {
-            (series::Values::F64(to), series::Values::F64(from)) => to.extend_from_slice(from),
-            (series::Values::I64(to), series::Values::I64(from)) => to.extend_from_slice(from),
-            (series::Values::Bool(to), series::Values::Bool(from)) => to.extend_from_slice(from),
-            (series::Values::Enum(to), series::Values::Enum(from)) => to.extend_from_slice(from),
-            (series::Values::Text(to), series::Values::Text(from)) => to.extend_from_slice(from),
+            (series::Values::F64(to), series::Values::F64(from)) => to.extend_from_slice(&from[values]),
+            (series::Values::I64(to), series::Values::I64(from)) => to.extend_from_slice(&from[values]),
+            (series::Values::Bool(to), series::Values::Bool(from)) => to.extend_from_slice(&from[values]),
+            (series::Values::Enum(to), series::Values::Enum(from)) => to.extend_from_slice(&from[values]),
+            (series::Values::Text(to), series::Values::Text(from)) => to.extend_from_slice(&from[values]),
             // A property's type never changes, and stored columns are checked against it when written.
             (to, from) => debug_assert!(false, "column {to:?} against {from:?}"),
         }
-        match &column.quality {
-            None => self.quality.resize(self.rows.len(), 0),
-            Some(quality) => self.quality.extend_from_slice(quality),
-        }
     }
 
-    fn finish(self, rows: usize) -> Column {
-        let presence = if self.rows.len() == rows {
-            Vec::new()
-        } else {
-            let mut bitmap = Bitmap::new(rows);
-            self.rows.iter().for_each(|&row| bitmap.set(row as usize, true));
-            bitmap.to_bytes_lsb()
+    fn finish(mut self, rows: usize) -> Column {
+        let presence = match &self.rows {
+            None if self.values.len() == rows => Vec::new(),
+            None => presence(rows, 0..self.values.len()),
+            Some(numbers) => presence(rows, numbers.iter().map(|&row| row as usize)),
         };
-        let stated = self.quality.iter().any(|&q| q != 0);
-        let quality = if stated {
+        let quality = if self.quality.iter().any(|&q| q != 0) {
+            self.quality.resize(self.values.len(), 0);
             self.quality.iter().map(|&q| i32::from(q)).collect()
         } else {
             Vec::new()
@@ -141,6 +157,13 @@ impl Outgoing<'_> {
             quality,
         }
     }
+}
+
+/// The bits of a column that has values in some of `rows` rows.
+fn presence(rows: usize, present: impl Iterator<Item = usize>) -> Vec<u8> {
+    let mut bitmap = Bitmap::new(rows);
+    present.for_each(|row| bitmap.set(row, true));
+    bitmap.to_bytes_lsb()
 }
 
 fn one_value(value: ValueRef<'_>) -> series::Values {
@@ -168,58 +191,85 @@ pub fn to_values(values: series::Values, property: &PropertyDef) -> Values {
     Values { kind: Some(kind) }
 }
 
-/// The newest values of one device, one per property that ever had one. `is_stale` judges an observation time.
+/// The newest values of one device, one per property that ever had one; `newest` ascends by property. `is_stale` judges an
+/// observation time.
 pub fn latest_device(
     def: &TypeDef,
     device: &str,
-    records: &Records,
+    newest: &[NewestValue],
     properties: &[&PropertyDef],
     is_stale: impl Fn(i64) -> bool,
 ) -> LatestDevice {
-    let newest = |property: &&PropertyDef| {
-        let column = records.columns.iter().find(|c| c.property == property.number)?;
-        let last = column.values.len().checked_sub(1)?;
-        let row = column.present_rows().last()?;
-        let observed_at_ns = records.observed_at[row];
-        Some(LatestValue {
+    let mut values = Vec::with_capacity(properties.len().min(newest.len()));
+    // Most types list their properties by number: the next one asked for is the next one there is.
+    let mut next = 0;
+    for property in properties {
+        if newest.get(next).is_none_or(|value| value.property != property.number) {
+            match newest.binary_search_by_key(&property.number, |value| value.property) {
+                Ok(found) => next = found,
+                Err(_) => continue,
+            }
+        }
+        let value = &newest[next];
+        next += 1;
+        values.push(LatestValue {
             property: property.id.clone(),
-            value: Some(to_values(one_value(column.values.get(last)?), property)),
-            observed_at_ns,
-            received_at_ns: records.received_at[row],
-            quality: column.quality.as_ref().map_or(0, |q| i32::from(q[last])),
-            report_kind: i32::from(records.report_kind[row]),
-            stale: is_stale(observed_at_ns),
-        })
-    };
+            value: Some(to_values(one_value(value.value()), property)),
+            observed_at_ns: value.observed_at,
+            received_at_ns: value.received_at,
+            quality: i32::from(value.quality),
+            report_kind: i32::from(value.report_kind),
+            stale: is_stale(value.observed_at),
+        });
+    }
     LatestDevice {
         device: device.to_string(),
         device_type: def.id().to_string(),
-        values: properties.iter().filter_map(newest).collect(),
+        values,
     }
 }
 
-/// One function over all windows of a series. Windows where the function has no answer are given as NaN, 0 or empty
-/// only when `finished` says so; callers leave such windows out.
-pub fn aggregate_column(function: i32, finished: Vec<Finished>, property: &PropertyDef) -> AggregateColumn {
-    let mut values: Option<series::Values> = None;
-    for one in finished {
-        match (&mut values, one) {
+/// One function over the windows of a series, window by window.
+pub struct FinishedColumn {
+    values: Option<series::Values>,
+    room: usize,
+}
+
+impl FinishedColumn {
+    /// Of about `room` windows.
+    pub fn new(room: usize) -> FinishedColumn {
+        FinishedColumn { values: None, room }
+    }
+
+    /// Adds the next window's answer; the first one decides the type.
+    pub fn push(&mut self, finished: Finished) {
+        fn first<T>(value: T, room: usize) -> Vec<T> {
+            let mut values = Vec::with_capacity(room);
+            values.push(value);
+            values
+        }
+        let room = self.room;
+        match (&mut self.values, finished) {
             (Some(series::Values::F64(v)), Finished::F64(x)) => v.push(x),
             (Some(series::Values::I64(v)), Finished::I64(x)) => v.push(x),
             (Some(series::Values::I64(v)), Finished::U64(x)) => v.push(x as i64),
             (Some(series::Values::Bool(v)), Finished::Bool(x)) => v.push(x),
             (Some(series::Values::Enum(v)), Finished::Enum(x)) => v.push(x),
             (Some(series::Values::Text(v)), Finished::Text(x)) => v.push(x),
-            (_, Finished::F64(x)) => values = Some(series::Values::F64(vec![x])),
-            (_, Finished::I64(x)) => values = Some(series::Values::I64(vec![x])),
-            (_, Finished::U64(x)) => values = Some(series::Values::I64(vec![x as i64])),
-            (_, Finished::Bool(x)) => values = Some(series::Values::Bool(vec![x])),
-            (_, Finished::Enum(x)) => values = Some(series::Values::Enum(vec![x])),
-            (_, Finished::Text(x)) => values = Some(series::Values::Text(vec![x])),
+            (values, Finished::F64(x)) => *values = Some(series::Values::F64(first(x, room))),
+            (values, Finished::I64(x)) => *values = Some(series::Values::I64(first(x, room))),
+            (values, Finished::U64(x)) => *values = Some(series::Values::I64(first(x as i64, room))),
+            (values, Finished::Bool(x)) => *values = Some(series::Values::Bool(first(x, room))),
+            (values, Finished::Enum(x)) => *values = Some(series::Values::Enum(first(x, room))),
+            (values, Finished::Text(x)) => *values = Some(series::Values::Text(first(x, room))),
         }
     }
-    AggregateColumn {
-        function,
-        values: values.map(|values| to_values(values, property)),
+
+    /// The column as a message.
+    pub fn finish(self, function: i32, property: &PropertyDef) -> AggregateColumn {
+        AggregateColumn {
+            function,
+            values: self.values.map(|values| to_values(values, property)),
+        }
     }
 }

@@ -4,12 +4,10 @@
 //! Never here: windows (see `window`) and sums (see `partial`). Invariant: what comes out is what folding every value by
 //! itself gives, sums of doubles to their last bits aside.
 
-use std::collections::BTreeMap;
-
 use super::Block;
 use super::clocks::Clocks;
+use crate::by_window::ByWindow;
 use crate::corrupt::Corrupt;
-use crate::partial::Partial;
 use crate::record::PropertyNumber;
 use crate::window::{Edge, Windows};
 
@@ -40,18 +38,17 @@ impl Folding<'_, '_> {
         &mut self,
         property: PropertyNumber,
         windows: &Windows,
-        partials: &mut BTreeMap<i64, Partial>,
+        partials: &mut ByWindow,
     ) -> Result<(), Corrupt> {
         let Some(value_type) = self.block.value_type(property) else {
             return Ok(());
         };
-        let empty = || Partial::empty(value_type);
         let ends = (self.block.first_ns(), self.block.last_ns());
         if let (Some(first), Some(last)) = (windows.index_of(ends.0), windows.index_of(ends.1))
             && first == last
             && let Some(stats) = self.block.stats(property)
         {
-            partials.entry(first).or_insert_with(empty).fold_stats(&stats);
+            partials.at(first, value_type).fold_stats(&stats);
             return Ok(());
         }
         let (times, clocks) = match self.rows.take() {
@@ -69,19 +66,33 @@ impl Folding<'_, '_> {
                 &present
             }
         };
-        let mut at = 0;
+        let (mut at, mut stretch) = (times.partition_point(|&t| windows.is_before(t)), 1);
         while let Some(&time) = times.get(at) {
             let Some(window) = windows.index_of(time) else {
-                at += 1;
-                continue;
+                break;
             };
             let end = windows.bounds(window).1;
-            let inside = |&t: &i64| t < end || windows.edge == Edge::EndClosed && t == end;
-            let next = at + times[at..].partition_point(inside).max(1);
-            let partial = partials.entry(window).or_insert_with(empty);
-            partial.fold_values(&times[at..next], &column.values, at);
-            at = next;
+            let inside = |t: i64| t < end || windows.edge == Edge::EndClosed && t == end;
+            stretch = stretch_of(&times[at..], stretch, inside);
+            let partial = partials.at(window, value_type);
+            partial.fold_values(&times[at..at + stretch], &column.values, at);
+            at += stretch;
         }
         Ok(())
     }
+}
+
+/// How many of the first `times` are inside, at least one; `guess` is how many there were last time.
+fn stretch_of(times: &[i64], guess: usize, inside: impl Fn(i64) -> bool) -> usize {
+    let is_inside = |at: usize| times.get(at).is_some_and(|&t| inside(t));
+    if is_inside(guess - 1) && !is_inside(guess) {
+        return guess;
+    }
+    let (mut low, mut step) = (0, 1);
+    while is_inside(low + step - 1) {
+        low += step;
+        step *= 2;
+    }
+    let high = (low + step - 1).min(times.len());
+    (low + times[low..high].partition_point(|&t| inside(t))).max(1)
 }

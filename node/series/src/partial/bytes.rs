@@ -39,7 +39,7 @@ fn put_u32(out: &mut Vec<u8>, value: &u32) {
     put_varint(out, u64::from(*value));
 }
 
-pub(super) fn encode(partial: &Partial) -> Vec<u8> {
+pub(super) fn encode(partial: &Partial, out: &mut Vec<u8>) {
     let number = match partial {
         Partial::F64(_) => 1,
         Partial::I64(_) => 2,
@@ -47,42 +47,41 @@ pub(super) fn encode(partial: &Partial) -> Vec<u8> {
         Partial::Enum(_) => 4,
         Partial::Text(_) => 5,
     };
-    let mut out = vec![VERSION | number];
-    put_varint(&mut out, partial.count());
+    out.push(VERSION | number);
+    put_varint(out, partial.count());
     if partial.count() == 0 {
-        return out;
+        return;
     }
     match partial {
         Partial::F64(p) => {
-            put_f64(&mut out, &p.sum);
-            put_f64(&mut out, &p.sum_rest);
+            put_f64(out, &p.sum);
+            put_f64(out, &p.sum_rest);
             out.push(p.min.is_some().into());
-            p.min.iter().chain(&p.max).for_each(|v| put_f64(&mut out, v));
-            timed(&mut out, p.first.as_ref(), put_f64);
-            timed(&mut out, p.last.as_ref(), put_f64);
+            p.min.iter().chain(&p.max).for_each(|v| put_f64(out, v));
+            timed(out, p.first.as_ref(), put_f64);
+            timed(out, p.last.as_ref(), put_f64);
         }
         Partial::I64(p) => {
             out.extend(p.sum.to_le_bytes());
-            p.min.iter().chain(&p.max).for_each(|v| put_i64(&mut out, v));
-            timed(&mut out, p.first.as_ref(), put_i64);
-            timed(&mut out, p.last.as_ref(), put_i64);
+            p.min.iter().chain(&p.max).for_each(|v| put_i64(out, v));
+            timed(out, p.first.as_ref(), put_i64);
+            timed(out, p.last.as_ref(), put_i64);
         }
         Partial::Bool(p) => {
-            put_varint(&mut out, p.trues);
-            timed(&mut out, p.first.as_ref(), |out, &v| out.push(v.into()));
-            timed(&mut out, p.last.as_ref(), |out, &v| out.push(v.into()));
+            put_varint(out, p.trues);
+            timed(out, p.first.as_ref(), |out, &v| out.push(v.into()));
+            timed(out, p.last.as_ref(), |out, &v| out.push(v.into()));
         }
         Partial::Enum(p) => {
-            p.min.iter().chain(&p.max).for_each(|v| put_u32(&mut out, v));
-            timed(&mut out, p.first.as_ref(), put_u32);
-            timed(&mut out, p.last.as_ref(), put_u32);
+            p.min.iter().chain(&p.max).for_each(|v| put_u32(out, v));
+            timed(out, p.first.as_ref(), put_u32);
+            timed(out, p.last.as_ref(), put_u32);
         }
         Partial::Text(p) => {
-            timed(&mut out, p.first.as_ref(), |out, v| put_part(out, v.as_bytes()));
-            timed(&mut out, p.last.as_ref(), |out, v| put_part(out, v.as_bytes()));
+            timed(out, p.first.as_ref(), |out, v| put_part(out, v.as_bytes()));
+            timed(out, p.last.as_ref(), |out, v| put_part(out, v.as_bytes()));
         }
     }
-    out
 }
 
 fn get_i64(reader: &mut Reader<'_>) -> Result<i64, Corrupt> {

@@ -1,0 +1,209 @@
+//! The unfinished aggregates of one series, window by window.
+//!
+//! Never here: which window a time falls into (see `window`). Invariant: windows ascend and each is there once, whatever
+//! the order they came in; what comes at or behind the last one, as it does from ascending blocks, is appended.
+
+use std::collections::BTreeMap;
+
+use crate::partial::Partial;
+use crate::record::ValueType;
+
+/// Partials by number of their window.
+#[derive(Clone, Debug, Default)]
+pub struct ByWindow {
+    run: Vec<(i64, Partial)>,
+    /// Windows that came after a later one and are not in the run.
+    late: BTreeMap<i64, Partial>,
+}
+
+impl ByWindow {
+    /// Number of windows.
+    pub fn len(&self) -> usize {
+        self.run.len() + self.late.len()
+    }
+
+    /// True where there is no window.
+    pub fn is_empty(&self) -> bool {
+        self.run.is_empty()
+    }
+
+    /// Forgets all windows and keeps their room.
+    pub fn clear(&mut self) {
+        self.run.clear();
+        self.late.clear();
+    }
+
+    /// The partial of a window, an empty one where there is none yet.
+    #[inline]
+    pub fn at(&mut self, window: i64, of: ValueType) -> &mut Partial {
+        match self.place(window) {
+            Place::End => {
+                self.run.push((window, Partial::empty(of)));
+                let last = self.run.len() - 1;
+                &mut self.run[last].1
+            }
+            Place::Run(index) => &mut self.run[index].1,
+            Place::Late => self.late.entry(window).or_insert_with(|| Partial::empty(of)),
+        }
+    }
+
+    /// Adds what another series has seen in a window.
+    pub fn add(&mut self, window: i64, partial: Partial) {
+        match self.place(window) {
+            Place::End => self.run.push((window, partial)),
+            Place::Run(index) => self.run[index].1.merge(&partial),
+            Place::Late => self.add_late(window, partial),
+        }
+    }
+
+    /// Adds all that `other` has seen and leaves it empty. Returns how many windows are new.
+    pub fn merge(&mut self, other: &mut ByWindow) -> usize {
+        other.settle();
+        let before = self.len();
+        if self.run.is_empty() {
+            std::mem::swap(self, other);
+            return self.len();
+        }
+        let mut at = 0;
+        for (window, partial) in other.run.drain(..) {
+            at = seek(&self.run, at, window);
+            match self.run.get_mut(at) {
+                None => self.run.push((window, partial)),
+                Some((found, mine)) if *found == window => mine.merge(&partial),
+                Some(_) => self.add_late(window, partial),
+            }
+        }
+        // A series is rebuilt only when it has grown by half, so that what comes late costs no more than what comes in turn.
+        if self.late.len() > self.run.len() / 2 {
+            self.settle();
+        }
+        self.len() - before
+    }
+
+    /// Windows and their partials, ascending.
+    pub fn sorted(&mut self) -> &[(i64, Partial)] {
+        self.settle();
+        &self.run
+    }
+
+    fn add_late(&mut self, window: i64, partial: Partial) {
+        match self.late.entry(window) {
+            std::collections::btree_map::Entry::Vacant(slot) => {
+                slot.insert(partial);
+            }
+            std::collections::btree_map::Entry::Occupied(mut slot) => slot.get_mut().merge(&partial),
+        }
+    }
+
+    #[inline]
+    fn place(&self, window: i64) -> Place {
+        match self.run.last() {
+            Some((last, _)) if *last == window => Place::Run(self.run.len() - 1),
+            Some((last, _)) if *last > window => match self.run.binary_search_by_key(&window, |(window, _)| *window) {
+                Ok(index) => Place::Run(index),
+                Err(_) => Place::Late,
+            },
+            _ => Place::End,
+        }
+    }
+
+    /// Brings the late windows to their places.
+    fn settle(&mut self) {
+        if self.late.is_empty() {
+            return;
+        }
+        let mut merged = Vec::with_capacity(self.len());
+        let mut run = std::mem::take(&mut self.run).into_iter().peekable();
+        for (window, partial) in std::mem::take(&mut self.late) {
+            while let Some(earlier) = run.next_if(|(other, _)| *other < window) {
+                merged.push(earlier);
+            }
+            merged.push((window, partial));
+        }
+        merged.extend(run);
+        self.run = merged;
+    }
+}
+
+enum Place {
+    End,
+    Run(usize),
+    Late,
+}
+
+/// The first of `run` from `at` on that is not before `window`; near where it began, mostly.
+fn seek(run: &[(i64, Partial)], at: usize, window: i64) -> usize {
+    let mut step = 1;
+    let mut low = at;
+    while run.get(low + step - 1).is_some_and(|(found, _)| *found < window) {
+        low += step;
+        step *= 2;
+    }
+    let high = (low + step - 1).min(run.len());
+    low + run[low..high].partition_point(|(found, _)| *found < window)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(windows: &[i64]) -> ByWindow {
+        let mut all = ByWindow::default();
+        for &window in windows {
+            all.at(window, ValueType::I64)
+                .fold(window, crate::ValueRef::I64(window));
+        }
+        all
+    }
+
+    fn counts(mut all: ByWindow) -> Vec<(i64, u64)> {
+        all.sorted()
+            .iter()
+            .map(|(window, partial)| (*window, partial.count()))
+            .collect()
+    }
+
+    #[test]
+    fn windows_ascend_whatever_came_first() {
+        let check = |windows: &[i64], expected: &[(i64, u64)]| assert_eq!(counts(of(windows)), expected, "{windows:?}");
+        check(&[], &[]);
+        check(&[1, 2, 2, 7], &[(1, 1), (2, 2), (7, 1)]);
+        check(&[7, 2, 1, 2, 7, i64::MIN], &[(i64::MIN, 1), (1, 1), (2, 2), (7, 2)]);
+    }
+
+    #[test]
+    fn series_are_merged_like_maps() {
+        let mut state = 7_u64;
+        let mut next = |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) % below
+        };
+        for _ in 0..200 {
+            let (mut all, mut expected) = (ByWindow::default(), BTreeMap::<i64, u64>::new());
+            for _ in 0..next(12) {
+                let spread = 1 + next(60);
+                let windows: Vec<i64> = (0..next(40)).map(|_| next(spread) as i64 * 3 - 30).collect();
+                let before = expected.len();
+                for window in &windows {
+                    *expected.entry(*window).or_default() += 1;
+                }
+                let mut other = of(&windows);
+                assert_eq!(all.merge(&mut other), expected.len() - before);
+                assert!(other.is_empty(), "{} left", other.len());
+                assert_eq!(all.len(), expected.len());
+            }
+            assert_eq!(counts(all), expected.into_iter().collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_seek_finds_the_first_that_is_not_before() {
+        let run: Vec<(i64, Partial)> = (0..40).map(|w| (w * 2, Partial::empty(ValueType::I64))).collect();
+        for at in 0..=run.len() {
+            for window in -1..90 {
+                let expected = at + run[at..].partition_point(|(w, _)| *w < window);
+                assert_eq!(seek(&run, at, window), expected, "{window} from {at}");
+            }
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! Devices of a shard as queries need them, decoded once: who they are, of which type, with which tags.
+//!
+//! Never here: place and dates of a device (see `registry`), which devices, and how long they are kept (see `select`).
+//! Invariant: keys and values of tags are there once, so that a tag is compared by number.
+
+use std::collections::HashMap;
+
+use tidemark_proto::peer::StoredDevice;
+
+use super::registry::DeviceFilter;
+
+/// Some devices, in columns.
+#[derive(Debug, Default)]
+pub struct Roster {
+    devices: Vec<Entry>,
+    /// Ids of all devices, one after another.
+    ids: String,
+    /// Key and value of each tag, numbers of texts; those of one device ascend by key.
+    tags: Vec<(u32, u32)>,
+    texts: Vec<Box<str>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    ordinal: u32,
+    type_number: u32,
+    ids_end: u32,
+    tags_end: u32,
+}
+
+/// The matchers of a filter in the numbers of one roster: key, and the values that will do.
+struct Matchers(Option<Vec<(u32, Vec<u32>)>>);
+
+impl Roster {
+    /// Decoded devices, in this order.
+    pub(super) fn new<'a>(devices: impl Iterator<Item = &'a StoredDevice>) -> Self {
+        let mut roster = Self::default();
+        let mut numbers: HashMap<&'a str, u32> = HashMap::new();
+        for stored in devices {
+            let mut number = |text: &'a str| {
+                *numbers.entry(text).or_insert_with(|| {
+                    roster.texts.push(text.into());
+                    roster.texts.len() as u32 - 1
+                })
+            };
+            if let Some(device) = &stored.device {
+                roster.ids.push_str(&device.id);
+                for (key, value) in &device.tags {
+                    roster.tags.push((number(key), number(value)));
+                }
+            }
+            roster.devices.push(Entry {
+                ordinal: stored.ordinal,
+                type_number: stored.type_number,
+                ids_end: roster.ids.len() as u32,
+                tags_end: roster.tags.len() as u32,
+            });
+        }
+        roster.shrink();
+        roster
+    }
+
+    /// Devices of which no more is known than id, type number and ordinal.
+    pub(super) fn bare(devices: &[(&str, (u32, u32))]) -> Self {
+        let mut roster = Self::default();
+        for (id, (type_number, ordinal)) in devices {
+            roster.ids.push_str(id);
+            roster.devices.push(Entry {
+                ordinal: *ordinal,
+                type_number: *type_number,
+                ids_end: roster.ids.len() as u32,
+                tags_end: 0,
+            });
+        }
+        roster
+    }
+
+    /// Bytes it takes.
+    pub(super) fn bytes(&self) -> usize {
+        let texts: usize = self.texts.iter().map(|text| text.len() + size_of::<Box<str>>()).sum();
+        size_of::<Self>()
+            + self.devices.capacity() * size_of::<Entry>()
+            + self.ids.capacity()
+            + self.tags.capacity() * size_of::<(u32, u32)>()
+            + texts
+    }
+
+    fn shrink(&mut self) {
+        self.devices.shrink_to_fit();
+        self.ids.shrink_to_fit();
+        self.tags.shrink_to_fit();
+        self.texts.shrink_to_fit();
+    }
+
+    /// Number of devices.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.devices.len()
+    }
+
+    /// True where there is no device.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.devices.is_empty()
+    }
+
+    /// Ordinal of the device at a place.
+    #[must_use]
+    pub fn ordinal(&self, at: usize) -> u32 {
+        self.devices.get(at).map_or(0, |entry| entry.ordinal)
+    }
+
+    /// Type of the device at a place.
+    #[must_use]
+    pub fn type_number(&self, at: usize) -> u32 {
+        self.devices.get(at).map_or(0, |entry| entry.type_number)
+    }
+
+    /// Id of the device at a place.
+    #[must_use]
+    pub fn id(&self, at: usize) -> &str {
+        let start = self.before(at).map_or(0, |entry| entry.ids_end as usize);
+        let end = self.devices.get(at).map_or(start, |entry| entry.ids_end as usize);
+        self.ids.get(start..end).unwrap_or_default()
+    }
+
+    /// Value of a tag of the device at a place.
+    #[must_use]
+    pub fn tag(&self, at: usize, key: &str) -> Option<&str> {
+        let is_key = |(number, _): &&(u32, u32)| self.text(*number) == key;
+        let (_, value) = self.tags(at).iter().find(is_key)?;
+        Some(self.text(*value))
+    }
+
+    /// Places of the devices that a filter lets through, whatever ids it names.
+    pub fn filtered(&self, filter: &DeviceFilter) -> impl Iterator<Item = usize> {
+        let matchers = self.matchers(filter);
+        let of_type = move |at: &usize| filter.type_number.is_none_or(|number| self.type_number(*at) == number);
+        let places = if matchers.none() { 0 } else { self.len() };
+        (0..places)
+            .filter(of_type)
+            .filter(move |&at| self.matches(at, &matchers))
+    }
+
+    /// A filter's tags in the numbers of this roster.
+    fn matchers(&self, filter: &DeviceFilter) -> Matchers {
+        let number = |text: &str| self.texts.iter().position(|known| **known == *text).map(|at| at as u32);
+        let matcher = |(key, values): &(String, Vec<String>)| {
+            let values: Vec<u32> = values.iter().filter_map(|value| number(value)).collect();
+            Some((number(key)?, values)).filter(|(_, values)| !values.is_empty())
+        };
+        Matchers(filter.tags.iter().map(matcher).collect())
+    }
+
+    /// Whether the device at a place has what the matchers ask.
+    fn matches(&self, at: usize, matchers: &Matchers) -> bool {
+        let tags = self.tags(at);
+        let has = |(key, values): &(u32, Vec<u32>)| {
+            tags.iter()
+                .find(|(found, _)| found == key)
+                .is_some_and(|(_, value)| values.contains(value))
+        };
+        matchers.0.as_ref().is_some_and(|matchers| matchers.iter().all(has))
+    }
+
+    fn tags(&self, at: usize) -> &[(u32, u32)] {
+        let start = self.before(at).map_or(0, |entry| entry.tags_end as usize);
+        let end = self.devices.get(at).map_or(start, |entry| entry.tags_end as usize);
+        self.tags.get(start..end).unwrap_or_default()
+    }
+
+    fn before(&self, at: usize) -> Option<&Entry> {
+        self.devices.get(at.checked_sub(1)?)
+    }
+
+    fn text(&self, number: u32) -> &str {
+        self.texts.get(number as usize).map_or("", |text| text)
+    }
+}
+
+impl Matchers {
+    /// No device of the roster can match.
+    fn none(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidemark_proto::v1::Device;
+
+    fn stored(ordinal: u32, id: &str, tags: &[(&str, &str)]) -> StoredDevice {
+        let device = Device {
+            id: id.to_owned(),
+            tags: tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            ..Device::default()
+        };
+        StoredDevice {
+            device: Some(device),
+            type_number: ordinal % 2,
+            ordinal,
+        }
+    }
+
+    #[test]
+    fn devices_are_told_as_they_are_stored() {
+        let devices = [
+            stored(3, "a", &[("town", "north"), ("street", "x")]),
+            stored(4, "bc", &[]),
+            stored(9, "", &[("town", "street")]),
+        ];
+        let roster = Roster::new(devices.iter());
+        assert_eq!(roster.len(), 3);
+        for (at, stored) in devices.iter().enumerate() {
+            let device = stored.device.as_ref().map_or("", |device| &device.id);
+            let found = (roster.ordinal(at), roster.type_number(at), roster.id(at));
+            assert_eq!(found, (stored.ordinal, stored.type_number, device));
+            for key in ["town", "street", "north", ""] {
+                let tag = stored.device.as_ref().and_then(|device| device.tags.get(key));
+                assert_eq!(roster.tag(at, key), tag.map(String::as_str), "{key:?} at {at}");
+            }
+        }
+        assert_eq!((roster.id(3), roster.tag(3, "town")), ("", None));
+    }
+
+    #[test]
+    fn matchers_must_all_hold() {
+        let devices = [
+            stored(0, "a", &[("town", "north"), ("third", "yes")]),
+            stored(1, "b", &[("town", "south"), ("third", "yes")]),
+            stored(2, "c", &[("town", "north")]),
+            stored(3, "d", &[]),
+        ];
+        let roster = Roster::new(devices.iter());
+        let check = |tags: &[(&str, &[&str])], expected: &[usize]| {
+            let tag =
+                |(key, values): &(&str, &[&str])| ((*key).to_owned(), values.iter().map(|v| (*v).to_owned()).collect());
+            let filter = DeviceFilter {
+                tags: tags.iter().map(tag).collect(),
+                ..DeviceFilter::default()
+            };
+            let found: Vec<_> = roster.filtered(&filter).collect();
+            assert_eq!(found, expected, "{tags:?}");
+            let stored: Vec<_> = (0..4).filter(|&at| filter.holds(&devices[at])).collect();
+            assert_eq!(stored, expected, "{tags:?}, as stored");
+        };
+        check(&[], &[0, 1, 2, 3]);
+        check(&[("town", &["north"])], &[0, 2]);
+        check(&[("town", &["north", "south"])], &[0, 1, 2]);
+        check(&[("town", &["north"]), ("third", &["yes"])], &[0]);
+        check(&[("town", &["north"]), ("town", &["south"])], &[]);
+        check(&[("town", &["west"])], &[]);
+        check(&[("town", &[])], &[]);
+        check(&[("north", &["north"])], &[]);
+        check(&[("third", &["north", "yes"])], &[0, 1]);
+        let odd = DeviceFilter {
+            type_number: Some(1),
+            ..DeviceFilter::default()
+        };
+        assert_eq!(roster.filtered(&odd).collect::<Vec<_>>(), [1, 3]);
+    }
+}
