@@ -104,6 +104,28 @@ async fn upload(client: &Client, address: &str, bytes: &[u8], between: impl Asyn
     uploaded
 }
 
+/// Data shards of which a replica lacks entries that another has.
+fn behind(status: &v1::StatusResponse) -> usize {
+    let data = status.shards.iter().filter(|shard| shard.shard > 0);
+    let lags = |shard: &&v1::ShardStatus| {
+        let most = shard.replicas.iter().map(|r| r.last_log_index).max().unwrap();
+        shard.replicas.iter().any(|r| r.last_log_index < most)
+    };
+    data.filter(lags).count()
+}
+
+/// Waits until all replicas have the same entries.
+async fn in_step(node: &Direct) {
+    eventually("all replicas are in step", || async {
+        let status = node.status().await.map_err(|e| e.to_string())?;
+        match behind(&status) {
+            0 => Ok(()),
+            shards => Err(format!("{shards} shards behind")),
+        }
+    })
+    .await;
+}
+
 async fn count(node: &Direct) -> usize {
     let (messages, _) = node.range(everything(of_type(METER))).await.unwrap();
     points(&messages).len()
@@ -182,14 +204,6 @@ async fn a_full_disk_takes_no_entries_and_catches_up_when_it_has_room() {
     for second in 2..10 {
         taken(&node, second).await;
     }
-    let behind = |status: &v1::StatusResponse| {
-        let data = status.shards.iter().filter(|shard| shard.shard > 0);
-        let lags = |shard: &&v1::ShardStatus| {
-            let most = shard.replicas.iter().map(|r| r.last_log_index).max().unwrap();
-            shard.replicas.iter().any(|r| r.node_id == 3 && r.last_log_index < most)
-        };
-        data.filter(lags).count()
-    };
     eventually("node 3 is behind", || async {
         let status = node.status().await.map_err(|e| e.to_string())?;
         if behind(&status) > 0 {
@@ -201,14 +215,7 @@ async fn a_full_disk_takes_no_entries_and_catches_up_when_it_has_room() {
     .await;
 
     cluster.set_disk_free(2, 2 * reserve);
-    eventually("node 3 caught up", || async {
-        let status = node.status().await.map_err(|e| e.to_string())?;
-        match behind(&status) {
-            0 => Ok(()),
-            shards => Err(format!("{shards} shards behind")),
-        }
-    })
-    .await;
+    in_step(&node).await;
     assert_eq!(count(&cluster.at(2)).await, 9 * DEVICES.len());
 }
 
@@ -243,6 +250,10 @@ async fn what_was_under_way_when_all_disks_filled_up_does_not_stop_a_new_leader_
         cluster.set_disk_free(i, reserve / 4);
     }
     refused(&node, 1_000_000).await;
+    in_step(&node).await;
+    for i in 0..3 {
+        cluster.set_disk_free(i, 0);
+    }
     for shard in node
         .status()
         .await

@@ -244,6 +244,11 @@ impl Replica {
         }
     }
 
+    /// Index of the last entry of its log, 0 where there is none.
+    pub(super) fn last_log_index(&self) -> u64 {
+        self.raft.metrics().borrow_watched().last_log_index.unwrap_or(0)
+    }
+
     /// Whether the group is this replica and no other, on its way in or voting.
     pub(super) fn is_alone(&self) -> bool {
         is_alone(&self.raft.metrics().borrow_watched())

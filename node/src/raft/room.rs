@@ -102,11 +102,16 @@ impl Host {
         if request.group == CATALOG_GROUP || !room.full {
             return Ok(());
         }
+        // A new leader begins with entries from the middle of the log, to find out what is here: they cost nothing.
+        let here = self
+            .replica(request.group)
+            .map_or(0, |replica| replica.last_log_index());
         let bytes = |entry: &tidemark_proto::peer::Entry| match &entry.payload {
             Some(entry::Payload::Command(command)) => command.len() as u64,
             _ => 0,
         };
-        let commands: u64 = append.entries.iter().map(bytes).sum();
+        let is_new = |entry: &&tidemark_proto::peer::Entry| entry.log_id.as_ref().is_none_or(|id| id.index > here);
+        let commands: u64 = append.entries.iter().filter(is_new).map(bytes).sum();
         let passes = append.ebbing && room.free >= commands.saturating_add(room.reserve / EBB_SHARE);
         match commands > 0 && !passes {
             true => {
