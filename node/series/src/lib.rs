@@ -15,6 +15,7 @@ pub mod latest;
 pub mod partial;
 pub mod record;
 mod rows;
+mod stamps;
 pub mod window;
 
 pub use bitmap::Bitmap;

@@ -13,6 +13,7 @@ pub use simple::{BoolPartial, EnumPartial, I64Partial, TextPartial};
 use crate::block::ColumnStats;
 use crate::corrupt::Corrupt;
 use crate::record::{ValueRef, ValueType, Values};
+use crate::stamps::Stamps;
 use crate::window::Edge;
 
 /// What a value means in time; decides lawful aggregates and window edges.
@@ -166,6 +167,11 @@ impl Partial {
     /// Adds a stretch of a column, from its value `from` on, seen at `times`, which ascend. Values of another type are
     /// ignored.
     pub fn fold_values(&mut self, times: &[i64], values: &Values, from: usize) {
+        self.fold_stamped(times, values, from);
+    }
+
+    /// The same for times of any form.
+    pub(crate) fn fold_stamped<S: Stamps>(&mut self, times: S, values: &Values, from: usize) {
         fn part<T>(values: &[T], from: usize, len: usize) -> &[T] {
             values.get(from..from + len).unwrap_or_default()
         }
@@ -175,8 +181,8 @@ impl Partial {
             (Partial::Bool(p), Values::Bool(v)) => p.fold_many(times, part(v, from, times.len())),
             (Partial::Enum(p), Values::Enum(v)) => p.fold_many(times, part(v, from, times.len())),
             (Partial::Text(p), Values::Text(v)) => {
-                let pairs = times.iter().zip(part(v, from, times.len()));
-                pairs.for_each(|(&t, v)| p.fold(t, v));
+                let values = part(v, from, times.len()).iter().enumerate();
+                values.for_each(|(at, v)| p.fold(times.at(at), v));
             }
             _ => debug_assert!(false, "values of another type"),
         }

@@ -179,6 +179,63 @@ proptest! {
     }
 }
 
+/// Times that need no list give what listed ones do, whether every row has a value or not.
+#[test]
+fn even_times_fold_like_any_others() {
+    let rng = &mut Rng(9);
+    for (first, step, rows) in [
+        (0, S, 1),
+        (-7 * S, 60 * S, 2),
+        (17, 300 * S, 400),
+        (i64::MIN, 1 << 51, 4_000),
+    ] {
+        let observed_at: Vec<i64> = (0..rows).map(|row| first + step * row).collect();
+        let doubles = Values::F64((0..rows).map(|row| (row * 7 % 91) as f64 / 4.0).collect());
+        let numbers = [
+            doubles.clone(),
+            Values::I64((0..rows).map(|row| row * row % 1_000).collect()),
+            Values::Bool((0..rows).map(|row| row % 3 == 0).collect()),
+            Values::Enum((0..rows).map(|row| row as u32 % 5).collect()),
+            Values::Text((0..rows).map(|row| format!("t{}", row % 4)).collect()),
+            doubles,
+        ];
+        let column = |(number, values)| Column {
+            property: PropertyNumber(number),
+            presence: None,
+            values,
+            quality: None,
+        };
+        let mut columns: Vec<Column> = (1..).zip(numbers).map(column).collect();
+        if rows > 10 {
+            columns.last_mut().into_iter().for_each(|column| thin(rng, column));
+        }
+        let records = Records {
+            received_at: observed_at.clone(),
+            report_kind: vec![0; observed_at.len()],
+            observed_at,
+            columns,
+        };
+        check(&records);
+        for (from, to, width) in [
+            (0, rows, 12),
+            (1, rows - 1, 1),
+            (rows / 3, rows / 2, 7),
+            (0, rows, 1_000_000),
+        ] {
+            for edge in [Edge::StartClosed, Edge::EndClosed] {
+                let windows = Windows {
+                    from_ns: first.saturating_add(step * from),
+                    to_ns: first.saturating_add(step * to),
+                    step_ns: step.checked_mul(width),
+                    origin_ns: 3,
+                    edge,
+                };
+                check_folds(&records, &windows);
+            }
+        }
+    }
+}
+
 #[test]
 fn zeros_of_both_signs_are_told_apart() {
     for (values, min, max) in [([0.0, -0.0], -0.0, 0.0), ([-0.0; 2], -0.0, -0.0), ([0.0; 2], 0.0, 0.0)] {

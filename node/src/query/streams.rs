@@ -70,19 +70,17 @@ impl Queries {
                 ..request.clone()
             })
         };
-        let translate = |part| match part {
+        let translate = each(|part| match part {
             Part::Batch(batch) => {
-                let rows = batch.observed_at_ns.len() as u64;
-                Ok((
-                    rows,
-                    vec![QueryRangeResponse {
-                        batch: Some(batch),
-                        summary: None,
-                    }],
-                ))
+                let message = QueryRangeResponse {
+                    batch: Some(batch),
+                    summary: None,
+                };
+                let rows = message.batch.as_ref().map_or(0, |batch| batch.observed_at_ns.len());
+                Ok((rows as u64, message))
             }
             other => Err(unexpected(&other)),
-        };
+        });
         Ok(start.stream(
             limit,
             ask,
@@ -113,20 +111,17 @@ impl Queries {
                 ..request.clone()
             })
         };
-        let translate = move |part| match part {
+        let translate = each(move |part| match part {
             Part::Latest(latest) => {
-                let rows = latest.devices.len() as u64;
-                Ok((
-                    rows,
-                    vec![GetLatestResponse {
-                        devices: latest.devices,
-                        evaluated_at_ns,
-                        summary: None,
-                    }],
-                ))
+                let message = GetLatestResponse {
+                    devices: latest.devices,
+                    evaluated_at_ns,
+                    summary: None,
+                };
+                Ok((message.devices.len() as u64, message))
             }
             other => Err(unexpected(&other)),
-        };
+        });
         let last = move |summary| GetLatestResponse {
             devices: Vec::new(),
             evaluated_at_ns,
@@ -147,19 +142,17 @@ impl Queries {
                 limit,
             })
         };
-        let translate = |part| match part {
+        let translate = each(|part| match part {
             Part::Devices(mut list) => {
                 list.devices.sort_by(|a, b| a.id.cmp(&b.id));
-                Ok((
-                    list.devices.len() as u64,
-                    vec![ListDevicesResponse {
-                        devices: list.devices,
-                        summary: None,
-                    }],
-                ))
+                let message = ListDevicesResponse {
+                    devices: list.devices,
+                    summary: None,
+                };
+                Ok((message.devices.len() as u64, message))
             }
             other => Err(unexpected(&other)),
-        };
+        });
         let last = |summary| ListDevicesResponse {
             devices: Vec::new(),
             summary: Some(summary),
@@ -187,19 +180,21 @@ impl Queries {
         };
         let message = |series: Vec<_>| QueryAggregateResponse { series, summary: None };
         let (taking, known) = (merge.clone(), catalog.clone());
-        let translate = move |part| match part {
-            Part::Partials(partials) => {
-                let mut merge = taking.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                let merge = merge
-                    .as_mut()
-                    .ok_or_else(|| Error::internal("a series after the end"))?;
-                let series = merge.take(partials, &known, most)?;
-                Ok((
-                    series.is_some() as u64,
-                    series.into_iter().map(|one| message(vec![one])).collect(),
-                ))
+        let translate = move |parts: Vec<Part>| {
+            let mut merge = taking.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let merge = merge
+                .as_mut()
+                .ok_or_else(|| Error::internal("a series after the end"))?;
+            let mut finished = Vec::new();
+            for part in parts {
+                let Part::Partials(partials) = part else {
+                    return Err(unexpected(&part));
+                };
+                finished.extend(merge.take(partials, &known, most)?);
             }
-            other => Err(unexpected(&other)),
+            let rows = finished.len() as u64;
+            let any = (rows > 0).then(|| message(finished));
+            Ok((rows, any.into_iter().collect()))
         };
         let finish = move |summary: &mut AnswerSummary| {
             let merge = merge.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
@@ -306,7 +301,7 @@ impl Start {
         self,
         limit: u64,
         ask: impl Fn(Selector, u64) -> Query + Send + 'static,
-        translate: impl FnMut(Part) -> Result<(u64, Vec<M>)> + Send + 'static,
+        translate: impl FnMut(Vec<Part>) -> Result<(u64, Vec<M>)> + Send + 'static,
         finish: impl FnOnce(&mut AnswerSummary) -> Result<Vec<M>> + Send + 'static,
         last: impl FnOnce(AnswerSummary) -> M + Send + 'static,
     ) -> Answers<M> {
@@ -331,7 +326,7 @@ impl Start {
         self,
         limit: u64,
         ask: impl Fn(Selector, u64) -> Query,
-        mut translate: impl FnMut(Part) -> Result<(u64, Vec<M>)>,
+        mut translate: impl FnMut(Vec<Part>) -> Result<(u64, Vec<M>)>,
         finish: impl FnOnce(&mut AnswerSummary) -> Result<Vec<M>>,
         last: impl FnOnce(AnswerSummary) -> M,
         out: &mpsc::Sender<Result<M>>,
@@ -355,27 +350,23 @@ impl Start {
                 Some(answer) => answer,
                 None => self.read(*shard, ask(selector.clone(), limit - total.rows)).await?,
             };
-            loop {
-                match answer.recv().await {
-                    Some(Ok(Part::Summary(summary))) => {
-                        add(&mut total, &summary);
-                        break;
-                    }
-                    Some(part) => {
-                        let (rows, messages) = translate(part?)?;
-                        total.rows += rows;
-                        for message in messages {
-                            out.send(Ok(message)).await.map_err(|_| gone())?;
-                        }
-                    }
-                    None => {
-                        return Err(Error::new(
-                            Reason::Unreachable,
-                            format!("shard {shard} broke off its answer"),
-                        ));
-                    }
+            let summary = loop {
+                let lost = || {
+                    let message = format!("shard {shard} broke off its answer");
+                    Error::new(Reason::Unreachable, message)
+                };
+                let mut parts = answer.recv().await.ok_or_else(lost)??;
+                let last = parts.pop_if(|part| matches!(part, Part::Summary(_)));
+                let (rows, messages) = translate(parts)?;
+                total.rows += rows;
+                for message in messages {
+                    out.send(Ok(message)).await.map_err(|_| gone())?;
                 }
-            }
+                if let Some(Part::Summary(summary)) = last {
+                    break summary;
+                }
+            };
+            add(&mut total, &summary);
         }
         for message in finish(&mut total)? {
             out.send(Ok(message)).await.map_err(|_| gone())?;
@@ -388,6 +379,21 @@ impl Start {
         self.router
             .read(shard, query, &self.consistency, &self.job, self.deadline)
             .await
+    }
+}
+
+/// Translates part by part.
+fn each<M>(
+    translate: impl Fn(Part) -> Result<(u64, M)> + Send + 'static,
+) -> impl FnMut(Vec<Part>) -> Result<(u64, Vec<M>)> + Send + 'static {
+    move |parts| {
+        let mut translated = (0, Vec::with_capacity(parts.len()));
+        for part in parts {
+            let (rows, message) = translate(part)?;
+            translated.0 += rows;
+            translated.1.push(message);
+        }
+        Ok(translated)
     }
 }
 

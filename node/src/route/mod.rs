@@ -2,6 +2,7 @@
 //!
 //! Invariant: a request is forwarded at most once, and a proposal is tried again only when that cannot store it twice.
 
+mod parts;
 mod propose;
 mod read;
 
@@ -9,9 +10,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+pub use parts::ShardAnswer;
 pub use propose::Retry;
 pub(crate) use propose::outcome_unknown;
-pub use read::{Served, ShardAnswer, ShardJob};
+pub use read::{Served, ShardJob};
 
 use tonic::Status;
 

@@ -10,6 +10,7 @@ use tidemark_proto::v1::{AnswerSummary, Consistency, ConsistencyLevel, Lineariza
 use tokio::sync::mpsc;
 use tonic::Request;
 
+use super::parts::{ShardAnswer, parts};
 use super::{LEADERLESS_MAX, Router, time_left};
 use crate::clock::{Instant, monotonic};
 use crate::error::{Error, Reason, Result};
@@ -27,9 +28,6 @@ pub struct Served {
     /// How long ago it was in step with its leader, milliseconds.
     pub lag_ms: i64,
 }
-
-/// Parts of a shard's answer; ends with a summary or an error.
-pub type ShardAnswer = mpsc::Receiver<Result<Part>>;
 
 /// Answers a question from a replica's state: blocking, sends parts, ends when the receiver is gone.
 pub type ShardJob = Arc<dyn Fn(&Replica, &Query, &dyn Fn(Part) -> bool) -> Result<AnswerSummary> + Send + Sync>;
@@ -174,7 +172,7 @@ impl Router {
                     Ok(summary @ Part::Summary(_)) => (true, Ok(summary)),
                     other => (other.is_err(), other),
                 };
-                if out.send(next).await.is_err() || last {
+                if out.send(next.map(|part| vec![part])).await.is_err() || last {
                     return;
                 }
                 let lost = || Error::new(Reason::Unreachable, "the answer broke off");
@@ -214,10 +212,12 @@ impl Router {
             Local::Ready(replica, served) => {
                 let mut answer = run(replica, query, served, job.clone());
                 tokio::spawn(async move {
-                    while let Some(part) = answer.recv().await {
-                        let part = part.unwrap_or_else(|error| Part::Failure(to_failure(&error)));
-                        if out.send(message(part)).await.is_err() {
-                            return;
+                    while let Some(together) = answer.recv().await {
+                        let together = together.unwrap_or_else(|error| vec![Part::Failure(to_failure(&error))]);
+                        for part in together {
+                            if out.send(message(part)).await.is_err() {
+                                return;
+                            }
                         }
                     }
                 });
@@ -243,10 +243,9 @@ fn no_replica(group: u32) -> Error {
 
 /// Answers off the async threads; a receiver that is gone ends the work at the next part.
 fn run(replica: Arc<Replica>, query: Query, served: Served, job: ShardJob) -> ShardAnswer {
-    let (out, answer) = mpsc::channel(PARTS_AHEAD);
+    let (giving, answer) = parts();
     tokio::task::spawn_blocking(move || {
-        let send = |part| out.blocking_send(Ok(part)).is_ok();
-        let last = job(&replica, &query, &send).map(|summary| {
+        let last = job(&replica, &query, &|part| giving.give(part)).map(|summary| {
             let level = served.level as i32;
             Part::Summary(AnswerSummary {
                 consistency: level,
@@ -254,7 +253,7 @@ fn run(replica: Arc<Replica>, query: Query, served: Served, job: ShardJob) -> Sh
                 ..summary
             })
         });
-        out.blocking_send(last).ok();
+        giving.end(last);
     });
     answer
 }

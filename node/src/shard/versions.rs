@@ -13,8 +13,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Newest values by ordinal: neighbours do not share a place before there are so many.
-const NEWEST_PLACES: usize = 1 << 14;
+/// Newest values by ordinal, 64 KiB a shard: neighbours do not share a place before there are so many.
+const NEWEST_PLACES: usize = 1 << 13;
 /// Pages of devices.
 const PAGE_PLACES: usize = 1 << 8;
 

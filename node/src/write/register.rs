@@ -174,8 +174,9 @@ impl Writes {
             .router
             .read(shard, query, &Consistency::default(), &self.job, deadline)
             .await?;
-        while let Some(part) = answer.recv().await {
-            if let Part::Resolved(resolved) = part? {
+        while let Some(together) = answer.recv().await {
+            for part in together? {
+                let Part::Resolved(resolved) = part else { continue };
                 let pairs = resolved.type_numbers.into_iter().zip(resolved.ordinals);
                 for (&at, (type_number, ordinal)) in at.iter().zip(pairs).filter(|(_, (number, _))| *number != 0) {
                     found[at] = Some(self.remember(&ids[at], Known { type_number, ordinal }));

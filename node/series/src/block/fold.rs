@@ -5,17 +5,18 @@
 //! itself gives, sums of doubles to their last bits aside.
 
 use super::Block;
-use super::clocks::Clocks;
+use super::read::Ticks;
 use crate::by_window::ByWindow;
 use crate::corrupt::Corrupt;
-use crate::record::PropertyNumber;
+use crate::record::{PropertyNumber, Values};
+use crate::stamps::Stamps;
 use crate::window::{Edge, Windows};
 
 /// Folds columns of one block; what they share is decoded once.
 #[derive(Debug)]
 pub struct Folding<'b, 'a> {
     block: &'b Block<'a>,
-    rows: Option<(Vec<i64>, Option<Clocks>)>,
+    ticks: Option<Ticks>,
 }
 
 impl<'a> Block<'a> {
@@ -23,7 +24,7 @@ impl<'a> Block<'a> {
     pub fn folding(&self) -> Folding<'_, 'a> {
         Folding {
             block: self,
-            rows: None,
+            ticks: None,
         }
     }
 }
@@ -51,40 +52,53 @@ impl Folding<'_, '_> {
             partials.at(first, value_type).fold_stats(&stats);
             return Ok(());
         }
-        let (times, clocks) = match self.rows.take() {
-            Some(rows) => self.rows.insert(rows),
-            None => self.rows.insert(self.block.read_times()?),
+        let ticks = match self.ticks.take() {
+            Some(ticks) => self.ticks.insert(ticks),
+            None => self.ticks.insert(self.block.read_ticks()?),
         };
-        let Some(column) = self.block.column_with(property, clocks.as_ref())? else {
+        let clocks = match ticks {
+            Ticks::List(_, clocks) => clocks.as_ref(),
+            Ticks::Even(_) => None,
+        };
+        let Some(column) = self.block.column_with(property, clocks)? else {
             return Ok(());
         };
-        let present: Vec<i64>;
-        let times = match &column.presence {
-            None => times.as_slice(),
-            Some(map) => {
-                present = map.iter_ones().map(|row| times[row]).collect();
-                &present
+        match (&*ticks, &column.presence) {
+            (Ticks::Even(even), None) => fold_all(*even, &column.values, windows, partials),
+            (Ticks::List(times, _), None) => fold_all(times.as_slice(), &column.values, windows, partials),
+            (Ticks::Even(even), Some(map)) => {
+                let present: Vec<i64> = map.iter_ones().map(|row| even.at(row)).collect();
+                fold_all(present.as_slice(), &column.values, windows, partials);
             }
-        };
-        let (mut at, mut stretch) = (times.partition_point(|&t| windows.is_before(t)), 1);
-        while let Some(&time) = times.get(at) {
-            let Some(window) = windows.index_of(time) else {
-                break;
-            };
-            let end = windows.bounds(window).1;
-            let inside = |t: i64| t < end || windows.edge == Edge::EndClosed && t == end;
-            stretch = stretch_of(&times[at..], stretch, inside);
-            let partial = partials.at(window, value_type);
-            partial.fold_values(&times[at..at + stretch], &column.values, at);
-            at += stretch;
+            (Ticks::List(times, _), Some(map)) => {
+                let present: Vec<i64> = map.iter_ones().map(|row| times[row]).collect();
+                fold_all(present.as_slice(), &column.values, windows, partials);
+            }
         }
         Ok(())
     }
 }
 
+/// Adds values to the windows that their times fall into, stretch by stretch.
+fn fold_all<S: Stamps>(times: S, values: &Values, windows: &Windows, partials: &mut ByWindow) {
+    let value_type = values.value_type();
+    let (mut at, mut stretch) = (times.partition(|t| windows.is_before(t)), 1);
+    while at < times.len() {
+        let Some(window) = windows.index_of(times.at(at)) else {
+            return;
+        };
+        let end = windows.bounds(window).1;
+        let inside = |t: i64| t < end || windows.edge == Edge::EndClosed && t == end;
+        stretch = stretch_of(times.part(at, times.len()), stretch, inside);
+        let partial = partials.at(window, value_type);
+        partial.fold_stamped(times.part(at, at + stretch), values, at);
+        at += stretch;
+    }
+}
+
 /// How many of the first `times` are inside, at least one; `guess` is how many there were last time.
-fn stretch_of(times: &[i64], guess: usize, inside: impl Fn(i64) -> bool) -> usize {
-    let is_inside = |at: usize| times.get(at).is_some_and(|&t| inside(t));
+fn stretch_of<S: Stamps>(times: S, guess: usize, inside: impl Fn(i64) -> bool) -> usize {
+    let is_inside = |at: usize| at < times.len() && inside(times.at(at));
     if is_inside(guess - 1) && !is_inside(guess) {
         return guess;
     }
@@ -94,5 +108,5 @@ fn stretch_of(times: &[i64], guess: usize, inside: impl Fn(i64) -> bool) -> usiz
         step *= 2;
     }
     let high = (low + step - 1).min(times.len());
-    (low + times[low..high].partition_point(|&t| inside(t))).max(1)
+    (low + times.part(low, high).partition(inside)).max(1)
 }

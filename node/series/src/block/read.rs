@@ -12,12 +12,22 @@ use crate::codec::wire::Reader;
 use crate::codec::{floats, ints, presence, text};
 use crate::corrupt::Corrupt;
 use crate::record::{Column, PropertyNumber, Records, ValueType, Values};
+use crate::stamps::Even;
 
 /// A block whose header was checked and whose columns were not touched.
 #[derive(Debug, Clone)]
 pub struct Block<'a> {
     bytes: &'a [u8],
     header: Header<'a>,
+}
+
+/// Times of the rows of a block.
+#[derive(Debug)]
+pub(super) enum Ticks {
+    /// All so far apart.
+    Even(Even),
+    /// One by one and, where several clocks tell them, the rows of each clock.
+    List(Vec<i64>, Option<Clocks>),
 }
 
 impl<'a> Block<'a> {
@@ -181,12 +191,23 @@ impl<'a> Block<'a> {
 
     /// Times of all rows and, where several clocks tell them, the rows of each.
     pub(super) fn read_times(&self) -> Result<(Vec<i64>, Option<Clocks>), Corrupt> {
+        Ok(match self.read_ticks()? {
+            Ticks::Even(even) => (even.list(), None),
+            Ticks::List(times, clocks) => (times, clocks),
+        })
+    }
+
+    /// The same without a list where the steps between the times are even.
+    pub(super) fn read_ticks(&self) -> Result<Ticks, Corrupt> {
         let Some(section) = &self.header.times else {
-            return Ok((vec![self.first_ns()], None));
+            return Ok(Ticks::List(vec![self.first_ns()], None));
         };
         let bytes = self.section(section, "times")?;
         let corrupt = || Corrupt::new("times", section.at);
         let unit = self.header.unit_ns;
+        if let Some(even) = ints::constant(bytes).and_then(|step| self.even_steps(step)) {
+            return Ok(Ticks::Even(even));
+        }
         let (times, clocks) = match bytes.split_first() {
             Some((&clocks::CLOCKS, rest)) => {
                 let (times, clocks) = clocks::decode_times(rest, self.first_ns(), unit, self.rows())
@@ -201,10 +222,22 @@ impl<'a> Block<'a> {
         };
         let ends = (times.first().copied(), times.last().copied());
         if ends == (Some(self.first_ns()), Some(self.last_ns())) {
-            Ok((times, clocks))
+            Ok(Ticks::List(times, clocks))
         } else {
             Err(corrupt())
         }
+    }
+
+    /// Times that are all so many units apart, where that is what the header says of the last one.
+    fn even_steps(&self, step: i64) -> Option<Even> {
+        let step_ns = step.checked_mul(i64::try_from(self.header.unit_ns).ok()?)?;
+        let span = i128::from(step_ns) * (self.rows() as i128 - 1);
+        let ends = i128::from(self.first_ns()) + span == i128::from(self.last_ns());
+        (ends && step_ns > 0).then_some(Even {
+            first_ns: self.first_ns(),
+            step_ns,
+            count: self.rows(),
+        })
     }
 
     /// Times from the differences between them; `None` where they do not ascend.

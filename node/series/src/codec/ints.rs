@@ -76,6 +76,16 @@ pub(crate) fn decode_as<E: Emit>(bytes: &[u8], count: usize, emit: E) -> Result<
     decode_at(bytes, count, 0, emit)
 }
 
+/// The value that all of a stream's values have, where its first bytes say so.
+pub(crate) fn constant(bytes: &[u8]) -> Option<i64> {
+    let mut reader = Reader::new(bytes, "int stream");
+    if reader.byte().ok()? != CONSTANT {
+        return None;
+    }
+    let value = reader.signed().ok()?;
+    reader.end().ok().map(|()| value)
+}
+
 pub(crate) fn encode_at(values: &[i64], depth: Depth) -> Vec<u8> {
     encode_simple(values).unwrap_or_else(|| encode_menu(values, depth, encode_flat(values, true)))
 }

@@ -4,6 +4,7 @@
 //! (double-double), so that any grouping of merges agrees to about 1e-30 of the sum of magnitudes.
 
 use super::Function;
+use crate::stamps::Stamps;
 
 /// Sums that run side by side.
 const LANES: usize = 4;
@@ -91,20 +92,20 @@ impl F64Partial {
     }
 
     /// Adds values seen at `times`, which ascend: in lanes, so that one addition need not wait for the one before.
-    pub(crate) fn fold_many(&mut self, times: &[i64], values: &[f64]) {
+    pub(crate) fn fold_many(&mut self, times: impl Stamps, values: &[f64]) {
         let (chunks, rest) = values.as_chunks::<LANES>();
         let mut lanes = [Lane::default(); LANES];
         for chunk in chunks {
             lanes.iter_mut().zip(chunk).for_each(|(lane, &value)| lane.add(value));
         }
         let all_finite = lanes.iter().all(|lane| (lane.sum + lane.error).is_finite());
-        let (Some((&first_t, &first)), Some((&last_t, &last))) =
-            (times.iter().zip(values).next(), times.iter().zip(values).next_back())
-        else {
+        let (Some(&first), Some(&last)) = (values.first(), values.last()) else {
             return;
         };
+        let (first_t, last_t) = (times.at(0), times.at(values.len() - 1));
         if chunks.is_empty() || !all_finite {
-            times.iter().zip(values).for_each(|(&t, &v)| self.fold(t, v));
+            let values = values.iter().enumerate();
+            values.for_each(|(at, &v)| self.fold(times.at(at), v));
             return;
         }
         let lowest = lanes.iter().map(|lane| lane.min).fold(f64::INFINITY, f64::min);
@@ -136,10 +137,9 @@ impl F64Partial {
             last: Some((first_t, first)),
         });
         lanes.iter().for_each(|lane| self.add(lane.sum, lane.error));
-        times[values.len() - rest.len()..]
-            .iter()
-            .zip(rest)
-            .for_each(|(&t, &v)| self.fold(t, v));
+        let rest_at = values.len() - rest.len();
+        let rest = rest.iter().enumerate();
+        rest.for_each(|(at, &v)| self.fold(times.at(rest_at + at), v));
         if self.last.is_none_or(|(t, _)| last_t >= t) {
             self.last = Some((last_t, last));
         }

@@ -4,6 +4,7 @@
 //! the earlier one `first`.
 
 use super::{Finished, Function, SumOverflow};
+use crate::stamps::Stamps;
 
 /// Count, sum, extremes, first and last of signed integers.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -82,10 +83,9 @@ fn keep_last<T: Copy>(kept: &mut Option<(i64, T)>, new: Option<(i64, T)>) {
 /// The earliest and the latest of values seen at `times`, which ascend.
 type Ends<T> = (Option<(i64, T)>, Option<(i64, T)>);
 
-fn ends<T: Copy>(times: &[i64], values: &[T]) -> Ends<T> {
-    let mut pairs = times.iter().copied().zip(values.iter().copied());
-    let first = pairs.next();
-    (first, pairs.next_back().or(first))
+fn ends<T: Copy>(times: impl Stamps, values: &[T]) -> Ends<T> {
+    let at = |index: usize| Some((times.at(index), *values.get(index)?));
+    (at(0), values.len().checked_sub(1).and_then(at))
 }
 
 fn smaller<T: Ord + Copy>(a: Option<T>, b: Option<T>) -> Option<T> {
@@ -112,7 +112,7 @@ impl I64Partial {
     }
 
     /// Adds values seen at `times`, which ascend.
-    pub(crate) fn fold_many(&mut self, times: &[i64], values: &[i64]) {
+    pub(crate) fn fold_many(&mut self, times: impl Stamps, values: &[i64]) {
         let (first, last) = ends(times, values);
         self.merge(&I64Partial {
             count: values.len() as u64,
@@ -162,7 +162,7 @@ impl BoolPartial {
     }
 
     /// Adds values seen at `times`, which ascend.
-    pub(crate) fn fold_many(&mut self, times: &[i64], values: &[bool]) {
+    pub(crate) fn fold_many(&mut self, times: impl Stamps, values: &[bool]) {
         let (first, last) = ends(times, values);
         self.merge(&BoolPartial {
             count: values.len() as u64,
@@ -209,7 +209,7 @@ impl EnumPartial {
     }
 
     /// Adds values seen at `times`, which ascend.
-    pub(crate) fn fold_many(&mut self, times: &[i64], values: &[u32]) {
+    pub(crate) fn fold_many(&mut self, times: impl Stamps, values: &[u32]) {
         let (first, last) = ends(times, values);
         self.merge(&EnumPartial {
             count: values.len() as u64,
