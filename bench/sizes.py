@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Bytes a point on disk of every recorded file, in Tidemark and in VictoriaMetrics, each file in a store of its own.
+"""Bytes a point on disk of every recorded file, in Tidemark and in VictoriaMetrics: each file in a store of its own, and all of
+them in one.
 
     sizes.py FOLDER [--bin DIR] [--work DIR] [--json FILE] [--alone]
 
@@ -82,14 +83,15 @@ class Tidemark:
     def tables(self):
         return folder_bytes(self.folder / "data", ".sst") - folder_bytes(self.folder / "data" / "log", ".sst")
 
-    def measure(self, path, name):
+    def measure(self, files):
         """Bytes once flushed, and once compacted."""
         self.start()
         until("tidemark answers", lambda: self.run("cluster", "init").returncode == 0)
         until("tidemark is healthy", lambda: self.run("cluster", "status", "--check").returncode == 0)
-        self.must("type", "apply", TYPES / f"{name}.toml")
-        state = ["--state", self.folder / "progress", "--rejects", self.folder / "rejects"]
-        self.must("ingest", path, "--type", name, "--register", *state)
+        for name, path in files.items():
+            self.must("type", "apply", TYPES / f"{name}.toml")
+            state = ["--state", self.folder / f"{name}.progress", "--rejects", self.folder / f"{name}.rejects"]
+            self.must("ingest", path, "--type", name, "--register", *state)
         self.stop()
         flushed = self.tables()
         self.start()
@@ -115,13 +117,8 @@ class Victoria:
         except OSError:
             return False
 
-    def measure(self, path, name):
-        """Points and bytes once merged, with the index and without."""
-        data = self.folder / "data"
-        command = ["victoria-metrics", f"-storageDataPath={data}", f"-httpListenAddr=127.0.0.1:{VICTORIA}"]
-        log = open(self.folder / "log", "ab")
-        process = subprocess.Popen([*command, "-retentionPeriod=100y"], stdout=log, stderr=log)
-        until("victoria-metrics answers", self.answers)
+    def put(self, name, path):
+        """Imports the numbers of a file; how many there were."""
         points, lines, held = 0, [], 0
         for device, of, at_ms, value in rows(path):
             try:
@@ -136,6 +133,16 @@ class Victoria:
                 self.call("/api/v1/import/prometheus", "".join(lines).encode())
                 lines, held = [], 0
         self.call("/api/v1/import/prometheus", "".join(lines).encode())
+        return points
+
+    def measure(self, files):
+        """Points and bytes once merged, with the index and without."""
+        data = self.folder / "data"
+        command = ["victoria-metrics", f"-storageDataPath={data}", f"-httpListenAddr=127.0.0.1:{VICTORIA}"]
+        log = open(self.folder / "log", "ab")
+        process = subprocess.Popen([*command, "-retentionPeriod=100y"], stdout=log, stderr=log)
+        until("victoria-metrics answers", self.answers)
+        points = sum(self.put(name, path) for name, path in files.items())
         self.call("/internal/force_flush")
         self.call("/internal/force_merge")
         time.sleep(5)
@@ -144,15 +151,16 @@ class Victoria:
         return {"points": points, "data": folder_bytes(data / "data"), "all": folder_bytes(data)}
 
 
-def measure(path, name, arguments, work):
-    """Figures of one file."""
-    figures = {"file": name, "points": sum(1 for _ in rows(path))}
+def measure(label, files, arguments, work):
+    """Figures of some files in one store."""
+    print(f"  {label}", file=sys.stderr)
+    figures = {"file": label, "points": sum(1 for path in files.values() for _ in rows(path))}
     for store, make in {"tidemark": lambda at: Tidemark(arguments.bin, at), "victoria": Victoria}.items():
         if store == "victoria" and arguments.alone:
             continue
-        folder = work / f"{name}-{store}"
+        folder = work / f"{label}-{store}"
         folder.mkdir()
-        figures[store] = make(folder).measure(path, name)
+        figures[store] = make(folder).measure(files)
         shutil.rmtree(folder)
     return figures
 
@@ -162,7 +170,7 @@ def report(found):
     print("| file | points | flushed | compacted | VictoriaMetrics, data | … with index | compacted / VictoriaMetrics |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     ratios = []
-    for one in found:
+    for one in found:  # the last row is that of all files together
         points, own = one["points"], one["tidemark"]
         cells = [one["file"], f"{points:,}", *(f"{own[key] / points:.3f}" for key in ("flushed", "compacted"))]
         if peer := one.get("victoria"):
@@ -170,12 +178,9 @@ def report(found):
             ratios.append(own["compacted"] / points / per_point[1])
             cells += [*(f"{value:.3f}" for value in per_point), f"{ratios[-1]:.2f}"]
         print("| " + " | ".join(cells) + " |")
-    points = sum(one["points"] for one in found)
-    totals = [sum(one["tidemark"][key] for one in found) / points for key in ("flushed", "compacted")]
-    print(f"\nall files together: flushed {totals[0]:.3f}, compacted {totals[1]:.3f} bytes a point")
-    if ratios:
+    if ratios := ratios[:-1]:
         mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
-        print(f"compacted / VictoriaMetrics with its index: {mean:.2f} in geometric mean")
+        print(f"\ncompacted / VictoriaMetrics with its index: {mean:.2f} in geometric mean")
 
 
 def main():
@@ -188,14 +193,12 @@ def main():
     arguments = parser.parse_args()
     work = arguments.work or pathlib.Path(tempfile.mkdtemp(prefix="tidemark-sizes-"))
     work.mkdir(parents=True, exist_ok=True)
-    found = []
-    for path in sorted(arguments.folder.glob("*.csv*")):
-        name = path.name.removesuffix(".zst").removesuffix(".csv")
-        if (TYPES / f"{name}.toml").exists():
-            print(f"  {name}", file=sys.stderr)
-            found.append(measure(path, name, arguments, work))
-    if not found:
+    paths = {path.name.removesuffix(".zst").removesuffix(".csv"): path for path in sorted(arguments.folder.glob("*.csv*"))}
+    files = {name: path for name, path in paths.items() if (TYPES / f"{name}.toml").exists()}
+    if not files:
         raise SystemExit(f"{arguments.folder} has no recorded file that {TYPES} knows")
+    found = [measure(name, {name: path}, arguments, work) for name, path in files.items()]
+    found.append(measure("all in one store", files, arguments, work))
     report(found)
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=2) + "\n")

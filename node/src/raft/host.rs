@@ -416,8 +416,8 @@ impl Host {
         let state = replica.state().clone();
         let bytes = blocking(move || state.compact()).await?;
         replica.cut_log(&self.tuning).await?;
-        let log = self.log.clone();
-        blocking(move || log.compact().map_err(Error::internal)).await?;
+        let (log, group) = (self.log.clone(), replica.group());
+        blocking(move || log.compact(group).map_err(Error::internal)).await?;
         Ok(bytes)
     }
 

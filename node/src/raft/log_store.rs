@@ -107,12 +107,12 @@ pub(crate) struct Node {
 }
 
 impl NodeLog {
-    /// Rewrites the log's files without what was purged.
+    /// Rewrites the files of a group's log without what was purged.
     ///
     /// # Errors
     /// The disk fails.
-    pub fn compact(&self) -> io::Result<()> {
-        Ok(self.node.db.compact()?)
+    pub fn compact(&self, group: u32) -> io::Result<()> {
+        Ok(self.node.db.compact(group)?)
     }
 
     /// Whether a log was ever made in `dir`. One that was and is not there any more must not be made anew: the node

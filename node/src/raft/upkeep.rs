@@ -21,11 +21,13 @@ const CHECKPOINT_FROM_ENTRIES: u64 = 1_024;
 const CHECKPOINT_FROM_BYTES: u64 = 1 << 20;
 /// The log up to here says who the first members were, and that one of them led. Only who has nothing needs it.
 const BEGINNING: u64 = 1;
+/// The log that stays has at most this part of the state's bytes.
+const LOG_SHARE: u64 = 4;
 /// So much log stays however small the state is.
 const LOG_BYTES_MIN: u64 = 1 << 20;
 /// The log is cut when so much more than what stays has come together: each time the state is flushed.
 const LOG_STEP_BYTES: u64 = 16 << 20;
-const CUT_WAIT: Duration = Duration::from_millis(500);
+const CUT_WAIT: Duration = Duration::from_secs(2);
 /// Longest wait for the flush without which nothing of the log may go.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -137,13 +139,14 @@ impl Replica {
         Ok(())
     }
 
-    /// Entries and bytes of log that stay below the flushed state for replicas that lag. Never more than the state itself has:
-    /// a checkpoint is the shorter way then. A replica without others keeps none.
+    /// Entries and bytes of log that stay below the flushed state for replicas that lag. Never more than a part of what the
+    /// state has: entries take several times the bytes of the same points at rest, and have to be applied again, so a
+    /// checkpoint is the shorter way then. A replica without others keeps none.
     fn log_kept(&self, tuning: &Tuning) -> Result<(u64, u64)> {
         if self.is_alone() {
             return Ok((0, 0));
         }
-        let worth = self.state.disk_bytes()?.max(LOG_BYTES_MIN);
+        let worth = (self.state.disk_bytes()? / LOG_SHARE).max(LOG_BYTES_MIN);
         Ok((tuning.log_entries_kept, tuning.log_bytes_kept.min(worth)))
     }
 

@@ -178,16 +178,17 @@ impl LogDb {
         Ok(self.db.flush_wal(true)?)
     }
 
-    /// Rewrites all files without what was removed; the write-ahead log is new after it.
+    /// Rewrites the files of a group without what was removed; the write-ahead log is new after it.
     ///
     /// # Errors
     /// The disk fails.
-    pub fn compact(&self) -> Result<()> {
+    pub fn compact(&self, group: u32) -> Result<()> {
         self.db.flush()?;
         let mut options = CompactOptions::default();
         options.set_exclusive_manual_compaction(false);
         options.set_bottommost_level_compaction(BottommostLevelCompaction::ForceOptimized);
-        self.db.compact_range_opt(None::<&[u8]>, None::<&[u8]>, &options);
+        let (first, last) = (key(group, 0, 0), key(group, u8::MAX, u64::MAX));
+        self.db.compact_range_opt(Some(first), Some(last), &options);
         Ok(())
     }
 
