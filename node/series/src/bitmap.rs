@@ -9,6 +9,18 @@ pub struct Bitmap {
     len: usize,
 }
 
+/// Positions of the set bits of a word whose lowest bit is at `first`, ascending.
+fn ones(mut word: u64, first: usize) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        if word == 0 {
+            return None;
+        }
+        let bit = word.trailing_zeros() as usize;
+        word &= word - 1;
+        Some(first + bit)
+    })
+}
+
 impl Bitmap {
     /// `len` bits, none set.
     pub fn new(len: usize) -> Bitmap {
@@ -116,17 +128,10 @@ impl Bitmap {
 
     /// Positions of the set bits, ascending.
     pub fn iter_ones(&self) -> impl Iterator<Item = usize> + '_ {
-        self.words.iter().enumerate().flat_map(|(at, &word)| {
-            let mut rest = word;
-            std::iter::from_fn(move || {
-                if rest == 0 {
-                    return None;
-                }
-                let bit = rest.trailing_zeros() as usize;
-                rest &= rest - 1;
-                Some(at * 64 + bit)
-            })
-        })
+        self.words
+            .iter()
+            .enumerate()
+            .flat_map(|(at, &word)| ones(word, at * 64))
     }
 
     /// Positions of the set bits from `start` to before `end`, ascending.
@@ -137,15 +142,7 @@ impl Bitmap {
             if at == start / 64 {
                 rest &= u64::MAX << (start % 64);
             }
-            std::iter::from_fn(move || {
-                if rest == 0 {
-                    return None;
-                }
-                let bit = rest.trailing_zeros() as usize;
-                rest &= rest - 1;
-                Some(at * 64 + bit)
-            })
-            .take_while(move |&bit| bit < end)
+            ones(rest, at * 64).take_while(move |&bit| bit < end)
         })
     }
 

@@ -75,16 +75,9 @@ impl PeerService for PeerApi {
         };
         let host = self.router.host();
         let (group, to) = (header.group, header.to_replica);
-        let checked = host.check_envelope(header.envelope.as_ref()).and_then(|()| {
-            let here = host.replica(group).filter(|replica| replica.id() == to);
-            here.ok_or_else(|| {
-                Error::new(
-                    Reason::WrongCluster,
-                    format!("replica {to} of group {group} is not here"),
-                )
-            })
-        });
-        let replica = checked.map_err(|error| refused(&error))?;
+        let checked = host.check_envelope(header.envelope.as_ref());
+        let here = checked.and_then(|()| host.replica_with_id(group, to));
+        let replica = here.map_err(|error| refused(&error))?;
         let bytes: u64 = header.files.iter().map(|file| file.bytes).sum();
         let metrics = host.metrics().clone();
         let counted = metrics.clone();

@@ -62,12 +62,7 @@ impl Cluster {
     /// Compacts a replica here.
     pub async fn serve_compact(&self, request: CompactReplicaRequest) -> Result<CompactReplicaResponse> {
         self.host().check_envelope(request.envelope.as_ref())?;
-        let here = self.host().replica(request.group);
-        let Some(replica) = here.filter(|replica| replica.id() == request.replica) else {
-            let (group, replica) = (request.group, request.replica);
-            let message = format!("replica {replica} of group {group} is not here");
-            return Err(Error::new(Reason::WrongCluster, message));
-        };
+        let replica = self.host().replica_with_id(request.group, request.replica)?;
         let (bytes_before, bytes_after) = self.host().compact(&replica).await?;
         tracing::info!(group = request.group, bytes_before, bytes_after, "compacted");
         Ok(CompactReplicaResponse {

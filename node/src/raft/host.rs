@@ -176,6 +176,13 @@ impl Host {
             .cloned()
     }
 
+    /// The replica of a group here, where it is this one.
+    pub fn replica_with_id(&self, group: u32, id: u64) -> Result<Arc<Replica>> {
+        let here = self.replica(group).filter(|replica| replica.id() == id);
+        let missing = || format!("replica {id} of group {group} is not here");
+        here.ok_or_else(|| Error::new(Reason::WrongCluster, missing()))
+    }
+
     /// All running replicas by group.
     pub fn replicas(&self) -> Vec<Arc<Replica>> {
         self.replicas

@@ -98,10 +98,11 @@ impl Host {
         let Some(raft_request::Message::Append(append)) = &request.message else {
             return Ok(());
         };
-        let room = self.metrics().disk().room();
-        if request.group == CATALOG_GROUP || !room.full {
+        let disk = self.metrics().disk();
+        if request.group == CATALOG_GROUP || !disk.is_full() {
             return Ok(());
         }
+        let room = disk.room();
         // A new leader begins with entries from the middle of the log, to find out what is here: they cost nothing.
         let here = self
             .replica(request.group)

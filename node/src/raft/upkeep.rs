@@ -31,6 +31,11 @@ const CUT_WAIT: Duration = Duration::from_secs(2);
 /// Longest wait for the flush without which nothing of the log may go.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Index of a log id, 0 where there is none.
+fn index(id: &Option<LogId>) -> u64 {
+    id.as_ref().map_or(0, |id| id.index)
+}
+
 impl Replica {
     /// Has a replica that has nothing sent a checkpoint instead of a long log: files that keep to a rate and go on where
     /// they stopped, and nothing to apply again. For that the beginning of the log goes, which takes nothing from
@@ -73,7 +78,6 @@ impl Replica {
             })
             .await?;
         }
-        let index = |id: &Option<LogId>| id.as_ref().map_or(0, |id| id.index);
         let applied = index(&self.raft.metrics().borrow_watched().last_applied);
         if applied == self.settled.load(Ordering::Relaxed) {
             return Ok(());
@@ -119,7 +123,6 @@ impl Replica {
 
     /// Lets go of all log that may go, now.
     pub(super) async fn cut_log(&self, tuning: &Tuning) -> Result<()> {
-        let index = |id: &Option<LogId>| id.as_ref().map_or(0, |id| id.index);
         let (applied, purged) = {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow_watched();

@@ -18,9 +18,11 @@ use std::path::Path;
 
 use bytes::Bytes;
 use rocksdb::{
-    BlockBasedOptions, BottommostLevelCompaction, Cache, CompactOptions, DB, DBCompressionType, DBRecoveryMode,
-    IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, IteratorMode, Options, ReadOptions, WriteBatch,
+    WriteOptions,
 };
+
+use super::options::full_compaction;
 
 const FORMAT_VERSION: u8 = 1;
 const FORMAT_GROUP: u32 = u32::MAX;
@@ -184,11 +186,8 @@ impl LogDb {
     /// The disk fails.
     pub fn compact(&self, group: u32) -> Result<()> {
         self.db.flush()?;
-        let mut options = CompactOptions::default();
-        options.set_exclusive_manual_compaction(false);
-        options.set_bottommost_level_compaction(BottommostLevelCompaction::ForceOptimized);
         let (first, last) = (key(group, 0, 0), key(group, u8::MAX, u64::MAX));
-        self.db.compact_range_opt(Some(first), Some(last), &options);
+        self.db.compact_range_opt(Some(first), Some(last), &full_compaction());
         Ok(())
     }
 
