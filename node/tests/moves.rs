@@ -9,6 +9,8 @@ use common::fleet::*;
 use common::operator::*;
 use common::{TestCluster, eventually};
 use tidemark_client::{BatchBuilder, Client, v1};
+use tidemark_proto::peer::VoterSet;
+use tidemark_proto::peer::manage_group_request::Step;
 use v1::job_spec::Goal;
 
 const DEVICES: usize = 40;
@@ -282,6 +284,45 @@ async fn a_cancelled_job_leaves_every_shard_whole() {
     assert!(status.shards.iter().skip(1).all(|shard| shard.replicas.len() == 3));
     assert_eq!(status.nodes.len(), 4, "nobody left");
     everything_is_there(&cluster, 0, &expected).await;
+}
+
+/// A replica that was not there when its group went on without it believes what it knew: the node asks the others.
+#[tokio::test]
+async fn a_replica_that_missed_its_removal_does_not_stand_in_the_way() {
+    let mut cluster = TestCluster::start(3).await;
+    let expected = fill(&cluster.client().await).await;
+    let status = cluster.healthy(0).await;
+    let stay = |shard: usize| {
+        let replicas = status.shards[shard]
+            .replicas
+            .iter()
+            .filter(|replica| replica.node_id != 1);
+        replicas.map(|replica| replica.replica_id).collect::<Vec<u64>>()
+    };
+    let without_first = |shard: usize| Step::SetMembers(VoterSet { replicas: stay(shard) });
+    // It hears of one removal, perhaps, and nothing of who leads afterwards.
+    cluster.behind_the_catalog(1, 1, without_first(1)).await;
+    for replica in stay(1) {
+        cluster.behind_the_catalog(1, 1, Step::TransferTo(replica)).await;
+    }
+    // Of the other it hears nothing.
+    cluster.drop_node(0).await;
+    cluster.behind_the_catalog(1, 2, without_first(2)).await;
+    cluster.restart(0).await;
+
+    let node = cluster.at(0);
+    let mut batch = BatchBuilder::new(METER);
+    for device in names() {
+        batch.row(&device, T0 + 3 * S).set("count", 7i64);
+    }
+    let request = write(batch.build().unwrap());
+    eventually("a write through it is stored", || async {
+        let written = node.write(request.clone()).await;
+        written.map_err(|e| e.to_string())
+    })
+    .await;
+    let (answer, _) = node.range(everything(of_type(METER))).await.unwrap();
+    assert_eq!(points(&answer).len(), expected.len() + DEVICES);
 }
 
 /// Whoever dies at whichever step: the job ends, and the replicas agree.

@@ -342,6 +342,7 @@ pub fn vote_response_to_wire(response: &VoteResponse) -> peer::VoteResponse {
         vote: Some(vote_to_wire(&response.vote)),
         granted: response.vote_granted,
         last_log_id: response.last_log_id.as_ref().map(log_id_to_wire),
+        left: false,
     }
 }
 

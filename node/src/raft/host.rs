@@ -339,6 +339,7 @@ impl Host {
             metrics: self.metrics.clone(),
             lag,
             ebbing: Arc::default(),
+            left: Arc::default(),
         };
         Replica::start(log, state, network).await
     }

@@ -13,6 +13,7 @@ use openraft::async_runtime::WatchReceiver as _;
 
 use super::pulse::SILENT_AFTER;
 use super::replica::{Metrics, Replica};
+use super::types::LogId;
 use crate::clock::monotonic;
 use crate::error::{Error, Reason, Result};
 
@@ -28,14 +29,28 @@ impl Replica {
     /// it count time by itself only where it does not lead and hears no leader.
     pub(super) fn pulse(&self, heartbeat: bool) {
         let leads = self.is_leader();
-        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        let hears = heard.is_some_and(|heard| heard.elapsed() < SILENT_AFTER);
-        self.raft.runtime_config().tick(!leads && !hears);
+        self.raft.runtime_config().tick(!leads && !self.hears_leader());
         if leads && heartbeat {
             // A queue without room is one of a group that sends entries: they are heartbeats too.
             let trigger = self.raft.trigger();
             tokio::task::unconstrained(trigger.heartbeat()).now_or_never();
         }
+    }
+
+    /// Whether a leader that this replica follows was heard lately.
+    pub(crate) fn hears_leader(&self) -> bool {
+        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.is_some_and(|heard| heard.elapsed() < SILENT_AFTER)
+    }
+
+    /// Whether a replica whose log ends there was removed by an entry that it has not got: ids are used once, so what is
+    /// committed without it stays without it.
+    pub(super) fn goes_on_without(&self, replica: u64, its_last: Option<LogId>) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let committed = &metrics.committed_membership_config;
+        let member = committed.membership().get_node(&replica).is_some();
+        !member && committed.log_id().is_some() && *committed.log_id() > its_last
     }
 
     /// Hands leadership to another voter that answers, where there is one; true once another replica leads.

@@ -55,6 +55,8 @@ pub(super) struct Network {
     pub(super) lag: Arc<Lag>,
     /// The replica that sends takes no new commands for want of room.
     pub(super) ebbing: Arc<AtomicBool>,
+    /// The replica that sends was told that its group goes on without it.
+    pub(super) left: Arc<AtomicBool>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -162,7 +164,10 @@ impl Connection {
     ) -> Result<VoteResponse, RPCError<TypeConfig>> {
         let message = raft_request::Message::Vote(codec::vote_request_to_wire(&rpc, pre));
         match self.call(message, RPCTypes::Vote, &option).await? {
-            raft_response::Message::Vote(vote) => Ok(codec::vote_response_from_wire(vote).map_err(broken)?),
+            raft_response::Message::Vote(vote) => {
+                self.network.left.fetch_or(vote.left, Ordering::Relaxed);
+                Ok(codec::vote_response_from_wire(vote).map_err(broken)?)
+            }
             _ => Err(broken("wrong kind of answer").into()),
         }
     }

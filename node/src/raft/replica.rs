@@ -2,7 +2,7 @@
 //!
 //! Invariant: "not leader" means nothing was appended; any other failure of a proposal means its outcome is unknown.
 
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -60,6 +60,8 @@ pub struct Replica {
     lag: Arc<Lag>,
     /// Where it leads: it takes no new commands for want of room.
     pub(super) ebbing: Arc<AtomicBool>,
+    /// Its group goes on without it, as a voter said that it asked for a vote.
+    left: Arc<AtomicBool>,
     receiving: Receiving,
     /// Applied index at which there was nothing left to flush or purge.
     pub(super) settled: AtomicU64,
@@ -101,7 +103,8 @@ impl Replica {
     /// Starts a replica over its opened log and state.
     pub(super) async fn start(log: GroupLog, state: Arc<ReplicaState>, network: Network) -> Result<Replica> {
         let (group, id) = (network.group, network.from_replica);
-        let (machine, lag, ebbing) = (Machine::new(state.clone()), network.lag.clone(), network.ebbing.clone());
+        let (machine, lag) = (Machine::new(state.clone()), network.lag.clone());
+        let (ebbing, left) = (network.ebbing.clone(), network.left.clone());
         let raft = Raft::new(id, raft_config()?, network, log, machine)
             .await
             .map_err(Error::internal)?;
@@ -114,6 +117,7 @@ impl Replica {
             heard: Mutex::new(None),
             lag,
             ebbing,
+            left,
             receiving: Receiving::new(),
             settled: AtomicU64::new(0),
         })
@@ -160,6 +164,9 @@ impl Replica {
 
     /// True while this replica is a voter of its group, as it knows it: learners may have nothing yet.
     pub fn votes(&self) -> bool {
+        if self.left.load(Ordering::Relaxed) {
+            return false;
+        }
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         metrics
@@ -304,14 +311,16 @@ impl Replica {
             }
             Some(raft_request::Message::Vote(vote)) => {
                 let (vote, pre) = codec::vote_request_from_wire(vote).map_err(Error::internal)?;
+                let left = self.goes_on_without(request.from_replica, vote.last_log_id);
                 let response = if pre {
                     self.raft.pre_vote(vote).await
                 } else {
                     self.raft.vote(vote).await
                 };
-                Ok(raft_response::Message::Vote(codec::vote_response_to_wire(
-                    &response.map_err(Error::internal)?,
-                )))
+                Ok(raft_response::Message::Vote(peer::VoteResponse {
+                    left,
+                    ..codec::vote_response_to_wire(&response.map_err(Error::internal)?)
+                }))
             }
             Some(raft_request::Message::Transfer(transfer)) => {
                 let transfer = codec::transfer_from_wire(transfer).map_err(Error::internal)?;

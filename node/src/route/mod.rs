@@ -34,7 +34,7 @@ const LEADERLESS_MAX: Duration = Duration::from_millis(2_500);
 /// Finds leaders and replicas. Shared by writes and queries.
 pub struct Router {
     host: Arc<Host>,
-    /// Last known leader node of groups that have no replica here.
+    /// Last known leader node of groups that have no replica here that would know.
     hints: Mutex<HashMap<u32, u64>>,
 }
 
@@ -57,17 +57,14 @@ impl Router {
         let here = self.host.identity().ok()?.node_id;
         if let Some(replica) = self.host.replica(group) {
             let leader = replica.leader_node().filter(|node| *node != here);
-            // A replica on its way in or out may not hear of new leaders.
-            if leader.is_some() || replica.votes() {
+            // One on its way in or out may not hear of new leaders, and name the last one for ever.
+            if replica.votes() || (leader.is_some() && replica.hears_leader()) {
                 return leader;
             }
         }
-        let hint = self
-            .hints
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&group)
-            .copied();
+        let hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
+        let hint = hints.get(&group).copied().filter(|node| *node != here);
+        drop(hints);
         hint.or_else(|| self.any_node(group, None))
     }
 

@@ -4,9 +4,16 @@
 use std::collections::BTreeMap;
 
 use tidemark_client::{Error, v1};
+use tidemark_proto::peer::manage_group_request::Step;
+use tidemark_proto::peer::peer_service_client::PeerServiceClient;
+use tidemark_proto::peer::{Envelope, ManageGroupRequest};
 use v1::job_spec::Goal;
 
+use super::direct::Direct;
 use super::{TestCluster, eventually};
+
+/// Version of the messages between nodes.
+const PEER_PROTOCOL: u32 = 2;
 
 pub(crate) fn goal(goal: Goal) -> Option<v1::JobSpec> {
     Some(v1::JobSpec { goal: Some(goal) })
@@ -89,6 +96,35 @@ impl TestCluster {
             assert!(checked.equal, "shard {}: {:?}", shard.shard, checked.replicas);
             assert_eq!(checked.replicas.len(), shard.replicas.len());
         }
+    }
+
+    /// Has the leader of a shard do a step that the catalog knows nothing of.
+    pub(crate) async fn behind_the_catalog(&self, at: usize, shard: u32, step: Step) {
+        eventually("the shard's leader does it", || async {
+            let status = self.at(at).status().await.map_err(|e| e.to_string())?;
+            let leader = status.shards[shard as usize].leader_node;
+            let i = leader.checked_sub(1).ok_or("no leader")? as usize;
+            let channel = Direct::new(&self.peer_address(i)).channel;
+            let request = ManageGroupRequest {
+                envelope: Some(Envelope {
+                    cluster_id: status.cluster_id,
+                    protocol: PEER_PROTOCOL,
+                    from_node: at as u64 + 1,
+                    to_node: leader,
+                }),
+                group: shard,
+                timeout_ms: 5_000,
+                step: Some(step.clone()),
+            };
+            let done = PeerServiceClient::new(channel).manage_group(request).await;
+            let done = done.map_err(|e| e.to_string())?.into_inner();
+            match (&step, &done.view) {
+                (Step::TransferTo(_), _) if done.not_leader != 0 => Ok(()),
+                (_, Some(_)) => Ok(()),
+                _ => Err(format!("{done:?}")),
+            }
+        })
+        .await;
     }
 
     /// Replicas of data shards by node, as the catalog has them.
