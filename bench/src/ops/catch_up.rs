@@ -68,7 +68,7 @@ pub(super) async fn run(args: CatchUpArgs) -> Result<bool> {
     let record = Arc::new(Record::new());
     record.enter("before")?;
     let endpoints = cluster.endpoints()?;
-    let load = Load::begin(&args.run.load, &endpoints, &record).await?;
+    let load = Load::begin(&args.run, &endpoints, &record).await?;
     sleep(Duration::from_secs(args.calm_s)).await;
 
     let id = cluster.id(FIRST_NODES).await?;

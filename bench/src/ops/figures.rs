@@ -90,6 +90,7 @@ fn print<T: Serialize>(json: bool, figures: &Figures<T>) -> Result<()> {
         "failed",
         "stale",
         "longest silence",
+        "longest sync beside",
     ];
     report::print(json, figures, &header, rows)?;
     if json {
@@ -137,6 +138,7 @@ fn row(phase: &PhaseFigures) -> Vec<String> {
             "{:.0} ms (shard {})",
             phase.longest_silence_ms, phase.longest_silence_shard
         ),
+        ms(phase.longest_sync_ms),
     ]
 }
 

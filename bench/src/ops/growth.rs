@@ -59,7 +59,7 @@ pub(super) async fn run(args: OpsArgs) -> Result<bool> {
     }
     let record = Arc::new(Record::new());
     record.enter("warming up")?;
-    let load = Load::begin(&args.run.load, &cluster.endpoints()?, &record).await?;
+    let load = Load::begin(&args.run, &cluster.endpoints()?, &record).await?;
     sleep(Duration::from_secs(5)).await;
     record.enter(BEFORE)?;
     sleep(Duration::from_secs(args.calm_s)).await;

@@ -59,7 +59,7 @@ pub(super) async fn run(args: LeaderKillArgs) -> Result<bool> {
     let mut cluster = Cluster::begin(&args.run).await?;
     let record = Arc::new(Record::new());
     record.enter("before")?;
-    let load = Load::begin(&args.run.load, &cluster.endpoints()?, &record).await?;
+    let load = Load::begin(&args.run, &cluster.endpoints()?, &record).await?;
     sleep(Duration::from_secs(args.calm_s)).await;
     let mut kills = Vec::new();
     record.enter("kills")?;

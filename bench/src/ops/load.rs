@@ -15,6 +15,8 @@ use tokio::task::JoinSet;
 use tokio::time::interval;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::RunArgs;
+use super::neighbour::Neighbour;
 use super::record::{Record, Request};
 use crate::oracle::Plan;
 use crate::setup;
@@ -62,6 +64,7 @@ pub(super) struct Load {
     pub(super) fleet: Arc<Fleet>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<Result<()>>,
+    _neighbour: Neighbour,
 }
 
 impl Fleet {
@@ -95,7 +98,8 @@ impl Fleet {
 
 impl Load {
     /// Registers the devices and begins. Clients start with the given endpoints and learn of other nodes by themselves.
-    pub(super) async fn begin(args: &LoadArgs, endpoints: &[String], record: &Arc<Record>) -> Result<Load> {
+    pub(super) async fn begin(run: &RunArgs, endpoints: &[String], record: &Arc<Record>) -> Result<Load> {
+        let args = &run.load;
         let plan = Plan {
             device_type: TYPE.to_owned(),
             run: setup::run_name()?,
@@ -143,7 +147,13 @@ impl Load {
             stopped,
         };
         tasks.spawn(reader.read());
-        Ok(Load { fleet, stop, tasks })
+        let neighbour = Neighbour::beside_nodes(&run.dir, Arc::clone(record))?;
+        Ok(Load {
+            fleet,
+            stop,
+            tasks,
+            _neighbour: neighbour,
+        })
     }
 
     /// Stops and waits for what is on its way.

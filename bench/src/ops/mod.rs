@@ -8,6 +8,7 @@ mod figures;
 mod growth;
 mod leader_kill;
 mod load;
+mod neighbour;
 mod nodes;
 mod proof;
 mod record;

@@ -53,6 +53,7 @@ struct Phase {
     stale_reads: u64,
     reasons: BTreeSet<String>,
     silence: BTreeMap<u32, Duration>,
+    longest_sync: Duration,
 }
 
 /// A write that took long: where to look in the logs of the nodes.
@@ -82,6 +83,8 @@ pub(super) struct PhaseFigures {
     /// The longest time in which one shard acknowledged nothing.
     pub(super) longest_silence_ms: f64,
     pub(super) longest_silence_shard: u32,
+    /// The longest that a program beside the nodes, which only writes a page and syncs it, had to wait for their disk.
+    pub(super) longest_sync_ms: f64,
 }
 
 impl Record {
@@ -118,6 +121,7 @@ impl Record {
             stale_reads: 0,
             reasons: BTreeSet::new(),
             silence: BTreeMap::new(),
+            longest_sync: Duration::ZERO,
         });
         Ok(())
     }
@@ -167,6 +171,13 @@ impl Record {
                 Request::Read => phase.failed_reads += 1,
             }
             phase.because(Some(why));
+        }
+    }
+
+    /// The neighbour's page is on disk.
+    pub(super) fn synced(&self, took: Duration) {
+        if let Some(phase) = self.book().phases.last_mut() {
+            phase.longest_sync = phase.longest_sync.max(took);
         }
     }
 
@@ -242,6 +253,7 @@ impl Phase {
             reasons: self.reasons.iter().cloned().collect(),
             longest_silence_ms: longest.map_or(0.0, |(_, silence)| silence.as_secs_f64() * 1000.0),
             longest_silence_shard: longest.map_or(0, |(shard, _)| *shard),
+            longest_sync_ms: self.longest_sync.as_secs_f64() * 1000.0,
         }
     }
 }

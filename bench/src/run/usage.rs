@@ -39,9 +39,10 @@ pub(crate) struct Meter {
 #[derive(Debug)]
 struct Book {
     began: Instant,
-    roots: Vec<u32>,
+    /// The processes, and what each has used, children included.
+    roots: BTreeMap<u32, Usage>,
+    /// What those used that are followed no more.
     gone: Usage,
-    last: Usage,
     peak_bytes: u64,
     samples: Vec<Sample>,
 }
@@ -56,9 +57,8 @@ impl Meter {
     pub(crate) fn new(roots: Vec<u32>) -> Meter {
         let book = Arc::new(Mutex::new(Book {
             began: Instant::now(),
-            roots,
+            roots: fresh(roots),
             gone: Usage::default(),
-            last: Usage::default(),
             peak_bytes: 0,
             samples: Vec::new(),
         }));
@@ -73,19 +73,16 @@ impl Meter {
         Meter { book, task }
     }
 
-    /// Other processes from now on: the store was started again.
+    /// These processes from now on: the store may have been started again, or not.
     pub(crate) fn follow(&self, roots: Vec<u32>) {
-        let mut book = lock(&self.book);
-        book.roots = roots;
-        let last = std::mem::take(&mut book.last);
-        book.gone = book.gone.plus(last);
+        lock(&self.book).follow(roots);
     }
 
     /// Used so far.
     pub(crate) fn now(&self) -> Usage {
         let mut book = lock(&self.book);
         book.look();
-        book.gone.plus(book.last)
+        book.used()
     }
 
     /// The most memory since this was last asked.
@@ -105,20 +102,42 @@ fn lock(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
     book.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn fresh(roots: Vec<u32>) -> BTreeMap<u32, Usage> {
+    roots.into_iter().map(|root| (root, Usage::default())).collect()
+}
+
 impl Book {
+    fn follow(&mut self, roots: Vec<u32>) {
+        let mut before = std::mem::replace(&mut self.roots, fresh(roots));
+        for (root, used) in &mut self.roots {
+            *used = before.remove(root).unwrap_or_default();
+        }
+        self.gone = before.into_values().fold(self.gone, Usage::plus);
+    }
+
+    fn used(&self) -> Usage {
+        self.roots.values().copied().fold(self.gone, Usage::plus)
+    }
+
     fn look(&mut self) {
-        let all = tree(&self.roots);
-        let usage = all.iter().map(|pid| usage_of(*pid)).fold(Usage::default(), Usage::plus);
-        // A process that is gone reads as nothing; what it had used stays.
-        if usage.cpu_s >= self.last.cpu_s {
-            self.last = usage;
+        let mut all = Vec::new();
+        for (root, used) in &mut self.roots {
+            let pids = tree(&[*root]);
+            let now = pids
+                .iter()
+                .map(|pid| usage_of(*pid))
+                .fold(Usage::default(), Usage::plus);
+            // A process that is gone reads as nothing; what it had used stays.
+            if now.cpu_s >= used.cpu_s {
+                *used = now;
+            }
+            all.extend(pids);
         }
         let memory_bytes = memory(&all);
         self.peak_bytes = self.peak_bytes.max(memory_bytes);
-        let cpu_s = self.gone.cpu_s + self.last.cpu_s;
         self.samples.push(Sample {
             second: self.began.elapsed().as_secs_f64(),
-            cpu_s,
+            cpu_s: self.used().cpu_s,
             memory_bytes,
         });
     }
@@ -219,6 +238,26 @@ mod tests {
         let stat = parse_stat(line).unwrap();
         assert_eq!((stat.parent, stat.ticks), (7, 124));
         assert!(parse_stat("42 (x").is_none());
+    }
+
+    #[test]
+    fn whoever_is_followed_again_counts_once_and_whoever_is_gone_still_counts() {
+        let used = |cpu_s| Usage {
+            cpu_s,
+            written_bytes: cpu_s as u64,
+        };
+        let mut book = Book {
+            began: Instant::now(),
+            roots: BTreeMap::from([(1, used(10.0)), (2, used(20.0))]),
+            gone: Usage::default(),
+            peak_bytes: 0,
+            samples: Vec::new(),
+        };
+        book.follow(vec![1, 2]);
+        assert_eq!(book.used(), used(30.0));
+        book.follow(vec![2, 3]);
+        assert_eq!(book.used(), used(30.0));
+        assert_eq!(book.roots.get(&3), Some(&Usage::default()));
     }
 
     #[test]

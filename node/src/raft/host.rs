@@ -425,6 +425,8 @@ impl Host {
         let bytes = blocking(move || state.compact()).await?;
         replica.cut_log(&self.tuning).await?;
         let (log, group) = (self.log.clone(), replica.group());
+        // What goes is in the queue of the log's writer still.
+        log.flush().await.map_err(Error::internal)?;
         blocking(move || log.compact(group).map_err(Error::internal)).await?;
         Ok(bytes)
     }

@@ -68,8 +68,9 @@ impl Replica {
         self.raft.trigger().purge_log(BEGINNING).await.map_err(Error::internal)
     }
 
-    /// Flushes when there is enough to flush or `force` says so, then lets the log below the flushed state go.
-    pub async fn flush_and_purge(&self, tuning: &Tuning, force: bool) -> Result<()> {
+    /// Flushes when there is enough to flush or `force` says so, then lets the log below the flushed state go: up to which
+    /// index it was told to go now.
+    pub async fn flush_and_purge(&self, tuning: &Tuning, force: bool) -> Result<u64> {
         if self.state.has_retired() {
             let state = self.state.clone();
             blocking(move || {
@@ -80,7 +81,7 @@ impl Replica {
         }
         let applied = index(&self.raft.metrics().borrow_watched().last_applied);
         if applied == self.settled.load(Ordering::Relaxed) {
-            return Ok(());
+            return Ok(0);
         }
         let state = self.state.clone();
         let persisted = index(&blocking(move || Ok(state.persisted()?.0)).await?);
@@ -108,26 +109,24 @@ impl Replica {
         let piles_up = self.state.log_bytes(purged, flushed) > bytes_kept + LOG_STEP_BYTES;
         if upto > purged.saturating_add(tuning.log_entries_kept / 10) || by_bytes > purged && (piles_up || force) {
             // Only what a snapshot covers may go, and under load it is always a little behind: so both, every time.
+            let covered = upto.min(snapshot);
             if snapshot > purged {
-                let covered = upto.min(snapshot);
                 self.raft.trigger().purge_log(covered).await.map_err(Error::internal)?;
             }
             if snapshot < upto {
                 self.raft.trigger().snapshot().await.map_err(Error::internal)?;
             }
-        } else if flushed == applied && fence.is_none_or(|fence| fence >= flushed) {
+            return Ok(covered);
+        }
+        if flushed == applied && fence.is_none_or(|fence| fence >= flushed) {
             self.settled.store(applied, Ordering::Relaxed);
         }
-        Ok(())
+        Ok(0)
     }
 
     /// Lets go of all log that may go, now.
     pub(super) async fn cut_log(&self, tuning: &Tuning) -> Result<()> {
-        let (applied, purged) = {
-            let metrics = self.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            (index(&metrics.last_applied), index(&metrics.purged))
-        };
+        let applied = index(&self.raft.metrics().borrow_watched().last_applied);
         self.raft.trigger().snapshot().await.map_err(Error::internal)?;
         let waiting = self.raft.wait(Some(FLUSH_TIMEOUT));
         let covered = waiting.metrics(|metrics| index(&metrics.snapshot) >= applied, "the state is flushed");
@@ -135,9 +134,8 @@ impl Replica {
             .await
             .map_err(|error| Error::new(Reason::NoLeader, error.to_string()))?;
         self.settled.store(0, Ordering::Relaxed);
-        self.flush_and_purge(tuning, true).await?;
-        // Nothing may have been left to cut.
-        let cut = waiting.metrics(|metrics| index(&metrics.purged) > purged, "the log is cut");
+        let upto = self.flush_and_purge(tuning, true).await?;
+        let cut = waiting.metrics(|metrics| index(&metrics.purged) >= upto, "the log is cut");
         tokio::time::timeout(CUT_WAIT, cut).await.ok();
         Ok(())
     }

@@ -27,6 +27,8 @@ use crate::wire::status::from_status;
 const RETRY_PAUSE: Duration = Duration::from_millis(40);
 /// Pause after the first try that met no leader: during a hand-over there is one in a few milliseconds.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(4);
+/// So many tries wait equally long: a node without a replica does not hear when a hand-over is done, and has to ask.
+const TRIES_ALIKE: u32 = 4;
 /// A request that met no leader for this long is refused, with `NO_LEADER` while nobody was offered it: longer than an
 /// election, and shorter than callers wait for one try, so that they learn whether something may have been done.
 const LEADERLESS_MAX: Duration = Duration::from_millis(2_500);
@@ -86,9 +88,9 @@ impl Router {
         nodes.get(at % nodes.len().max(1)).copied()
     }
 
-    /// Waits before another try: until this node hears of another leader, or for a moment that grows with each try.
+    /// Waits before another try: until this node hears of another leader, or for a moment that grows with the tries.
     async fn pause(&self, group: u32, tries: u32) {
-        let pause = (RETRY_PAUSE_MIN * (1 << tries.min(8))).min(RETRY_PAUSE);
+        let pause = (RETRY_PAUSE_MIN * (1 << (tries / TRIES_ALIKE).min(8))).min(RETRY_PAUSE);
         match self.host.replica(group) {
             Some(replica) => replica.leader_change(pause).await,
             None => tokio::time::sleep(pause).await,
