@@ -10,6 +10,7 @@ mod plan;
 mod range;
 mod shard_side;
 mod streams;
+mod top;
 
 pub use shard_side::shard_job;
 pub use streams::{Answers, Queries};

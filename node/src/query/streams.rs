@@ -198,7 +198,7 @@ impl Queries {
         };
         let finish = move |summary: &mut AnswerSummary| {
             let merge = merge.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-            let groups = merge.map_or(Ok(Vec::new()), |merge| merge.finish_groups(&catalog))?;
+            let groups = merge.map_or(Ok(Vec::new()), |merge| merge.finish_rest(&catalog))?;
             summary.rows += groups.len() as u64;
             Ok(groups.chunks(256).map(|some| message(some.to_vec())).collect())
         };

@@ -1,16 +1,17 @@
 //! Columns of a block straight into aggregates: by the statistics in the header where one window holds the whole block,
 //! else stretch by stretch of the values that fall into one window.
 //!
-//! Never here: windows (see `window`) and sums (see `partial`). Invariant: what comes out is what folding every value by
-//! itself gives, sums of doubles to their last bits aside.
+//! Never here: windows (see `window`) and sums (see `partial`). Invariant: what comes out and is needed is what folding every
+//! value by itself gives, sums of doubles to their last bits aside.
 
 use super::Block;
 use super::read::Ticks;
 use crate::by_window::ByWindow;
 use crate::corrupt::Corrupt;
+use crate::needs::Needs;
 use crate::record::{PropertyNumber, Values};
 use crate::stamps::Stamps;
-use crate::window::{Edge, Windows};
+use crate::window::Windows;
 
 /// Folds columns of one block; what they share is decoded once.
 #[derive(Debug)]
@@ -30,8 +31,8 @@ impl<'a> Block<'a> {
 }
 
 impl Folding<'_, '_> {
-    /// Adds the values of a column to the aggregates of the windows they fall into, by number of the window. Does nothing
-    /// where the block has no such column.
+    /// Adds what is needed of the values of a column to the aggregates of the windows they fall into, by number of the
+    /// window. Does nothing where the block has no such column.
     ///
     /// # Errors
     /// The times or the column are damaged.
@@ -39,6 +40,7 @@ impl Folding<'_, '_> {
         &mut self,
         property: PropertyNumber,
         windows: &Windows,
+        needs: Needs,
         partials: &mut ByWindow,
     ) -> Result<(), Corrupt> {
         let Some(value_type) = self.block.value_type(property) else {
@@ -63,16 +65,17 @@ impl Folding<'_, '_> {
         let Some(column) = self.block.column_with(property, clocks)? else {
             return Ok(());
         };
+        let values = &column.values;
         match (&*ticks, &column.presence) {
-            (Ticks::Even(even), None) => fold_all(*even, &column.values, windows, partials),
-            (Ticks::List(times, _), None) => fold_all(times.as_slice(), &column.values, windows, partials),
+            (Ticks::Even(even), None) => fold_all(*even, values, windows, needs, partials),
+            (Ticks::List(times, _), None) => fold_all(times.as_slice(), values, windows, needs, partials),
             (Ticks::Even(even), Some(map)) => {
                 let present: Vec<i64> = map.iter_ones().map(|row| even.at(row)).collect();
-                fold_all(present.as_slice(), &column.values, windows, partials);
+                fold_all(present.as_slice(), values, windows, needs, partials);
             }
             (Ticks::List(times, _), Some(map)) => {
                 let present: Vec<i64> = map.iter_ones().map(|row| times[row]).collect();
-                fold_all(present.as_slice(), &column.values, windows, partials);
+                fold_all(present.as_slice(), values, windows, needs, partials);
             }
         }
         Ok(())
@@ -80,19 +83,17 @@ impl Folding<'_, '_> {
 }
 
 /// Adds values to the windows that their times fall into, stretch by stretch.
-fn fold_all<S: Stamps>(times: S, values: &Values, windows: &Windows, partials: &mut ByWindow) {
+fn fold_all<S: Stamps>(times: S, values: &Values, windows: &Windows, needs: Needs, partials: &mut ByWindow) {
     let value_type = values.value_type();
     let (mut at, mut stretch) = (times.partition(|t| windows.is_before(t)), 1);
-    while at < times.len() {
-        let Some(window) = windows.index_of(times.at(at)) else {
-            return;
-        };
-        let end = windows.bounds(window).1;
-        let inside = |t: i64| t < end || windows.edge == Edge::EndClosed && t == end;
+    let mut window = windows.containing(times.at(at));
+    while let Some((index, end)) = window.filter(|_| at < times.len()) {
+        let inside = |t: i64| windows.holds(i64::MIN, t, end);
         stretch = stretch_of(times.part(at, times.len()), stretch, inside);
-        let partial = partials.at(window, value_type);
-        partial.fold_stamped(times.part(at, at + stretch), values, at);
+        let partial = partials.at(index, value_type);
+        partial.fold_stamped(times.part(at, at + stretch), values, at, needs);
         at += stretch;
+        window = windows.following((index, end), times.at(at));
     }
 }
 
