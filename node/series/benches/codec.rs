@@ -164,8 +164,8 @@ const CODECS: [(&str, u8); 9] = [
     ("dictionary", 0x05),
     ("scaled", 0x06),
     ("packed", 0x08),
-    ("rice", 0x21),
-    ("rice of order 2", 0x22),
+    ("rice", 0x31),
+    ("rice of order 2", 0x32),
     ("pco", 0x0c),
 ];
 

@@ -71,6 +71,14 @@ impl Windows {
         }
     }
 
+    /// True for times behind the range: all of these are behind all that are in it.
+    pub(crate) fn is_behind(&self, t_ns: i64) -> bool {
+        match self.edge {
+            Edge::StartClosed => self.to_ns <= t_ns,
+            Edge::EndClosed => self.to_ns < t_ns,
+        }
+    }
+
     /// Start and end of window `index`, cut to `from..to`. A window outside the range gives an empty one at its end.
     pub fn bounds(&self, index: i64) -> (i64, i64) {
         let Some(step) = self.step() else {

@@ -6,6 +6,7 @@
 
 use super::Block;
 use super::read::Ticks;
+use crate::bitmap::Bitmap;
 use crate::by_window::ByWindow;
 use crate::corrupt::Corrupt;
 use crate::needs::Needs;
@@ -62,22 +63,48 @@ impl Folding<'_, '_> {
             Ticks::List(_, clocks) => clocks.as_ref(),
             Ticks::Even(_) => None,
         };
-        let Some(column) = self.block.column_with(property, clocks)? else {
+        let presence = self.block.presence_of(property, clocks)?;
+        let column = ColumnOf {
+            block: self.block,
+            property,
+            presence,
+        };
+        match &*ticks {
+            Ticks::Even(even) => column.fold(*even, windows, needs, partials),
+            Ticks::List(times, _) => column.fold(times.as_slice(), windows, needs, partials),
+        }
+    }
+}
+
+/// A column, and which rows have a value of it.
+struct ColumnOf<'b, 'a> {
+    block: &'b Block<'a>,
+    property: PropertyNumber,
+    presence: Option<Bitmap>,
+}
+
+impl ColumnOf<'_, '_> {
+    /// Reads the values within the range of the windows and adds them; `times` are those of all rows.
+    fn fold<S: Stamps>(
+        &self,
+        times: S,
+        windows: &Windows,
+        needs: Needs,
+        partials: &mut ByWindow,
+    ) -> Result<(), Corrupt> {
+        let from = times.partition(|t| windows.is_before(t));
+        let to = times.partition(|t| !windows.is_behind(t));
+        if from >= to {
+            return Ok(());
+        }
+        let Some(map) = &self.presence else {
+            let values = self.block.values_between(self.property, from..to)?;
+            fold_all(times.part(from, to), &values, windows, needs, partials);
             return Ok(());
         };
-        let values = &column.values;
-        match (&*ticks, &column.presence) {
-            (Ticks::Even(even), None) => fold_all(*even, values, windows, needs, partials),
-            (Ticks::List(times, _), None) => fold_all(times.as_slice(), values, windows, needs, partials),
-            (Ticks::Even(even), Some(map)) => {
-                let present: Vec<i64> = map.iter_ones().map(|row| even.at(row)).collect();
-                fold_all(present.as_slice(), values, windows, needs, partials);
-            }
-            (Ticks::List(times, _), Some(map)) => {
-                let present: Vec<i64> = map.iter_ones().map(|row| times[row]).collect();
-                fold_all(present.as_slice(), values, windows, needs, partials);
-            }
-        }
+        let present: Vec<i64> = map.ones_between(from, to).map(|row| times.at(row)).collect();
+        let values = self.block.values_between(self.property, map.rank(from)..map.rank(to))?;
+        fold_all(present.as_slice(), &values, windows, needs, partials);
         Ok(())
     }
 }
@@ -85,7 +112,7 @@ impl Folding<'_, '_> {
 /// Adds values to the windows that their times fall into, stretch by stretch.
 fn fold_all<S: Stamps>(times: S, values: &Values, windows: &Windows, needs: Needs, partials: &mut ByWindow) {
     let value_type = values.value_type();
-    let (mut at, mut stretch) = (times.partition(|t| windows.is_before(t)), 1);
+    let (mut at, mut stretch) = (0, 1);
     let mut window = windows.containing(times.at(at));
     while let Some((index, end)) = window.filter(|_| at < times.len()) {
         let inside = |t: i64| windows.holds(i64::MIN, t, end);
