@@ -5,6 +5,7 @@ mod aggregate;
 mod groups;
 mod latest;
 mod merge;
+mod near;
 mod partials;
 mod plan;
 mod range;
