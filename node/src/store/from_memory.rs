@@ -39,6 +39,15 @@ pub(super) fn restrict(reads: &mut ReadOptions) {
     }
 }
 
+/// Counts a value that was looked up. An empty one is not believed: the engine takes a key of a file that is not open for one
+/// that may have any value.
+pub(super) fn check(value: &[u8]) -> Result<(), StoreError> {
+    match only() && value.is_empty() {
+        true => Err(StoreError::Engine("perhaps in a file that is not open".to_owned())),
+        false => spend(value.len()),
+    }
+}
+
 /// Counts a value that was found.
 pub(super) fn spend(bytes: usize) -> Result<(), StoreError> {
     let Some(left) = LEFT.get() else {

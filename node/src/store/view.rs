@@ -16,23 +16,14 @@ pub struct View<'a> {
     snapshot: SnapshotWithThreadMode<'a, Engine>,
 }
 
-/// A value.
-pub struct Value<'a>(Held<'a>);
-
-/// Pinned in the block cache, or owned.
-enum Held<'a> {
-    Pinned(DBPinnableSlice<'a>),
-    Owned(Vec<u8>),
-}
+/// A value, pinned in the block cache or owned.
+pub struct Value<'a>(DBPinnableSlice<'a>);
 
 impl Deref for Value<'_> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        match &self.0 {
-            Held::Pinned(value) => value,
-            Held::Owned(value) => value,
-        }
+        &self.0
     }
 }
 
@@ -56,21 +47,10 @@ impl<'a> View<'a> {
     /// # Errors
     /// Corruption and I/O as found.
     pub fn get(&self, family: Family, key: &[u8]) -> Result<Option<Value<'a>>, StoreError> {
-        if from_memory::only() {
-            return self.seek(family, key);
-        }
         let (family, reads) = (self.db.family(family)?, self.reads());
         let value = reading(|| self.db.engine().get_pinned_cf_opt(family, key, &reads))?;
-        Ok(value.map(|value| Value(Held::Pinned(value))))
-    }
-
-    /// The same without waiting for the disk. By a walk of one step: a look-up that must not wait takes a file that is not
-    /// open for one that has an empty value.
-    fn seek(&self, family: Family, key: &[u8]) -> Result<Option<Value<'a>>, StoreError> {
-        let after = [key, &[0]].concat();
-        let mut scan = self.scan(family, key, Some(after))?;
-        let found = scan.next()?;
-        Ok(found.map(|(_, value)| Value(Held::Owned(value.to_vec()))))
+        value.iter().try_for_each(|value| from_memory::check(value))?;
+        Ok(value.map(Value))
     }
 
     /// What each key holds, in the order of `keys`. `sorted` tells that they ascend.
@@ -84,12 +64,11 @@ impl<'a> View<'a> {
         sorted: bool,
     ) -> Result<Vec<Option<Value<'a>>>, StoreError> {
         if from_memory::only() {
-            return keys.iter().map(|key| self.seek(family, key.as_ref())).collect();
+            return keys.iter().map(|key| self.get(family, key.as_ref())).collect();
         }
         let (family, reads) = (self.db.family(family)?, self.reads());
         let values = reading(|| self.db.engine().batched_multi_get_cf_opt(family, keys, sorted, &reads));
-        let pinned = |value| Value(Held::Pinned(value));
-        values.into_iter().map(|value| Ok(value?.map(pinned))).collect()
+        values.into_iter().map(|value| Ok(value?.map(Value))).collect()
     }
 
     /// Keys from `lower` (included) to `upper` (excluded; `None`: to the end).
@@ -163,7 +142,7 @@ impl Scan<'_> {
             return Ok(None);
         }
         let item = self.raw.item();
-        from_memory::spend(item.map_or(0, |(_, value)| value.len()))?;
+        item.iter().try_for_each(|(_, value)| from_memory::spend(value.len()))?;
         Ok(item)
     }
 }

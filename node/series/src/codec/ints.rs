@@ -286,14 +286,10 @@ pub(crate) fn decode_at<E: Emit>(bytes: &[u8], part: Part, depth: Depth, emit: E
             Ok(words.iter().map(|w| emit.emit(i64::from_le_bytes(*w))).collect())
         }
         RUNS => {
-            let depth = nested(&reader)?;
-            let values = runs::decode_runs(reader.rest(), count, depth, emit)?;
+            let values = runs::decode_runs(reader.rest(), count, nested(&reader)?, emit)?;
             Ok(part.cut(values, 0))
         }
-        DICTIONARY => {
-            let depth = nested(&reader)?;
-            runs::decode_dictionary(reader.rest(), part, depth, emit)
-        }
+        DICTIONARY => runs::decode_dictionary(reader.rest(), part, nested(&reader)?, emit),
         SCALED => {
             let depth = nested(&reader)?;
             let offset = reader.signed()?;
