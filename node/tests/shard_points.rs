@@ -332,3 +332,50 @@ fn bad_fragments_are_refused_and_leave_nothing() {
     apply(&shard, 3, &[write(3, good)]);
     assert_eq!(cells(&shard, 0, 0, 10), [(1, 1.0), (2, 2.0)]);
 }
+
+#[test]
+fn devices_are_read_together_as_each_by_itself() {
+    let place = Place::new();
+    let shard = open(&place.path("db"));
+    apply(&shard, 1, &[put_count(120)]);
+    // Some have no points at all, some none in some buckets.
+    let cells = |ordinal: u32| -> Vec<(i64, f64)> {
+        let times = (0..6).map(|at| (at * 700 + i64::from(ordinal) * 13 % 2_000, f64::from(ordinal)));
+        times.take((ordinal % 7) as usize).collect()
+    };
+    let all: Vec<_> = (0..120).filter(|o| o % 7 > 0).map(|o| (o, rows(&cells(o)))).collect();
+    apply(&shard, 2, &[write(2, write_of(&all))]);
+    shard.store().flush().unwrap();
+    let check = |ordinals: &[u32]| {
+        let mut together: Vec<Vec<Vec<u8>>> = vec![Vec::new(); ordinals.len()];
+        let scanned = shard.scan_devices(KIND, ordinals, SPAN, 500, 4_000, |at, value| {
+            together[at].push(value.to_vec());
+            ControlFlow::<()>::Continue(())
+        });
+        assert!(scanned.unwrap().is_continue());
+        for (ordinal, together) in ordinals.iter().zip(together) {
+            let mut alone = Vec::new();
+            let scanned = shard.scan_device(KIND, *ordinal, SPAN, 500, 4_000, |value| {
+                alone.push(value.to_vec());
+                ControlFlow::<()>::Continue(())
+            });
+            assert!(scanned.unwrap().is_continue());
+            assert_eq!(together, alone, "device {ordinal} of {ordinals:?}");
+        }
+    };
+    check(&(0..120).collect::<Vec<_>>());
+    check(&(10..90).step_by(3).collect::<Vec<_>>());
+    check(&(0..120).step_by(30).collect::<Vec<_>>());
+    check(&(0..120).rev().collect::<Vec<_>>());
+    check(&[5; 20]);
+    let mut seen = 0;
+    let scanned = shard.scan_devices(KIND, &(0..120).collect::<Vec<_>>(), SPAN, 0, 9_000, |_, _| {
+        seen += 1;
+        if seen < 5 {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break("enough")
+        }
+    });
+    assert_eq!((scanned.unwrap(), seen), (ControlFlow::Break("enough"), 5));
+}

@@ -14,7 +14,7 @@ use common::Rng;
 use common::recorded::{cut, sets};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use tidemark_series::{ByWindow, Edge, Records, Windows, block, bucket, decoders, latest};
+use tidemark_series::{ByWindow, Edge, Needs, Records, Windows, block, bucket, decoders, latest};
 
 fn main() {
     divan::main();
@@ -135,7 +135,7 @@ fn fold(bencher: Bencher<'_, '_>, set: &str) {
             let mut folding = block.folding();
             for property in block.properties() {
                 let mut partials = ByWindow::default();
-                folding.fold(property, &DAYS, &mut partials).unwrap();
+                folding.fold(property, &DAYS, Needs::All, &mut partials).unwrap();
                 black_box(partials);
             }
         }
@@ -164,8 +164,8 @@ const CODECS: [(&str, u8); 9] = [
     ("dictionary", 0x05),
     ("scaled", 0x06),
     ("packed", 0x08),
-    ("rice", 0x21),
-    ("rice of order 2", 0x22),
+    ("rice", 0x31),
+    ("rice of order 2", 0x32),
     ("pco", 0x0c),
 ];
 

@@ -12,6 +12,8 @@ use crate::record::ValueType;
 #[derive(Clone, Debug, Default)]
 pub struct ByWindow {
     run: Vec<(i64, Partial)>,
+    /// Where in the run a window was asked for last: the next one is asked for next, mostly.
+    found: usize,
     /// Windows that came after a later one and are not in the run.
     late: BTreeMap<i64, Partial>,
 }
@@ -96,11 +98,19 @@ impl ByWindow {
     }
 
     #[inline]
-    fn place(&self, window: i64) -> Place {
+    fn place(&mut self, window: i64) -> Place {
+        let next = self.found + 1;
+        if self.run.get(next).is_some_and(|(found, _)| *found == window) {
+            self.found = next;
+            return Place::Run(next);
+        }
         match self.run.last() {
             Some((last, _)) if *last == window => Place::Run(self.run.len() - 1),
             Some((last, _)) if *last > window => match self.run.binary_search_by_key(&window, |(window, _)| *window) {
-                Ok(index) => Place::Run(index),
+                Ok(index) => {
+                    self.found = index;
+                    Place::Run(index)
+                }
                 Err(_) => Place::Late,
             },
             _ => Place::End,
@@ -168,6 +178,7 @@ mod tests {
         let check = |windows: &[i64], expected: &[(i64, u64)]| assert_eq!(counts(of(windows)), expected, "{windows:?}");
         check(&[], &[]);
         check(&[1, 2, 2, 7], &[(1, 1), (2, 2), (7, 1)]);
+        check(&[1, 2, 3, 1, 2, 3, 4, 2], &[(1, 2), (2, 3), (3, 2), (4, 1)]);
         check(&[7, 2, 1, 2, 7, i64::MIN], &[(i64::MIN, 1), (1, 1), (2, 2), (7, 2)]);
     }
 

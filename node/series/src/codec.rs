@@ -12,6 +12,7 @@ pub(crate) mod entropy;
 pub(crate) mod floats;
 pub(crate) mod ints;
 pub(crate) mod pack;
+pub(crate) mod part;
 pub(crate) mod pcodec;
 pub(crate) mod presence;
 pub(crate) mod rice;

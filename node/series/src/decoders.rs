@@ -6,6 +6,8 @@
 
 use crate::block::Block;
 use crate::bucket;
+use crate::codec::emit::Whole;
+use crate::codec::part::Part;
 use crate::codec::{floats, ints, presence, text};
 use crate::corrupt::Corrupt;
 use crate::latest;
@@ -42,8 +44,11 @@ fn front(bytes: &[u8]) -> Result<(u8, &[u8]), Corrupt> {
 /// # Errors
 /// The bytes are not such a stream.
 pub fn read_ints(count: usize, bytes: &[u8]) -> Result<(), Corrupt> {
+    let part = Part::of(count / 3..count - count / 5, count);
+    let some = ints::decode_part(bytes, part, Whole::PLAIN);
     let values = ints::decode(bytes, count)?;
     debug_assert_eq!(values.len(), count);
+    debug_assert_eq!(some.as_deref(), Ok(&values[part.from..part.to]));
     Ok(())
 }
 
@@ -53,7 +58,7 @@ pub fn read_ints(count: usize, bytes: &[u8]) -> Result<(), Corrupt> {
 /// The bytes are not such a column.
 pub fn read_floats(count: usize, bytes: &[u8]) -> Result<(), Corrupt> {
     let (form, rest) = front(bytes)?;
-    let values = floats::decode(form, rest, count)?;
+    let values = floats::decode(form, rest, Part::all(count))?;
     debug_assert_eq!(values.len(), count);
     Ok(())
 }
@@ -111,8 +116,9 @@ pub fn read_like(count: usize, bytes: &[u8]) -> Result<(), Corrupt> {
     let (form, rest) = front(bytes)?;
     let doubles = (0..count).map(|i| [0.1, f64::NAN, -1e300, 7.0][i % 4]).collect();
     let integers = (0..count as i64).map(|i| i64::MAX - i).collect();
-    let doubles = crate::block::read_like(&Values::F64(doubles), form, rest);
-    let integers = crate::block::read_like(&Values::I64(integers), form, rest);
+    let part = Part::all(count);
+    let doubles = crate::block::read_like(&Values::F64(doubles), form, rest, part);
+    let integers = crate::block::read_like(&Values::I64(integers), form, rest, part);
     doubles.and(integers).map(drop)
 }
 

@@ -12,6 +12,7 @@ mod corrupt;
 #[doc(hidden)]
 pub mod decoders;
 pub mod latest;
+mod needs;
 pub mod partial;
 pub mod record;
 mod rows;
@@ -23,6 +24,7 @@ pub use block::{BLOCK_ROWS_MAX, Block, ColumnStats, Folding, Sizes};
 pub use by_window::ByWindow;
 pub use corrupt::Corrupt;
 pub use latest::NewestValue;
+pub use needs::Needs;
 pub use partial::{Finished, Function, Kind, Partial, SumOverflow};
 pub use record::{Column, PropertyNumber, Records, ValueRef, ValueType, Values};
 pub use window::{Edge, Windows};

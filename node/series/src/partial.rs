@@ -12,6 +12,7 @@ pub use simple::{BoolPartial, EnumPartial, I64Partial, TextPartial};
 
 use crate::block::ColumnStats;
 use crate::corrupt::Corrupt;
+use crate::needs::Needs;
 use crate::record::{ValueRef, ValueType, Values};
 use crate::stamps::Stamps;
 use crate::window::Edge;
@@ -167,15 +168,20 @@ impl Partial {
     /// Adds a stretch of a column, from its value `from` on, seen at `times`, which ascend. Values of another type are
     /// ignored.
     pub fn fold_values(&mut self, times: &[i64], values: &Values, from: usize) {
-        self.fold_stamped(times, values, from);
+        self.fold_stamped(times, values, from, Needs::All);
     }
 
-    /// The same for times of any form.
-    pub(crate) fn fold_stamped<S: Stamps>(&mut self, times: S, values: &Values, from: usize) {
+    /// The same for times of any form; what is not needed may be missed.
+    #[inline]
+    pub(crate) fn fold_stamped<S: Stamps>(&mut self, times: S, values: &Values, from: usize, needs: Needs) {
         fn part<T>(values: &[T], from: usize, len: usize) -> &[T] {
             values.get(from..from + len).unwrap_or_default()
         }
+        let extremes = needs == Needs::Extremes;
         match (self, values) {
+            (Partial::F64(p), Values::F64(v)) if extremes => p.fold_extremes(part(v, from, times.len())),
+            (Partial::I64(p), Values::I64(v)) if extremes => p.fold_extremes(part(v, from, times.len())),
+            (Partial::Enum(p), Values::Enum(v)) if extremes => p.fold_extremes(part(v, from, times.len())),
             (Partial::F64(p), Values::F64(v)) => p.fold_many(times, part(v, from, times.len())),
             (Partial::I64(p), Values::I64(v)) => p.fold_many(times, part(v, from, times.len())),
             (Partial::Bool(p), Values::Bool(v)) => p.fold_many(times, part(v, from, times.len())),

@@ -32,11 +32,35 @@ impl Windows {
     /// `None` outside `from..to` by the edge rule. The number is cut to i64, which matters only for a step of one
     /// nanosecond and an origin more than 2^63 ns away.
     pub fn index_of(&self, t_ns: i64) -> Option<i64> {
-        let inside = match self.edge {
-            Edge::StartClosed => self.from_ns <= t_ns && t_ns < self.to_ns,
-            Edge::EndClosed => self.from_ns < t_ns && t_ns <= self.to_ns,
-        };
+        let inside = self.holds(self.from_ns, t_ns, self.to_ns);
         inside.then(|| self.number_narrow(t_ns).unwrap_or_else(|| cut(self.number(t_ns))))
+    }
+
+    /// Number and end of the window that `t_ns` falls into, given those of one that ended before: mostly it is the next one.
+    #[inline]
+    pub(crate) fn following(&self, (index, end_ns): (i64, i64), t_ns: i64) -> Option<(i64, i64)> {
+        let end = self
+            .step_ns
+            .filter(|&step| step > 0)
+            .and_then(|step| end_ns.checked_add(step));
+        match end.filter(|&end| end <= self.to_ns).zip(index.checked_add(1)) {
+            Some((end, next)) if self.holds(end_ns, t_ns, end) => Some((next, end)),
+            _ => self.containing(t_ns),
+        }
+    }
+
+    /// Number and end of the window that `t_ns` falls into.
+    pub(crate) fn containing(&self, t_ns: i64) -> Option<(i64, i64)> {
+        self.index_of(t_ns).map(|index| (index, self.bounds(index).1))
+    }
+
+    /// Whether a time lies in the window from `start_ns` to `end_ns`.
+    #[inline]
+    pub(crate) fn holds(&self, start_ns: i64, t_ns: i64, end_ns: i64) -> bool {
+        match self.edge {
+            Edge::StartClosed => start_ns <= t_ns && t_ns < end_ns,
+            Edge::EndClosed => start_ns < t_ns && t_ns <= end_ns,
+        }
     }
 
     /// True for times before the range: all of these are before all that are in it.
@@ -44,6 +68,14 @@ impl Windows {
         match self.edge {
             Edge::StartClosed => t_ns < self.from_ns,
             Edge::EndClosed => t_ns <= self.from_ns,
+        }
+    }
+
+    /// True for times behind the range: all of these are behind all that are in it.
+    pub(crate) fn is_behind(&self, t_ns: i64) -> bool {
+        match self.edge {
+            Edge::StartClosed => self.to_ns <= t_ns,
+            Edge::EndClosed => self.to_ns < t_ns,
         }
     }
 

@@ -99,6 +99,18 @@ fn walk(count: usize, step: u64) -> impl Iterator<Item = i64> {
     })
 }
 
+/// A walk of which small steps are twice as likely as those a step larger.
+fn rarely_far(count: usize) -> impl Iterator<Item = i64> {
+    let mut steps = Rng(3);
+    let mut level = 4427;
+    (0..count).map(move |_| {
+        let bits = steps.next();
+        let step = i64::from((bits >> 8).trailing_zeros()) * 4 + (bits & 3) as i64;
+        level += if bits & 4 == 0 { step } else { -step };
+        level
+    })
+}
+
 #[test]
 fn records_of_version_1() {
     let four = vec![
@@ -189,15 +201,8 @@ fn integers_of_version_1() {
         .enumerate()
         .map(|(i, v)| if i / 32 % 4 == 1 { (v * v * v) % 9973 } else { v });
     column_of("ints_rice_parts", 0x15, Values::I64(bursts.collect()));
-    let mut level = 4427;
-    let mut steps = Rng(3);
-    let rarely_far = (0..1030).map(|_| {
-        let bits = steps.next();
-        let step = i64::from((bits >> 8).trailing_zeros()) * 4 + (bits & 3) as i64;
-        level += if bits & 4 == 0 { step } else { -step };
-        level
-    });
-    column_of("ints_twin_1", 0x21, Values::I64(rarely_far.collect()));
+    column_of("ints_twin_1", 0x21, Values::I64(rarely_far(1030).collect()));
+    column_of("ints_quad_1", 0x31, Values::I64(rarely_far(2050).collect()));
     column_of("ints_pco", 0x0c, Values::I64(skewed.collect()));
     column_of(
         "ints_extreme",

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use common::Rng;
 use proptest::prelude::*;
 use tidemark_series::{
-    Bitmap, Block, ByWindow, Column, Edge, Partial, PropertyNumber, Records, Values, Windows, block, bucket,
+    Bitmap, Block, ByWindow, Column, Edge, Finished, Function, Needs, Partial, PropertyNumber, Records, Values,
+    Windows, block, bucket,
 };
 
 const S: i64 = 1_000_000_000;
@@ -118,6 +119,16 @@ fn assert_same(a: &mut BTreeMap<i64, Partial>, b: &mut BTreeMap<i64, Partial>, c
     assert_eq!(a, b);
 }
 
+/// By window, what those get who ask for extremes alone; partials that travelled are as good.
+fn extremes(partials: impl IntoIterator<Item = (i64, Partial)>) -> Vec<(i64, [Option<Finished>; 3])> {
+    let finish = |(window, partial): (i64, Partial)| {
+        let partial = Partial::decode(&partial.encode()).unwrap();
+        let finish = |function| partial.finish(function).unwrap();
+        (window, [Function::Count, Function::Min, Function::Max].map(finish))
+    };
+    partials.into_iter().map(finish).collect()
+}
+
 fn check_folds(records: &Records, windows: &Windows) {
     let bytes = block::encode(records);
     let (block, _) = Block::parse(&bytes).unwrap();
@@ -131,12 +142,17 @@ fn check_folds(records: &Records, windows: &Windows) {
                 expected.entry(window).or_insert_with(empty).fold(time, value);
             }
         }
-        folding.fold(column.property, windows, &mut got).unwrap();
+        folding.fold(column.property, windows, Needs::All, &mut got).unwrap();
         let mut got = got.sorted().iter().cloned().collect();
         assert_same(&mut got, &mut expected, column);
+        let mut got = ByWindow::default();
+        folding
+            .fold(column.property, windows, Needs::Extremes, &mut got)
+            .unwrap();
+        assert_eq!(extremes(got.sorted().iter().cloned()), extremes(expected));
     }
     folding
-        .fold(PropertyNumber(9999), windows, &mut ByWindow::default())
+        .fold(PropertyNumber(9999), windows, Needs::All, &mut ByWindow::default())
         .unwrap();
 }
 

@@ -8,12 +8,13 @@ use std::ops::ControlFlow;
 use tidemark_proto::peer::Partials;
 use tidemark_proto::peer::read_shard_response::Part;
 use tidemark_proto::v1::{AnswerSummary, QueryAggregateRequest};
-use tidemark_series::{ByWindow, Function, Windows, bucket};
+use tidemark_series::{ByWindow, Function, Needs, Windows, bucket};
 
 use super::groups::Groups;
 use super::partials::{PARTIAL_BYTES, check_budget, to_wire};
 use super::plan::{aggregate_properties, check_aggregate, functions, passes_over_types, windows};
 use super::shard_side::{Answering, Chosen, Wanted, corrupt};
+use super::top::Leaders;
 use crate::catalog::types::{PropertyDef, TypeDef};
 use crate::error::Result;
 
@@ -25,13 +26,18 @@ pub(super) fn answer(answering: &Answering<'_>, request: &QueryAggregateRequest)
     check_aggregate(request, answering.limits)?;
     let selector = request.selector.clone().unwrap_or_default();
     let grouping = request.grouping.as_ref();
+    let functions = functions(request)?;
+    let needs = Needs::of(&functions);
+    let leaders = request.top.as_ref().filter(|_| grouping.is_none());
     let mut aggregating = Aggregating {
         answering,
         request,
-        functions: functions(request)?,
         pass_over: passes_over_types(&selector),
+        needs,
         devices: 0,
+        leaders: leaders.map(|top| Leaders::new(top, &functions)),
         groups: grouping.map(|grouping| Groups::new(&grouping.tags, answering.limits.partials_bytes_max)),
+        functions,
         folded: Vec::new(),
     };
     let wanted = if grouping.is_some() {
@@ -40,8 +46,9 @@ pub(super) fn answer(answering: &Answering<'_>, request: &QueryAggregateRequest)
         Wanted::Nothing
     };
     let _ = answering.each_run(&selector, wanted, |devices| aggregating.run(devices))?;
-    let parts = aggregating.groups.into_iter().flat_map(Groups::into_parts);
-    for part in parts {
+    let leaders = aggregating.leaders.into_iter().flat_map(Leaders::into_series);
+    let groups = aggregating.groups.into_iter().flat_map(Groups::into_parts);
+    for part in leaders.chain(groups) {
         if answering.send(Part::Partials(part)).is_break() {
             break;
         }
@@ -57,7 +64,10 @@ struct Aggregating<'a> {
     request: &'a QueryAggregateRequest,
     functions: Vec<Function>,
     pass_over: bool,
+    needs: Needs,
     devices: u64,
+    /// Only of devices: which groups lead shows when all shards have answered.
+    leaders: Option<Leaders<Partials>>,
     groups: Option<Groups>,
     /// Series of the devices that are read together, all properties of a device side by side; kept for their room.
     folded: Vec<ByWindow>,
@@ -75,6 +85,11 @@ impl Aggregating<'_> {
             Err(e) => return Err(e),
         };
         let asked: Vec<_> = properties.iter().map(|p| (*p, windows(self.request, p.kind))).collect();
+        if self.needs == Needs::Extremes && self.groups.is_some() {
+            self.devices += devices.len() as u64;
+            self.fold_together(&def, devices, &asked)?;
+            return Ok(ControlFlow::Continue(()));
+        }
         for together in devices.chunks(self.together(&asked)) {
             self.devices += together.len() as u64;
             self.fold(&def, together, &asked)?;
@@ -94,30 +109,41 @@ impl Aggregating<'_> {
         (self.answering.limits.partials_bytes_max / TOGETHER_SHARE / bytes.max(1)).max(1)
     }
 
+    /// Folds each device by itself.
     fn fold(&mut self, def: &TypeDef, devices: &[Chosen], asked: &[(&PropertyDef, Windows)]) -> Result<()> {
         self.folded.iter_mut().for_each(ByWindow::clear);
         self.folded.resize_with(devices.len() * asked.len(), ByWindow::default);
-        let ranges = asked.iter().map(|(_, windows)| windows.scan_range());
-        let (from, to) = ranges.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or((0, 0));
+        let folding = Folding::new(asked, self.needs);
         let (mut held, bytes_max) = (0, self.answering.limits.partials_bytes_max);
         let folded = &mut self.folded;
-        let _ = self.answering.scan(def, devices, from, to, |at, value| {
-            let series = &mut folded[at * asked.len()..][..asked.len()];
-            held -= windows_of(series);
-            for block in bucket::blocks(value) {
-                let block = block.map_err(corrupt)?;
-                if block.last_ns() < from || block.first_ns() >= to {
-                    continue;
-                }
-                let mut folding = block.folding();
-                for ((property, windows), partials) in asked.iter().zip(series.iter_mut()) {
-                    folding.fold(property.number, windows, partials).map_err(corrupt)?;
-                }
-            }
-            held += windows_of(series);
-            check_budget(held * PARTIAL_BYTES, bytes_max)?;
-            Ok(ControlFlow::Continue(()))
-        })?;
+        let _ = self
+            .answering
+            .scan(def, devices, folding.from, folding.to, |at, value| {
+                let series = &mut folded[at * asked.len()..][..asked.len()];
+                held -= windows_of(series);
+                folding.fold(value, series)?;
+                held += windows_of(series);
+                check_budget(held * PARTIAL_BYTES, bytes_max)?;
+                Ok(ControlFlow::Continue(()))
+            })?;
+        Ok(())
+    }
+
+    /// Folds each device straight into its group.
+    fn fold_together(&mut self, def: &TypeDef, devices: &[Chosen], asked: &[(&PropertyDef, Windows)]) -> Result<()> {
+        let Some(groups) = &mut self.groups else {
+            return Ok(());
+        };
+        let numbers = numbers(asked);
+        let place = |chosen: &Chosen| groups.place(def.number(), &numbers, |key| chosen.tag(key));
+        let places: Vec<usize> = devices.iter().map(place).collect();
+        let folding = Folding::new(asked, self.needs);
+        let _ = self
+            .answering
+            .scan(def, devices, folding.from, folding.to, |at, value| {
+                groups.with(places[at], |series| folding.fold(value, series))?;
+                Ok(ControlFlow::Continue(()))
+            })?;
         Ok(())
     }
 
@@ -128,24 +154,25 @@ impl Aggregating<'_> {
         devices: &[Chosen],
         asked: &[(&PropertyDef, Windows)],
     ) -> Result<ControlFlow<()>> {
+        let numbers = numbers(asked);
         for (chosen, series) in devices.iter().zip(self.folded.chunks_mut(asked.len().max(1))) {
-            let numbers = asked.iter().map(|(property, _)| property.number.0);
-            let series = numbers.zip(series);
             if let Some(groups) = &mut self.groups {
-                groups.add(def.number(), |key| chosen.tag(key), series)?;
+                let place = groups.place(def.number(), &numbers, |key| chosen.tag(key));
+                groups.merge(place, series)?;
                 continue;
             }
+            let series = numbers.iter().zip(series);
             for (property, series) in series.filter(|(_, series)| !series.is_empty()) {
-                let (window, partial) = to_wire(series);
-                let part = Partials {
-                    type_number: def.number(),
-                    property,
-                    device: chosen.id().to_owned(),
-                    devices: 1,
-                    window,
-                    partial,
-                    ..Partials::default()
-                };
+                // What has no standing is passed on, for the coordinator to refuse.
+                if let Some(leaders) = &mut self.leaders
+                    && let Ok(standing) = leaders.standing(series)
+                {
+                    let name = || vec![chosen.id().to_owned()];
+                    leaders.offer(standing, name, || of_device(def, *property, chosen, series));
+                    check_budget(leaders.len() * PARTIAL_BYTES, self.answering.limits.partials_bytes_max)?;
+                    continue;
+                }
+                let part = of_device(def, *property, chosen, series);
                 if self.answering.send(Part::Partials(part)).is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
@@ -153,6 +180,56 @@ impl Aggregating<'_> {
         }
         Ok(ControlFlow::Continue(()))
     }
+}
+
+fn of_device(def: &TypeDef, property: u32, chosen: &Chosen, series: &mut ByWindow) -> Partials {
+    let (window, partial) = to_wire(series);
+    Partials {
+        type_number: def.number(),
+        property,
+        device: chosen.id().to_owned(),
+        devices: 1,
+        window,
+        partial,
+        ..Partials::default()
+    }
+}
+
+/// How bucket values are folded.
+struct Folding<'a> {
+    asked: &'a [(&'a PropertyDef, Windows)],
+    needs: Needs,
+    /// What any of the windows may hold.
+    from: i64,
+    to: i64,
+}
+
+impl Folding<'_> {
+    fn new<'a>(asked: &'a [(&'a PropertyDef, Windows)], needs: Needs) -> Folding<'a> {
+        let ranges = asked.iter().map(|(_, windows)| windows.scan_range());
+        let (from, to) = ranges.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or((0, 0));
+        Folding { asked, needs, from, to }
+    }
+
+    /// Adds a bucket value to series, one per property.
+    fn fold(&self, value: &[u8], series: &mut [ByWindow]) -> Result<()> {
+        for block in bucket::blocks(value) {
+            let block = block.map_err(corrupt)?;
+            if block.last_ns() < self.from || block.first_ns() >= self.to {
+                continue;
+            }
+            let mut folding = block.folding();
+            for ((property, windows), partials) in self.asked.iter().zip(series.iter_mut()) {
+                let folded = folding.fold(property.number, windows, self.needs, partials);
+                folded.map_err(corrupt)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn numbers(asked: &[(&PropertyDef, Windows)]) -> Vec<u32> {
+    asked.iter().map(|(property, _)| property.number.0).collect()
 }
 
 fn windows_of(series: &[ByWindow]) -> usize {

@@ -1,7 +1,7 @@
 //! Series of devices that agree on the tags they are grouped by.
 //!
-//! Never here: windows, blocks. Invariant: a device is merged as a whole, after those before it, so that the partials of
-//! a group are the same however its devices were read.
+//! Never here: windows, blocks. Invariant: the partials of a group are the same however its devices were read: a device is
+//! merged as a whole, after those before it, unless what is needed is the same in any order.
 
 use std::collections::BTreeMap;
 
@@ -17,13 +17,18 @@ pub(super) type GroupKey = (u32, u32, BTreeMap<String, String>);
 /// Partials of groups of devices.
 pub(super) struct Groups {
     tags: Vec<String>,
-    by_values: BTreeMap<(u32, Vec<String>), Group>,
+    by_values: BTreeMap<(u32, Vec<String>), usize>,
+    groups: Vec<Group>,
     bytes: usize,
     bytes_max: usize,
 }
 
-/// Series of a group by property, each with its number of devices.
-type Group = BTreeMap<u32, (u64, ByWindow)>;
+/// Devices of a type: how many, and their series, by property.
+struct Group {
+    devices: u64,
+    properties: Vec<u32>,
+    series: Vec<ByWindow>,
+}
 
 impl Groups {
     /// None yet, by these tags.
@@ -31,35 +36,62 @@ impl Groups {
         Groups {
             tags: tags.to_vec(),
             by_values: BTreeMap::new(),
+            groups: Vec::new(),
             bytes: 0,
             bytes_max,
         }
     }
 
-    /// Merges the series of one device, a property each, and leaves them empty. `tag` gives the device's value of a tag.
-    pub(super) fn add<'a>(
+    /// Takes a device in; returns the place of its group. `tag` gives the device's value of a tag; all devices of a type have
+    /// the same `properties`.
+    pub(super) fn place<'a>(
         &mut self,
         type_number: u32,
+        properties: &[u32],
         tag: impl Fn(&str) -> Option<&'a str>,
-        series: impl Iterator<Item = (u32, &'a mut ByWindow)>,
-    ) -> Result<()> {
+    ) -> usize {
         let values = self.tags.iter().map(|key| tag(key).unwrap_or_default().to_owned());
-        let group = self.by_values.entry((type_number, values.collect())).or_default();
-        for (property, one) in series {
-            let (devices, merged) = group.entry(property).or_default();
-            *devices += 1;
-            self.bytes += merged.merge(one) * PARTIAL_BYTES;
+        let next = self.groups.len();
+        let place = *self.by_values.entry((type_number, values.collect())).or_insert(next);
+        if place == next {
+            self.groups.push(Group {
+                devices: 0,
+                properties: properties.to_vec(),
+                series: properties.iter().map(|_| ByWindow::default()).collect(),
+            });
         }
+        self.groups[place].devices += 1;
+        place
+    }
+
+    /// Merges the series of a device into the group at `place` and leaves them empty.
+    pub(super) fn merge(&mut self, place: usize, series: &mut [ByWindow]) -> Result<()> {
+        self.with(place, |merged| {
+            for (merged, one) in merged.iter_mut().zip(series) {
+                merged.merge(one);
+            }
+            Ok(())
+        })
+    }
+
+    /// Has `fold` add to the series of the group at `place`, by property.
+    pub(super) fn with(&mut self, place: usize, fold: impl FnOnce(&mut [ByWindow]) -> Result<()>) -> Result<()> {
+        let series = &mut self.groups[place].series;
+        self.bytes -= bytes_of(series);
+        fold(series)?;
+        self.bytes += bytes_of(series);
         check_budget(self.bytes, self.bytes_max)
     }
 
     /// The groups, by type, property and tags.
     pub(super) fn into_parts(self) -> impl Iterator<Item = Partials> {
         let mut by_key: BTreeMap<GroupKey, (u64, ByWindow)> = BTreeMap::new();
-        for ((type_number, values), group) in self.by_values {
+        let mut groups: Vec<Option<Group>> = self.groups.into_iter().map(Some).collect();
+        for ((type_number, values), place) in self.by_values {
+            let Some(group) = groups[place].take() else { continue };
             let tags: BTreeMap<_, _> = self.tags.iter().cloned().zip(values).collect();
-            for (property, series) in group {
-                by_key.insert((type_number, property, tags.clone()), series);
+            for (property, series) in group.properties.into_iter().zip(group.series) {
+                by_key.insert((type_number, property, tags.clone()), (group.devices, series));
             }
         }
         by_key
@@ -77,4 +109,8 @@ impl Groups {
                 }
             })
     }
+}
+
+fn bytes_of(series: &[ByWindow]) -> usize {
+    series.iter().map(ByWindow::len).sum::<usize>() * PARTIAL_BYTES
 }

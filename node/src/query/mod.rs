@@ -5,11 +5,13 @@ mod aggregate;
 mod groups;
 mod latest;
 mod merge;
+mod near;
 mod partials;
 mod plan;
 mod range;
 mod shard_side;
 mod streams;
+mod top;
 
 pub use shard_side::shard_job;
 pub use streams::{Answers, Queries};

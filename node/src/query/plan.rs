@@ -61,6 +61,7 @@ pub(super) fn windows(request: &QueryAggregateRequest, kind: Kind) -> Windows {
 pub(super) fn check_aggregate(request: &QueryAggregateRequest, limits: &Limits) -> Result<()> {
     check_range(request.from_ns, request.to_ns)?;
     functions(request)?;
+    check_top(request)?;
     if let Some(window) = &request.window {
         if window.step_ns <= 0 {
             return Err(Error::new(
@@ -81,6 +82,24 @@ pub(super) fn check_aggregate(request: &QueryAggregateRequest, limits: &Limits) 
         }
     }
     Ok(())
+}
+
+/// Checks what a list of leaders asks.
+fn check_top(request: &QueryAggregateRequest) -> Result<()> {
+    let Some(top) = &request.top else {
+        return Ok(());
+    };
+    let refused = |message: &str, field: &str| Err(Error::new(Reason::InvalidValue, message).field(field));
+    if top.limit == 0 {
+        return refused("a top list of no series", "top.limit");
+    }
+    if request.properties.len() != 1 {
+        return refused("a top list is of exactly one property", "properties");
+    }
+    match request.window.is_some() {
+        true => refused("a top list takes one window, from `from` to `to`", "window"),
+        false => Ok(()),
+    }
 }
 
 /// Whether a type of value has an answer to a function at all.
@@ -267,6 +286,27 @@ mod tests {
             },
             Reason::TooManyWindows,
         );
+    }
+
+    #[test]
+    fn a_top_list_is_of_one_property_and_one_window() {
+        let top = |limit| QueryAggregateRequest {
+            top: Some(v1::Top { limit, lowest: false }),
+            ..ask(&["level"], &[v1::Function::Max])
+        };
+        let check = |request: QueryAggregateRequest, field: &str| {
+            let error = check_aggregate(&request, &Limits::default()).unwrap_err();
+            assert_eq!((error.reason(), error.field_path()), (Reason::InvalidValue, field));
+        };
+        assert!(check_aggregate(&top(3), &Limits::default()).is_ok());
+        check(top(0), "top.limit");
+        let properties = vec![];
+        check(QueryAggregateRequest { properties, ..top(3) }, "properties");
+        let window = Some(Window {
+            step_ns: 100,
+            origin_ns: 0,
+        });
+        check(QueryAggregateRequest { window, ..top(3) }, "window");
     }
 
     #[test]

@@ -3,7 +3,10 @@
 //! Invariant: every answer that ends well ends with a summary; the weakest consistency of its shards is what it claims.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use tidemark_proto::peer::ShardDevices;
 use tidemark_proto::peer::read_shard_request::Query;
@@ -16,7 +19,7 @@ use tidemark_proto::v1::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::merge::Merge;
-use super::plan;
+use super::{near, plan};
 use crate::catalog::Catalog;
 use crate::clock::{Instant, monotonic, now_ns};
 use crate::error::{Error, Reason, Result};
@@ -27,6 +30,8 @@ use crate::wire::registry::check_selector;
 const MESSAGES_AHEAD: usize = 4;
 /// Shards of one query that work at the same time: bounds threads and memory.
 const SHARDS_AHEAD: usize = 4;
+/// So long an answer is worked on by whoever asks.
+const BEGIN_HERE: std::time::Duration = std::time::Duration::from_millis(2);
 const CATALOG_WAIT: std::time::Duration = std::time::Duration::from_millis(600);
 
 /// A streamed answer.
@@ -81,16 +86,18 @@ impl Queries {
             }
             other => Err(unexpected(&other)),
         });
-        Ok(start.stream(
-            limit,
-            ask,
-            translate,
-            |_| Ok(Vec::new()),
-            |summary| QueryRangeResponse {
-                batch: None,
-                summary: Some(summary),
-            },
-        ))
+        Ok(start
+            .stream(
+                limit,
+                ask,
+                translate,
+                |_| Ok(Vec::new()),
+                |summary| QueryRangeResponse {
+                    batch: None,
+                    summary: Some(summary),
+                },
+            )
+            .await)
     }
 
     /// Newest values.
@@ -127,7 +134,7 @@ impl Queries {
             evaluated_at_ns,
             summary: Some(summary),
         };
-        Ok(start.stream(limit, ask, translate, |_| Ok(Vec::new()), last))
+        Ok(start.stream(limit, ask, translate, |_| Ok(Vec::new()), last).await)
     }
 
     /// Devices.
@@ -157,7 +164,7 @@ impl Queries {
             devices: Vec::new(),
             summary: Some(summary),
         };
-        Ok(start.stream(limit, ask, translate, |_| Ok(Vec::new()), last))
+        Ok(start.stream(limit, ask, translate, |_| Ok(Vec::new()), last).await)
     }
 
     /// Aggregates over windows.
@@ -198,7 +205,7 @@ impl Queries {
         };
         let finish = move |summary: &mut AnswerSummary| {
             let merge = merge.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-            let groups = merge.map_or(Ok(Vec::new()), |merge| merge.finish_groups(&catalog))?;
+            let groups = merge.map_or(Ok(Vec::new()), |merge| merge.finish_rest(&catalog))?;
             summary.rows += groups.len() as u64;
             Ok(groups.chunks(256).map(|some| message(some.to_vec())).collect())
         };
@@ -206,7 +213,7 @@ impl Queries {
             series: Vec::new(),
             summary: Some(summary),
         };
-        Ok(start.stream(0, ask, translate, finish, last))
+        Ok(start.stream(0, ask, translate, finish, last).await)
     }
 
     /// Admission, the checked selector, and the shards it concerns.
@@ -297,7 +304,7 @@ impl Start {
 
     /// Asks the shards and passes their parts on, shard by shard; a few shards work at once unless a limit makes
     /// the later ones depend on the earlier ones.
-    fn stream<M: Send + 'static>(
+    async fn stream<M: Send + 'static>(
         self,
         limit: u64,
         ask: impl Fn(Selector, u64) -> Query + Send + 'static,
@@ -306,7 +313,7 @@ impl Start {
         last: impl FnOnce(AnswerSummary) -> M + Send + 'static,
     ) -> Answers<M> {
         let (out, answer) = mpsc::channel(MESSAGES_AHEAD);
-        tokio::spawn(async move {
+        let work = Box::pin(async move {
             let deadline = self.deadline;
             let work = self.pass_on(limit, ask, translate, finish, last, &out);
             let left = time_left(deadline).unwrap_or_default();
@@ -319,6 +326,7 @@ impl Start {
                 out.send(Err(error)).await.ok();
             }
         });
+        begin(work, &answer).await;
         answer
     }
 
@@ -376,9 +384,29 @@ impl Start {
     }
 
     async fn read(&self, shard: u32, query: Query) -> Result<ShardAnswer> {
+        let near = near::answer(&self.router, shard, &query, &self.consistency, &self.job);
+        if let Some(parts) = near.await {
+            let (out, answer) = mpsc::channel(1);
+            out.try_send(Ok(parts)).ok();
+            return Ok(answer);
+        }
         self.router
             .read(shard, query, &self.consistency, &self.job, self.deadline)
             .await
+    }
+}
+
+/// Works on an answer where it is asked for, as most are done at once; what takes longer, or has to wait until somebody takes
+/// its messages, goes on by itself.
+async fn begin<M>(mut work: Pin<Box<impl Future<Output = ()> + Send + 'static>>, answer: &Answers<M>) {
+    let here = poll_fn(|context| match work.as_mut().poll(context) {
+        Poll::Ready(()) => Poll::Ready(true),
+        Poll::Pending if answer.len() == answer.max_capacity() => Poll::Ready(false),
+        Poll::Pending => Poll::Pending,
+    });
+    let done = tokio::time::timeout(BEGIN_HERE, here).await.unwrap_or(false);
+    if !done {
+        tokio::spawn(work);
     }
 }
 

@@ -12,6 +12,10 @@ use crate::store::{Family, StoreError, View};
 /// Up to so many buckets are asked for by key (silent ones cost a look at a filter); beyond, by seeking.
 const BUCKETS_BY_KEY_MAX: i64 = 1024;
 
+/// Devices that lie so close together are read in one walk over all between them: a step costs a fraction of a key.
+const WALK_DEVICES_MIN: usize = 16;
+const WALK_SHARE_MIN: usize = 4;
+
 /// Keys asked for at a time: bounds what is pinned, and what is read in vain when the visitor breaks.
 const CHUNK: usize = 64;
 
@@ -60,9 +64,12 @@ impl Shard {
             type_number,
             ordinals,
         };
-        match range.1.saturating_sub(range.0) < BUCKETS_BY_KEY_MAX {
-            true => devices.by_key(range, &mut visit),
-            false => devices.by_seek(range, &mut visit),
+        if range.1.saturating_sub(range.0) >= BUCKETS_BY_KEY_MAX {
+            return devices.by_seek(range, &mut visit);
+        }
+        match devices.close_together() {
+            Some(ends) => devices.by_walk(range, ends, &mut visit),
+            None => devices.by_key(range, &mut visit),
         }
     }
 
@@ -150,6 +157,40 @@ struct Devices<'a> {
 impl Devices<'_> {
     fn key(&self, index: i64, ordinal: u32) -> [u8; 16] {
         keys::block(self.type_number, self.grid.start(index), ordinal)
+    }
+
+    /// First and last ordinal, where the devices ascend and are many of those between them.
+    fn close_together(&self) -> Option<(u32, u32)> {
+        let ends = (*self.ordinals.first()?, *self.ordinals.last()?);
+        let ascend = self.ordinals.is_sorted_by(|a, b| a < b);
+        let between = ends.1.saturating_sub(ends.0) as usize;
+        let many = self.ordinals.len() >= WALK_DEVICES_MIN && between / WALK_SHARE_MIN < self.ordinals.len();
+        (ascend && many).then_some(ends)
+    }
+
+    /// Bucket by bucket, over all devices of the type from the first to the last of ours.
+    fn by_walk<B>(
+        &self,
+        (first, last): (i64, i64),
+        ends: (u32, u32),
+        visit: &mut impl FnMut(usize, &[u8]) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>, StoreError> {
+        for index in first..=last {
+            let mut upper = self.key(index, ends.1).to_vec();
+            upper.push(0);
+            let mut scan = self.view.scan(Family::Blocks, &self.key(index, ends.0), Some(upper))?;
+            let mut ours = self.ordinals.iter().enumerate().peekable();
+            while let Some((key, value)) = scan.next()? {
+                let (_, _, found) = keys::decode_block(key)?;
+                while ours.next_if(|(_, ordinal)| **ordinal < found).is_some() {}
+                if let Some((at, _)) = ours.next_if(|(_, ordinal)| **ordinal == found)
+                    && let ControlFlow::Break(with) = visit(at, value)
+                {
+                    return Ok(ControlFlow::Break(with));
+                }
+            }
+        }
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Bucket by bucket, as keys lie.

@@ -9,6 +9,7 @@
 //! | `merge` | the merge operators: the codec, called by RocksDB |
 //! | `db` | [`Db`], [`Batch`]: open, write, flush, checkpoint |
 //! | `view` | [`View`], [`Scan`]: consistent reads whose errors cannot be overlooked |
+//! | `from_memory` | [`from_memory()`]: reads that give up rather than wait for the disk |
 //! | `log_db` | one database per node for the Raft logs of all groups |
 //! | `marker` | what the log held at its last sync, written twice |
 //! | `replica` | [`ReplicaStore`]: a [`Db`] with the applied state of a Raft group |
@@ -19,6 +20,7 @@
 
 mod db;
 mod error;
+mod from_memory;
 pub mod log_db;
 pub mod marker;
 mod merge;
@@ -30,6 +32,7 @@ mod view;
 
 pub use db::{Batch, Db};
 pub use error::StoreError;
+pub use from_memory::from_memory;
 pub use options::Family;
 pub use replica::{AppliedState, FORMAT_VERSION, ReplicaStore};
 pub use resident::{Resident, ResidentKey};

@@ -8,7 +8,7 @@ use std::ops::Deref;
 use rocksdb::{DBPinnableSlice, DBRawIteratorWithThreadMode, ReadOptions, SnapshotWithThreadMode};
 
 use super::merge::reading;
-use super::{Db, Family, StoreError, db::Engine, options};
+use super::{Db, Family, StoreError, db::Engine, from_memory, options};
 
 /// All families as they were when the view was taken. Short-lived: it keeps old versions from being merged away.
 pub struct View<'a> {
@@ -38,6 +38,7 @@ impl<'a> View<'a> {
     fn reads(&self) -> ReadOptions {
         let mut reads = options::reads();
         reads.set_snapshot(&self.snapshot);
+        from_memory::restrict(&mut reads);
         reads
     }
 
@@ -48,6 +49,7 @@ impl<'a> View<'a> {
     pub fn get(&self, family: Family, key: &[u8]) -> Result<Option<Value<'a>>, StoreError> {
         let (family, reads) = (self.db.family(family)?, self.reads());
         let value = reading(|| self.db.engine().get_pinned_cf_opt(family, key, &reads))?;
+        value.iter().try_for_each(|value| from_memory::check(value))?;
         Ok(value.map(Value))
     }
 
@@ -61,6 +63,9 @@ impl<'a> View<'a> {
         keys: &[K],
         sorted: bool,
     ) -> Result<Vec<Option<Value<'a>>>, StoreError> {
+        if from_memory::only() {
+            return keys.iter().map(|key| self.get(family, key.as_ref())).collect();
+        }
         let (family, reads) = (self.db.family(family)?, self.reads());
         let values = reading(|| self.db.engine().batched_multi_get_cf_opt(family, keys, sorted, &reads));
         values.into_iter().map(|value| Ok(value?.map(Value))).collect()
@@ -136,7 +141,9 @@ impl Scan<'_> {
             self.raw.status()?;
             return Ok(None);
         }
-        Ok(self.raw.item())
+        let item = self.raw.item();
+        item.iter().try_for_each(|(_, value)| from_memory::spend(value.len()))?;
+        Ok(item)
     }
 }
 

@@ -42,6 +42,12 @@ pub(crate) struct AggArgs {
     /// Merge all devices into one series
     #[arg(long)]
     merge: bool,
+    /// Only the series with the largest values of the first function, the largest first
+    #[arg(long, value_name = "COUNT", conflicts_with_all = ["every", "chart"])]
+    top: Option<u32>,
+    /// With --top: those with the smallest values, the smallest first
+    #[arg(long, requires = "top")]
+    lowest: bool,
     /// Compute what was asked even where the kind of a property gives it no meaning
     #[arg(long)]
     allow_unlawful: bool,
@@ -108,6 +114,10 @@ fn request(args: &AggArgs) -> Outcome<v1::QueryAggregateRequest> {
         grouping: grouped.then(|| v1::Grouping { tags: args.by.clone() }),
         consistency: Some(args.ask.consistency),
         allow_unlawful: args.allow_unlawful,
+        top: args.top.map(|limit| v1::Top {
+            limit,
+            lowest: args.lowest,
+        }),
     })
 }
 

@@ -75,12 +75,15 @@ impl Session {
                 self.series(request, |series| series.tags.get("town").cloned()).await
             }
             Ask::Top { of, from_ms, to_ms } => {
-                // The contract has no top list: a maximum per device comes, and is sorted here.
                 let request = self.aggregate(of, self.all(of)?, (*from_ms, *to_ms), &[Max])?;
+                let request = v1::QueryAggregateRequest {
+                    top: Some(v1::Top {
+                        limit: TOP as u32,
+                        lowest: false,
+                    }),
+                    ..request
+                };
                 let mut rows = self.series(request, |series| Some(series.device.clone())).await?;
-                let value = |row: &Row| row.values.first().copied().unwrap_or(f64::MIN);
-                rows.sort_by(|a, b| value(b).total_cmp(&value(a)));
-                rows.truncate(TOP);
                 rows.iter_mut().for_each(|row| row.at_ms = 0);
                 Ok(rows)
             }

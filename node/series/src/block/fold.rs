@@ -1,16 +1,18 @@
 //! Columns of a block straight into aggregates: by the statistics in the header where one window holds the whole block,
 //! else stretch by stretch of the values that fall into one window.
 //!
-//! Never here: windows (see `window`) and sums (see `partial`). Invariant: what comes out is what folding every value by
-//! itself gives, sums of doubles to their last bits aside.
+//! Never here: windows (see `window`) and sums (see `partial`). Invariant: what comes out and is needed is what folding every
+//! value by itself gives, sums of doubles to their last bits aside.
 
 use super::Block;
 use super::read::Ticks;
+use crate::bitmap::Bitmap;
 use crate::by_window::ByWindow;
 use crate::corrupt::Corrupt;
+use crate::needs::Needs;
 use crate::record::{PropertyNumber, Values};
 use crate::stamps::Stamps;
-use crate::window::{Edge, Windows};
+use crate::window::Windows;
 
 /// Folds columns of one block; what they share is decoded once.
 #[derive(Debug)]
@@ -30,8 +32,8 @@ impl<'a> Block<'a> {
 }
 
 impl Folding<'_, '_> {
-    /// Adds the values of a column to the aggregates of the windows they fall into, by number of the window. Does nothing
-    /// where the block has no such column.
+    /// Adds what is needed of the values of a column to the aggregates of the windows they fall into, by number of the
+    /// window. Does nothing where the block has no such column.
     ///
     /// # Errors
     /// The times or the column are damaged.
@@ -39,6 +41,7 @@ impl Folding<'_, '_> {
         &mut self,
         property: PropertyNumber,
         windows: &Windows,
+        needs: Needs,
         partials: &mut ByWindow,
     ) -> Result<(), Corrupt> {
         let Some(value_type) = self.block.value_type(property) else {
@@ -60,39 +63,64 @@ impl Folding<'_, '_> {
             Ticks::List(_, clocks) => clocks.as_ref(),
             Ticks::Even(_) => None,
         };
-        let Some(column) = self.block.column_with(property, clocks)? else {
+        let presence = self.block.presence_of(property, clocks)?;
+        let column = ColumnOf {
+            block: self.block,
+            property,
+            presence,
+        };
+        match &*ticks {
+            Ticks::Even(even) => column.fold(*even, windows, needs, partials),
+            Ticks::List(times, _) => column.fold(times.as_slice(), windows, needs, partials),
+        }
+    }
+}
+
+/// A column, and which rows have a value of it.
+struct ColumnOf<'b, 'a> {
+    block: &'b Block<'a>,
+    property: PropertyNumber,
+    presence: Option<Bitmap>,
+}
+
+impl ColumnOf<'_, '_> {
+    /// Reads the values within the range of the windows and adds them; `times` are those of all rows.
+    fn fold<S: Stamps>(
+        &self,
+        times: S,
+        windows: &Windows,
+        needs: Needs,
+        partials: &mut ByWindow,
+    ) -> Result<(), Corrupt> {
+        let from = times.partition(|t| windows.is_before(t));
+        let to = times.partition(|t| !windows.is_behind(t));
+        if from >= to {
+            return Ok(());
+        }
+        let Some(map) = &self.presence else {
+            let values = self.block.values_between(self.property, from..to)?;
+            fold_all(times.part(from, to), &values, windows, needs, partials);
             return Ok(());
         };
-        match (&*ticks, &column.presence) {
-            (Ticks::Even(even), None) => fold_all(*even, &column.values, windows, partials),
-            (Ticks::List(times, _), None) => fold_all(times.as_slice(), &column.values, windows, partials),
-            (Ticks::Even(even), Some(map)) => {
-                let present: Vec<i64> = map.iter_ones().map(|row| even.at(row)).collect();
-                fold_all(present.as_slice(), &column.values, windows, partials);
-            }
-            (Ticks::List(times, _), Some(map)) => {
-                let present: Vec<i64> = map.iter_ones().map(|row| times[row]).collect();
-                fold_all(present.as_slice(), &column.values, windows, partials);
-            }
-        }
+        let present: Vec<i64> = map.ones_between(from, to).map(|row| times.at(row)).collect();
+        let values = self.block.values_between(self.property, map.rank(from)..map.rank(to))?;
+        fold_all(present.as_slice(), &values, windows, needs, partials);
         Ok(())
     }
 }
 
 /// Adds values to the windows that their times fall into, stretch by stretch.
-fn fold_all<S: Stamps>(times: S, values: &Values, windows: &Windows, partials: &mut ByWindow) {
+fn fold_all<S: Stamps>(times: S, values: &Values, windows: &Windows, needs: Needs, partials: &mut ByWindow) {
     let value_type = values.value_type();
-    let (mut at, mut stretch) = (times.partition(|t| windows.is_before(t)), 1);
-    while at < times.len() {
-        let Some(window) = windows.index_of(times.at(at)) else {
-            return;
-        };
-        let end = windows.bounds(window).1;
-        let inside = |t: i64| t < end || windows.edge == Edge::EndClosed && t == end;
+    let (mut at, mut stretch) = (0, 1);
+    let mut window = windows.containing(times.at(at));
+    while let Some((index, end)) = window.filter(|_| at < times.len()) {
+        let inside = |t: i64| windows.holds(i64::MIN, t, end);
         stretch = stretch_of(times.part(at, times.len()), stretch, inside);
-        let partial = partials.at(window, value_type);
-        partial.fold_stamped(times.part(at, at + stretch), values, at);
+        let partial = partials.at(index, value_type);
+        partial.fold_stamped(times.part(at, at + stretch), values, at, needs);
         at += stretch;
+        window = windows.following((index, end), times.at(at));
     }
 }
 

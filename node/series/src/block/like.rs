@@ -9,6 +9,7 @@
 //! Never here: which rows there are. Invariants: both columns have values in the same rows; the other one is like none.
 
 use crate::codec::emit::Whole;
+use crate::codec::part::Part;
 use crate::codec::{decimal, floats, ints};
 use crate::corrupt::Corrupt;
 use crate::record::Values;
@@ -78,12 +79,12 @@ pub(super) fn encode<'a>(
     (bytes.len() < most).then_some((number, bytes))
 }
 
-/// Decodes the values of a column like `other`, all of whose values are given.
-pub(crate) fn decode(other: &Values, encoding: u8, bytes: &[u8]) -> Result<Values, Corrupt> {
+/// Decodes a part of the values of a column like another one, of which the same part is given.
+pub(crate) fn decode(other: &Values, encoding: u8, bytes: &[u8], part: Part) -> Result<Values, Corrupt> {
     match other {
         Values::F64(other) => {
             let exponent = floats::exponent_of(encoding).ok_or(Corrupt::new("column like another", 0))?;
-            let mut values = ints::decode_as(bytes, other.len(), Whole::PLAIN)?.into_iter();
+            let mut values = ints::decode_part(bytes, part, Whole::PLAIN)?.into_iter();
             let divisor = decimal::power(exponent);
             let value = |&other: &f64| {
                 let integer = expect(other, exponent).wrapping_add(values.next().unwrap_or_default());
@@ -92,7 +93,7 @@ pub(crate) fn decode(other: &Values, encoding: u8, bytes: &[u8]) -> Result<Value
             Ok(Values::F64(other.iter().map(value).collect()))
         }
         Values::I64(other) => {
-            let mut values = ints::decode(bytes, other.len())?;
+            let mut values = ints::decode_part(bytes, part, Whole::PLAIN)?;
             values.iter_mut().zip(other).for_each(|(v, o)| *v = v.wrapping_add(*o));
             Ok(Values::I64(values))
         }

@@ -3,11 +3,15 @@
 //! Never here: writing. Invariant: a section is believed only after its CRC; no bytes make it panic or allocate more
 //! than rows and length justify.
 
+use std::ops::Range;
+
 use super::clocks::{self, Clocks};
 use super::header::{self, ColumnAt, FLAG_DELAY, FLAG_EQUAL, Header, PresenceAt, Section};
 use super::like;
 use super::stats::{self, ColumnStats, Span};
 use crate::bitmap::Bitmap;
+use crate::codec::emit::Whole;
+use crate::codec::part::Part;
 use crate::codec::wire::Reader;
 use crate::codec::{floats, ints, presence, text};
 use crate::corrupt::Corrupt;
@@ -128,22 +132,29 @@ impl<'a> Block<'a> {
             Some(form) if clocks::needs_clocks(form) => self.read_times()?.1,
             _ => None,
         };
-        self.column_with(property, clocks.as_ref())
+        let presence = self.presence_of(property, clocks.as_ref())?;
+        let read = |at| self.read_column(at, presence, &[]);
+        self.find(property).map(read).transpose()
     }
 
-    /// The same, given the clocks of the rows.
-    pub(super) fn column_with(
+    /// Which rows have a value of a column, given the clocks of the rows; `None`: every row.
+    pub(super) fn presence_of(
         &self,
         property: PropertyNumber,
         clocks: Option<&Clocks>,
-    ) -> Result<Option<Column>, Corrupt> {
-        let Some(at) = self.find(property) else {
-            return Ok(None);
-        };
-        let presence = at
-            .presence
-            .map(|index| self.presence(&self.header.presences[index], clocks));
-        self.read_column(at, presence.transpose()?, &[]).map(Some)
+    ) -> Result<Option<Bitmap>, Corrupt> {
+        let presence = self.find(property).and_then(|at| at.presence);
+        let read = |index: usize| self.presence(&self.header.presences[index], clocks);
+        presence.map(read).transpose()
+    }
+
+    /// Some of the values of a column, by their places among all of them.
+    pub(super) fn values_between(&self, property: PropertyNumber, range: Range<usize>) -> Result<Values, Corrupt> {
+        let at = self.find(property).ok_or(Corrupt::new("column", 0))?;
+        let part = Part::of(range, self.values_of(at));
+        let other = at.like.map(|index| &self.header.columns[index]);
+        let other = other.map(|other| self.read_values(other, None, part)).transpose()?;
+        self.read_values(at, other.as_ref(), part)
     }
 
     /// All rows, with all columns or only those of `projection`.
@@ -288,59 +299,72 @@ impl<'a> Block<'a> {
 
     /// A column; `known` are columns that were read already, ascending.
     fn read_column(&self, at: &ColumnAt<'_>, presence: Option<Bitmap>, known: &[Column]) -> Result<Column, Corrupt> {
-        let (values, quality) = match at.like.map(|index| &self.header.columns[index]) {
-            None => self.read_values(at, None)?,
+        let all = Part::all(self.values_of(at));
+        let values = match at.like.map(|index| &self.header.columns[index]) {
+            None => self.read_values(at, None, all)?,
             Some(other) => match known.binary_search_by_key(&other.property, |c| c.property) {
-                Ok(found) => self.read_values(at, Some(&known[found].values))?,
-                Err(_) => self.read_values(at, Some(&self.read_values(other, None)?.0))?,
+                Ok(found) => self.read_values(at, Some(&known[found].values), all)?,
+                Err(_) => self.read_values(at, Some(&self.read_values(other, None, all)?), all)?,
             },
         };
         Ok(Column {
             property: at.property,
             presence,
             values,
-            quality,
+            quality: self.read_qualities(at)?,
         })
     }
 
-    /// Values and qualities of a column; `other`: the values that it is like.
-    fn read_values(&self, at: &ColumnAt<'_>, other: Option<&Values>) -> Result<(Values, Option<Vec<u8>>), Corrupt> {
+    /// A part of the values of a column; `other`: the same part of those that it is like.
+    fn read_values(&self, at: &ColumnAt<'_>, other: Option<&Values>, part: Part) -> Result<Values, Corrupt> {
         let bytes = self.section(&at.section, "column")?;
-        let count = self.values_of(at);
         let read = || {
             let mut reader = Reader::new(bytes, "column");
-            let quality = if at.quality {
-                Some(bytes_of(reader.part()?, count, "qualities")?)
-            } else {
-                None
-            };
-            let values = match other {
-                None => decode_values(at, reader.rest(), count)?,
-                Some(other) => like::decode(other, at.encoding, reader.rest())?,
-            };
-            Ok((values, quality))
+            if at.quality {
+                reader.part()?;
+            }
+            match other {
+                None => decode_values(at, reader.rest(), part),
+                Some(other) => like::decode(other, at.encoding, reader.rest(), part),
+            }
         };
         read().map_err(|corrupt: Corrupt| corrupt.shift(at.section.at))
     }
+
+    /// The qualities of a column whose section was checked.
+    fn read_qualities(&self, at: &ColumnAt<'_>) -> Result<Option<Vec<u8>>, Corrupt> {
+        if !at.quality {
+            return Ok(None);
+        }
+        let bytes = self.bytes.get(at.section.at..at.section.at + at.section.len);
+        let read = || {
+            let stream = Reader::new(bytes.unwrap_or_default(), "column").part()?;
+            bytes_of(stream, self.values_of(at), "qualities")
+        };
+        read()
+            .map(Some)
+            .map_err(|corrupt: Corrupt| corrupt.shift(at.section.at))
+    }
 }
 
-fn decode_values(at: &ColumnAt<'_>, bytes: &[u8], count: usize) -> Result<Values, Corrupt> {
+fn decode_values(at: &ColumnAt<'_>, bytes: &[u8], part: Part) -> Result<Values, Corrupt> {
     let narrow = || Corrupt::new("column values", 0);
+    let integers = || ints::decode_part(bytes, part, Whole::PLAIN);
     Ok(match at.value_type {
-        ValueType::F64 => Values::F64(floats::decode(at.encoding, bytes, count)?),
-        ValueType::I64 => Values::I64(ints::decode(bytes, count)?),
+        ValueType::F64 => Values::F64(floats::decode(at.encoding, bytes, part)?),
+        ValueType::I64 => Values::I64(integers()?),
         ValueType::Bool => {
-            let values = ints::decode(bytes, count)?;
+            let values = integers()?;
             if values.iter().any(|v| !(0..=1).contains(v)) {
                 return Err(narrow());
             }
             Values::Bool(values.into_iter().map(|v| v == 1).collect())
         }
         ValueType::Enum => {
-            let values = ints::decode(bytes, count)?.into_iter().map(u32::try_from);
+            let values = integers()?.into_iter().map(u32::try_from);
             Values::Enum(values.collect::<Result<_, _>>().map_err(|_| narrow())?)
         }
-        ValueType::Text => Values::Text(text::decode(at.encoding, bytes, count)?),
+        ValueType::Text => Values::Text(part.cut(text::decode(at.encoding, bytes, part.count)?, 0)),
     })
 }
 

@@ -13,7 +13,8 @@
 //! Never here: the int menu itself. Invariant: every double comes back bit for bit, NaN payloads and -0.0 included.
 
 use super::decimal::{self, EXPONENT_MAX, from_int, from_ordered, to_ordered};
-use super::emit::Over;
+use super::emit::{Over, Whole};
+use super::part::Part;
 use super::wire::{Reader, put_part, put_varint};
 use super::{ints, pcodec};
 use crate::corrupt::Corrupt;
@@ -212,8 +213,8 @@ fn with_ulps(values: &[f64], exponent: u8) -> Vec<u8> {
     out
 }
 
-/// Decodes `count` values.
-pub(crate) fn decode(form: u8, bytes: &[u8], count: usize) -> Result<Vec<f64>, Corrupt> {
+/// Decodes a part of the values.
+pub(crate) fn decode(form: u8, bytes: &[u8], part: Part) -> Result<Vec<f64>, Corrupt> {
     let exponent = form & 0x1f;
     if form < BITS && exponent > EXPONENT_MAX {
         return Err(Corrupt::new("float form", 0));
@@ -221,25 +222,37 @@ pub(crate) fn decode(form: u8, bytes: &[u8], count: usize) -> Result<Vec<f64>, C
     let mut reader = Reader::new(bytes, "floats");
     let over = Over::new(decimal::power(exponent));
     match form {
-        0..EXCEPT => ints::decode_as(bytes, count, over),
+        0..EXCEPT => ints::decode_part(bytes, part, over),
         EXCEPT..ULPS => {
-            let exceptions = get_exceptions(&mut reader, count)?;
-            let mut values = ints::decode_as(reader.rest(), count, over)?;
-            exceptions.into_iter().for_each(|(row, value)| values[row] = value);
+            let exceptions = get_exceptions(&mut reader, part.count)?;
+            let mut values = ints::decode_part(reader.rest(), part, over)?;
+            put_back(&exceptions, part, &mut values);
             Ok(values)
         }
         ULPS..BITS => {
-            let exceptions = get_exceptions(&mut reader, count)?;
-            let mut values = ints::decode_as(reader.part()?, count, over)?;
-            let ulps = ints::decode(reader.rest(), count)?;
+            let exceptions = get_exceptions(&mut reader, part.count)?;
+            let mut values = ints::decode_part(reader.part()?, part, over)?;
+            let ulps = ints::decode_part(reader.rest(), part, Whole::PLAIN)?;
             let shift = |(value, k): (&mut f64, i64)| *value = from_ordered(to_ordered(*value).wrapping_add(k));
             values.iter_mut().zip(ulps).for_each(shift);
-            exceptions.into_iter().for_each(|(row, value)| values[row] = value);
+            put_back(&exceptions, part, &mut values);
             Ok(values)
         }
-        BITS => Ok(ints::decode(bytes, count)?.into_iter().map(from_ordered).collect()),
-        PCO..=0x63 => pcodec::decode(bytes, count),
+        BITS => {
+            let bits = ints::decode_part(bytes, part, Whole::PLAIN)?;
+            Ok(bits.into_iter().map(from_ordered).collect())
+        }
+        PCO..=0x63 => pcodec::decode(bytes, part),
         _ => Err(Corrupt::new("float form", 0)),
+    }
+}
+
+/// Writes exceptions over a part of the values.
+fn put_back(exceptions: &[(usize, f64)], part: Part, values: &mut [f64]) {
+    for (row, value) in exceptions {
+        if let Some(slot) = row.checked_sub(part.from).and_then(|at| values.get_mut(at)) {
+            *slot = *value;
+        }
     }
 }
 
@@ -251,9 +264,19 @@ mod tests {
     #[track_caller]
     fn check(values: &[f64], form: std::ops::RangeInclusive<u8>, most: usize) {
         let encoded = encode(values);
-        let back = decode(encoded.form, &encoded.bytes, values.len()).unwrap();
-        assert!(back.iter().zip(values).all(|(a, b)| a.to_bits() == b.to_bits()));
-        assert_eq!(back.len(), values.len());
+        let count = values.len();
+        for range in [
+            0..count,
+            count / 3..count - count / 5,
+            count / 2..count / 2,
+            count - 1..count,
+        ] {
+            let part = Part::of(range.clone(), count);
+            let back = decode(encoded.form, &encoded.bytes, part).unwrap();
+            let same = |(a, b): (&f64, &f64)| a.to_bits() == b.to_bits();
+            assert!(back.iter().zip(&values[range]).all(same));
+            assert_eq!(back.len(), part.len());
+        }
         assert!(
             form.contains(&encoded.form),
             "form {:#04x}, {} bytes",

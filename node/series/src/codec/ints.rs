@@ -12,6 +12,7 @@
 //!   0x0c..=0x0e pco      differences of order 0..=2, see `pcodec`
 //!   0x10..=0x1f rice     order (2 low bits) and partition number (2 high bits), see `rice`
 //!   0x20..=0x2f twin     likewise, two streams, see `rice`
+//!   0x30..=0x3f quad     likewise, four streams, see `rice`
 //! ```
 //! All other methods are free. Arithmetic wraps at 64 bits.
 //!
@@ -19,6 +20,7 @@
 //! decoder), so the same values always give the same bytes; streams nest at most `DEPTH_MAX` deep.
 
 use super::emit::{Emit, Whole};
+use super::part::Part;
 use super::survey::Survey;
 use super::wire::{Reader, put_signed, put_varint, varint_len, zigzag};
 use super::{entropy, pack, pcodec, rice, runs};
@@ -34,8 +36,12 @@ const PACKED: u8 = 0x08;
 const PCO: u8 = 0x0c;
 const RICE: u8 = 0x10;
 const TWIN: u8 = 0x20;
+const QUAD: u8 = 0x30;
 /// Fewer values are not worth two streams.
 const TWIN_MIN: usize = 1024;
+/// Nor fewer values and bytes four, which cost a dozen bytes more and let a reader of a few values pass over the others.
+const QUAD_MIN: usize = 2048;
+const QUAD_BYTES_MIN: usize = 1024;
 
 /// How many streams this one is nested in.
 pub(crate) type Depth = u8;
@@ -68,12 +74,12 @@ pub(crate) fn estimate(values: &[i64]) -> u64 {
 
 /// Decodes a stream of `count` values.
 pub(crate) fn decode(bytes: &[u8], count: usize) -> Result<Vec<i64>, Corrupt> {
-    decode_at(bytes, count, 0, Whole::PLAIN)
+    decode_part(bytes, Part::all(count), Whole::PLAIN)
 }
 
-/// The same, each as what `emit` makes of it.
-pub(crate) fn decode_as<E: Emit>(bytes: &[u8], count: usize, emit: E) -> Result<Vec<E::Out>, Corrupt> {
-    decode_at(bytes, count, 0, emit)
+/// Decodes a part of a stream, each value as what `emit` makes of it.
+pub(crate) fn decode_part<E: Emit>(bytes: &[u8], part: Part, emit: E) -> Result<Vec<E::Out>, Corrupt> {
+    decode_at(bytes, part, 0, emit)
 }
 
 /// The value that all of a stream's values have, where its first bytes say so.
@@ -163,8 +169,10 @@ fn encode_flat(values: &[i64], pco: bool) -> Vec<u8> {
         out.push(best.1);
         rice.encode(&plan, &mut out);
     } else {
-        out.push(best.1 - RICE + TWIN);
-        rice::encode_twin(values, rice.order, plan.partition, &mut out);
+        let quad = values.len() >= QUAD_MIN && best.0 >= QUAD_BYTES_MIN;
+        let (method, lanes) = if quad { (QUAD, 4) } else { (TWIN, 2) };
+        out.push(best.1 - RICE + method);
+        rice::encode_lanes(values, lanes, rice.order, plan.partition, &mut out);
     }
     if pco && values.len() >= pcodec::VALUES_MIN && entropy::size(rice.zigzagged()) * 50 / 51 < out.len() {
         let order = rice.order.min(pcodec::ORDER_MAX);
@@ -241,10 +249,13 @@ fn scale_down(values: &[i64], offset: i64, divisor: u64) -> Vec<i64> {
         .collect()
 }
 
-pub(crate) fn decode_at<E: Emit>(bytes: &[u8], count: usize, depth: Depth, emit: E) -> Result<Vec<E::Out>, Corrupt> {
+pub(crate) fn decode_at<E: Emit>(bytes: &[u8], part: Part, depth: Depth, emit: E) -> Result<Vec<E::Out>, Corrupt> {
     let mut reader = Reader::new(bytes, "int stream");
+    let count = part.count;
     if count == 0 {
         reader.end()?;
+    }
+    if part.len() == 0 {
         return Ok(Vec::new());
     }
     let method = reader.byte()?;
@@ -261,44 +272,46 @@ pub(crate) fn decode_at<E: Emit>(bytes: &[u8], count: usize, depth: Depth, emit:
             let step = if method == LINE { reader.signed()? } else { 0 };
             reader.end()?;
             if step == 0 {
-                return Ok(vec![emit.emit(first); count]);
+                return Ok(vec![emit.emit(first); part.len()]);
             }
             let at = |i: usize| emit.emit(first.wrapping_add(step.wrapping_mul(i as i64)));
-            Ok((0..count).map(at).collect())
+            Ok((part.from..part.to).map(at).collect())
         }
         RAW => {
             let (words, rest) = reader.rest().as_chunks::<8>();
             if words.len() != count || !rest.is_empty() {
                 return Err(reader.corrupt());
             }
+            let words = &words[part.from..part.to];
             Ok(words.iter().map(|w| emit.emit(i64::from_le_bytes(*w))).collect())
         }
         RUNS => {
-            let depth = nested(&reader)?;
-            runs::decode_runs(reader.rest(), count, depth, emit)
+            let values = runs::decode_runs(reader.rest(), count, nested(&reader)?, emit)?;
+            Ok(part.cut(values, 0))
         }
-        DICTIONARY => {
-            let depth = nested(&reader)?;
-            runs::decode_dictionary(reader.rest(), count, depth, emit)
-        }
+        DICTIONARY => runs::decode_dictionary(reader.rest(), part, nested(&reader)?, emit),
         SCALED => {
             let depth = nested(&reader)?;
             let offset = reader.signed()?;
             let divisor = reader.varint()? as i64;
-            decode_at(reader.rest(), count, depth, emit.scaled(offset, divisor))
+            decode_at(reader.rest(), part, depth, emit.scaled(offset, divisor))
         }
-        PACKED..=0x0a => pack::decode(reader.rest(), usize::from(method - PACKED), count, emit),
+        PACKED..=0x0a => {
+            let values = pack::decode(reader.rest(), usize::from(method - PACKED), count, emit)?;
+            Ok(part.cut(values, 0))
+        }
         PCO..=0x0e => {
-            let values = pcodec::decode::<i64>(reader.rest(), count)?;
+            let values = pcodec::decode::<i64>(reader.rest(), part)?;
             Ok(values.into_iter().map(|v| emit.emit(v)).collect())
         }
-        RICE..=0x2f => {
+        RICE..=0x3f => {
             let (order, partition) = (usize::from(method & 3), usize::from(method >> 2 & 3));
-            if method < TWIN {
-                rice::decode(reader.rest(), order, partition, count, emit)
-            } else {
-                rice::decode_twin(reader.rest(), order, partition, count, emit)
-            }
+            let lanes = match method & 0x30 {
+                RICE => 1,
+                TWIN => 2,
+                _ => 4,
+            };
+            rice::decode(reader.rest(), lanes, (order, partition), part, emit)
         }
         _ => Err(Corrupt::new("int method", 0)),
     }

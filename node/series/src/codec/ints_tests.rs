@@ -78,15 +78,17 @@ fn extremes_round_trip_by_every_order() {
                 let mut out = Vec::new();
                 residuals.encode(&residuals.plan_of(partition), &mut out);
                 assert_eq!(
-                    rice::decode(&out, order, partition, len, Whole::PLAIN).unwrap(),
+                    rice::decode(&out, 1, (order, partition), Part::all(len), Whole::PLAIN).unwrap(),
                     values,
                     "{len} {order} {partition}"
                 );
-                if len >= 2 * rice::ORDER_MAX {
-                    let mut out = Vec::new();
-                    rice::encode_twin(&values, order, partition, &mut out);
-                    let back = rice::decode_twin(&out, order, partition, len, Whole::PLAIN);
-                    assert_eq!(back.unwrap(), values, "twin {len} {order} {partition}");
+                for lanes in [2, 4] {
+                    if len >= 5 * rice::ORDER_MAX {
+                        let mut out = Vec::new();
+                        rice::encode_lanes(&values, lanes, order, partition, &mut out);
+                        let back = rice::decode(&out, lanes, (order, partition), Part::all(len), Whole::PLAIN);
+                        assert_eq!(back.unwrap(), values, "{lanes} of {len} {order} {partition}");
+                    }
                 }
             }
         }
@@ -117,24 +119,86 @@ fn every_width_of_residuals_round_trips() {
                     let mut out = Vec::new();
                     let residuals = rice::Residuals::new(&values, order, rice::middle(&values));
                     residuals.encode(&residuals.plan_of(partition), &mut out);
-                    let back = rice::decode(&out, order, partition, values.len(), Whole::PLAIN);
+                    let all = Part::all(values.len());
+                    let back = rice::decode(&out, 1, (order, partition), all, Whole::PLAIN);
                     assert_eq!(
                         back.as_deref(),
                         Ok(values.as_slice()),
                         "{bits} bits, order {order}, partition {partition}"
                     );
-                    if len > 3 {
+                    for lanes in [2, 4].into_iter().filter(|_| len > 3) {
                         let mut out = Vec::new();
-                        rice::encode_twin(&values, order, partition, &mut out);
-                        let back = rice::decode_twin(&out, order, partition, values.len(), Whole::PLAIN);
+                        rice::encode_lanes(&values, lanes, order, partition, &mut out);
+                        let back = rice::decode(&out, lanes, (order, partition), all, Whole::PLAIN);
                         assert_eq!(
                             back.as_deref(),
                             Ok(values.as_slice()),
-                            "twin of {bits} bits, order {order}"
+                            "{lanes} of {bits} bits, order {order}"
                         );
                     }
                 }
             }
         }
     }
+}
+
+#[test]
+fn a_part_of_a_stream_is_what_the_whole_has_there() {
+    let check = |values: &[i64], methods: std::ops::RangeInclusive<u8>| {
+        let bytes = encode(values);
+        assert!(methods.contains(&bytes[0]), "method {:#04x}", bytes[0]);
+        let count = values.len();
+        let mut ends: Vec<usize> = (0..60).map(|i| noise(i) as usize % (count + 1)).collect();
+        ends.extend([0, 1, 2, count / 4, count / 4 + 1, count / 2, count - 1, count]);
+        for (from, to) in ends.iter().zip(ends.iter().rev()) {
+            let range = *from.min(to)..*from.max(to);
+            let part = decode_part(&bytes, Part::of(range.clone(), count), Whole::PLAIN);
+            assert_eq!(
+                part.as_deref(),
+                Ok(&values[range.clone()]),
+                "{range:?} of {:#04x}",
+                bytes[0]
+            );
+        }
+    };
+    let walk = |count: u64, order: usize| {
+        let mut sums = [0i64; rice::ORDER_MAX];
+        let next = |i: u64| {
+            // Small steps are twice as likely as those a step larger.
+            let size = (i64::from((noise(i) >> 8).trailing_zeros()) << 2) + (noise(i) & 3) as i64;
+            let mut step = if noise(i) & 4 == 0 { size } else { -size };
+            sums[..order].iter_mut().rev().for_each(|sum| {
+                *sum += step;
+                step = *sum;
+            });
+            step
+        };
+        (0..count).map(next).collect::<Vec<i64>>()
+    };
+    for order in 1..=rice::ORDER_MAX {
+        check(&walk(300, order), RICE..=0x1f);
+        check(&walk(1100, order), TWIN..=0x2f);
+        check(&walk(4096, order), QUAD..=0x3f);
+        check(&walk(2051, order), QUAD..=0x3f);
+    }
+    check(&[9; 70], CONSTANT..=CONSTANT);
+    check(&(0..70).collect::<Vec<_>>(), LINE..=LINE);
+    let wild = |i| noise(i).wrapping_mul(0x9e37_79b9_7f4a_7c15) as i64;
+    check(&(0..70).map(wild).collect::<Vec<_>>(), RAW..=RAW);
+    check(
+        &(0..2000).map(|i| (noise(i / 50) % 1000) as i64).collect::<Vec<_>>(),
+        RUNS..=RUNS,
+    );
+    let states = |i| [3, 1_000_000, -77][(noise(i) % 3) as usize];
+    check(&(0..400).map(states).collect::<Vec<_>>(), DICTIONARY..=DICTIONARY);
+    check(
+        &(0..500).map(|i| 13 + (noise(i) % 9) as i64 * 156).collect::<Vec<_>>(),
+        SCALED..=SCALED,
+    );
+    check(
+        &(0..100).map(|i| 4427 + (noise(i) % 8) as i64).collect::<Vec<_>>(),
+        PACKED..=0x0a,
+    );
+    let skewed = |i| (noise(i) % 70 * (noise(i + 9) % 50) * (noise(i + 5) % 30)) as i64;
+    check(&(0..4096).map(skewed).collect::<Vec<_>>(), PCO..=0x0e);
 }

@@ -14,6 +14,7 @@ use pco::metadata::{ChunkMeta, DeltaEncoding, Mode};
 use pco::wrapped::{FileCompressor, FileDecompressor};
 use pco::{ChunkConfig, DeltaSpec, ModeSpec, PagingSpec};
 
+use super::part::Part;
 use crate::corrupt::Corrupt;
 
 /// Fewest values worth a try.
@@ -22,6 +23,8 @@ pub(crate) const VALUES_MIN: usize = 512;
 pub(crate) const ORDER_MAX: usize = 2;
 
 const LEVEL: usize = 8;
+/// A page is read in steps of so many values.
+const STEP: usize = 256;
 const FORMAT_VERSION: [u8; 2] = [4, 1];
 
 /// Encodes integers after `order` rounds of differences; `None` where pco declines.
@@ -64,23 +67,25 @@ fn known(meta: &ChunkMeta) -> bool {
     mode && delta
 }
 
-/// Decodes `count` numbers.
-pub(crate) fn decode<T: Number + Default>(bytes: &[u8], count: usize) -> Result<Vec<T>, Corrupt> {
+/// Decodes a part of the numbers; those behind it are not read.
+pub(crate) fn decode<T: Number + Default>(bytes: &[u8], part: Part) -> Result<Vec<T>, Corrupt> {
     let corrupt = || Corrupt::new("pco stream", 0);
-    catch_unwind(AssertUnwindSafe(|| decode_inner(bytes, count)))
+    catch_unwind(AssertUnwindSafe(|| decode_inner(bytes, part)))
         .ok()
         .flatten()
         .ok_or_else(corrupt)
 }
 
-fn decode_inner<T: Number + Default>(bytes: &[u8], count: usize) -> Option<Vec<T>> {
+fn decode_inner<T: Number + Default>(bytes: &[u8], part: Part) -> Option<Vec<T>> {
     let (file, _) = FileDecompressor::new(FORMAT_VERSION.as_slice()).ok()?;
     let (mut chunk, rest) = file.chunk_decompressor::<T, _>(bytes).ok()?;
     if !known(chunk.meta()) {
         return None;
     }
-    let mut values = vec![T::default(); count];
-    let mut page = chunk.page_decompressor(rest, count).ok()?;
+    let upto = part.to.next_multiple_of(STEP).min(part.count);
+    let mut values = vec![T::default(); upto];
+    let mut page = chunk.page_decompressor(rest, part.count).ok()?;
     let progress = page.read(&mut values).ok()?;
-    (progress.finished && page.into_src().is_empty()).then_some(values)
+    let complete = upto < part.count || progress.finished && page.into_src().is_empty();
+    complete.then(|| part.cut(values, 0))
 }

@@ -8,17 +8,19 @@
 //!          | 16 ones | width-1 (6 bits) | width bits                              otherwise
 //! k = 63   = all residuals of the partition are zero, no codes
 //! twin     = bytes of the first stream (varint) | stream of the first half of the values (rounded up) | stream of the rest
+//! quad     = bytes of each stream but the last (varints) | streams of the quarters of the values (rounded up)
 //! ```
-//! The two halves of a twin are decoded side by side: within one stream, each code waits for the one before.
+//! Streams are decoded two side by side: within one, each code waits for the one before. Whoever wants a few values reads
+//! none of the streams before and behind them.
 //!
 //! Never here: the choice among encodings, reading (see `read`). Invariant: `size` is exactly what `encode` writes.
 
 mod read;
 
-pub(crate) use read::{decode, decode_twin};
+pub(crate) use read::decode;
 
 use super::bits::{BitWriter, WINDOW_BITS, mask};
-use super::wire::{put_part, put_signed, varint_len, zigzag};
+use super::wire::{put_signed, put_varint, varint_len, zigzag};
 
 /// Highest predictor order.
 pub(crate) const ORDER_MAX: usize = 3;
@@ -246,15 +248,17 @@ fn put_code(bits: &mut BitWriter<'_>, z: u64, k: u32) {
     }
 }
 
-/// Appends a twin of `values`, at least `ORDER_MAX` in each half.
-pub(crate) fn encode_twin(values: &[i64], order: usize, partition: usize, out: &mut Vec<u8>) {
-    let (first, second) = values.split_at(values.len().div_ceil(2));
-    let put = |half: &[i64], out: &mut Vec<u8>| {
-        let residuals = Residuals::new(half, order, middle(half));
-        residuals.encode(&residuals.planned(partition, &residuals.narrow()), out);
-    };
-    let mut stream = Vec::new();
-    put(first, &mut stream);
-    put_part(out, &stream);
-    put(second, out);
+/// Appends a twin or a quad of `values`, at least `ORDER_MAX` in each of its streams.
+pub(crate) fn encode_lanes(values: &[i64], lanes: usize, order: usize, partition: usize, out: &mut Vec<u8>) {
+    let mut streams = Vec::new();
+    let mut before = 0;
+    for (at, lane) in values.chunks(values.len().div_ceil(lanes)).enumerate() {
+        let residuals = Residuals::new(lane, order, middle(lane));
+        residuals.encode(&residuals.planned(partition, &residuals.narrow()), &mut streams);
+        if at + 1 < lanes {
+            put_varint(out, (streams.len() - before) as u64);
+        }
+        before = streams.len();
+    }
+    out.extend_from_slice(&streams);
 }

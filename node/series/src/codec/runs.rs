@@ -9,6 +9,7 @@
 
 use super::emit::{Emit, Whole};
 use super::ints::{self, Depth};
+use super::part::Part;
 use super::wire::{Reader, put_part, put_varint};
 use crate::corrupt::Corrupt;
 
@@ -37,8 +38,8 @@ pub(crate) fn encode_runs(values: &[i64], depth: Depth) -> Vec<u8> {
 pub(crate) fn decode_runs<E: Emit>(bytes: &[u8], count: usize, depth: Depth, emit: E) -> Result<Vec<E::Out>, Corrupt> {
     let mut reader = Reader::new(bytes, "runs");
     let runs = reader.count(count)?;
-    let heads = ints::decode_at(reader.part()?, runs, depth, emit)?;
-    let lengths = ints::decode_at(reader.rest(), runs, depth, Whole::PLAIN)?;
+    let heads = ints::decode_at(reader.part()?, Part::all(runs), depth, emit)?;
+    let lengths = ints::decode_at(reader.rest(), Part::all(runs), depth, Whole::PLAIN)?;
     let mut values = Vec::with_capacity(count);
     for (head, length) in heads.into_iter().zip(lengths) {
         let left = count - values.len();
@@ -112,17 +113,17 @@ fn by_search(values: &[i64], most: usize) -> Option<(Vec<i64>, Vec<i64>)> {
     Some((entries, indices))
 }
 
-/// Decodes `count` values from a stream with a dictionary.
+/// Decodes a part of a stream with a dictionary.
 pub(crate) fn decode_dictionary<E: Emit>(
     bytes: &[u8],
-    count: usize,
+    part: Part,
     depth: Depth,
     emit: E,
 ) -> Result<Vec<E::Out>, Corrupt> {
     let mut reader = Reader::new(bytes, "dictionary");
-    let entries = reader.count(count.min(ENTRIES_MAX))?;
-    let entries = ints::decode_at(reader.part()?, entries, depth, emit)?;
-    let indices = ints::decode_at(reader.rest(), count, depth, Whole::PLAIN)?;
+    let entries = reader.count(part.count.min(ENTRIES_MAX))?;
+    let entries = ints::decode_at(reader.part()?, Part::all(entries), depth, emit)?;
+    let indices = ints::decode_at(reader.rest(), part, depth, Whole::PLAIN)?;
     let mut table = [E::Out::default(); ENTRIES_MAX];
     table.iter_mut().zip(&entries).for_each(|(slot, entry)| *slot = *entry);
     let mut greatest = 0u64;
@@ -131,7 +132,7 @@ pub(crate) fn decode_dictionary<E: Emit>(
         table[index as usize % ENTRIES_MAX]
     };
     let values = indices.into_iter().map(entry).collect();
-    if greatest < entries.len() as u64 || count == 0 {
+    if greatest < entries.len() as u64 || part.len() == 0 {
         Ok(values)
     } else {
         Err(reader.corrupt())

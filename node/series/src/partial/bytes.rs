@@ -8,11 +8,12 @@
 //! bool    | number of true ones (varint) | first | last
 //! enum    | min | max | first | last
 //! text    | first | last
-//! first, last = time, i64 | value
+//! first, last = time, i64 | value; zeros where only extremes were needed
 //! ```
 //! Numbers are little endian and of full width, but for varints: enums, lengths of texts, bools as u8.
 //!
-//! Never here: what they mean. Invariant: decoding gives the very partial that was encoded, or `Corrupt`.
+//! Never here: what they mean. Invariant: decoding gives the very partial that was encoded (what was not needed may become
+//! zeros), or `Corrupt`.
 
 use super::{BoolPartial, EnumPartial, F64Partial, I64Partial, Partial, TextPartial};
 use crate::codec::wire::{Reader, put_part, put_varint};
@@ -20,10 +21,16 @@ use crate::corrupt::Corrupt;
 
 const VERSION: u8 = 0x10;
 
-fn timed<T>(out: &mut Vec<u8>, pair: Option<&(i64, T)>, put: impl Fn(&mut Vec<u8>, &T)) {
-    if let Some((time, value)) = pair {
-        out.extend(time.to_le_bytes());
-        put(out, value);
+fn timed<T: Default>(out: &mut Vec<u8>, pair: Option<&(i64, T)>, put: impl Fn(&mut Vec<u8>, &T)) {
+    match pair {
+        Some((time, value)) => {
+            out.extend(time.to_le_bytes());
+            put(out, value);
+        }
+        None => {
+            out.extend([0; 8]);
+            put(out, &T::default());
+        }
     }
 }
 

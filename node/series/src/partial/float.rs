@@ -145,6 +145,24 @@ impl F64Partial {
         }
     }
 
+    /// Adds values to count, smallest and largest alone.
+    #[inline]
+    pub(crate) fn fold_extremes(&mut self, values: &[f64]) {
+        self.count += values.len() as u64;
+        let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
+        for &value in values {
+            low = if value < low { value } else { low };
+            high = if value > high { value } else { high };
+        }
+        // Comparing passes over NaN, takes an infinity for nothing yet, and does not tell the zeros apart.
+        if low.is_finite() && high.is_finite() && low != 0.0 && high != 0.0 {
+            self.extremes(low, high);
+        } else {
+            let numbers = values.iter().filter(|value| !value.is_nan());
+            numbers.for_each(|&value| self.extremes(value, value));
+        }
+    }
+
     /// Adds all that `other` has seen.
     pub fn merge(&mut self, other: &F64Partial) {
         self.count = self.count.saturating_add(other.count);

@@ -124,6 +124,14 @@ impl I64Partial {
         });
     }
 
+    /// Adds values to count, smallest and largest alone.
+    #[inline]
+    pub(crate) fn fold_extremes(&mut self, values: &[i64]) {
+        self.count += values.len() as u64;
+        self.min = smaller(self.min, values.iter().min().copied());
+        self.max = larger(self.max, values.iter().max().copied());
+    }
+
     /// Adds all that `other` has seen.
     #[inline]
     pub fn merge(&mut self, other: &I64Partial) {
@@ -218,6 +226,14 @@ impl EnumPartial {
             first,
             last,
         });
+    }
+
+    /// Adds values to count, smallest and largest alone.
+    #[inline]
+    pub(crate) fn fold_extremes(&mut self, values: &[u32]) {
+        self.count += values.len() as u64;
+        self.min = smaller(self.min, values.iter().min().copied());
+        self.max = larger(self.max, values.iter().max().copied());
     }
 
     /// Adds all that `other` has seen.

@@ -6,6 +6,7 @@
 use super::{ESCAPE, K_SHORT_MAX, ORDER_MAX, PARTITIONS, ZERO};
 use crate::codec::bits::{BitReader, mask};
 use crate::codec::emit::Emit;
+use crate::codec::part::Part;
 use crate::codec::wire::{Reader, unzigzag};
 use crate::corrupt::Corrupt;
 
@@ -44,64 +45,108 @@ fn get_long(bits: &mut BitReader<'_>, k: u32) -> u64 {
     u64::from(q).wrapping_shl(k) | bits.get(k)
 }
 
-/// Decodes `count` values of a stream of `order` and partition number `partition`.
+/// Most streams of a quad.
+const LANES_MAX: usize = 4;
+
+/// Decodes a part of the values of so many streams (`lanes`) of an order and partition number: only the streams that it
+/// touches, the last of them no further than needed.
 pub(crate) fn decode<E: Emit>(
     bytes: &[u8],
-    order: usize,
-    partition: usize,
-    count: usize,
+    lanes: usize,
+    (order, partition): (usize, usize),
+    part: Part,
     emit: E,
 ) -> Result<Vec<E::Out>, Corrupt> {
-    let mut values = vec![E::Out::default(); count];
-    let size = PARTITIONS[partition % PARTITIONS.len()];
+    let streams = split(bytes, lanes)?;
+    let lane = part.count.div_ceil(lanes);
+    let (first, last) = (part.from / lane, part.to.saturating_sub(1) / lane);
+    let start = first * lane;
+    // What begins a stream is there in any case.
+    let end = part.to.max(last * lane + order).min(part.count);
+    let mut values = vec![E::Out::default(); end - start];
+    let reading = Reading {
+        streams: streams.get(first..=last).unwrap_or_default(),
+        lane,
+        size: PARTITIONS[partition % PARTITIONS.len()],
+        whole: part.is_all(),
+    };
     match order {
-        0 => read::<Flat, E>(bytes, size, &mut values, emit)?,
-        1 => read::<Step, E>(bytes, size, &mut values, emit)?,
-        2 => read::<Slope, E>(bytes, size, &mut values, emit)?,
-        _ => read::<Curve, E>(bytes, size, &mut values, emit)?,
+        0 => reading.read::<Flat, E>(&mut values, emit)?,
+        1 => reading.read::<Step, E>(&mut values, emit)?,
+        2 => reading.read::<Slope, E>(&mut values, emit)?,
+        _ => reading.read::<Curve, E>(&mut values, emit)?,
     }
-    Ok(values)
+    Ok(part.cut(values, start))
 }
 
-/// Decodes a twin of `count` values.
-pub(crate) fn decode_twin<E: Emit>(
-    bytes: &[u8],
-    order: usize,
-    partition: usize,
-    count: usize,
-    emit: E,
-) -> Result<Vec<E::Out>, Corrupt> {
-    let mut reader = Reader::new(bytes, "rice twin");
-    let streams = [reader.part()?, reader.rest()];
-    let mut values = vec![E::Out::default(); count];
-    let halves = values.split_at_mut(count.div_ceil(2));
-    let size = PARTITIONS[partition % PARTITIONS.len()];
-    match order {
-        0 => read_twin::<Flat, E>(streams, size, halves, emit)?,
-        1 => read_twin::<Step, E>(streams, size, halves, emit)?,
-        2 => read_twin::<Slope, E>(streams, size, halves, emit)?,
-        _ => read_twin::<Curve, E>(streams, size, halves, emit)?,
+/// The bytes of each stream.
+fn split(bytes: &[u8], lanes: usize) -> Result<[&[u8]; LANES_MAX], Corrupt> {
+    let mut reader = Reader::new(bytes, "rice streams");
+    let mut lens = [0; LANES_MAX];
+    for len in lens.iter_mut().take(lanes.saturating_sub(1)) {
+        *len = reader.count(bytes.len())?;
     }
-    Ok(values)
+    let mut streams: [&[u8]; LANES_MAX] = [&[]; LANES_MAX];
+    for (at, stream) in streams.iter_mut().enumerate().take(lanes) {
+        *stream = if at + 1 < lanes {
+            reader.take(lens[at])?
+        } else {
+            reader.rest()
+        };
+    }
+    Ok(streams)
 }
 
-fn read<P: Predictor, E: Emit>(bytes: &[u8], size: usize, values: &mut [E::Out], emit: E) -> Result<(), Corrupt> {
-    let (mut lane, rest) = Lane::<P>::begin(bytes, values, emit)?;
-    for part in rest.chunks_mut(size) {
-        let k = lane.parameter();
-        lane.read(k, part, emit);
-    }
-    lane.bits.finish("rice codes")
-}
-
-fn read_twin<P: Predictor, E: Emit>(
-    [first, second]: [&[u8]; 2],
+/// Streams to read, of `lane` values each but the last.
+struct Reading<'a> {
+    streams: &'a [&'a [u8]],
+    lane: usize,
+    /// Residuals of a partition.
     size: usize,
-    (left, right): (&mut [E::Out], &mut [E::Out]),
+    /// Every stream is read to its end.
+    whole: bool,
+}
+
+impl Reading<'_> {
+    fn read<P: Predictor, E: Emit>(&self, values: &mut [E::Out], emit: E) -> Result<(), Corrupt> {
+        for (streams, values) in self.streams.chunks(2).zip(values.chunks_mut(2 * self.lane)) {
+            let (left, right) = values.split_at_mut(self.lane.min(values.len()));
+            match streams {
+                [first, second] => {
+                    let (a, left) = Lane::<P>::begin(first, left, emit)?;
+                    let (b, right) = Lane::<P>::begin(second, right, emit)?;
+                    self.finish(read_twin((a, left), (b, right), self.size, emit))?;
+                }
+                _ => {
+                    let first = streams.first().copied().unwrap_or_default();
+                    let (mut lane, rest) = Lane::<P>::begin(first, left, emit)?;
+                    for part in rest.chunks_mut(self.size) {
+                        let k = lane.parameter();
+                        lane.read(k, part, emit);
+                    }
+                    self.finish([lane])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Streams that were read to their ends must have ended there.
+    fn finish<const N: usize, P>(&self, lanes: [Lane<'_, P>; N]) -> Result<(), Corrupt> {
+        let mut lanes = lanes.into_iter().filter(|_| self.whole);
+        lanes.try_for_each(|lane| lane.bits.finish("rice codes"))
+    }
+}
+
+/// A stream on its way, and the values to read from it.
+type Begun<'a, 'v, P, T> = (Lane<'a, P>, &'v mut [T]);
+
+fn read_twin<'a, P: Predictor, E: Emit>(
+    (mut a, left): Begun<'a, '_, P, E::Out>,
+    (mut b, right): Begun<'a, '_, P, E::Out>,
+    size: usize,
     emit: E,
-) -> Result<(), Corrupt> {
-    let (mut a, left) = Lane::<P>::begin(first, left, emit)?;
-    let (mut b, right) = Lane::<P>::begin(second, right, emit)?;
+) -> [Lane<'a, P>; 2] {
     let (mut lefts, mut rights) = (left.chunks_mut(size), right.chunks_mut(size));
     loop {
         let (left, right) = match (lefts.next(), rights.next()) {
@@ -120,8 +165,7 @@ fn read_twin<P: Predictor, E: Emit>(
         a.read(ka, more_left, emit);
         b.read(kb, more_right, emit);
     }
-    a.bits.finish("rice codes")?;
-    b.bits.finish("rice codes")
+    [a, b]
 }
 
 /// Two codes of this parameter surely fit into a window.
