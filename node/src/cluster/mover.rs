@@ -22,13 +22,37 @@ use super::Cluster;
 use super::groups::Stepped;
 use crate::catalog::jobs::{MOVES_AT_ONCE, is_final};
 use crate::catalog::{CATALOG_GROUP, Catalog};
-use crate::clock::monotonic;
+use crate::clock::{Instant, monotonic};
 use crate::error::{Error, Result};
 
 /// Longest time for one step; what is not done by then is looked at again.
 const STEP_TIMEOUT: Duration = Duration::from_secs(8);
 /// A learner this close to the leader's last entry gets its vote: it has the rest within a heartbeat.
 const IN_STEP_ENTRIES: u64 = 64;
+
+/// So long nothing begins after a move has ended: replicas that open, leaders that change and files that go make clients
+/// wait a little, and small shards would follow each other without a break.
+const REST: Duration = Duration::from_millis(500);
+
+/// The pause between the moves of a job, as the node that carries it out sees it.
+#[derive(Debug, Default)]
+pub(super) struct Rest {
+    /// Job, and how many of its moves have ended.
+    ended: (u64, usize),
+    until: Option<Instant>,
+}
+
+impl Rest {
+    /// Whether another move may begin.
+    fn is_over(&mut self, job: &Job) -> bool {
+        let ended = (job.id, job.moves.iter().filter(|planned| is_final(planned)).count());
+        if ended != self.ended {
+            self.until = monotonic().checked_add(REST).filter(|_| ended.1 > 0);
+            self.ended = ended;
+        }
+        self.until.is_none_or(|until| monotonic() >= until)
+    }
+}
 
 /// What a look at a move came to.
 enum Looked {
@@ -57,7 +81,7 @@ impl Cluster {
     }
 
     /// Does the next step of the running job; true when something moved and there may be more to do at once.
-    pub(super) async fn step_job(&self, catalog: &Catalog) -> Result<bool> {
+    pub(super) async fn step_job(&self, catalog: &Catalog, rest: &mut Rest) -> Result<bool> {
         let Some(job) = catalog.running_job().cloned() else {
             self.set_live_job(None);
             return Ok(false);
@@ -73,7 +97,9 @@ impl Cluster {
             return Ok(ended.is_none());
         }
         let mut shards = BTreeSet::new();
-        let open = job.moves.iter().enumerate().filter(|(_, planned)| !is_final(planned));
+        let begins = rest.is_over(&job) || job.state() == JobState::Cancelling;
+        let may = |planned: &Move| !is_final(planned) && (begins || planned.phase() != MovePhase::Pending);
+        let open = job.moves.iter().enumerate().filter(|(_, planned)| may(planned));
         // A shard takes one step at a time: its next move begins when the one before has ended.
         let chosen: Vec<usize> = open
             .filter(|(_, planned)| shards.insert(planned.shard))
@@ -274,5 +300,33 @@ impl Cluster {
         // The only voter of the catalog has nobody to hand over to.
         let alone = catalog.state().nodes.len() == 1;
         groups.into_iter().find(|group| !(alone && *group == CATALOG_GROUP))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_moves_begin_at_once_and_later_ones_after_a_rest() {
+        let job = |id, phases: &[MovePhase]| Job {
+            id,
+            moves: phases
+                .iter()
+                .map(|phase| Move {
+                    phase: *phase as i32,
+                    ..Move::default()
+                })
+                .collect(),
+            ..Job::default()
+        };
+        let mut rest = Rest::default();
+        let begun = job(1, &[MovePhase::Copying, MovePhase::Pending]);
+        let one_done = job(1, &[MovePhase::Done, MovePhase::Pending]);
+        assert!(rest.is_over(&begun));
+        assert!(!rest.is_over(&one_done));
+        rest.until = Some(monotonic());
+        assert!(rest.is_over(&one_done), "it is over, and does not begin anew");
+        assert!(rest.is_over(&job(2, &[MovePhase::Pending])), "another job");
     }
 }

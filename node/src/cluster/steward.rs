@@ -13,6 +13,7 @@ use tidemark_proto::peer::manage_group_request::Step;
 use tidemark_proto::v1::JoinRequest;
 
 use super::Cluster;
+use super::mover::Rest;
 use super::plan::as_planned;
 use crate::catalog::{CATALOG_GROUP, Catalog};
 use crate::clock::{Instant, monotonic};
@@ -42,6 +43,7 @@ impl Cluster {
         let mut spread_at = monotonic() + SPREAD_EVERY;
         let mut wished: Vec<(u32, u64)> = Vec::new();
         let mut farewells = BTreeMap::new();
+        let mut rest = Rest::default();
         loop {
             tokio::time::timeout(STEP_EVERY, changes.changed()).await.ok();
             let catalog = changes.borrow_and_update().clone();
@@ -57,7 +59,7 @@ impl Cluster {
             if let Err(error) = self.keep_catalog_group(&catalog, &mut farewells).await {
                 tracing::debug!(%error, "the catalog group is not yet as it should be");
             }
-            match self.step_job(&catalog).await {
+            match self.step_job(&catalog, &mut rest).await {
                 Ok(_) => {}
                 Err(error) => tracing::warn!(%error, "the job does not go on"),
             }
