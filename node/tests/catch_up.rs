@@ -207,8 +207,13 @@ async fn a_transfer_cut_off_by_a_restart_goes_on_where_it_stopped_and_leaves_not
     .await;
     // More entries than a log keeps: what is written behind a checkpoint stays for its receiver.
     keep(&client, 40..80, 10).await;
-    let expected = held(&cluster, 0).await.unwrap();
-    assert_eq!(expected.len(), 80 * DEVICES);
+    let expected = eventually("node 0 has applied everything", || async {
+        match held(&cluster, 0).await? {
+            found if found.len() == 80 * DEVICES => Ok(found),
+            found => Err(format!("{} points", found.len())),
+        }
+    })
+    .await;
     eventually("everything is there", || async {
         match held(&cluster, 2).await? {
             found if found == expected => Ok(()),
