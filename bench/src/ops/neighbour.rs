@@ -3,14 +3,15 @@
 //! Invariant: it writes over the same few pages of a file of its own, so that it costs the nodes next to nothing.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::record::Record;
 
@@ -20,10 +21,7 @@ const EVERY: Duration = Duration::from_millis(10);
 
 /// Works until dropped.
 #[derive(Debug)]
-pub(super) struct Neighbour {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
+pub(super) struct Neighbour(JoinHandle<()>);
 
 impl Neighbour {
     /// Moves in beside the folders of the nodes.
@@ -31,37 +29,36 @@ impl Neighbour {
         let path = dir.join("neighbour");
         let file = File::create(&path).with_context(|| format!("make {}", path.display()))?;
         for page in 0..PAGES {
-            file.write_all_at(&PAGE, page * PAGE.len() as u64)?;
+            write(&file, page)?;
         }
         file.sync_all()?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = thread::spawn(move || {
-            for page in (0..PAGES).cycle() {
-                if stopped.load(Ordering::Relaxed) {
-                    return;
-                }
-                thread::sleep(EVERY);
-                let began = Instant::now();
-                let written = file.write_all_at(&PAGE, page * PAGE.len() as u64);
-                if written.and_then(|()| file.sync_data()).is_ok() {
-                    record.synced(began.elapsed());
-                }
-            }
-        });
-        Ok(Neighbour {
-            stop,
-            thread: Some(thread),
-        })
+        Ok(Neighbour(tokio::spawn(write_and_sync(Arc::new(file), record))))
     }
 }
 
 impl Drop for Neighbour {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            // One that panicked has nothing more to say.
-            let _ = thread.join();
+        self.0.abort();
+    }
+}
+
+async fn write_and_sync(file: Arc<File>, record: Arc<Record>) {
+    let mut ticks = interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for page in (0..PAGES).cycle() {
+        ticks.tick().await;
+        let file = Arc::clone(&file);
+        let synced = spawn_blocking(move || {
+            let began = Instant::now();
+            write(&file, page).and_then(|()| file.sync_data())?;
+            io::Result::Ok(began.elapsed())
+        });
+        if let Ok(Ok(took)) = synced.await {
+            record.synced(took);
         }
     }
+}
+
+fn write(file: &File, page: u64) -> io::Result<()> {
+    file.write_all_at(&PAGE, page * PAGE.len() as u64)
 }
