@@ -1,7 +1,6 @@
 //! Steps on a group's members and leadership, carried out at its leader: here, or one hop away. Never: which step.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tidemark_proto::peer::manage_group_request::Step;
@@ -12,7 +11,6 @@ use super::Cluster;
 use crate::clock::{Instant, monotonic};
 use crate::error::{Error, Reason, Result};
 use crate::raft::manage::Managed;
-use crate::raft::replica::Replica;
 use crate::raft::types::Member;
 use crate::route::time_left;
 use crate::wire::status::from_status;
@@ -34,8 +32,7 @@ impl Cluster {
         loop {
             let left = time_left(deadline).map_err(|_| no_leader(group))?.min(ATTEMPT);
             let here = self.host().identity()?.node_id;
-            let leads = |replica: &Arc<Replica>| replica.is_leader() && !replica.is_cut_off();
-            let local = self.host().replica(group).filter(leads);
+            let local = self.router.leading_here(group);
             let node = match &local {
                 Some(_) => Some(here),
                 None => self.router.leader_elsewhere(group),

@@ -68,14 +68,14 @@ impl Router {
         Err(out_of_time(group, offered))
     }
 
-    /// Offers a command to a replica of this node, where there is room for it. One that does not lead says so first.
     /// This node's replica where it leads, and not in its own eyes only: a command that no majority will take is better
     /// not begun, so that its caller learns early that nothing was stored.
-    fn leading_here(&self, group: u32) -> Option<Arc<Replica>> {
+    pub(crate) fn leading_here(&self, group: u32) -> Option<Arc<Replica>> {
         let leads = |replica: &Arc<Replica>| replica.is_leader() && !replica.is_cut_off();
         self.host.replica(group).filter(leads)
     }
 
+    /// Offers a command to a replica of this node, where there is room for it. One that does not lead says so first.
     async fn propose_here(&self, replica: &Replica, command: Bytes, timeout: Duration) -> Proposed {
         match self.host.check_room(replica) {
             Err(error) if replica.is_leader() && takes_room(&command) => Proposed::Refused(error),
