@@ -121,8 +121,9 @@ impl Book {
 
     fn look(&mut self) {
         let mut all = Vec::new();
+        let mut children = children();
         for (root, used) in &mut self.roots {
-            let pids = tree(&[*root]);
+            let pids = descendants(&[*root], &mut children);
             let now = pids
                 .iter()
                 .map(|pid| usage_of(*pid))
@@ -161,6 +162,11 @@ impl Usage {
 
 /// These processes and all their descendants.
 pub(crate) fn tree(roots: &[u32]) -> Vec<u32> {
+    descendants(roots, &mut children())
+}
+
+/// Children of every process.
+fn children() -> BTreeMap<u32, Vec<u32>> {
     let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let pid = entry.file_name().to_string_lossy().parse::<u32>();
@@ -168,6 +174,11 @@ pub(crate) fn tree(roots: &[u32]) -> Vec<u32> {
             children.entry(stat.parent).or_default().push(*pid);
         }
     }
+    children
+}
+
+/// These processes and all their descendants, who are taken out of `children`.
+fn descendants(roots: &[u32], children: &mut BTreeMap<u32, Vec<u32>>) -> Vec<u32> {
     let mut all: Vec<u32> = roots.to_vec();
     let mut at = 0;
     while let Some(pid) = all.get(at).copied() {
