@@ -116,7 +116,7 @@ impl Core {
         let mut backoff = Backoff::default();
         let mut avoid = None;
         let mut said: Option<Failed> = None;
-        self.refresh_soon(MAP_AGE_MAX);
+        self.refresh_soon(MAP_AGE_MAX, None);
         loop {
             let node = self.pick(call.to, avoid.as_deref())?;
             let left = ends_at.saturating_duration_since(Instant::now());
@@ -153,11 +153,11 @@ impl Core {
                 return Err(settle(told.unwrap_or(failed), call.repeat));
             }
             tracing::debug!(node = node.address, error = %failed.error, ?pause, "trying again");
-            avoid = Some(node.address.clone());
+            avoid = failed.another_may_know().then(|| node.address.clone());
             if !failed.is_timeout() && (!failed.node_at_fault || said.is_none()) {
                 said = Some(failed);
             }
-            self.pause(pause).await;
+            self.pause(pause, avoid.as_deref()).await;
         }
     }
 
@@ -167,22 +167,23 @@ impl Core {
         backoff.next(elsewhere, failed.error.retry_after)
     }
 
-    /// Waits before another try, and asks meanwhile who leads what by now.
-    pub(crate) async fn pause(self: &Arc<Self>, pause: Duration) {
+    /// Waits before another try, and asks meanwhile who leads what by now: not the node that could not help, which may
+    /// still take itself for the leader.
+    pub(crate) async fn pause(self: &Arc<Self>, pause: Duration, avoid: Option<&str>) {
         match pause.is_zero() {
-            true => self.refresh_soon(MAP_AGE_MIN),
-            false => drop(tokio::join!(sleep(pause), self.refresh(MAP_AGE_MIN))),
+            true => self.refresh_soon(MAP_AGE_MIN, avoid),
+            false => drop(tokio::join!(sleep(pause), self.refresh(MAP_AGE_MIN, avoid))),
         }
     }
 
-    /// Asks any node for the shard map, unless that was done less than `age` ago.
-    pub(crate) async fn refresh(&self, age: Duration) {
+    /// Asks any node but `avoid` for the shard map, unless that was done less than `age` ago.
+    pub(crate) async fn refresh(&self, age: Duration, avoid: Option<&str>) {
         let mut asked_at = self.asked_at.lock().await;
         if asked_at.is_some_and(|asked_at| asked_at.elapsed() < age) {
             return;
         }
         *asked_at = Some(Instant::now());
-        let Ok(node) = self.pick(To::Any, None) else { return };
+        let Ok(node) = self.pick(To::Any, avoid) else { return };
         if let Err(failed) = self.ask_map(&node, MAP_WAIT).await {
             tracing::debug!(node = node.address, error = %failed.error, "no shard map");
         }
@@ -204,7 +205,7 @@ impl Core {
     }
 
     /// Asks for a new map on the side where the one we have is older than this.
-    fn refresh_soon(self: &Arc<Self>, age: Duration) {
+    fn refresh_soon(self: &Arc<Self>, age: Duration, avoid: Option<&str>) {
         let old = self
             .asked_at
             .try_lock()
@@ -212,9 +213,9 @@ impl Core {
         if !old || self.refreshing.swap(true, Ordering::Relaxed) {
             return;
         }
-        let core = Arc::clone(self);
+        let (core, avoid) = (Arc::clone(self), avoid.map(str::to_owned));
         tokio::spawn(async move {
-            core.refresh(age).await;
+            core.refresh(age, avoid.as_deref()).await;
             core.refreshing.store(false, Ordering::Relaxed);
         });
     }

@@ -123,6 +123,11 @@ impl Failed {
         }
     }
 
+    /// False where the node is the right one and has no room right now: all others would send the request to it.
+    pub(crate) fn another_may_know(&self) -> bool {
+        !matches!(self.error.reason.as_str(), "OVERLOADED" | "DISK_LOW")
+    }
+
     /// True where nobody said anything.
     pub(crate) fn is_timeout(&self) -> bool {
         self.error.reason == TIMEOUT

@@ -223,21 +223,17 @@ impl Nodes {
             .any(|other| other.address != node.address && other.rests_until().is_none())
     }
 
-    /// The wanted node if it is not resting; else the next one that is neither resting nor `avoid`; else whichever
-    /// rests the shortest.
+    /// The wanted node if it is neither resting nor `avoid`; else the next one that is neither; else `avoid` if it is not
+    /// resting; else whichever rests the shortest.
     pub(crate) fn pick(&self, wanted: Option<&str>, avoid: Option<&str>) -> Option<Arc<Node>> {
         let all = self.all();
-        if let Some(node) = all
-            .iter()
-            .find(|node| Some(node.address.as_str()) == wanted && node.rests_until().is_none())
-        {
-            return Some(Arc::clone(node));
-        }
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let from_turn = || (0..all.len()).map(|step| &all[(turn.wrapping_add(step)) % all.len()]);
         let awake = || from_turn().filter(|node| node.rests_until().is_none());
-        awake()
-            .find(|node| Some(node.address.as_str()) != avoid)
+        let others = || awake().filter(|node| Some(node.address.as_str()) != avoid);
+        others()
+            .find(|node| Some(node.address.as_str()) == wanted)
+            .or_else(|| others().next())
             .or_else(|| awake().next())
             .or_else(|| from_turn().min_by_key(|node| node.rests_until()))
             .cloned()

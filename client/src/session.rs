@@ -111,12 +111,13 @@ impl Session {
                 Err(error) => return self.give_up(error).await,
             };
             let End::Broken(failed) = self.stream(&node).await else {
+                avoid = None;
                 continue;
             };
             if failed.node_at_fault {
                 node.failed();
             }
-            avoid = Some(node.address.clone());
+            avoid = failed.another_may_know().then(|| node.address.clone());
             if self.refused_one(&failed.error) {
                 continue;
             }
@@ -128,7 +129,7 @@ impl Session {
                 return self.give_up(failed.error).await;
             }
             tracing::debug!(node = node.address, error = %failed.error, pending = self.pending.len(), "write stream broken");
-            self.core.pause(pause).await;
+            self.core.pause(pause, avoid.as_deref()).await;
         }
     }
 

@@ -167,6 +167,49 @@ async fn a_silent_node_is_left_for_another() {
     assert_eq!((silent.state.sequences(), lively.state.sequences()), (vec![1], vec![1]));
 }
 
+/// A node that was cut off takes itself for the leader a while longer, and then knows none.
+#[tokio::test]
+async fn a_leader_that_cannot_help_is_left_for_a_node_that_may_know_a_newer_one() {
+    let (cut_off, other) = (Fake::start(), Fake::start());
+    let unknown = tidemark_error(Code::Unavailable, "OUTCOME_UNKNOWN", &[], None);
+    cut_off
+        .state
+        .script([unknown, no_leader(), no_leader()].map(Step::Status));
+    for fake in [&cut_off, &other] {
+        *fake.state.map.lock().unwrap() = map(&[Some(&cut_off.address)]);
+    }
+    let client = Client::connect_with(options(&[&cut_off.address, &other.address], 5000))
+        .await
+        .unwrap();
+    client.write(write(&device_in(0, 1), "p", 1)).await.unwrap();
+    assert_eq!((cut_off.state.sequences(), other.state.sequences()), (vec![1], vec![1]));
+}
+
+#[tokio::test]
+async fn a_leader_without_room_is_asked_again() {
+    let (full, other) = (Fake::start(), Fake::start());
+    let overloaded = || {
+        Step::Status(tidemark_error(
+            Code::ResourceExhausted,
+            "OVERLOADED",
+            &[],
+            Some(Duration::ZERO),
+        ))
+    };
+    full.state.script([overloaded(), overloaded()]);
+    for fake in [&full, &other] {
+        *fake.state.map.lock().unwrap() = map(&[Some(&full.address)]);
+    }
+    let client = Client::connect_with(options(&[&full.address, &other.address], 5000))
+        .await
+        .unwrap();
+    client.write(write(&device_in(0, 1), "p", 1)).await.unwrap();
+    assert_eq!(
+        (full.state.sequences(), other.state.sequences()),
+        (vec![1, 1, 1], vec![])
+    );
+}
+
 #[tokio::test]
 async fn one_live_endpoint_is_enough_and_none_is_an_error() {
     let fake = Fake::start();

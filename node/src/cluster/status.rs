@@ -145,7 +145,7 @@ impl Cluster {
     pub fn shard_map(&self) -> Result<GetShardMapResponse> {
         let catalog = self.host().catalog()?;
         let leader = |shard: &Shard| {
-            let node = self.host().replica(shard.id).and_then(|replica| replica.leader_node());
+            let node = self.router.known_leader(shard.id);
             ShardLeader {
                 shard: shard.id,
                 leader: node.and_then(|id| catalog.node(id)).cloned(),

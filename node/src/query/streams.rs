@@ -32,6 +32,8 @@ const MESSAGES_AHEAD: usize = 4;
 const SHARDS_AHEAD: usize = 4;
 /// So long an answer is worked on by whoever asks.
 const BEGIN_HERE: std::time::Duration = std::time::Duration::from_millis(2);
+/// A leader that takes longer to be sure of itself is not one to wait for where a short answer is hoped for.
+const READY_WITHIN: std::time::Duration = std::time::Duration::from_millis(100);
 const CATALOG_WAIT: std::time::Duration = std::time::Duration::from_millis(600);
 
 /// A streamed answer.
@@ -384,8 +386,13 @@ impl Start {
     }
 
     async fn read(&self, shard: u32, query: Query) -> Result<ShardAnswer> {
-        let near = near::answer(&self.router, shard, &query, &self.consistency, &self.job);
-        if let Some(parts) = near.await {
+        // Where this fails, it is tried again below, and said.
+        if near::names_few(&query)
+            && let Ok(Some(ready)) = self.router.local(shard, &self.consistency, READY_WITHIN).await
+        {
+            let Some(parts) = near::answer(&ready, &query, &self.job) else {
+                return Ok(ready.run(query, self.job.clone()));
+            };
             let (out, answer) = mpsc::channel(1);
             out.try_send(Ok(parts)).ok();
             return Ok(answer);

@@ -132,18 +132,36 @@ impl Replica {
         self.leader_becomes(|leader| leader != before, at_most).await;
     }
 
+    /// Returns once a replica of another node leads, as far as this one knows; never where that node has no replica.
+    pub async fn led_by_another_than(&self, node: u64) {
+        let there = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let mut members = metrics.membership_config.membership().nodes();
+            members.find(|(_, member)| member.node_id == node).map(|(id, _)| *id)
+        };
+        let another = |leader: Option<u64>| there.is_some() && leader.is_some() && leader != there;
+        if !self.leads_as(another).await {
+            std::future::pending().await
+        }
+    }
+
     /// Whether, within a time, somebody leads as wished, or nobody.
     pub(super) async fn leader_becomes(&self, wished: impl Fn(Option<u64>) -> bool, at_most: Duration) -> bool {
+        tokio::time::timeout(at_most, self.leads_as(wished))
+            .await
+            .unwrap_or(false)
+    }
+
+    /// Returns once somebody leads as wished, or nobody; false where this replica ends before.
+    async fn leads_as(&self, wished: impl Fn(Option<u64>) -> bool) -> bool {
         let mut changes = self.raft.server_metrics();
-        let becomes = async {
-            while !wished(changes.borrow_watched().current_leader) {
-                if changes.changed().await.is_err() {
-                    return false;
-                }
+        while !wished(changes.borrow_watched().current_leader) {
+            if changes.changed().await.is_err() {
+                return false;
             }
-            true
-        };
-        tokio::time::timeout(at_most, becomes).await.unwrap_or(false)
+        }
+        true
     }
 }
 

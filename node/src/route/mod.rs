@@ -13,7 +13,7 @@ use std::time::Duration;
 pub use parts::ShardAnswer;
 pub use propose::Retry;
 pub(crate) use propose::outcome_unknown;
-pub use read::{Served, ShardJob};
+pub use read::{Ready, ShardJob};
 
 use tonic::Status;
 
@@ -57,17 +57,54 @@ impl Router {
     /// The node to ask for the leader's work, other than this one; `None` when nobody knows a leader right now.
     pub(crate) fn leader_elsewhere(&self, group: u32) -> Option<u64> {
         let here = self.host.identity().ok()?.node_id;
-        if let Some(replica) = self.host.replica(group) {
-            let leader = replica.leader_node().filter(|node| *node != here);
-            // One on its way in or out may not hear of new leaders, and name the last one for ever.
-            if replica.votes() || (leader.is_some() && replica.hears_leader()) {
-                return leader;
-            }
+        match self.heard_here(group) {
+            Some(leader) => leader.filter(|node| *node != here),
+            None => self.hint(group, here).or_else(|| self.any_node(group, None)),
         }
+    }
+
+    /// The node that leads a group, this one or another, as far as this one knows. One that is cut off from its majority
+    /// does not name itself.
+    pub fn known_leader(&self, group: u32) -> Option<u64> {
+        let here = self.host.identity().ok()?.node_id;
+        if self.leading_here(group).is_some() {
+            return Some(here);
+        }
+        match self.heard_here(group) {
+            Some(leader) => leader.filter(|node| *node != here),
+            None => self.hint(group, here),
+        }
+    }
+
+    /// Who leads, as the replica of this node has it; `None` where there is no replica here that can be believed.
+    fn heard_here(&self, group: u32) -> Option<Option<u64>> {
+        let replica = self.host.replica(group)?;
+        let leader = replica.leader_node();
+        // One on its way in or out may not hear of new leaders, and name the last one for ever.
+        let believed = replica.votes() || (leader.is_some() && replica.hears_leader());
+        believed.then_some(leader)
+    }
+
+    fn hint(&self, group: u32, here: u64) -> Option<u64> {
         let hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
-        let hint = hints.get(&group).copied().filter(|node| *node != here);
-        drop(hints);
-        hint.or_else(|| self.any_node(group, None))
+        hints.get(&group).copied().filter(|node| *node != here)
+    }
+
+    /// Waits for a node that was asked as the leader; `None` as soon as another one leads, as far as this node hears: what
+    /// was asked may be cut off, and never answer.
+    async fn while_it_leads<T>(&self, group: u32, node: u64, answer: impl Future<Output = T>) -> Option<T> {
+        let replica = self.host.replica(group);
+        let another = async {
+            match &replica {
+                Some(replica) => replica.led_by_another_than(node).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = answer => Some(answer),
+            () = another => None,
+        }
     }
 
     /// A node with a replica of the group, the one after `after` in their order.

@@ -45,7 +45,10 @@ impl Router {
             let proposed = match self.leading_here(group) {
                 Some(replica) => self.propose_here(&replica, command.clone(), left).await,
                 None => match self.leader_elsewhere(group) {
-                    Some(node) => self.propose_at(node, group, command.clone(), left.min(ATTEMPT)).await,
+                    Some(node) => {
+                        self.propose_at(node, group, command.clone(), retry, left.min(ATTEMPT))
+                            .await
+                    }
                     None => Proposed::NotLeader(None),
                 },
             };
@@ -83,7 +86,7 @@ impl Router {
         }
     }
 
-    async fn propose_at(&self, node: u64, group: u32, command: Bytes, timeout: Duration) -> Proposed {
+    async fn propose_at(&self, node: u64, group: u32, command: Bytes, retry: Retry, timeout: Duration) -> Proposed {
         let Ok((peer, envelope)) = self.peer(node).and_then(|peer| Ok((peer, self.host.envelope(node)?))) else {
             return Proposed::NotLeader(None);
         };
@@ -95,7 +98,15 @@ impl Router {
             timeout_ms,
         });
         request.set_timeout(timeout + RETRY_PAUSE);
-        let answered = tokio::time::timeout(timeout + 2 * RETRY_PAUSE, peer.client().propose(request)).await;
+        let mut client = peer.client();
+        let answer = tokio::time::timeout(timeout + 2 * RETRY_PAUSE, client.propose(request));
+        let answered = match retry {
+            Retry::Safe => match self.while_it_leads(group, node, answer).await {
+                Some(answered) => answered,
+                None => return Proposed::Unknown(format!("node {node} leads no more")),
+            },
+            Retry::Unsafe => answer.await,
+        };
         match answered {
             Err(_) => Proposed::Unknown(format!("node {node} did not answer in time")),
             Ok(Err(status)) if never_sent(&status) => {
@@ -110,7 +121,10 @@ impl Router {
                 }
             },
             Ok(Ok(response)) => match response.into_inner().result {
-                Some(propose_response::Result::Applied(applied)) => Proposed::Applied(applied.encode_to_vec().into()),
+                Some(propose_response::Result::Applied(applied)) => {
+                    self.learn_leader(group, node, Some(node));
+                    Proposed::Applied(applied.encode_to_vec().into())
+                }
                 Some(propose_response::Result::NotLeader(leader)) => {
                     self.learn_leader(group, node, Some(leader));
                     Proposed::NotLeader(Some(leader))

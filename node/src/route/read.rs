@@ -20,21 +20,41 @@ use crate::wire::status::{from_failure, from_status, to_failure};
 const PARTS_AHEAD: usize = 4;
 const LINEARIZE_MAX: Duration = Duration::from_secs(3);
 
-/// How fresh a replica was when it began to answer.
-#[derive(Copy, Clone, Debug)]
-pub struct Served {
-    /// What it guarantees.
-    pub level: ConsistencyLevel,
-    /// How long ago it was in step with its leader, milliseconds.
-    pub lag_ms: i64,
-}
-
 /// Answers a question from a replica's state: blocking, sends parts, ends when the receiver is gone.
 pub type ShardJob = Arc<dyn Fn(&Replica, &Query, &dyn Fn(Part) -> bool) -> Result<AnswerSummary> + Send + Sync>;
 
-enum Local {
-    Ready(Arc<Replica>, Served),
-    AskLeader,
+/// A replica of this node that is as fresh as a question asks.
+pub struct Ready {
+    replica: Arc<Replica>,
+    /// What it guarantees, and how long ago it was in step with its leader, milliseconds.
+    level: ConsistencyLevel,
+    lag_ms: i64,
+}
+
+impl Ready {
+    /// The replica.
+    pub fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    /// The summary of its answer, which says how fresh it is.
+    pub fn summary(&self, summary: AnswerSummary) -> AnswerSummary {
+        AnswerSummary {
+            consistency: self.level as i32,
+            lag_ms: self.lag_ms,
+            ..summary
+        }
+    }
+
+    /// Answers off the async threads; a receiver that is gone ends the work at the next part.
+    pub fn run(self, query: Query, job: ShardJob) -> ShardAnswer {
+        let (giving, answer) = parts();
+        tokio::task::spawn_blocking(move || {
+            let answered = job(&self.replica, &query, &|part| giving.give(part));
+            giving.end(answered.map(|summary| Part::Summary(self.summary(summary))));
+        });
+        answer
+    }
 }
 
 impl Router {
@@ -52,9 +72,8 @@ impl Router {
             // A node that is cut off must say so in time, so no try may wait longer than all of them together.
             let begin_within = time_left(answer_by).map_err(|_| no_replica(group))?;
             let left = time_left(deadline).map_err(|_| no_replica(group))?;
-            match self.local(group, consistency, begin_within).await? {
-                Local::Ready(replica, served) => return Ok(run(replica, query, served, job.clone())),
-                Local::AskLeader => {}
+            if let Some(ready) = self.local(group, consistency, begin_within).await? {
+                return Ok(ready.run(query, job.clone()));
             }
             let any = matches!(consistency.level, Some(consistency::Level::Any(_)));
             let node = if any {
@@ -76,48 +95,28 @@ impl Router {
         Err(no_replica(group))
     }
 
-    /// This node's replica, where it is fresh enough.
-    async fn local(&self, group: u32, consistency: &Consistency, left: Duration) -> Result<Local> {
+    /// This node's replica, where it is fresh enough; `None` where the leader has to be asked.
+    pub async fn local(&self, group: u32, consistency: &Consistency, left: Duration) -> Result<Option<Ready>> {
         // One that is on its way in or out may have anything or nothing.
         let Some(replica) = self.host.replica(group).filter(|replica| replica.votes()) else {
-            return Ok(Local::AskLeader);
+            return Ok(None);
         };
-        match &consistency.level {
-            Some(consistency::Level::Any(_)) => {
-                let lag_ms = replica.lag_ms();
-                Ok(Local::Ready(
-                    replica,
-                    Served {
-                        level: ConsistencyLevel::Any,
-                        lag_ms,
-                    },
-                ))
-            }
+        let (level, lag_ms) = match &consistency.level {
+            Some(consistency::Level::Any(_)) => (ConsistencyLevel::Any, replica.lag_ms()),
             Some(consistency::Level::Bounded(bounded)) if !replica.is_leader() => {
                 let lag_ms = replica.lag_ms();
-                match (0..=bounded.max_lag_ms).contains(&lag_ms) {
-                    true => Ok(Local::Ready(
-                        replica,
-                        Served {
-                            level: ConsistencyLevel::Bounded,
-                            lag_ms,
-                        },
-                    )),
-                    false => Ok(Local::AskLeader),
+                if !(0..=bounded.max_lag_ms).contains(&lag_ms) {
+                    return Ok(None);
                 }
+                (ConsistencyLevel::Bounded, lag_ms)
             }
-            _ if !replica.is_leader() => Ok(Local::AskLeader),
+            _ if !replica.is_leader() => return Ok(None),
             _ => match replica.linearize(left.min(LINEARIZE_MAX)).await? {
-                Ok(()) => Ok(Local::Ready(
-                    replica,
-                    Served {
-                        level: ConsistencyLevel::Linearizable,
-                        lag_ms: 0,
-                    },
-                )),
-                Err(_) => Ok(Local::AskLeader),
+                Ok(()) => (ConsistencyLevel::Linearizable, 0),
+                Err(_) => return Ok(None),
             },
-        }
+        };
+        Ok(Some(Ready { replica, level, lag_ms }))
     }
 
     /// Asks another node, which has to begin an answer within `begin_within`; `None` when it does not lead either.
@@ -142,8 +141,15 @@ impl Router {
         let mut request = Request::new(message);
         request.set_timeout(timeout);
         let mut client = self.peer(node)?.client();
-        let opening = tokio::time::timeout(begin_within.min(LINEARIZE_MAX), client.read_shard(request)).await;
-        let opened = opening.map_err(|_| Error::new(Reason::Unreachable, format!("node {node} did not answer")))?;
+        let opening = tokio::time::timeout(begin_within.min(LINEARIZE_MAX), client.read_shard(request));
+        let opened = match any {
+            true => opening.await,
+            false => match self.while_it_leads(group, node, opening).await {
+                Some(opened) => opened,
+                None => return Ok(None),
+            },
+        };
+        let opened = opened.map_err(|_| Error::new(Reason::Unreachable, format!("node {node} did not answer")))?;
         let mut parts = opened.map_err(|status| self.heed(&status))?.into_inner();
         let first = parts
             .message()
@@ -201,7 +207,7 @@ impl Router {
         let (out, responses) = mpsc::channel(PARTS_AHEAD);
         let message = |part| ReadShardResponse { part: Some(part) };
         match self.local(request.group, &consistency, timeout).await? {
-            Local::AskLeader => {
+            None => {
                 let leader = self
                     .host
                     .replica(request.group)
@@ -209,8 +215,8 @@ impl Router {
                     .unwrap_or(0);
                 out.send(message(Part::NotLeader(leader))).await.ok();
             }
-            Local::Ready(replica, served) => {
-                let mut answer = run(replica, query, served, job.clone());
+            Some(ready) => {
+                let mut answer = ready.run(query, job.clone());
                 tokio::spawn(async move {
                     while let Some(together) = answer.recv().await {
                         let together = together.unwrap_or_else(|error| vec![Part::Failure(to_failure(&error))]);
@@ -239,21 +245,4 @@ fn no_replica(group: u32) -> Error {
         Reason::NoLeader,
         format!("no replica of shard {group} could answer in time"),
     )
-}
-
-/// Answers off the async threads; a receiver that is gone ends the work at the next part.
-fn run(replica: Arc<Replica>, query: Query, served: Served, job: ShardJob) -> ShardAnswer {
-    let (giving, answer) = parts();
-    tokio::task::spawn_blocking(move || {
-        let last = job(&replica, &query, &|part| giving.give(part)).map(|summary| {
-            let level = served.level as i32;
-            Part::Summary(AnswerSummary {
-                consistency: level,
-                lag_ms: served.lag_ms,
-                ..summary
-            })
-        });
-        giving.end(last);
-    });
-    answer
 }
