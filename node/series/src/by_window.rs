@@ -7,18 +7,62 @@ use std::collections::BTreeMap;
 
 use crate::partial::Partial;
 use crate::record::ValueType;
+use crate::sequence::Sequence;
+
+/// What is gathered of a window bit by bit.
+pub trait Unfinished {
+    /// Adds what other bits gave.
+    fn merge(&mut self, other: &Self);
+}
+
+impl Unfinished for Partial {
+    fn merge(&mut self, other: &Partial) {
+        Partial::merge(self, other);
+    }
+}
+
+impl Unfinished for Sequence {
+    fn merge(&mut self, other: &Sequence) {
+        Sequence::merge(self, other);
+    }
+}
 
 /// Partials by number of their window.
-#[derive(Clone, Debug, Default)]
-pub struct ByWindow {
-    run: Vec<(i64, Partial)>,
+#[derive(Clone, Debug)]
+pub struct ByWindow<P = Partial> {
+    run: Vec<(i64, P)>,
     /// Where in the run a window was asked for last: the next one is asked for next, mostly.
     found: usize,
     /// Windows that came after a later one and are not in the run.
-    late: BTreeMap<i64, Partial>,
+    late: BTreeMap<i64, P>,
+}
+
+impl<P> Default for ByWindow<P> {
+    fn default() -> ByWindow<P> {
+        ByWindow {
+            run: Vec::new(),
+            found: 0,
+            late: BTreeMap::new(),
+        }
+    }
 }
 
 impl ByWindow {
+    /// The partial of a window, an empty one where there is none yet.
+    #[inline]
+    pub fn at(&mut self, window: i64, of: ValueType) -> &mut Partial {
+        self.slot(window, || Partial::empty(of))
+    }
+}
+
+impl<P: Unfinished + Default> ByWindow<P> {
+    /// What was gathered of a window, nothing yet where it is new.
+    pub fn entry(&mut self, window: i64) -> &mut P {
+        self.slot(window, P::default)
+    }
+}
+
+impl<P: Unfinished> ByWindow<P> {
     /// Number of windows.
     pub fn len(&self) -> usize {
         self.run.len() + self.late.len()
@@ -35,22 +79,21 @@ impl ByWindow {
         self.late.clear();
     }
 
-    /// The partial of a window, an empty one where there is none yet.
     #[inline]
-    pub fn at(&mut self, window: i64, of: ValueType) -> &mut Partial {
+    fn slot(&mut self, window: i64, new: impl FnOnce() -> P) -> &mut P {
         match self.place(window) {
             Place::End => {
-                self.run.push((window, Partial::empty(of)));
+                self.run.push((window, new()));
                 let last = self.run.len() - 1;
                 &mut self.run[last].1
             }
             Place::Run(index) => &mut self.run[index].1,
-            Place::Late => self.late.entry(window).or_insert_with(|| Partial::empty(of)),
+            Place::Late => self.late.entry(window).or_insert_with(new),
         }
     }
 
     /// Adds what another series has seen in a window.
-    pub fn add(&mut self, window: i64, partial: Partial) {
+    pub fn add(&mut self, window: i64, partial: P) {
         match self.place(window) {
             Place::End => self.run.push((window, partial)),
             Place::Run(index) => self.run[index].1.merge(&partial),
@@ -59,7 +102,7 @@ impl ByWindow {
     }
 
     /// Adds all that `other` has seen and leaves it empty. Returns how many windows are new.
-    pub fn merge(&mut self, other: &mut ByWindow) -> usize {
+    pub fn merge(&mut self, other: &mut ByWindow<P>) -> usize {
         other.settle();
         let before = self.len();
         if self.run.is_empty() {
@@ -83,12 +126,12 @@ impl ByWindow {
     }
 
     /// Windows and their partials, ascending.
-    pub fn sorted(&mut self) -> &[(i64, Partial)] {
+    pub fn sorted(&mut self) -> &[(i64, P)] {
         self.settle();
         &self.run
     }
 
-    fn add_late(&mut self, window: i64, partial: Partial) {
+    fn add_late(&mut self, window: i64, partial: P) {
         match self.late.entry(window) {
             std::collections::btree_map::Entry::Vacant(slot) => {
                 slot.insert(partial);
@@ -142,7 +185,7 @@ enum Place {
 }
 
 /// The first of `run` from `at` on that is not before `window`; near where it began, mostly.
-fn seek(run: &[(i64, Partial)], at: usize, window: i64) -> usize {
+fn seek<P>(run: &[(i64, P)], at: usize, window: i64) -> usize {
     let mut step = 1;
     let mut low = at;
     while run.get(low + step - 1).is_some_and(|(found, _)| *found < window) {

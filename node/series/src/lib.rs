@@ -16,15 +16,17 @@ mod needs;
 pub mod partial;
 pub mod record;
 mod rows;
+pub mod sequence;
 mod stamps;
 pub mod window;
 
 pub use bitmap::Bitmap;
 pub use block::{BLOCK_ROWS_MAX, Block, ColumnStats, Folding, Sizes};
-pub use by_window::ByWindow;
+pub use by_window::{ByWindow, Unfinished};
 pub use corrupt::Corrupt;
 pub use latest::NewestValue;
 pub use needs::Needs;
 pub use partial::{Finished, Function, Kind, Partial, SumOverflow};
 pub use record::{Column, PropertyNumber, Records, ValueRef, ValueType, Values};
+pub use sequence::{Between, Feed, Gathered, Sequence, SequenceFunction};
 pub use window::{Edge, Windows};
