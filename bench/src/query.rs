@@ -184,6 +184,7 @@ impl Question {
                     window: Some(v1::Window {
                         step_ns: HOUR_NS,
                         origin_ns: 0,
+                        length_ns: 0,
                     }),
                     ..Default::default()
                 };

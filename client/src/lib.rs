@@ -44,5 +44,5 @@ pub use error::{Code, Error, ErrorKind, RowError};
 pub use options::{ClientOptions, WriterOptions};
 pub use rows::{Row, Rows, rows};
 pub use tidemark_proto::v1;
-pub use value::{Value, value_at, values_of};
+pub use value::{Value, answers_of, value_at, values_of};
 pub use writer::{Ack, Writer};

@@ -75,6 +75,27 @@ pub fn value_at(values: &v1::Values, index: usize) -> Option<Value> {
     })
 }
 
+/// What a function answers, window by window; none where a window has no answer.
+pub fn answers_of(column: &v1::AggregateColumn) -> impl Iterator<Item = Option<Value>> + '_ {
+    let windows = match column.presence.is_empty() {
+        true => usize::MAX,
+        false => column.presence.len() * 8,
+    };
+    let mut next = 0;
+    (0..windows).map_while(move |window| {
+        let present = column
+            .presence
+            .get(window / 8)
+            .is_none_or(|bits| bits >> (window % 8) & 1 == 1);
+        if !present {
+            return Some(None);
+        }
+        next += 1;
+        let value = column.values.as_ref().and_then(|values| value_at(values, next - 1));
+        value.map(Some)
+    })
+}
+
 /// Every value of a column, in order; ends at the first that [`value_at`] cannot give.
 pub fn values_of(values: &v1::Values) -> impl Iterator<Item = Value> + '_ {
     (0..).map_while(|index| value_at(values, index))

@@ -233,7 +233,11 @@ fn random_question(random: &mut StdRng, property: &str, functions: &[Function]) 
         functions: functions.iter().map(|f| *f as i32).collect(),
         from_ns,
         to_ns,
-        window: random.random_bool(0.8).then_some(v1::Window { step_ns, origin_ns }),
+        window: random.random_bool(0.8).then_some(v1::Window {
+            step_ns,
+            origin_ns,
+            length_ns: 0,
+        }),
         grouping: random.random_bool(0.5).then_some(v1::Grouping { tags }),
         ..v1::QueryAggregateRequest::default()
     }
@@ -326,6 +330,7 @@ async fn sums_are_exact_or_refused() {
         window: Some(v1::Window {
             step_ns: S,
             origin_ns: 0,
+            length_ns: 0,
         }),
         ..over("r2", "pulses", &[Sum])
     };
@@ -396,7 +401,10 @@ async fn questions_without_windows_or_with_too_many_are_refused() {
     let client = cluster.client().await;
     furnish(&client, &["r1"]).await;
     let step = |step_ns| v1::QueryAggregateRequest {
-        window: Some(v1::Window { step_ns, origin_ns: 0 }),
+        window: Some(v1::Window {
+            step_ns,
+            ..Default::default()
+        }),
         ..over("r1", "level", &[Count])
     };
     let not_positive =

@@ -193,6 +193,7 @@ async fn answers(client: &Client) -> BTreeMap<&'static str, String> {
         window: Some(v1::Window {
             step_ns: HOUR,
             origin_ns: 0,
+            length_ns: 0,
         }),
         properties: vec!["level".into()],
         functions: vec![

@@ -83,6 +83,7 @@ async fn aggregates_and_newest_values_of_few_are_those_of_many() {
             window: Some(v1::Window {
                 step_ns: DAY,
                 origin_ns: 0,
+                length_ns: 0,
             }),
             ..v1::QueryAggregateRequest::default()
         };

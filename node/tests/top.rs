@@ -132,6 +132,7 @@ async fn a_list_that_cannot_be_is_refused() {
     let window = Some(v1::Window {
         step_ns: HOUR,
         origin_ns: 0,
+        length_ns: 0,
     });
     let two = vec!["level".into(), "count".into()];
     let cases = [

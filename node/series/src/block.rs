@@ -48,7 +48,7 @@ mod units;
 mod write;
 
 pub(crate) use clocks::read_clocks;
-pub use fold::Folding;
+pub use fold::{Accepted, Folding, Points};
 pub(crate) use like::decode as read_like;
 pub use read::Block;
 pub use sizes::Sizes;

@@ -131,6 +131,12 @@ impl<P: Unfinished> ByWindow<P> {
         &self.run
     }
 
+    /// The same, taken out.
+    pub fn into_sorted(mut self) -> Vec<(i64, P)> {
+        self.settle();
+        self.run
+    }
+
     fn add_late(&mut self, window: i64, partial: P) {
         match self.late.entry(window) {
             std::collections::btree_map::Entry::Vacant(slot) => {

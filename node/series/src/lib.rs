@@ -21,7 +21,7 @@ mod stamps;
 pub mod window;
 
 pub use bitmap::Bitmap;
-pub use block::{BLOCK_ROWS_MAX, Block, ColumnStats, Folding, Sizes};
+pub use block::{Accepted, BLOCK_ROWS_MAX, Block, ColumnStats, Folding, Points, Sizes};
 pub use by_window::{ByWindow, Unfinished};
 pub use corrupt::Corrupt;
 pub use latest::NewestValue;

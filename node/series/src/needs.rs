@@ -16,7 +16,12 @@ pub enum Needs {
 impl Needs {
     /// What is needed to answer all of some functions.
     pub fn of(functions: &[Function]) -> Needs {
-        let extreme = |function: &Function| matches!(function, Function::Count | Function::Min | Function::Max);
+        let extreme = |function: &Function| {
+            matches!(
+                function,
+                Function::Count | Function::Min | Function::Max | Function::Spread
+            )
+        };
         if functions.iter().all(extreme) {
             Needs::Extremes
         } else {

@@ -61,14 +61,16 @@ pub enum Function {
     First,
     /// Value at the latest time.
     Last,
+    /// Largest value less smallest value.
+    Spread,
 }
 
 impl Function {
     /// The functions that make sense for values of `kind`.
     pub fn lawful(kind: Kind) -> &'static [Function] {
-        use Function::{Avg, Count, First, Last, Max, Min, Sum};
+        use Function::{Avg, Count, First, Last, Max, Min, Spread, Sum};
         match kind {
-            Kind::Gauge | Kind::Mean => &[Avg, Min, Max, First, Last, Count],
+            Kind::Gauge | Kind::Mean => &[Avg, Min, Max, Spread, First, Last, Count],
             Kind::Increment => &[Sum, Max, Count],
             Kind::Counter => &[First, Last, Count],
             Kind::State => &[Last, Min, Max, Count],
@@ -109,9 +111,9 @@ impl PartialEq for Finished {
     }
 }
 
-/// The sum of integers is outside i64.
+/// A sum or a spread of integers is outside i64.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("sum is outside the range of a 64-bit integer")]
+#[error("sum or spread is outside the range of a 64-bit integer")]
 pub struct SumOverflow;
 
 /// The unfinished aggregate of one property.
@@ -226,7 +228,7 @@ impl Partial {
     /// does not know). Count always has one.
     ///
     /// # Errors
-    /// The sum of integers is outside i64.
+    /// The sum or the spread of integers is outside i64.
     pub fn finish(&self, function: Function) -> Result<Option<Finished>, SumOverflow> {
         if function == Function::Count {
             return Ok(Some(Finished::U64(self.count())));

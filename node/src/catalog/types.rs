@@ -33,6 +33,8 @@ pub struct PropertyDef {
     pub text_bytes_max: usize,
     /// Takes NaN and infinities.
     pub allow_non_finite: bool,
+    /// Where a counter wraps to zero.
+    pub wrap: Option<f64>,
 }
 
 impl PropertyDef {
@@ -156,6 +158,7 @@ fn property_def(p: &Property) -> Result<PropertyDef> {
         labels: p.labels.clone(),
         text_bytes_max: if p.max_len == 0 { TEXT_DEFAULT_BYTES } else { p.max_len } as usize,
         allow_non_finite: p.allow_non_finite,
+        wrap: p.wrap,
     })
 }
 

@@ -1,18 +1,21 @@
-//! The shard's side of an aggregate: blocks of devices folded into partials, sent per device or per group.
+//! The shard's side of an aggregate: blocks of devices folded into series, sent per device or per group.
 //!
-//! Never here: merging what shards sent (see `merge`). Invariant: a partial depends only on the points of its window,
+//! Never here: merging what shards sent (see `merge`), points as a sequence (see `follow`). Invariant: a partial depends only on the points of its window,
 //! wherever they were folded: from header statistics, from decoded values, or on different shards.
 
 use std::ops::ControlFlow;
 
 use tidemark_proto::peer::Partials;
 use tidemark_proto::peer::read_shard_response::Part;
-use tidemark_proto::v1::{AnswerSummary, QueryAggregateRequest};
-use tidemark_series::{ByWindow, Function, Needs, Windows, bucket};
+use tidemark_proto::v1::{AnswerSummary, Quality, QueryAggregateRequest};
+use tidemark_series::{Accepted, Function, Needs, Windows, bucket};
 
+use super::finish::Finishing;
+use super::follow::Follower;
+use super::functions::{Asked, functions, has_sequences};
 use super::groups::Groups;
-use super::partials::{PARTIAL_BYTES, check_budget, to_wire};
-use super::plan::{aggregate_properties, check_aggregate, functions, passes_over_types, windows};
+use super::plan::{aggregate_properties, check_aggregate, passes_over_types, windows};
+use super::series::{Series, check_budget, window_bytes};
 use super::shard_side::{Answering, Chosen, Wanted, corrupt};
 use super::top::Leaders;
 use crate::catalog::types::{PropertyDef, TypeDef};
@@ -21,13 +24,17 @@ use crate::error::Result;
 /// Devices are read together as long as the windows of all of them take no more than this part of the budget.
 const TOGETHER_SHARE: usize = 8;
 
+/// What counts: all but what failed a check and what stands for a missing value.
+pub(super) const ACCEPTED: Accepted = Accepted(!(1 << Quality::Fail as u64 | 1 << Quality::Missing as u64));
+
 /// Answers an aggregate: partials per device, or per group where devices are grouped.
 pub(super) fn answer(answering: &Answering<'_>, request: &QueryAggregateRequest) -> Result<AnswerSummary> {
     check_aggregate(request, answering.limits)?;
     let selector = request.selector.clone().unwrap_or_default();
     let grouping = request.grouping.as_ref();
     let functions = functions(request)?;
-    let needs = Needs::of(&functions);
+    let of_points: Vec<Function> = functions.iter().filter_map(|asked| asked.of_points()).collect();
+    let needs = Needs::of(&of_points);
     let leaders = request.top.as_ref().filter(|_| grouping.is_none());
     let mut aggregating = Aggregating {
         answering,
@@ -35,10 +42,12 @@ pub(super) fn answer(answering: &Answering<'_>, request: &QueryAggregateRequest)
         pass_over: passes_over_types(&selector),
         needs,
         devices: 0,
-        leaders: leaders.map(|top| Leaders::new(top, &functions)),
+        leaders: leaders.map(Leaders::new),
         groups: grouping.map(|grouping| Groups::new(&grouping.tags, answering.limits.partials_bytes_max)),
+        following: has_sequences(&functions),
         functions,
         folded: Vec::new(),
+        dropped: 0,
     };
     let wanted = if grouping.is_some() {
         Wanted::Tags
@@ -55,6 +64,7 @@ pub(super) fn answer(answering: &Answering<'_>, request: &QueryAggregateRequest)
     }
     Ok(AnswerSummary {
         devices: aggregating.devices,
+        points_dropped: aggregating.dropped,
         ..AnswerSummary::default()
     })
 }
@@ -62,7 +72,9 @@ pub(super) fn answer(answering: &Answering<'_>, request: &QueryAggregateRequest)
 struct Aggregating<'a> {
     answering: &'a Answering<'a>,
     request: &'a QueryAggregateRequest,
-    functions: Vec<Function>,
+    functions: Vec<Asked>,
+    /// Whether points have to be followed one after the other.
+    following: bool,
     pass_over: bool,
     needs: Needs,
     devices: u64,
@@ -70,7 +82,9 @@ struct Aggregating<'a> {
     leaders: Option<Leaders<Partials>>,
     groups: Option<Groups>,
     /// Series of the devices that are read together, all properties of a device side by side; kept for their room.
-    folded: Vec<ByWindow>,
+    folded: Vec<Series>,
+    /// Points left out for their quality.
+    dropped: u64,
 }
 
 impl Aggregating<'_> {
@@ -85,7 +99,7 @@ impl Aggregating<'_> {
             Err(e) => return Err(e),
         };
         let asked: Vec<_> = properties.iter().map(|p| (*p, windows(self.request, p.kind))).collect();
-        if self.needs == Needs::Extremes && self.groups.is_some() {
+        if self.needs == Needs::Extremes && self.groups.is_some() && !self.following {
             self.devices += devices.len() as u64;
             self.fold_together(&def, devices, &asked)?;
             return Ok(ControlFlow::Continue(()));
@@ -105,27 +119,42 @@ impl Aggregating<'_> {
         let windows: u64 = asked.iter().map(|(_, windows)| windows.count()).sum();
         let bytes = usize::try_from(windows)
             .unwrap_or(usize::MAX)
-            .saturating_mul(PARTIAL_BYTES);
+            .saturating_mul(window_bytes(self.following));
         (self.answering.limits.partials_bytes_max / TOGETHER_SHARE / bytes.max(1)).max(1)
     }
 
     /// Folds each device by itself.
     fn fold(&mut self, def: &TypeDef, devices: &[Chosen], asked: &[(&PropertyDef, Windows)]) -> Result<()> {
-        self.folded.iter_mut().for_each(ByWindow::clear);
-        self.folded.resize_with(devices.len() * asked.len(), ByWindow::default);
+        self.folded.iter_mut().for_each(Series::clear);
+        self.folded.resize_with(devices.len() * asked.len(), Series::default);
+        if self.following {
+            return self.follow(def, devices, asked);
+        }
         let folding = Folding::new(asked, self.needs);
         let (mut held, bytes_max) = (0, self.answering.limits.partials_bytes_max);
-        let folded = &mut self.folded;
+        let (folded, dropped) = (&mut self.folded, &mut self.dropped);
         let _ = self
             .answering
             .scan(def, devices, folding.from, folding.to, |at, value| {
                 let series = &mut folded[at * asked.len()..][..asked.len()];
-                held -= windows_of(series);
-                folding.fold(value, series)?;
-                held += windows_of(series);
-                check_budget(held * PARTIAL_BYTES, bytes_max)?;
+                held -= bytes_of(series);
+                *dropped += folding.fold(value, series)?;
+                held += bytes_of(series);
+                check_budget(held, bytes_max)?;
                 Ok(ControlFlow::Continue(()))
             })?;
+        Ok(())
+    }
+
+    /// Follows the points of each device.
+    fn follow(&mut self, def: &TypeDef, devices: &[Chosen], asked: &[(&PropertyDef, Windows)]) -> Result<()> {
+        let follower = Follower::new(self.answering, self.request, &self.functions, def, asked);
+        let (mut held, bytes_max) = (0, self.answering.limits.partials_bytes_max);
+        for (chosen, series) in devices.iter().zip(self.folded.chunks_mut(asked.len().max(1))) {
+            self.dropped += follower.follow(chosen, series)?;
+            held += bytes_of(series);
+            check_budget(held, bytes_max)?;
+        }
         Ok(())
     }
 
@@ -138,10 +167,11 @@ impl Aggregating<'_> {
         let place = |chosen: &Chosen| groups.place(def.number(), &numbers, |key| chosen.tag(key));
         let places: Vec<usize> = devices.iter().map(place).collect();
         let folding = Folding::new(asked, self.needs);
+        let dropped = &mut self.dropped;
         let _ = self
             .answering
             .scan(def, devices, folding.from, folding.to, |at, value| {
-                groups.with(places[at], |series| folding.fold(value, series))?;
+                *dropped += groups.with(places[at], |series| folding.fold(value, series))?;
                 Ok(ControlFlow::Continue(()))
             })?;
         Ok(())
@@ -155,6 +185,11 @@ impl Aggregating<'_> {
         asked: &[(&PropertyDef, Windows)],
     ) -> Result<ControlFlow<()>> {
         let numbers = numbers(asked);
+        // Leaders are of one property.
+        let finishing = match (&self.leaders, asked) {
+            (Some(_), [(property, _)]) => Some(Finishing::new(self.request, &self.functions, def, property)?),
+            _ => None,
+        };
         for (chosen, series) in devices.iter().zip(self.folded.chunks_mut(asked.len().max(1))) {
             if let Some(groups) = &mut self.groups {
                 let place = groups.place(def.number(), &numbers, |key| chosen.tag(key));
@@ -165,11 +200,14 @@ impl Aggregating<'_> {
             for (property, series) in series.filter(|(_, series)| !series.is_empty()) {
                 // What has no standing is passed on, for the coordinator to refuse.
                 if let Some(leaders) = &mut self.leaders
-                    && let Ok(standing) = leaders.standing(series)
+                    && let Some(finishing) = &finishing
+                    && let Ok(first) = finishing.first(series)
                 {
                     let name = || vec![chosen.id().to_owned()];
+                    let standing = leaders.stands(first.as_ref());
                     leaders.offer(standing, name, || of_device(def, *property, chosen, series));
-                    check_budget(leaders.len() * PARTIAL_BYTES, self.answering.limits.partials_bytes_max)?;
+                    let held = leaders.len() * window_bytes(self.following);
+                    check_budget(held, self.answering.limits.partials_bytes_max)?;
                     continue;
                 }
                 let part = of_device(def, *property, chosen, series);
@@ -182,17 +220,16 @@ impl Aggregating<'_> {
     }
 }
 
-fn of_device(def: &TypeDef, property: u32, chosen: &Chosen, series: &mut ByWindow) -> Partials {
-    let (window, partial) = to_wire(series);
-    Partials {
+fn of_device(def: &TypeDef, property: u32, chosen: &Chosen, series: &mut Series) -> Partials {
+    let mut part = Partials {
         type_number: def.number(),
         property,
         device: chosen.id().to_owned(),
         devices: 1,
-        window,
-        partial,
         ..Partials::default()
-    }
+    };
+    series.to_wire(&mut part);
+    part
 }
 
 /// How bucket values are folded.
@@ -211,20 +248,22 @@ impl Folding<'_> {
         Folding { asked, needs, from, to }
     }
 
-    /// Adds a bucket value to series, one per property.
-    fn fold(&self, value: &[u8], series: &mut [ByWindow]) -> Result<()> {
+    /// Adds a bucket value to series, one per property; returns how many points were left out for their quality.
+    fn fold(&self, value: &[u8], series: &mut [Series]) -> Result<u64> {
+        let mut dropped = 0;
         for block in bucket::blocks(value) {
             let block = block.map_err(corrupt)?;
             if block.last_ns() < self.from || block.first_ns() >= self.to {
                 continue;
             }
-            let mut folding = block.folding();
-            for ((property, windows), partials) in self.asked.iter().zip(series.iter_mut()) {
-                let folded = folding.fold(property.number, windows, self.needs, partials);
+            let mut folding = block.folding(ACCEPTED);
+            for ((property, windows), series) in self.asked.iter().zip(series.iter_mut()) {
+                let folded = folding.fold(property.number, windows, self.needs, &mut series.points);
                 folded.map_err(corrupt)?;
             }
+            dropped += folding.dropped();
         }
-        Ok(())
+        Ok(dropped)
     }
 }
 
@@ -232,6 +271,6 @@ fn numbers(asked: &[(&PropertyDef, Windows)]) -> Vec<u32> {
     asked.iter().map(|(property, _)| property.number.0).collect()
 }
 
-fn windows_of(series: &[ByWindow]) -> usize {
-    series.iter().map(ByWindow::len).sum()
+fn bytes_of(series: &[Series]) -> usize {
+    series.iter().map(Series::bytes).sum()
 }

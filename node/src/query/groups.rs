@@ -6,9 +6,8 @@
 use std::collections::BTreeMap;
 
 use tidemark_proto::peer::Partials;
-use tidemark_series::ByWindow;
 
-use super::partials::{PARTIAL_BYTES, check_budget, to_wire};
+use super::series::{Series, check_budget};
 use crate::error::Result;
 
 /// What devices of a group share: type, property, and the values of the tags that devices are grouped by.
@@ -27,7 +26,7 @@ pub(super) struct Groups {
 struct Group {
     devices: u64,
     properties: Vec<u32>,
-    series: Vec<ByWindow>,
+    series: Vec<Series>,
 }
 
 impl Groups {
@@ -57,7 +56,7 @@ impl Groups {
             self.groups.push(Group {
                 devices: 0,
                 properties: properties.to_vec(),
-                series: properties.iter().map(|_| ByWindow::default()).collect(),
+                series: properties.iter().map(|_| Series::default()).collect(),
             });
         }
         self.groups[place].devices += 1;
@@ -65,7 +64,7 @@ impl Groups {
     }
 
     /// Merges the series of a device into the group at `place` and leaves them empty.
-    pub(super) fn merge(&mut self, place: usize, series: &mut [ByWindow]) -> Result<()> {
+    pub(super) fn merge(&mut self, place: usize, series: &mut [Series]) -> Result<()> {
         self.with(place, |merged| {
             for (merged, one) in merged.iter_mut().zip(series) {
                 merged.merge(one);
@@ -75,17 +74,18 @@ impl Groups {
     }
 
     /// Has `fold` add to the series of the group at `place`, by property.
-    pub(super) fn with(&mut self, place: usize, fold: impl FnOnce(&mut [ByWindow]) -> Result<()>) -> Result<()> {
+    pub(super) fn with<T>(&mut self, place: usize, fold: impl FnOnce(&mut [Series]) -> Result<T>) -> Result<T> {
         let series = &mut self.groups[place].series;
         self.bytes -= bytes_of(series);
-        fold(series)?;
+        let folded = fold(series)?;
         self.bytes += bytes_of(series);
-        check_budget(self.bytes, self.bytes_max)
+        check_budget(self.bytes, self.bytes_max)?;
+        Ok(folded)
     }
 
     /// The groups, by type, property and tags.
     pub(super) fn into_parts(self) -> impl Iterator<Item = Partials> {
-        let mut by_key: BTreeMap<GroupKey, (u64, ByWindow)> = BTreeMap::new();
+        let mut by_key: BTreeMap<GroupKey, (u64, Series)> = BTreeMap::new();
         let mut groups: Vec<Option<Group>> = self.groups.into_iter().map(Some).collect();
         for ((type_number, values), place) in self.by_values {
             let Some(group) = groups[place].take() else { continue };
@@ -97,20 +97,19 @@ impl Groups {
         by_key
             .into_iter()
             .map(|((type_number, property, tags), (devices, mut series))| {
-                let (window, partial) = to_wire(&mut series);
-                Partials {
+                let mut part = Partials {
                     type_number,
                     property,
                     tags,
                     devices,
-                    device: String::new(),
-                    window,
-                    partial,
-                }
+                    ..Partials::default()
+                };
+                series.to_wire(&mut part);
+                part
             })
     }
 }
 
-fn bytes_of(series: &[ByWindow]) -> usize {
-    series.iter().map(ByWindow::len).sum::<usize>() * PARTIAL_BYTES
+fn bytes_of(series: &[Series]) -> usize {
+    series.iter().map(Series::bytes).sum()
 }

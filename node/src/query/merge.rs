@@ -6,21 +6,22 @@ use std::collections::BTreeMap;
 
 use tidemark_proto::peer::Partials;
 use tidemark_proto::v1::{AggregateSeries, QueryAggregateRequest};
-use tidemark_series::{ByWindow, Finished, Function, PropertyNumber};
+use tidemark_series::PropertyNumber;
 
+use super::finish::Finishing;
+use super::functions::{Asked, functions, has_sequences};
 use super::groups::GroupKey;
-use super::partials::{PARTIAL_BYTES, check_budget, from_wire};
-use super::plan::{functions, promised, windows};
+use super::series::{Series, check_budget, window_bytes};
 use super::top::Leaders;
 use crate::catalog::Catalog;
+use crate::catalog::types::{PropertyDef, TypeDef};
 use crate::error::{Error, Reason, Result};
-use crate::wire::answer::FinishedColumn;
 
 /// Series on their way together.
 pub(super) struct Merge {
-    functions: Vec<Function>,
+    functions: Vec<Asked>,
     request: QueryAggregateRequest,
-    groups: BTreeMap<GroupKey, (u64, ByWindow)>,
+    groups: BTreeMap<GroupKey, (u64, Series)>,
     leaders: Option<Leaders<Unfinished>>,
     bytes: usize,
 }
@@ -32,7 +33,7 @@ struct Unfinished {
     devices: u64,
     device: String,
     tags: BTreeMap<String, String>,
-    windows: ByWindow,
+    series: Series,
 }
 
 impl Merge {
@@ -40,7 +41,7 @@ impl Merge {
     pub(super) fn new(request: QueryAggregateRequest) -> Result<Merge> {
         let functions = functions(&request)?;
         Ok(Merge {
-            leaders: request.top.as_ref().map(|top| Leaders::new(top, &functions)),
+            leaders: request.top.as_ref().map(Leaders::new),
             functions,
             request,
             groups: BTreeMap::new(),
@@ -50,12 +51,14 @@ impl Merge {
 
     /// Takes one shard's series; returns it finished at once where it is of one device and need not lead others.
     pub(super) fn take(&mut self, part: Partials, catalog: &Catalog, most: usize) -> Result<Option<AggregateSeries>> {
-        let mut windows = from_wire(&part)?;
+        let mut series = Series::from_wire(&part)?;
         if self.request.grouping.is_some() {
             let key = (part.type_number, part.property, part.tags);
             let (devices, merged) = self.groups.entry(key).or_default();
             *devices += part.devices;
-            self.bytes += merged.merge(&mut windows) * PARTIAL_BYTES;
+            self.bytes -= merged.bytes();
+            merged.merge(&mut series);
+            self.bytes += merged.bytes();
             check_budget(self.bytes, most)?;
             return Ok(None);
         }
@@ -65,105 +68,79 @@ impl Merge {
             devices: part.devices,
             device: part.device,
             tags: BTreeMap::new(),
-            windows,
+            series,
         };
-        let Some(leaders) = &mut self.leaders else {
+        if self.leaders.is_none() {
             return self.finish(series, catalog).map(Some);
-        };
-        if let Some(refused) = offer(leaders, series) {
-            return self.finish(*refused, catalog).map(Some);
         }
-        check_budget(leaders.len() * PARTIAL_BYTES, most)?;
+        self.offer(series, catalog)?;
+        let held = self.leaders.as_ref().map_or(0, Leaders::len);
+        check_budget(held * window_bytes(has_sequences(&self.functions)), most)?;
         Ok(None)
     }
 
     /// What was held back, finished: groups, or those that lead.
     pub(super) fn finish_rest(mut self, catalog: &Catalog) -> Result<Vec<AggregateSeries>> {
         let groups = std::mem::take(&mut self.groups);
-        let group = |((type_number, property, tags), (devices, windows)): (GroupKey, (u64, ByWindow))| Unfinished {
+        let group = |((type_number, property, tags), (devices, series)): (GroupKey, (u64, Series))| Unfinished {
             type_number,
             property,
             devices,
             device: String::new(),
             tags,
-            windows,
+            series,
         };
         let groups = groups
             .into_iter()
-            .filter(|(_, (_, windows))| !windows.is_empty())
+            .filter(|(_, (_, series))| !series.is_empty())
             .map(group);
-        let Some(mut leaders) = self.leaders.take() else {
+        if self.leaders.is_none() {
             return groups.map(|series| self.finish(series, catalog)).collect();
-        };
-        for series in groups {
-            if let Some(refused) = offer(&mut leaders, series) {
-                self.finish(*refused, catalog)?;
-            }
         }
-        leaders
-            .into_series()
-            .map(|series| self.finish(series, catalog))
-            .collect()
+        for series in groups {
+            self.offer(series, catalog)?;
+        }
+        let leaders = self.leaders.take().into_iter().flat_map(Leaders::into_series);
+        leaders.map(|series| self.finish(series, catalog)).collect()
     }
 
-    fn finish(&self, mut unfinished: Unfinished, catalog: &Catalog) -> Result<AggregateSeries> {
-        let (type_number, property) = (unfinished.type_number, unfinished.property);
-        let unknown = || {
-            Error::new(
-                Reason::TooStale,
-                format!("type number {type_number} is not known here yet"),
-            )
-        };
-        let def = catalog.type_by_number(type_number).ok_or_else(unknown)?;
-        let property = def.property_by_number(PropertyNumber(property)).ok_or_else(unknown)?;
-        let windows = windows(&self.request, property.kind);
-        let partials = unfinished.windows.sorted();
-        let mut series = AggregateSeries {
+    /// Offers a series a place among the leaders.
+    fn offer(&mut self, mut series: Unfinished, catalog: &Catalog) -> Result<()> {
+        let (def, property) = known(&series, catalog)?;
+        let finishing = Finishing::new(&self.request, &self.functions, def, property)?;
+        let first = finishing.first(&mut series.series)?;
+        let mut name: Vec<String> = series.tags.values().cloned().collect();
+        name.extend([series.device.clone(), series.type_number.to_string()]);
+        if let Some(leaders) = &mut self.leaders {
+            let standing = leaders.stands(first.as_ref());
+            leaders.offer(standing, || name, || series);
+        }
+        Ok(())
+    }
+
+    fn finish(&self, unfinished: Unfinished, catalog: &Catalog) -> Result<AggregateSeries> {
+        let (def, property) = known(&unfinished, catalog)?;
+        let finishing = Finishing::new(&self.request, &self.functions, def, property)?;
+        let finished = finishing.finish(unfinished.series, unfinished.devices)?;
+        Ok(AggregateSeries {
             device_type: def.id().to_string(),
             property: property.id.clone(),
             device: unfinished.device,
             tags: unfinished.tags,
-            ..AggregateSeries::default()
-        };
-        let room = partials.len();
-        series.start_ns.reserve_exact(room);
-        series.end_ns.reserve_exact(room);
-        series.points_seen.reserve_exact(room);
-        series.points_promised.reserve_exact(room);
-        let mut columns: Vec<_> = self.functions.iter().map(|_| FinishedColumn::new(room)).collect();
-        for (index, partial) in partials {
-            let (start, end) = windows.bounds(*index);
-            series.start_ns.push(start);
-            series.end_ns.push(end);
-            series.points_seen.push(partial.count());
-            series
-                .points_promised
-                .push(promised(def, start, end, unfinished.devices));
-            for (function, column) in self.functions.iter().zip(&mut columns) {
-                let finished = partial.finish(*function).map_err(|_| {
-                    let message = format!("the sum of {} from {start} ns does not fit 64 bits", property.id);
-                    Error::new(Reason::SumOverflow, message).hint("ask for shorter windows")
-                })?;
-                // Only windows whose every value is NaN have points but no smallest or greatest one.
-                column.push(finished.unwrap_or(Finished::F64(f64::NAN)));
-            }
-        }
-        let numbers = self.request.functions.iter();
-        series.columns = numbers
-            .zip(columns)
-            .map(|(number, column)| column.finish(*number, property))
-            .collect();
-        Ok(series)
+            ..finished
+        })
     }
 }
 
-/// Offers a series; gives it back where it has no standing because its sum does not fit.
-fn offer(leaders: &mut Leaders<Unfinished>, mut series: Unfinished) -> Option<Box<Unfinished>> {
-    let Ok(standing) = leaders.standing(&mut series.windows) else {
-        return Some(Box::new(series));
+fn known<'a>(unfinished: &Unfinished, catalog: &'a Catalog) -> Result<(&'a TypeDef, &'a PropertyDef)> {
+    let type_number = unfinished.type_number;
+    let unknown = || {
+        Error::new(
+            Reason::TooStale,
+            format!("type number {type_number} is not known here yet"),
+        )
     };
-    let mut name: Vec<String> = series.tags.values().cloned().collect();
-    name.extend([series.device.clone(), series.type_number.to_string()]);
-    leaders.offer(standing, || name, || series);
-    None
+    let def = catalog.type_by_number(type_number).ok_or_else(unknown)?;
+    let property = def.property_by_number(PropertyNumber(unfinished.property));
+    Ok((def, property.ok_or_else(unknown)?))
 }

@@ -2,13 +2,16 @@
 //! query whose fold keeps the points. Never: storage formats.
 
 mod aggregate;
+mod finish;
+mod follow;
+mod functions;
 mod groups;
 mod latest;
 mod merge;
 mod near;
-mod partials;
 mod plan;
 mod range;
+mod series;
 mod shard_side;
 mod streams;
 mod top;

@@ -1,11 +1,15 @@
-//! What a question means, decided before any work: properties, functions, windows. Pure.
+//! What a question means, decided before any work: properties and windows (functions: see `functions`). Pure.
 
 use tidemark_proto::v1::{self, QueryAggregateRequest, Selector};
-use tidemark_series::{Function, Kind, ValueType, Windows};
+use tidemark_series::{Kind, ValueType, Windows};
 
+use super::functions::{Asked, functions, unlawful};
 use crate::catalog::types::{PropertyDef, TypeDef};
 use crate::error::{Error, Reason, Result};
 use crate::limits::Limits;
+
+/// Steps that are merged into a window that slides, of which so many count as one window.
+const STEPS_A_WINDOW: u64 = 16;
 
 /// Checks the time range of a query.
 pub(super) fn check_range(from_ns: i64, to_ns: i64) -> Result<()> {
@@ -20,34 +24,34 @@ pub(super) fn check_range(from_ns: i64, to_ns: i64) -> Result<()> {
     }
 }
 
-/// Functions of an aggregate, checked.
-pub(super) fn functions(request: &QueryAggregateRequest) -> Result<Vec<Function>> {
-    if request.functions.is_empty() {
-        return Err(Error::new(Reason::NoFunction, "the query asks for no function").field("functions"));
-    }
-    let known = |(at, number): (usize, &i32)| {
-        let function = match v1::Function::try_from(*number) {
-            Ok(v1::Function::Count) => Function::Count,
-            Ok(v1::Function::Sum) => Function::Sum,
-            Ok(v1::Function::Min) => Function::Min,
-            Ok(v1::Function::Max) => Function::Max,
-            Ok(v1::Function::Avg) => Function::Avg,
-            Ok(v1::Function::First) => Function::First,
-            Ok(v1::Function::Last) => Function::Last,
-            Ok(v1::Function::Unspecified) | Err(_) => {
-                return Err(
-                    Error::new(Reason::InvalidValue, format!("function {number} is not known"))
-                        .field(format!("functions[{at}]")),
-                );
-            }
-        };
-        Ok(function)
+/// Windows of an aggregate for a property of this kind. Of windows that slide, these are the steps that they are made of: they
+/// begin before the range.
+pub(super) fn windows(request: &QueryAggregateRequest, kind: Kind) -> Windows {
+    let asked = asked_windows(request, kind);
+    let Some((window, (first, _))) = request.window.as_ref().zip(asked.index_range()) else {
+        return asked;
     };
-    request.functions.iter().enumerate().map(known).collect()
+    let steps = steps(window);
+    if steps == 1 {
+        return asked;
+    }
+    let start = Windows {
+        from_ns: i64::MIN,
+        ..asked
+    };
+    Windows {
+        from_ns: start.bounds(first.saturating_sub(steps - 1)).0,
+        ..asked
+    }
 }
 
-/// Windows of an aggregate for a property of this kind.
-pub(super) fn windows(request: &QueryAggregateRequest, kind: Kind) -> Windows {
+/// How many steps a window is long.
+pub(super) fn steps(window: &v1::Window) -> i64 {
+    (window.length_ns / window.step_ns.max(1)).max(1)
+}
+
+/// Windows of an aggregate, one for each that ends in its range.
+pub(super) fn asked_windows(request: &QueryAggregateRequest, kind: Kind) -> Windows {
     Windows {
         from_ns: request.from_ns,
         to_ns: request.to_ns,
@@ -71,7 +75,16 @@ pub(super) fn check_aggregate(request: &QueryAggregateRequest, limits: &Limits) 
             .field("window.step_ns")
             .hint("leave window out for one window over the whole range"));
         }
-        let count = windows(request, Kind::Gauge).count();
+        if window.length_ns < 0 || window.length_ns % window.step_ns != 0 {
+            let message = format!("windows of {} ns, by steps of {} ns", window.length_ns, window.step_ns);
+            return Err(Error::new(Reason::InvalidValue, message)
+                .field("window.length_ns")
+                .hint("ask for a length that is a multiple of the step"));
+        }
+        let asked = asked_windows(request, Kind::Gauge).count();
+        let count = windows(request, Kind::Gauge)
+            .count()
+            .max(asked.saturating_mul(steps(window) as u64) / STEPS_A_WINDOW);
         if count > limits.windows_max {
             let most = limits.windows_max;
             return Err(
@@ -102,27 +115,14 @@ fn check_top(request: &QueryAggregateRequest) -> Result<()> {
     }
 }
 
-/// Whether a type of value has an answer to a function at all.
-fn fits(function: Function, value_type: ValueType) -> bool {
-    match value_type {
-        ValueType::F64 | ValueType::I64 | ValueType::Bool => true,
-        ValueType::Enum => !matches!(function, Function::Sum | Function::Avg),
-        ValueType::Text => matches!(function, Function::Count | Function::First | Function::Last),
-    }
-}
-
-fn is_lawful(function: Function, property: &PropertyDef, any: bool) -> bool {
-    fits(function, property.value_type) && (any || Function::lawful(property.kind).contains(&function))
-}
-
 /// Properties of a type that an aggregate is over. Named ones must all fit; where none is named, every numeric
 /// property that all functions are lawful for.
 pub(super) fn aggregate_properties<'a>(
     def: &'a TypeDef,
     request: &QueryAggregateRequest,
-    functions: &[Function],
+    functions: &[Asked],
 ) -> Result<Vec<&'a PropertyDef>> {
-    let lawful = |p: &PropertyDef| functions.iter().all(|f| is_lawful(*f, p, request.allow_unlawful));
+    let lawful = |p: &PropertyDef| functions.iter().all(|f| f.is_lawful(p, request.allow_unlawful));
     if request.properties.is_empty() {
         let numeric = |p: &&PropertyDef| matches!(p.value_type, ValueType::F64 | ValueType::I64);
         let found: Vec<_> = def.properties.iter().filter(numeric).filter(|p| lawful(p)).collect();
@@ -137,26 +137,12 @@ pub(super) fn aggregate_properties<'a>(
     }
     let chosen = def.choose(&request.properties)?;
     for property in &chosen {
-        let Some(refused) = functions
+        if let Some(refused) = functions
             .iter()
-            .find(|f| !is_lawful(**f, property, request.allow_unlawful))
-        else {
-            continue;
-        };
-        let may = Function::lawful(property.kind)
-            .iter()
-            .filter(|f| fits(**f, property.value_type));
-        let may: Vec<String> = may.map(|f| format!("{f:?}").to_lowercase()).collect();
-        let refused = format!("{refused:?}").to_lowercase();
-        let kind = format!("{:?}", property.kind).to_lowercase();
-        let message = format!(
-            "{refused} of {} means nothing: its kind is {kind}, which takes {}",
-            property.id,
-            may.join(", ")
-        );
-        return Err(Error::new(Reason::UnlawfulFunction, message)
-            .field("functions")
-            .hint("ask for one of these, or set allow_unlawful (tidemark query agg --allow-unlawful)"));
+            .find(|f| !f.is_lawful(property, request.allow_unlawful))
+        {
+            return Err(unlawful(*refused, property));
+        }
     }
     Ok(chosen)
 }
@@ -263,7 +249,12 @@ mod tests {
             Reason::RangeReversed,
         );
         check(ask(&[], &[]), Reason::NoFunction);
-        let step = |step_ns| Some(Window { step_ns, origin_ns: 0 });
+        let step = |step_ns| {
+            Some(Window {
+                step_ns,
+                ..Window::default()
+            })
+        };
         check(
             QueryAggregateRequest {
                 window: step(0),
@@ -304,7 +295,7 @@ mod tests {
         check(QueryAggregateRequest { properties, ..top(3) }, "properties");
         let window = Some(Window {
             step_ns: 100,
-            origin_ns: 0,
+            ..Window::default()
         });
         check(QueryAggregateRequest { window, ..top(3) }, "window");
     }

@@ -18,6 +18,7 @@ use tidemark_proto::v1::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use super::functions::functions;
 use super::merge::Merge;
 use super::{near, plan};
 use crate::catalog::Catalog;
@@ -177,7 +178,12 @@ impl Queries {
             .await?;
         if !start.selector.device_type.is_empty() {
             let def = start.catalog.device_type(&start.selector.device_type)?;
-            plan::aggregate_properties(def, &request, &plan::functions(&request)?)?;
+            let functions = functions(&request)?;
+            for property in plan::aggregate_properties(def, &request, &functions)? {
+                functions
+                    .iter()
+                    .try_for_each(|asked| asked.columns(&request, property).map(drop))?;
+            }
         }
         let merge = Arc::new(std::sync::Mutex::new(Some(Merge::new(request.clone())?)));
         let (catalog, most) = (start.catalog.clone(), self.limits.partials_bytes_max);
@@ -439,6 +445,7 @@ fn gone() -> Error {
 /// Adds a shard's summary; rows are counted as they pass.
 fn add(total: &mut AnswerSummary, summary: &AnswerSummary) {
     total.devices += summary.devices;
+    total.points_dropped += summary.points_dropped;
     total.limited |= summary.limited;
     // One shard that cannot say, and nobody can.
     total.lag_ms = match total.lag_ms.min(summary.lag_ms) {

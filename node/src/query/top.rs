@@ -7,11 +7,10 @@
 use std::collections::BTreeMap;
 
 use tidemark_proto::v1::Top;
-use tidemark_series::{ByWindow, Finished, Function, Partial, SumOverflow};
+use tidemark_series::Finished;
 
 /// Series by their standing, never more than asked for.
 pub(super) struct Leaders<T> {
-    by: Function,
     limit: usize,
     lowest: bool,
     held: BTreeMap<(Standing, Vec<String>), T>,
@@ -35,24 +34,17 @@ impl Standing {
 }
 
 impl<T> Leaders<T> {
-    /// None yet, of those asked for, by the first of the functions.
-    pub(super) fn new(top: &Top, functions: &[Function]) -> Leaders<T> {
+    /// None yet, of those asked for.
+    pub(super) fn new(top: &Top) -> Leaders<T> {
         Leaders {
-            by: functions.first().copied().unwrap_or(Function::Count),
             limit: usize::try_from(top.limit).unwrap_or(usize::MAX),
             lowest: top.lowest,
             held: BTreeMap::new(),
         }
     }
 
-    /// The standing of a series of one window.
-    pub(super) fn standing(&self, series: &mut ByWindow) -> Result<Standing, SumOverflow> {
-        let finish =
-            |(_, partial): &(i64, Partial)| partial.finish(self.by).map(|finished| self.stands(finished.as_ref()));
-        series.sorted().first().map_or(Ok(Standing::LAST), finish)
-    }
-
-    fn stands(&self, finished: Option<&Finished>) -> Standing {
+    /// The standing of a series whose one window gives this for the first function.
+    pub(super) fn stands(&self, finished: Option<&Finished>) -> Standing {
         let (value, rest) = match finished {
             Some(Finished::F64(value)) if !value.is_nan() => (*value, 0),
             Some(Finished::I64(value)) => split(i128::from(*value)),
@@ -113,7 +105,7 @@ mod tests {
 
     #[track_caller]
     fn check(limit: u32, lowest: bool, series: &[(&str, Option<Finished>)], expected: &[&str]) {
-        let mut leaders = Leaders::new(&Top { limit, lowest }, &[Function::Max]);
+        let mut leaders = Leaders::new(&Top { limit, lowest });
         for (name, finished) in series {
             let standing = leaders.stands(finished.as_ref());
             leaders.offer(standing, || vec![(*name).to_owned()], || *name);

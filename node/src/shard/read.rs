@@ -102,6 +102,11 @@ impl Shard {
         Ok(ControlFlow::Continue(()))
     }
 
+    /// No device of a type has points before this time; `None` where it has none at all.
+    pub fn data_begins(&self, type_number: u32) -> Option<i64> {
+        self.extents.of(type_number).map(|(first, _)| first)
+    }
+
     /// Newest values of devices of a type, in the order of `ordinals`; `None` where there are none.
     ///
     /// # Errors

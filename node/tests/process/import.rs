@@ -363,6 +363,7 @@ async fn counts(node: &Daemon, from_ns: i64, to_ns: i64) -> BTreeMap<(String, i6
         window: Some(v1::Window {
             step_ns: WINDOW_NS,
             origin_ns: 0,
+            length_ns: 0,
         }),
         ..v1::QueryAggregateRequest::default()
     };

@@ -3,7 +3,7 @@
 //! Invariant: a window without points has no row, and every row says how many points it saw and how many were promised.
 
 use clap::{Args, ValueEnum};
-use tidemark_client::{v1, value_at};
+use tidemark_client::{answers_of, v1};
 
 use super::chart::sparkline;
 use super::{AskArgs, SpanArgs, value_cell};
@@ -33,6 +33,9 @@ pub(crate) struct AggArgs {
     /// Length of a window [default: one window over the whole span]
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     every: Option<i64>,
+    /// Length of a window that slides: a multiple of --every, by which windows end one after the other
+    #[arg(long, value_name = "SPAN", requires = "every", value_parser = parse_span)]
+    sliding: Option<i64>,
     /// A window starts here, the others lie around it [default: 1970-01-01]
     #[arg(long, value_name = "TIME", requires = "every", allow_hyphen_values = true)]
     origin: Option<String>,
@@ -48,6 +51,21 @@ pub(crate) struct AggArgs {
     /// With --top: those with the smallest values, the smallest first
     #[arg(long, requires = "top")]
     lowest: bool,
+    /// For percentile: percent, separate by commas [default: 50,90,99]
+    #[arg(long, value_name = "PERCENT", value_delimiter = ',')]
+    percentiles: Vec<f64>,
+    /// For histogram: upper borders of the bins, ascending, separate by commas
+    #[arg(long, value_name = "VALUE", value_delimiter = ',', allow_hyphen_values = true)]
+    bins: Vec<f64>,
+    /// For duration: states, separate by commas [default: all labels, or false and true]
+    #[arg(long, value_name = "STATE", value_delimiter = ',', allow_hyphen_values = true)]
+    states: Vec<String>,
+    /// Points further apart have nothing between them [default: three times the promised interval]
+    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+    max_gap: Option<i64>,
+    /// Leave the values of windows out that have a smaller share of their promised points, from 0 to 1
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    min_coverage: f64,
     /// Compute what was asked even where the kind of a property gives it no meaning
     #[arg(long)]
     allow_unlawful: bool,
@@ -67,6 +85,18 @@ enum FunctionArg {
     Avg,
     First,
     Last,
+    Spread,
+    Stddev,
+    Percentile,
+    Mode,
+    Histogram,
+    Increase,
+    Rate,
+    Delta,
+    Integral,
+    TimeWeightedAvg,
+    Duration,
+    Transitions,
 }
 
 impl FunctionArg {
@@ -79,18 +109,18 @@ impl FunctionArg {
             FunctionArg::Avg => v1::Function::Avg,
             FunctionArg::First => v1::Function::First,
             FunctionArg::Last => v1::Function::Last,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            FunctionArg::Count => "count",
-            FunctionArg::Sum => "sum",
-            FunctionArg::Min => "min",
-            FunctionArg::Max => "max",
-            FunctionArg::Avg => "avg",
-            FunctionArg::First => "first",
-            FunctionArg::Last => "last",
+            FunctionArg::Spread => v1::Function::Spread,
+            FunctionArg::Stddev => v1::Function::Stddev,
+            FunctionArg::Percentile => v1::Function::Percentile,
+            FunctionArg::Mode => v1::Function::Mode,
+            FunctionArg::Histogram => v1::Function::Histogram,
+            FunctionArg::Increase => v1::Function::Increase,
+            FunctionArg::Rate => v1::Function::Rate,
+            FunctionArg::Delta => v1::Function::Delta,
+            FunctionArg::Integral => v1::Function::Integral,
+            FunctionArg::TimeWeightedAvg => v1::Function::TimeWeightedAvg,
+            FunctionArg::Duration => v1::Function::Duration,
+            FunctionArg::Transitions => v1::Function::Transitions,
         }
     }
 }
@@ -110,7 +140,11 @@ fn request(args: &AggArgs) -> Outcome<v1::QueryAggregateRequest> {
         functions: args.functions.iter().map(|function| function.wire() as i32).collect(),
         from_ns,
         to_ns,
-        window: args.every.map(|step_ns| v1::Window { step_ns, origin_ns }),
+        window: args.every.map(|step_ns| v1::Window {
+            step_ns,
+            origin_ns,
+            length_ns: args.sliding.unwrap_or(0),
+        }),
         grouping: grouped.then(|| v1::Grouping { tags: args.by.clone() }),
         consistency: Some(args.ask.consistency),
         allow_unlawful: args.allow_unlawful,
@@ -118,7 +152,35 @@ fn request(args: &AggArgs) -> Outcome<v1::QueryAggregateRequest> {
             limit,
             lowest: args.lowest,
         }),
+        percentiles: percentiles(args),
+        bins: args.bins.clone(),
+        states: args.states.clone(),
+        max_gap_ms: args.max_gap.map_or(0, |ns| (ns / 1_000_000).max(1)),
+        min_coverage: args.min_coverage,
     })
+}
+
+fn percentiles(args: &AggArgs) -> Vec<f64> {
+    match args.percentiles.is_empty() && args.functions.contains(&FunctionArg::Percentile) {
+        true => vec![50.0, 90.0, 99.0],
+        false => args.percentiles.clone(),
+    }
+}
+
+/// Heads of the columns of a series.
+fn heads(series: &v1::AggregateSeries) -> Vec<String> {
+    let head = |column: &v1::AggregateColumn| {
+        let name = column.function().as_str_name();
+        let name = name.strip_prefix("FUNCTION_").unwrap_or(name).to_lowercase();
+        match column.function() {
+            v1::Function::Percentile => format!("p{}", float_text(column.parameter)),
+            v1::Function::Histogram if column.parameter.is_infinite() => "above".to_owned(),
+            v1::Function::Histogram => format!("to_{}", float_text(column.parameter)),
+            v1::Function::Duration => format!("seconds_{}", column.state),
+            _ => name,
+        }
+    };
+    series.columns.iter().map(head).collect()
 }
 
 /// Asks and prints.
@@ -127,47 +189,26 @@ pub(crate) async fn run(context: &Context, args: AggArgs) -> Outcome {
     let client = context.connect().await?;
     let mut answer = client.query_aggregate(request).await.or_fail(WHAT)?;
     let mut printer = context.printer("query_agg");
-    let mut header: Vec<&str> = if args.merge {
-        Vec::new()
-    } else {
-        args.by.iter().map(String::as_str).collect()
-    };
-    if header.is_empty() && !args.merge {
-        header.push("device");
-    }
-    let keys = header.len();
-    header.extend(["device_type", "property"]);
-    if args.chart {
-        header.extend(["windows", "low", "high", "chart"]);
-    } else {
-        header.extend(["start", "end", "points_seen", "points_promised"]);
-        header.extend(args.functions.iter().map(|function| function.name()));
-    }
-    printer.section("windows", &header)?;
+    let mut columns: Option<Vec<String>> = None;
     while let Some(message) = answer.next().await {
         for series in message.or_fail(WHAT)?.series {
-            let mut key: Vec<Cell> = match (args.by.is_empty(), keys) {
-                (_, 0) => Vec::new(),
-                (true, _) => vec![Cell::text(&series.device)],
-                (false, _) => args
-                    .by
-                    .iter()
-                    .map(|tag| series.tags.get(tag).map_or(Cell::None, Cell::text))
-                    .collect(),
-            };
-            key.push(Cell::text(&series.device_type));
-            key.push(Cell::text(&series.property));
-            if args.chart {
-                key.extend(chart_cells(&series, args.every));
-                printer.row(key)?;
-                continue;
+            let heads = heads(&series);
+            match &columns {
+                None => printer.section("windows", &header(&args, &heads))?,
+                Some(known) if *known != heads && !args.chart => {
+                    let why = "series of several properties have different columns: name one property";
+                    return Err(Failure::usage(WHAT, why));
+                }
+                Some(_) => {}
             }
-            for window in 0..series.start_ns.len() {
-                let mut cells = key.clone();
-                cells.extend(window_cells(&series, window));
-                printer.row(cells)?;
+            columns = Some(heads);
+            for row in rows(&series, &args) {
+                printer.row(row)?;
             }
         }
+    }
+    if columns.is_none() {
+        printer.section("windows", &header(&args, &[]))?;
     }
     printer.finish(&summary_cells(answer.summary()))?;
     if context.is_table() {
@@ -176,29 +217,74 @@ pub(crate) async fn run(context: &Context, args: AggArgs) -> Outcome {
     Ok(())
 }
 
-fn window_cells(series: &v1::AggregateSeries, window: usize) -> Vec<Cell> {
-    let time = |times: &[i64]| times.get(window).map_or(Cell::None, |ns| Cell::Time(*ns));
-    let count = |counts: &[u64]| counts.get(window).map_or(Cell::None, |count| Cell::Uint(*count));
-    let mut cells = vec![
-        time(&series.start_ns),
-        time(&series.end_ns),
-        count(&series.points_seen),
-        count(&series.points_promised),
-    ];
-    cells.extend(series.columns.iter().map(|column| {
-        column
-            .values
-            .as_ref()
-            .and_then(|values| value_at(values, window))
-            .map_or(Cell::None, value_cell)
-    }));
-    cells
+fn header<'a>(args: &'a AggArgs, columns: &'a [String]) -> Vec<&'a str> {
+    let mut header: Vec<&str> = match (args.merge, args.by.is_empty()) {
+        (true, _) => Vec::new(),
+        (false, true) => vec!["device"],
+        (false, false) => args.by.iter().map(String::as_str).collect(),
+    };
+    header.extend(["device_type", "property"]);
+    if args.chart {
+        header.extend(["windows", "low", "high", "chart"]);
+    } else {
+        header.extend(["start", "end", "points_seen", "points_promised"]);
+        header.extend(columns.iter().map(String::as_str));
+    }
+    header
+}
+
+/// A series as rows of the table.
+fn rows(series: &v1::AggregateSeries, args: &AggArgs) -> Vec<Vec<Cell>> {
+    let mut key: Vec<Cell> = match (args.merge, args.by.is_empty()) {
+        (true, _) => Vec::new(),
+        (false, true) => vec![Cell::text(&series.device)],
+        (false, false) => args
+            .by
+            .iter()
+            .map(|tag| series.tags.get(tag).map_or(Cell::None, Cell::text))
+            .collect(),
+    };
+    key.push(Cell::text(&series.device_type));
+    key.push(Cell::text(&series.property));
+    if args.chart {
+        key.extend(chart_cells(series, args.every));
+        return vec![key];
+    }
+    let mut columns: Vec<_> = series.columns.iter().map(answers_of).collect();
+    let mut rows = Vec::with_capacity(series.start_ns.len());
+    for window in 0..series.start_ns.len() {
+        let time = |times: &[i64]| times.get(window).map_or(Cell::None, |ns| Cell::Time(*ns));
+        let count = |counts: &[u64]| counts.get(window).map_or(Cell::None, |count| Cell::Uint(*count));
+        let mut row = key.clone();
+        row.extend([
+            time(&series.start_ns),
+            time(&series.end_ns),
+            count(&series.points_seen),
+            count(&series.points_promised),
+        ]);
+        let answers = columns.iter_mut().map(|column| column.next().flatten());
+        row.extend(answers.map(|answer| answer.map_or(Cell::None, value_cell)));
+        rows.push(row);
+    }
+    // What is covered too thinly is shown, and has no values.
+    for window in &series.insufficient {
+        let mut row = key.clone();
+        row.extend([
+            Cell::Time(window.start_ns),
+            Cell::Time(window.end_ns),
+            Cell::Uint(window.points_seen),
+            Cell::Uint(window.points_promised),
+        ]);
+        row.resize(row.len() + series.columns.len(), Cell::None);
+        rows.push(row);
+    }
+    rows
 }
 
 /// Windows, lowest and highest value, and the line; a window without points leaves a gap.
 fn chart_cells(series: &v1::AggregateSeries, every: Option<i64>) -> Vec<Cell> {
-    let values = series.columns.first().and_then(|column| column.values.as_ref());
-    let value = |window: usize| match values.and_then(|values| value_at(values, window)) {
+    let answers: Vec<_> = series.columns.first().into_iter().flat_map(answers_of).collect();
+    let value = |window: usize| match answers.get(window).cloned().flatten() {
         Some(tidemark_client::Value::F64(value)) if value.is_finite() => Some(value),
         Some(tidemark_client::Value::I64(value)) => Some(value as f64),
         Some(tidemark_client::Value::Bool(value)) => Some(f64::from(u8::from(value))),

@@ -14,19 +14,48 @@ use crate::record::{PropertyNumber, Values};
 use crate::stamps::Stamps;
 use crate::window::Windows;
 
+/// Qualities of points that are looked at: bit n for quality n. Points without a quality have 0.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Accepted(pub u64);
+
+impl Accepted {
+    /// Whatever its quality.
+    pub const ALL: Accepted = Accepted(u64::MAX);
+
+    /// Whether points of a quality are looked at.
+    pub fn accepts(self, quality: u8) -> bool {
+        self.0 >> quality.min(63) & 1 == 1
+    }
+}
+
+/// Points of a column, those that are accepted.
+#[derive(Clone, Debug)]
+pub struct Points {
+    /// When they were observed, ascending.
+    pub times: Vec<i64>,
+    /// One for each.
+    pub values: Values,
+    /// When those were observed that are not accepted, ascending.
+    pub dropped: Vec<i64>,
+}
+
 /// Folds columns of one block; what they share is decoded once.
 #[derive(Debug)]
 pub struct Folding<'b, 'a> {
     block: &'b Block<'a>,
+    accepted: Accepted,
     ticks: Option<Ticks>,
+    dropped: u64,
 }
 
 impl<'a> Block<'a> {
     /// Begins to fold columns of this block.
-    pub fn folding(&self) -> Folding<'_, 'a> {
+    pub fn folding(&self, accepted: Accepted) -> Folding<'_, 'a> {
         Folding {
             block: self,
+            accepted,
             ticks: None,
+            dropped: 0,
         }
     }
 }
@@ -47,6 +76,13 @@ impl Folding<'_, '_> {
         let Some(value_type) = self.block.value_type(property) else {
             return Ok(());
         };
+        if self.must_choose(property) {
+            if let Some(points) = self.points(property)? {
+                self.dropped += points.dropped_within(windows);
+                points.fold(windows, needs, partials);
+            }
+            return Ok(());
+        }
         let ends = (self.block.first_ns(), self.block.last_ns());
         if let (Some(first), Some(last)) = (windows.index_of(ends.0), windows.index_of(ends.1))
             && first == last
@@ -55,6 +91,60 @@ impl Folding<'_, '_> {
             partials.at(first, value_type).fold_stats(&stats);
             return Ok(());
         }
+        let block = self.block;
+        let (ticks, presence) = self.ticks_and_presence(property)?;
+        let column = ColumnOf {
+            block,
+            property,
+            presence,
+        };
+        match ticks {
+            Ticks::Even(even) => column.fold(*even, windows, needs, partials),
+            Ticks::List(times, _) => column.fold(times.as_slice(), windows, needs, partials),
+        }
+    }
+
+    /// The points of a column that are accepted; `None` where the block has no such column.
+    ///
+    /// # Errors
+    /// The times or the column are damaged.
+    pub fn points(&mut self, property: PropertyNumber) -> Result<Option<Points>, Corrupt> {
+        let (block, accepted) = (self.block, self.accepted);
+        let Some(column) = block.column(property)? else {
+            return Ok(None);
+        };
+        let (ticks, presence) = self.ticks_and_presence(property)?;
+        let time = |row: usize| match ticks {
+            Ticks::Even(even) => even.at(row),
+            Ticks::List(times, _) => times.as_slice().at(row),
+        };
+        let mut times: Vec<i64> = match &presence {
+            None => (0..column.values.len()).map(time).collect(),
+            Some(map) => map.iter_ones().map(time).collect(),
+        };
+        let mut values = column.values;
+        let mut dropped = Vec::new();
+        if let Some(quality) = column.quality {
+            let accepts = |at: &usize| accepted.accepts(quality.get(*at).copied().unwrap_or(0));
+            let (kept, left): (Vec<usize>, Vec<usize>) = (0..times.len()).partition(accepts);
+            dropped = left.into_iter().map(|at| times[at]).collect();
+            times = kept.iter().map(|at| times[*at]).collect();
+            values = values.gather(kept.into_iter());
+        }
+        Ok(Some(Points { times, values, dropped }))
+    }
+
+    /// Points that were not accepted, of all columns folded so far, within their windows.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Whether some points of a column may have to be left out.
+    fn must_choose(&self, property: PropertyNumber) -> bool {
+        self.accepted != Accepted::ALL && self.block.has_qualities(property)
+    }
+
+    fn ticks_and_presence(&mut self, property: PropertyNumber) -> Result<(&Ticks, Option<Bitmap>), Corrupt> {
         let ticks = match self.ticks.take() {
             Some(ticks) => self.ticks.insert(ticks),
             None => self.ticks.insert(self.block.read_ticks()?),
@@ -64,14 +154,24 @@ impl Folding<'_, '_> {
             Ticks::Even(_) => None,
         };
         let presence = self.block.presence_of(property, clocks)?;
-        let column = ColumnOf {
-            block: self.block,
-            property,
-            presence,
-        };
-        match &*ticks {
-            Ticks::Even(even) => column.fold(*even, windows, needs, partials),
-            Ticks::List(times, _) => column.fold(times.as_slice(), windows, needs, partials),
+        Ok((ticks, presence))
+    }
+}
+
+impl Points {
+    /// How many of those that are not accepted fall into windows.
+    pub fn dropped_within(&self, windows: &Windows) -> u64 {
+        let inside = |t: &&i64| !windows.is_before(**t) && !windows.is_behind(**t);
+        self.dropped.iter().filter(inside).count() as u64
+    }
+
+    /// Adds what is needed of the points to the windows that they fall into.
+    pub fn fold(&self, windows: &Windows, needs: Needs, partials: &mut ByWindow) {
+        let from = self.times.partition_point(|t| windows.is_before(*t));
+        let to = self.times.partition_point(|t| !windows.is_behind(*t));
+        if from < to {
+            let values = self.values.gather(from..to);
+            fold_all(&self.times[from..to], &values, windows, needs, partials);
         }
     }
 }

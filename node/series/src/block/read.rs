@@ -95,7 +95,12 @@ impl<'a> Block<'a> {
         self.find(property).map_or(0, |c| self.values_of(c))
     }
 
-    /// Statistics of a column, where the block carries them.
+    /// Whether some values of a column have a quality other than 0.
+    pub fn has_qualities(&self, property: PropertyNumber) -> bool {
+        self.find(property).is_some_and(|c| c.quality)
+    }
+
+    /// Statistics of a column, where the block carries them; of all values, whatever their quality.
     pub fn stats(&self, property: PropertyNumber) -> Option<ColumnStats> {
         let column = self.find(property)?;
         let mut reader = Reader::new(column.stats?, "statistics");

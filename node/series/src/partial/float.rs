@@ -188,6 +188,7 @@ impl F64Partial {
             Function::Avg => Some((self.sum + self.sum_rest) / self.count as f64),
             Function::Min => self.min,
             Function::Max => self.max,
+            Function::Spread => Some(self.max? - self.min?),
             Function::First => self.first.map(|(_, v)| v),
             Function::Last => self.last.map(|(_, v)| v),
             Function::Count => None,

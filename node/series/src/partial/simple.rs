@@ -149,6 +149,10 @@ impl I64Partial {
             Function::Avg => Some(Finished::F64(self.sum as f64 / self.count as f64)),
             Function::Min => self.min.map(Finished::I64),
             Function::Max => self.max.map(Finished::I64),
+            Function::Spread => match self.max.zip(self.min) {
+                Some((max, min)) => Some(Finished::I64(max.checked_sub(min).ok_or(SumOverflow)?)),
+                None => None,
+            },
             Function::First => self.first.map(|(_, v)| Finished::I64(v)),
             Function::Last => self.last.map(|(_, v)| Finished::I64(v)),
             Function::Count => None,
@@ -195,6 +199,7 @@ impl BoolPartial {
             Function::Avg => Some(Finished::F64(self.trues as f64 / self.count as f64)),
             Function::Min => Some(Finished::Bool(self.trues == self.count)),
             Function::Max => Some(Finished::Bool(self.trues > 0)),
+            Function::Spread => None,
             Function::First => self.first.map(|(_, v)| Finished::Bool(v)),
             Function::Last => self.last.map(|(_, v)| Finished::Bool(v)),
             Function::Count => None,
@@ -252,7 +257,7 @@ impl EnumPartial {
             Function::Max => self.max.map(Finished::Enum),
             Function::First => self.first.map(|(_, v)| Finished::Enum(v)),
             Function::Last => self.last.map(|(_, v)| Finished::Enum(v)),
-            Function::Count | Function::Sum | Function::Avg => None,
+            Function::Count | Function::Sum | Function::Avg | Function::Spread => None,
         }
     }
 }

@@ -1,0 +1,143 @@
+//! What is gathered of one property of a device or a group, window by window: in memory, and on its way from a shard to the
+//! coordinator.
+//!
+//! Never here: who asks. Invariant: windows travel in ascending order; what belongs to a series shares one buffer.
+
+use bytes::Bytes;
+use tidemark_proto::peer::Partials;
+use tidemark_series::{ByWindow, Corrupt, Partial, Sequence, Unfinished};
+
+use super::shard_side::corrupt;
+use crate::error::{Error, Reason, Result};
+
+/// What the points of a window cost in memory, roughly, bytes.
+const PARTIAL_BYTES: usize = 160;
+/// The same for what is gathered of their sequence.
+const SEQUENCE_BYTES: usize = 1_024;
+
+/// Refuses a query that holds more of windows than it may.
+pub(super) fn check_budget(bytes: usize, most: usize) -> Result<()> {
+    match bytes > most {
+        true => Err(Error::new(
+            Reason::QueryTooLarge,
+            format!("the query holds over {most} bytes of windows"),
+        )
+        .hint("ask for fewer devices, a longer step or a shorter range")),
+        false => Ok(()),
+    }
+}
+
+/// What a window may cost, bytes.
+pub(super) fn window_bytes(with_sequences: bool) -> usize {
+    PARTIAL_BYTES + if with_sequences { SEQUENCE_BYTES } else { 0 }
+}
+
+/// One series.
+#[derive(Debug, Default)]
+pub(super) struct Series {
+    /// Of the points one by one.
+    pub(super) points: ByWindow,
+    /// Of the points as a sequence, where that is asked for.
+    pub(super) sequences: ByWindow<Sequence>,
+}
+
+impl Series {
+    /// True where nothing was gathered.
+    pub(super) fn is_empty(&self) -> bool {
+        self.points.is_empty() && self.sequences.is_empty()
+    }
+
+    /// Forgets everything and keeps its room.
+    pub(super) fn clear(&mut self) {
+        self.points.clear();
+        self.sequences.clear();
+    }
+
+    /// What it costs in memory, roughly, bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.points.len() * PARTIAL_BYTES + self.sequences.len() * SEQUENCE_BYTES
+    }
+
+    /// Adds all that another series gathered, and leaves it empty.
+    pub(super) fn merge(&mut self, other: &mut Series) {
+        self.points.merge(&mut other.points);
+        self.sequences.merge(&mut other.sequences);
+    }
+
+    /// Puts it into a message.
+    pub(super) fn to_wire(&mut self, part: &mut Partials) {
+        (part.window, part.partial) = encoded(&mut self.points, PARTIAL_BYTES / 2, Partial::encode_to);
+        (part.sequence_window, part.sequence) = encoded(&mut self.sequences, PARTIAL_BYTES, Sequence::encode_to);
+    }
+
+    /// Reads what [`Series::to_wire`] wrote.
+    pub(super) fn from_wire(part: &Partials) -> Result<Series> {
+        Ok(Series {
+            points: decoded(&part.window, &part.partial, Partial::decode)?,
+            sequences: decoded(&part.sequence_window, &part.sequence, Sequence::decode)?,
+        })
+    }
+}
+
+/// Numbers of the windows and the bytes of each.
+fn encoded<P: Unfinished>(
+    series: &mut ByWindow<P>,
+    room: usize,
+    encode: impl Fn(&P, &mut Vec<u8>),
+) -> (Vec<i64>, Vec<Bytes>) {
+    let sorted = series.sorted();
+    let mut bytes = Vec::with_capacity(sorted.len() * room);
+    let mut ends = Vec::with_capacity(sorted.len());
+    for (_, gathered) in sorted {
+        encode(gathered, &mut bytes);
+        ends.push(bytes.len());
+    }
+    let bytes = Bytes::from(bytes);
+    let starts = std::iter::once(0).chain(ends.iter().copied());
+    let each = starts.zip(&ends).map(|(start, end)| bytes.slice(start..*end)).collect();
+    (sorted.iter().map(|(window, _)| *window).collect(), each)
+}
+
+fn decoded<P: Unfinished>(
+    windows: &[i64],
+    bytes: &[Bytes],
+    decode: impl Fn(&[u8]) -> std::result::Result<P, Corrupt>,
+) -> Result<ByWindow<P>> {
+    let mut series = ByWindow::default();
+    for (window, bytes) in windows.iter().zip(bytes) {
+        series.add(*window, decode(bytes).map_err(corrupt)?);
+    }
+    Ok(series)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use tidemark_series::{ValueRef, ValueType};
+
+    #[test]
+    fn a_series_comes_back_as_it_went() {
+        let mut series = Series::default();
+        for (window, value) in [(3, "a"), (-7, "bc"), (3, "d"), (9, "")] {
+            series
+                .points
+                .at(window, ValueType::Text)
+                .fold(window, ValueRef::Text(value));
+            series.sequences.entry(window * 2).steps += 1;
+        }
+        let mut part = Partials::default();
+        series.to_wire(&mut part);
+        assert_eq!(
+            (&part.window[..], &part.sequence_window[..]),
+            (&[-7, 3, 9][..], &[-14, 6, 18][..])
+        );
+        let mut back = Series::from_wire(&part).unwrap();
+        assert_eq!(back.points.sorted(), series.points.sorted());
+        let steps: Vec<u64> = back.sequences.sorted().iter().map(|(_, s)| s.steps).collect();
+        assert_eq!(steps, [1, 2, 1]);
+        let mut nothing = Partials::default();
+        Series::default().to_wire(&mut nothing);
+        assert_eq!(nothing, Partials::default());
+    }
+}

@@ -1,0 +1,574 @@
+//! Functions of points as a sequence, windows that slide, and coverage, through the public client: an afternoon of rain whose
+//! answers are known, and random series recomputed here.
+//! Never here: functions of points one by one (see `aggregate`).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::TestCluster;
+use common::fleet::*;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tidemark_client::{BatchBuilder, Client, Value, answers_of, v1};
+use v1::Function::{self, Avg, Delta, Duration, Histogram, Increase, Max, Mode, Percentile, Rate, Stddev, Sum};
+use v1::Function::{Count, Integral, Spread, TimeWeightedAvg, Transitions};
+use v1::{Kind, Quality, ValueType};
+
+const GAUGE: &str = "afternoon-gauge";
+/// 2024-06-20 14:00 at UTC+8.
+const TWO: i64 = 1_718_863_200 * S;
+const FIVE: i64 = 5 * MIN;
+
+/// Rain of 5 minutes, millimetres, of two gauges: from 14:25 and from 14:30.
+const RAIN: [&[f64]; 2] = [
+    &[
+        0.5, 1.0, 0.5, 1.0, 1.0, 1.0, 1.5, 1.5, 1.5, 2.5, 2.5, 3.5, 5.0, 9.0, 17.0, 10.5, 6.5, 4.5, 4.0, 2.5, 2.5, 2.5,
+        1.5, 2.0, 1.5, 1.5, 1.0, 1.0, 1.5, 1.0, 0.5, 1.0, 1.0, 1.0, 0.5, 1.0,
+    ],
+    &[
+        0.5, 1.0, 1.0, 1.0, 1.0, 1.5, 1.5, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 10.5, 19.0, 12.0, 7.5, 5.0, 4.5, 3.5, 2.5,
+        2.5, 2.0, 2.0, 2.0, 1.5, 1.5, 1.0, 1.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0,
+    ],
+];
+/// Depth of water in an underpass from 15:25 to 17:00, metres.
+const DEPTH: [f64; 20] = [
+    0.05, 0.16, 0.30, 0.41, 0.45, 0.46, 0.46, 0.46, 0.45, 0.43, 0.42, 0.40, 0.37, 0.35, 0.32, 0.28, 0.24, 0.19, 0.12,
+    0.0,
+];
+/// Level of a river from 15:15 to 18:00, metres.
+const LEVEL: [f64; 34] = [
+    1.06, 1.06, 1.07, 1.08, 1.11, 1.14, 1.17, 1.20, 1.22, 1.25, 1.27, 1.30, 1.32, 1.34, 1.36, 1.38, 1.40, 1.42, 1.43,
+    1.45, 1.46, 1.48, 1.49, 1.50, 1.52, 1.53, 1.54, 1.55, 1.55, 1.56, 1.57, 1.57, 1.58, 1.58,
+];
+
+/// Half past two is `at(14, 30)`.
+fn at(hour: i64, minute: i64) -> i64 {
+    TWO + (hour - 14) * HOUR + minute * MIN
+}
+
+/// Every five minutes from 14:00 to 20:00.
+fn stamps() -> impl Iterator<Item = i64> {
+    (0..=72).map(|n| TWO + n * FIVE)
+}
+
+/// The value of a list that begins at a time; `outside` elsewhere.
+fn listed(values: &[f64], begin: i64, t: i64, outside: f64) -> f64 {
+    usize::try_from((t - begin) / FIVE)
+        .ok()
+        .filter(|_| t >= begin)
+        .and_then(|n| values.get(n).copied())
+        .unwrap_or(outside)
+}
+
+fn rain(gauge: usize, t: i64) -> f64 {
+    listed(RAIN[gauge], at(14, 25) + gauge as i64 * FIVE, t, 0.0)
+}
+
+async fn afternoon(client: &Client) {
+    let total = v1::Property {
+        wrap: Some(10_000.0),
+        ..property("total", ValueType::F64, Kind::Counter)
+    };
+    let gauge = v1::DeviceType {
+        id: GAUGE.into(),
+        properties: vec![
+            property("rain", ValueType::F64, Kind::Increment),
+            total,
+            property("depth", ValueType::F64, Kind::Gauge),
+            property("level", ValueType::F64, Kind::Gauge),
+        ],
+        sample_interval_s: 300,
+        ..v1::DeviceType::default()
+    };
+    client.apply_device_types(vec![gauge]).await.unwrap();
+    let ids = ["RG1", "RG2", "PD1", "RL1"];
+    let devices = ids.map(|id| device(id, GAUGE, &[]));
+    client.register_devices(devices.to_vec()).await.unwrap();
+    let mut total = 9_950.0;
+    let mut batch = BatchBuilder::new(GAUGE);
+    for t in stamps() {
+        total = (total + rain(0, t)) % 10_000.0;
+        let total = if total == 0.0 { 10_000.0 } else { total };
+        batch.row("RG1", t).set("rain", rain(0, t)).set("total", total);
+        if !(at(15, 25)..=at(16, 10)).contains(&t) {
+            batch.row("RG2", t).set("rain", rain(1, t));
+        }
+        let row = batch.row("PD1", t);
+        if t == at(15, 5) {
+            row.set_with_quality("depth", 1.9, Quality::Fail);
+        } else {
+            row.set("depth", listed(&DEPTH, at(15, 25), t, 0.0));
+        }
+        let before = if t < at(15, 15) { 1.05 } else { 1.59 };
+        batch.row("RL1", t).set("level", listed(&LEVEL, at(15, 15), t, before));
+    }
+    client.write(write(batch.build().unwrap())).await.unwrap();
+}
+
+/// The ten points that an outage held back.
+async fn backfill(client: &Client) {
+    let late = stamps().filter(|t| (at(15, 25)..=at(16, 10)).contains(t));
+    let rows = late.map(|t| ("RG2", t, rain(1, t)));
+    client.write(write(batch(GAUGE, "rain", rows))).await.unwrap();
+}
+
+fn over(device: &str, property: &str, function: Function, span: (i64, i64)) -> v1::QueryAggregateRequest {
+    v1::QueryAggregateRequest {
+        selector: of_devices(&[device]),
+        properties: vec![property.into()],
+        functions: vec![function as i32],
+        from_ns: span.0,
+        to_ns: span.1,
+        ..Default::default()
+    }
+}
+
+fn by(step_ns: i64, length_ns: i64, request: v1::QueryAggregateRequest) -> v1::QueryAggregateRequest {
+    let window = v1::Window {
+        step_ns,
+        origin_ns: TWO,
+        length_ns,
+    };
+    v1::QueryAggregateRequest {
+        window: Some(window),
+        ..request
+    }
+}
+
+async fn one_series(client: &Client, request: v1::QueryAggregateRequest) -> v1::AggregateSeries {
+    let messages = ask(client, request).await;
+    let mut series: Vec<_> = messages.into_iter().flat_map(|message| message.series).collect();
+    assert_eq!(series.len(), 1);
+    series.remove(0)
+}
+
+fn numbers(column: &v1::AggregateColumn) -> Vec<f64> {
+    let number = |value: Option<Value>| match value {
+        Some(Value::F64(value)) => value,
+        Some(Value::I64(value)) => value as f64,
+        other => panic!("{other:?}"),
+    };
+    answers_of(column).map(number).collect()
+}
+
+/// The only number of an answer.
+async fn number(client: &Client, request: v1::QueryAggregateRequest) -> f64 {
+    let series = one_series(client, request).await;
+    let numbers = numbers(&series.columns[0]);
+    assert_eq!(numbers.len(), 1);
+    numbers[0]
+}
+
+/// Ends and numbers of an answer's windows.
+async fn by_end(client: &Client, request: v1::QueryAggregateRequest) -> Vec<(i64, f64)> {
+    let series = one_series(client, request).await;
+    let numbers = numbers(&series.columns[0]);
+    series.end_ns.iter().copied().zip(numbers).collect()
+}
+
+/// The greatest of some windows, and when the first of these ends.
+fn greatest(windows: Vec<(i64, f64)>) -> (i64, f64) {
+    let most = windows.iter().map(|(_, value)| *value).fold(f64::MIN, f64::max);
+    *windows.iter().find(|(_, value)| *value == most).unwrap()
+}
+
+#[tokio::test]
+async fn an_afternoon_of_rain_is_answered_as_it_was() {
+    let cluster = TestCluster::start(3).await;
+    let client = cluster.client().await;
+    afternoon(&client).await;
+    let all = (TWO, at(20, 0));
+
+    let hourly = by(HOUR, 0, over("RG1", "rain", Sum, (TWO, at(19, 0))));
+    let hours: Vec<f64> = by_end(&client, hourly).await.into_iter().map(|(_, sum)| sum).collect();
+    assert_eq!(hours, [8.0, 69.0, 17.5, 3.5, 0.0]);
+    assert_eq!(
+        number(&client, over("RG1", "total", Increase, (at(15, 0), at(16, 0)))).await,
+        69.0
+    );
+    assert_eq!(
+        number(&client, over("RG1", "total", Rate, (at(15, 0), at(16, 0)))).await,
+        69.0 / 3_600.0
+    );
+    let rises = by(HOUR, 0, over("RG1", "total", Increase, (TWO, at(19, 0))));
+    let rises: Vec<f64> = by_end(&client, rises).await.into_iter().map(|(_, rise)| rise).collect();
+    assert_eq!(rises, hours, "a counter rises by what fell, across its wrap");
+
+    let sliding = |device: &'static str, hours: i64| by(FIVE, hours * HOUR, over(device, "rain", Sum, all));
+    assert_eq!(greatest(by_end(&client, sliding("RG1", 1)).await), (at(16, 5), 70.0));
+    assert_eq!(greatest(by_end(&client, sliding("RG1", 3)).await).1, 98.0);
+
+    let live = over("RG2", "rain", Sum, (at(15, 0), at(16, 0)));
+    let series = one_series(&client, live.clone()).await;
+    assert_eq!(
+        (
+            numbers(&series.columns[0]),
+            &series.points_seen[..],
+            &series.points_promised[..]
+        ),
+        (vec![9.0], &[4][..], &[12][..])
+    );
+    let sure = v1::QueryAggregateRequest {
+        min_coverage: 0.9,
+        ..live
+    };
+    let series = one_series(&client, sure).await;
+    let thin = &series.insufficient[0];
+    assert_eq!(
+        (series.start_ns.len(), thin.start_ns, thin.end_ns),
+        (0, at(15, 0), at(16, 0))
+    );
+    assert_eq!((thin.points_seen, thin.points_promised), (4, 12));
+    backfill(&client).await;
+    assert_eq!(greatest(by_end(&client, sliding("RG2", 1)).await), (at(16, 10), 80.0));
+    assert_eq!(greatest(by_end(&client, sliding("RG2", 3)).await).1, 112.0);
+
+    let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-6, "{a}, not {b}");
+    let depth = over("PD1", "depth", TimeWeightedAvg, (at(15, 0), at(17, 0)));
+    near(number(&client, depth).await, 0.263_333);
+    let level = over("RL1", "level", TimeWeightedAvg, (at(15, 0), at(18, 0)));
+    near(number(&client, level).await, 1.342_917);
+    let deepest = over("PD1", "depth", Max, all);
+    let mut answer = client.query_aggregate(deepest).await.unwrap();
+    let message = answer.next().await.unwrap().unwrap();
+    assert_eq!(
+        numbers(&message.series[0].columns[0]),
+        [0.46],
+        "what failed a check does not count"
+    );
+    while answer.next().await.is_some() {}
+    assert_eq!(answer.summary().map(|summary| summary.points_dropped), Some(1));
+}
+
+/// What a device said of one property: (time, value), and whether it counts.
+type Said = BTreeMap<i64, (f64, bool)>;
+
+/// Random points of a minute-by-minute type, with gaps, late and doubled rows, some of which failed a check.
+async fn random_points(client: &Client, random: &mut StdRng) -> BTreeMap<String, BTreeMap<&'static str, Said>> {
+    furnish(client, &["r1", "r2", "r3"]).await;
+    let mut all = BTreeMap::new();
+    let mut rows = Vec::new();
+    for device in ["r1", "r2", "r3"] {
+        let mut minute = 0;
+        while minute < 600 {
+            minute += match random.random_range(0..20) {
+                0 => random.random_range(4..90),
+                _ => 1,
+            };
+            rows.push((device, minute * MIN + random.random_range(0..20) * S));
+        }
+    }
+    // The second half comes first, and some of it twice.
+    rows.rotate_left(600);
+    for part in rows.chunks(97) {
+        let mut batch = BatchBuilder::new(RELIC);
+        for (device, t) in part {
+            let said: &mut BTreeMap<&'static str, Said> = all.entry((*device).to_owned()).or_default();
+            let fails = random.random_bool(0.1);
+            let mut row = batch.row(device, *t);
+            let mut say = |property, value: f64| {
+                said.entry(property)
+                    .or_insert_with(Said::new)
+                    .insert(*t, (value, !fails));
+            };
+            let quality = if fails { Quality::Fail } else { Quality::Good };
+            let level = f64::from(random.random_range(-400..400)) / 4.0;
+            say("level", level);
+            row = row.set_with_quality("level", level, quality);
+            let count = random.random_range(0..1_000);
+            say("count", count as f64);
+            row = row.set_with_quality("count", count, quality);
+            let mode = random.random_range(0..3_usize);
+            say("mode", mode as f64);
+            row.set_with_quality("mode", Value::Enum(["off", "slow", "fast"][mode].into()), quality);
+        }
+        client.write(write(batch.build().unwrap())).await.unwrap();
+    }
+    all
+}
+
+/// One window, recomputed from the points that count, in order.
+fn expected(points: &[(i64, f64)], function: Function, (start, end): (i64, i64), gap: i64) -> Option<Vec<f64>> {
+    let inside: Vec<f64> = points
+        .iter()
+        .filter(|(t, _)| (start..end).contains(t))
+        .map(|(_, v)| *v)
+        .collect();
+    let pairs = || points.windows(2).map(|pair| (pair[0], pair[1]));
+    let steps: Vec<f64> = pairs()
+        .filter(|(_, b)| b.0 > start && b.0 <= end)
+        .map(|(a, b)| b.1 - a.1)
+        .collect();
+    let joined = || pairs().filter(|(a, b)| b.0 - a.0 <= gap);
+    let overlap = |a: i64, b: i64| (a.max(start), b.min(end));
+    let seconds = |a: i64, b: i64| (b - a).max(0) as f64 / S as f64;
+    let some = |all: &[f64], value: f64| (!all.is_empty()).then(|| vec![value]);
+    match function {
+        Delta => some(&steps, steps.iter().sum()),
+        Increase => {
+            let rise = |(a, b): &((i64, f64), (i64, f64))| if b.1 < a.1 { b.1 } else { b.1 - a.1 };
+            let rises: Vec<f64> = pairs()
+                .filter(|(_, b)| b.0 > start && b.0 <= end)
+                .map(|pair| rise(&pair))
+                .collect();
+            some(&rises, rises.iter().sum())
+        }
+        Stddev => {
+            let mean = inside.iter().sum::<f64>() / inside.len() as f64;
+            let squares: f64 = inside.iter().map(|v| (v - mean) * (v - mean)).sum();
+            some(&inside, (squares / inside.len() as f64).sqrt())
+        }
+        Percentile => {
+            let mut sorted = inside.clone();
+            sorted.sort_by(f64::total_cmp);
+            let rank = |share: f64| ((share * sorted.len() as f64).ceil() as usize).max(1) - 1;
+            (!sorted.is_empty()).then(|| vec![sorted[rank(0.5)], sorted[rank(0.9)]])
+        }
+        Histogram => {
+            let within = |low: f64, high: f64| inside.iter().filter(|v| **v > low && **v <= high).count() as f64;
+            (!inside.is_empty()).then(|| vec![within(f64::MIN, 0.0), within(0.0, 50.0), within(50.0, f64::MAX)])
+        }
+        TimeWeightedAvg | Integral => {
+            let (mut area, mut covered) = (0.0, 0.0);
+            for (a, b) in joined() {
+                let (from, to) = overlap(a.0, b.0);
+                let slope = (b.1 - a.1) / seconds(a.0, b.0);
+                if from < to {
+                    area += seconds(from, to) * (a.1 + slope * (seconds(a.0, from) + seconds(from, to) / 2.0));
+                    covered += seconds(from, to);
+                }
+            }
+            let value = if function == Integral { area } else { area / covered };
+            (covered > 0.0).then(|| vec![value])
+        }
+        Duration => {
+            let mut held = [0.0; 3];
+            for (a, b) in joined() {
+                let (from, to) = overlap(a.0, b.0);
+                held[a.1 as usize] += seconds(from, to);
+            }
+            (held.iter().sum::<f64>() > 0.0).then(|| held.to_vec())
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn random_questions_are_answered_as_a_recomputation_does() {
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut cluster = TestCluster::start(1).await;
+    let client = cluster.client().await;
+    let all = random_points(&client, &mut random).await;
+    let cases: [(&str, Function); 9] = [
+        ("level", Delta),
+        ("count", Increase),
+        ("level", Stddev),
+        ("level", Percentile),
+        ("level", Histogram),
+        ("level", TimeWeightedAvg),
+        ("level", Integral),
+        ("mode", Duration),
+        ("level", Integral),
+    ];
+    for flushed in [false, true] {
+        let mut compared = 0;
+        for round in 0..8 {
+            for (property, function) in cases {
+                let device = ["r1", "r2", "r3"][random.random_range(0..3)];
+                let step = [7 * MIN, HOUR, 2 * HOUR][random.random_range(0..3)];
+                let steps = random.random_range(1..4);
+                let from = random.random_range(0..400) * MIN;
+                let to = from + random.random_range(1..300) * MIN;
+                let max_gap_ms = [0, 90_000, 1_200_000][random.random_range(0..3)];
+                let gap = if max_gap_ms == 0 {
+                    3 * MIN
+                } else {
+                    max_gap_ms * 1_000_000
+                };
+                let mut request = v1::QueryAggregateRequest {
+                    percentiles: vec![50.0, 90.0],
+                    bins: vec![0.0, 50.0],
+                    max_gap_ms,
+                    ..over(device, property, function, (from, to))
+                };
+                request.window = Some(v1::Window {
+                    step_ns: step,
+                    origin_ns: 0,
+                    length_ns: step * steps,
+                });
+                let what = format!("seed {seed}, round {round}, flushed {flushed}: {request:?}");
+                let said = &all[device][property];
+                let points: Vec<_> = said
+                    .iter()
+                    .filter(|(_, (_, counts))| *counts)
+                    .map(|(t, (v, _))| (*t, *v))
+                    .collect();
+                let mut found: BTreeMap<i64, Vec<Option<f64>>> = BTreeMap::new();
+                for series in ask(&client, request)
+                    .await
+                    .into_iter()
+                    .flat_map(|message| message.series)
+                {
+                    for column in &series.columns {
+                        for (end, value) in series.end_ns.iter().zip(answers_of(column)) {
+                            let value = value.map(|value| match value {
+                                Value::F64(value) => value,
+                                Value::I64(value) => value as f64,
+                                other => panic!("{other:?}"),
+                            });
+                            found.entry(*end).or_default().push(value);
+                        }
+                    }
+                }
+                for window in from.div_euclid(step)..=(to - 1).div_euclid(step) {
+                    let end = ((window + 1) * step).min(to);
+                    let mut start = (window + 1 - steps) * step;
+                    if steps == 1 {
+                        start = start.max(from);
+                    }
+                    let expected = expected(&points, function, (start, end), gap);
+                    let found = found
+                        .get(&end)
+                        .map(|found| found.iter().copied().collect::<Option<Vec<f64>>>());
+                    let found = found.flatten();
+                    let near = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-6 * a.abs().max(1.0);
+                    let same = match (&found, &expected) {
+                        (Some(found), Some(expected)) => found.iter().zip(expected).all(near),
+                        (None, None) => true,
+                        _ => false,
+                    };
+                    assert!(same, "{what}: {start} to {end}: {found:?}, not {expected:?}");
+                    compared += usize::from(expected.is_some());
+                }
+            }
+        }
+        assert!(compared > 300, "{compared} windows were compared");
+        cluster.stop(0).await;
+        cluster.restart(0).await;
+    }
+}
+
+#[tokio::test]
+async fn states_are_told_by_their_labels() {
+    let cluster = TestCluster::start(1).await;
+    let client = cluster.client().await;
+    furnish(&client, &["r1"]).await;
+    let said = [(0, "off"), (60, "fast"), (120, "fast"), (180, "slow"), (240, "fast")];
+    let rows = said.map(|(t, label)| ("r1", t * S, Value::Enum(label.into())));
+    client.write(write(batch(RELIC, "mode", rows))).await.unwrap();
+    let request = v1::QueryAggregateRequest {
+        functions: [Mode, Transitions, Duration].map(|f| f as i32).to_vec(),
+        ..over("r1", "mode", Mode, (0, 300 * S))
+    };
+    let series = one_series(&client, request.clone()).await;
+    let first: Vec<_> = series
+        .columns
+        .iter()
+        .map(|column| answers_of(column).next().flatten())
+        .collect();
+    let told = |value: Value| Some(value);
+    let expected = [
+        told(Value::Enum("fast".into())),
+        told(Value::I64(3)),
+        told(Value::F64(60.0)),
+        told(Value::F64(60.0)),
+        told(Value::F64(120.0)),
+    ];
+    assert_eq!(first, expected);
+    let states: Vec<&str> = series.columns[2..].iter().map(|column| column.state.as_str()).collect();
+    assert_eq!(states, ["off", "slow", "fast"]);
+    assert_eq!(
+        series.covered_ns,
+        [240 * S],
+        "what comes after the last point is not known"
+    );
+    let named = v1::QueryAggregateRequest {
+        states: vec!["fast".into(), "broken".into()],
+        ..request
+    };
+    let error = client.query_aggregate(named).await.unwrap_err();
+    assert_eq!(shown(&error), "INVALID_ARGUMENT INVALID_VALUE states[1]");
+}
+
+#[tokio::test]
+async fn groups_leaders_and_windows_take_sequences_too() {
+    let cluster = TestCluster::start(3).await;
+    let client = cluster.client().await;
+    furnish(&client, &["r1", "r2", "r3"]).await;
+    let rows =
+        (0..10_i64).flat_map(|n| [("r1", n), ("r2", 3 * n), ("r3", 2 * n)].map(|(id, count)| (id, n * MIN, count)));
+    client.write(write(batch(RELIC, "count", rows))).await.unwrap();
+    let together = v1::QueryAggregateRequest {
+        selector: of_type(RELIC),
+        grouping: Some(v1::Grouping::default()),
+        ..over("", "count", Increase, (0, HOUR))
+    };
+    assert_eq!(number(&client, together).await, 54.0);
+    let leaders = v1::QueryAggregateRequest {
+        selector: of_type(RELIC),
+        top: Some(v1::Top {
+            limit: 2,
+            lowest: false,
+        }),
+        ..over("", "count", Increase, (0, HOUR))
+    };
+    let messages = ask(&client, leaders).await;
+    let names: Vec<&str> = messages
+        .iter()
+        .flat_map(|m| &m.series)
+        .map(|series| series.device.as_str())
+        .collect();
+    assert_eq!(names, ["r2", "r3"]);
+}
+
+#[tokio::test]
+async fn questions_that_lack_something_are_refused() {
+    let cluster = TestCluster::start(1).await;
+    let client = cluster.client().await;
+    furnish(&client, &["r1"]).await;
+    let level = |function| over("r1", "level", function, (0, HOUR));
+    let refused = |request: v1::QueryAggregateRequest| {
+        let client = client.clone();
+        async move { shown(&client.query_aggregate(request).await.unwrap_err()) }
+    };
+    assert_eq!(
+        refused(level(Percentile)).await,
+        "INVALID_ARGUMENT MISSING_FIELD percentiles; name them, for example 50 and 95"
+    );
+    let beyond = v1::QueryAggregateRequest {
+        percentiles: vec![50.0, 101.0],
+        ..level(Percentile)
+    };
+    assert_eq!(refused(beyond).await, "INVALID_ARGUMENT INVALID_VALUE percentiles[1]");
+    let descending = v1::QueryAggregateRequest {
+        bins: vec![2.0, 1.0],
+        ..level(Histogram)
+    };
+    assert_eq!(refused(descending).await, "INVALID_ARGUMENT INVALID_VALUE bins");
+    let uneven = by(FIVE, FIVE + 1, level(Avg));
+    assert_eq!(
+        refused(uneven).await,
+        "INVALID_ARGUMENT INVALID_VALUE window.length_ns; ask for a length that is a multiple of the step"
+    );
+    let share = v1::QueryAggregateRequest {
+        min_coverage: 1.5,
+        ..level(Count)
+    };
+    assert_eq!(refused(share).await, "INVALID_ARGUMENT INVALID_VALUE min_coverage");
+    let unlawful = refused(level(Increase)).await;
+    assert!(
+        unlawful.starts_with("INVALID_ARGUMENT UNLAWFUL_FUNCTION functions"),
+        "{unlawful}"
+    );
+    assert_eq!(number(&client_with_points(&client).await, level(Spread)).await, 4.5);
+}
+
+async fn client_with_points(client: &Client) -> Client {
+    let rows = [("r1", S, -1.5), ("r1", 2 * S, 3.0)];
+    client.write(write(batch(RELIC, "level", rows))).await.unwrap();
+    client.clone()
+}
