@@ -228,7 +228,7 @@ fn of_device(def: &TypeDef, property: u32, chosen: &Chosen, series: &mut Series)
         devices: 1,
         ..Partials::default()
     };
-    series.to_wire(&mut part);
+    series.put_into(&mut part);
     part
 }
 

@@ -104,7 +104,7 @@ impl Groups {
                     devices,
                     ..Partials::default()
                 };
-                series.to_wire(&mut part);
+                series.put_into(&mut part);
                 part
             })
     }

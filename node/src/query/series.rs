@@ -65,12 +65,12 @@ impl Series {
     }
 
     /// Puts it into a message.
-    pub(super) fn to_wire(&mut self, part: &mut Partials) {
+    pub(super) fn put_into(&mut self, part: &mut Partials) {
         (part.window, part.partial) = encoded(&mut self.points, PARTIAL_BYTES / 2, Partial::encode_to);
         (part.sequence_window, part.sequence) = encoded(&mut self.sequences, PARTIAL_BYTES, Sequence::encode_to);
     }
 
-    /// Reads what [`Series::to_wire`] wrote.
+    /// Reads what [`Series::put_into`] wrote.
     pub(super) fn from_wire(part: &Partials) -> Result<Series> {
         Ok(Series {
             points: decoded(&part.window, &part.partial, Partial::decode)?,
@@ -127,7 +127,7 @@ mod tests {
             series.sequences.entry(window * 2).steps += 1;
         }
         let mut part = Partials::default();
-        series.to_wire(&mut part);
+        series.put_into(&mut part);
         assert_eq!(
             (&part.window[..], &part.sequence_window[..]),
             (&[-7, 3, 9][..], &[-14, 6, 18][..])
@@ -137,7 +137,7 @@ mod tests {
         let steps: Vec<u64> = back.sequences.sorted().iter().map(|(_, s)| s.steps).collect();
         assert_eq!(steps, [1, 2, 1]);
         let mut nothing = Partials::default();
-        Series::default().to_wire(&mut nothing);
+        Series::default().put_into(&mut nothing);
         assert_eq!(nothing, Partials::default());
     }
 }

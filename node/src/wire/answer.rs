@@ -270,6 +270,7 @@ impl FinishedColumn {
         AggregateColumn {
             function,
             values: self.values.map(|values| to_values(values, property)),
+            ..AggregateColumn::default()
         }
     }
 }
