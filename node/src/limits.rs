@@ -14,6 +14,10 @@
 //! | `tag_bytes_max` | 256 | INVALID_ARGUMENT `INVALID_DEVICE` |
 //! | `register_devices_max` | 10,000 a request | RESOURCE_EXHAUSTED `BATCH_TOO_LARGE` |
 //! | `future_max_ns` | 1 day | OUT_OF_RANGE `TIME_TOO_NEW` |
+//! | `SELECTORS_MAX` | 64 in a list of a selector | INVALID_ARGUMENT `INVALID_VALUE` |
+//! | `SELECTOR_DEPTH_MAX` | 4 selectors in one another | INVALID_ARGUMENT `INVALID_VALUE` |
+//! | percentiles, bins, states | 256 each | INVALID_ARGUMENT `INVALID_VALUE` |
+//! | states that a window keeps apart | 1,024 | RESOURCE_EXHAUSTED `QUERY_TOO_LARGE` |
 //! | `windows_max` | 1,000,000 a series | RESOURCE_EXHAUSTED `TOO_MANY_WINDOWS` |
 //! | `partials_bytes_max` | 256 MiB a query | RESOURCE_EXHAUSTED `QUERY_TOO_LARGE` |
 //! | `RESIDENT_BYTES_MAX` | 32 MiB a node: newest values and devices, decoded | what was not asked for lately is read from its database again |
@@ -58,6 +62,10 @@ pub struct Limits {
 
 /// Fewest and most data shards of a cluster.
 pub const SHARDS: std::ops::RangeInclusive<u32> = 2..=64;
+/// Selectors in one list of a selector.
+pub const SELECTORS_MAX: usize = 64;
+/// Selectors in selectors, so deep.
+pub const SELECTOR_DEPTH_MAX: usize = 4;
 /// Decoded values that all shards of a node keep in memory, bytes.
 pub const RESIDENT_BYTES_MAX: usize = 32 << 20;
 /// Slots that device ids hash to; fixed for the life of a cluster.

@@ -3,7 +3,7 @@
 //! Invariant: what a flag means here is what the contract's `Selector` and `Consistency` say.
 
 use clap::Args;
-use tidemark_client::v1::{self, consistency::Level};
+use tidemark_client::v1::{self, area::Shape, consistency::Level};
 
 use crate::output::Cell;
 use crate::time::parse_span;
@@ -26,12 +26,21 @@ pub(crate) struct SelectorArgs {
     /// Devices with this tag, with one of these values (repeat: every tag must hold)
     #[arg(long = "tag", value_name = "KEY=VALUE[,VALUE]", value_parser = parse_tag)]
     pub(crate) tags: Vec<v1::TagMatcher>,
+    /// Not devices with this tag, with one of these values (repeat: none may hold)
+    #[arg(long = "not-tag", value_name = "KEY=VALUE[,VALUE]", value_parser = parse_tag)]
+    pub(crate) not_tags: Vec<v1::TagMatcher>,
+    /// Devices between two meridians and two parallels, degrees
+    #[arg(long = "box", value_name = "W,S,E,N", value_parser = parse_box, allow_hyphen_values = true)]
+    pub(crate) bounding_box: Option<v1::Area>,
+    /// Devices within a distance of a place, degrees and metres
+    #[arg(long, value_name = "LAT,LON,METRES", value_parser = parse_circle, allow_hyphen_values = true, conflicts_with = "bounding_box")]
+    pub(crate) near: Option<v1::Area>,
 }
 
 impl SelectorArgs {
     /// True where no flag is given.
     pub(crate) fn is_empty(&self) -> bool {
-        self.device_type.is_none() && self.devices.is_empty() && self.tags.is_empty()
+        self.selector() == v1::Selector::default()
     }
 
     /// In the words of the contract.
@@ -40,7 +49,17 @@ impl SelectorArgs {
             device_ids: self.devices.clone(),
             device_type: self.device_type.clone().unwrap_or_default(),
             tags: self.tags.clone(),
+            area: self.bounding_box.or(self.near),
+            any_of: Vec::new(),
+            none_of: self.not_tags.iter().map(with_tag).collect(),
         }
+    }
+}
+
+fn with_tag(tag: &v1::TagMatcher) -> v1::Selector {
+    v1::Selector {
+        tags: vec![tag.clone()],
+        ..v1::Selector::default()
     }
 }
 
@@ -59,6 +78,37 @@ fn parse_tag(text: &str) -> Result<v1::TagMatcher, String> {
         return Err(format!("`{text}` has an empty value"));
     }
     Ok(v1::TagMatcher { key, values })
+}
+
+fn parse_box(text: &str) -> Result<v1::Area, String> {
+    let [west_deg, south_deg, east_deg, north_deg] = parse_numbers(text, "W,S,E,N")?;
+    let shape = Shape::Box(v1::BoundingBox {
+        west_deg,
+        south_deg,
+        east_deg,
+        north_deg,
+    });
+    Ok(v1::Area { shape: Some(shape) })
+}
+
+fn parse_circle(text: &str) -> Result<v1::Area, String> {
+    let [latitude_deg, longitude_deg, radius_m] = parse_numbers(text, "LAT,LON,METRES")?;
+    let shape = Shape::Circle(v1::Circle {
+        latitude_deg,
+        longitude_deg,
+        radius_m,
+    });
+    Ok(v1::Area { shape: Some(shape) })
+}
+
+/// So many numbers, separated by commas.
+fn parse_numbers<const N: usize>(text: &str, form: &str) -> Result<[f64; N], String> {
+    let wrong = || format!("`{text}` is not of the form {form}");
+    let numbers: Result<Vec<f64>, _> = text.split(',').map(|number| number.trim().parse()).collect();
+    numbers
+        .ok()
+        .and_then(|numbers| numbers.try_into().ok())
+        .ok_or_else(wrong)
 }
 
 /// How fresh an answer must be: `linearizable`, `bounded:SPAN` or `any`.

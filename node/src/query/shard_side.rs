@@ -20,6 +20,7 @@ use crate::raft::replica::Replica;
 use crate::raft::state::store_error;
 use crate::route::ShardJob;
 use crate::shard::{DeviceFilter, Roster, Shard};
+use crate::wire::registry::area;
 
 const DEVICES_PER_PART: usize = 500;
 const DEVICES_PER_RUN: usize = 256;
@@ -230,7 +231,7 @@ impl Answering<'_> {
         let mut known: Vec<_> = filter.ids.iter().map(String::as_str).zip(known).collect();
         known.sort_unstable();
         known.dedup();
-        let with_tags = wanted == Wanted::Tags || !filter.tags.is_empty();
+        let with_tags = wanted == Wanted::Tags || filter.looks_at_details();
         for known in known.chunks(DEVICES_PER_RUN) {
             let roster = self.shard.roster_of(known, with_tags).map_err(store_error)?;
             let roster = Arc::new(roster);
@@ -254,10 +255,14 @@ impl Answering<'_> {
             ),
         };
         let tag = |tag: &TagMatcher| (tag.key.clone(), tag.values.clone());
+        let nested = |selectors: &[Selector]| selectors.iter().map(|selector| self.filter(selector)).collect();
         Ok(DeviceFilter {
             ids: selector.device_ids.clone(),
             type_number,
             tags: selector.tags.iter().map(tag).collect(),
+            area: selector.area.as_ref().and_then(area),
+            any_of: nested(&selector.any_of)?,
+            none_of: nested(&selector.none_of)?,
         })
     }
 

@@ -24,6 +24,7 @@
 //! Invariant: two replicas that applied the same entries answer every read alike, whatever each has flushed or compacted.
 
 mod apply;
+mod area;
 mod bucket_grid;
 pub mod contents;
 mod devices;
@@ -44,6 +45,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use apply::ApplyEntry;
+pub use area::{Area, Spot};
 pub use bucket_grid::bucket_start;
 pub use newest::Newest;
 pub use registry::DeviceFilter;

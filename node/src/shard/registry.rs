@@ -8,6 +8,8 @@ use std::ops::ControlFlow;
 use prost::Message as _;
 use tidemark_proto::peer::StoredDevice;
 
+use super::area::Area;
+use super::roster::Roster;
 use super::select::Moment;
 use super::{Shard, keys};
 use crate::store::{Family, StoreError, View};
@@ -24,17 +26,19 @@ pub struct DeviceFilter {
     pub type_number: Option<u32>,
     /// Each tag must have one of its values.
     pub tags: Vec<(String, Vec<String>)>,
+    /// In this area only.
+    pub area: Option<Area>,
+    /// At least one of these holds, where there are any.
+    pub any_of: Vec<DeviceFilter>,
+    /// None of these holds.
+    pub none_of: Vec<DeviceFilter>,
 }
 
 impl DeviceFilter {
-    pub(super) fn holds(&self, stored: &StoredDevice) -> bool {
-        let tags = stored.device.as_ref().map(|device| &device.tags);
-        let tag = |key: &String| tags.and_then(|tags| tags.get(key));
-        self.type_number.is_none_or(|number| number == stored.type_number)
-            && self
-                .tags
-                .iter()
-                .all(|(key, values)| tag(key).is_some_and(|value| values.contains(value)))
+    /// Whether more than type and id of a device is looked at.
+    pub fn looks_at_details(&self) -> bool {
+        let nested = || self.any_of.iter().chain(&self.none_of);
+        !self.tags.is_empty() || self.area.is_some() || nested().any(DeviceFilter::looks_at_details)
     }
 }
 
@@ -81,12 +85,16 @@ impl Shard {
     ) -> Result<ControlFlow<B>, StoreError> {
         let moment = self.moment();
         let view = &moment.view;
-        if filter.ids.is_empty() && !filter.tags.is_empty() {
+        let nested = !filter.any_of.is_empty() || !filter.none_of.is_empty();
+        if filter.ids.is_empty() && (nested || filter.looks_at_details()) {
             return self.each_selected(&moment, filter, &mut visit);
         }
-        let mut visit = |stored: &StoredDevice| match filter.holds(stored) {
-            true => visit(stored),
-            false => ControlFlow::Continue(()),
+        let mut visit = |stored: &StoredDevice| {
+            let alone = Roster::new(std::iter::once(stored));
+            match alone.filtered(filter).next() {
+                Some(_) => visit(stored),
+                None => ControlFlow::Continue(()),
+            }
         };
         if !filter.ids.is_empty() {
             let ids: BTreeSet<&str> = filter.ids.iter().map(String::as_str).collect();

@@ -1,12 +1,13 @@
 //! Devices of a shard as queries need them, decoded once: who they are, of which type, with which tags.
 //!
-//! Never here: place and dates of a device (see `registry`), which devices, and how long they are kept (see `select`).
+//! Never here: dates of a device (see `registry`), which devices, and how long they are kept (see `select`).
 //! Invariant: keys and values of tags are there once, so that a tag is compared by number.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tidemark_proto::peer::StoredDevice;
 
+use super::area::{Area, Spot};
 use super::registry::DeviceFilter;
 
 /// Some devices, in columns.
@@ -18,6 +19,8 @@ pub struct Roster {
     /// Key and value of each tag, numbers of texts; those of one device ascend by key.
     tags: Vec<(u32, u32)>,
     texts: Vec<Box<str>>,
+    /// Places of devices that have one, by their place in the roster, ascending.
+    spots: Vec<(u32, Spot)>,
 }
 
 #[derive(Debug)]
@@ -28,8 +31,16 @@ struct Entry {
     tags_end: u32,
 }
 
-/// The matchers of a filter in the numbers of one roster: key, and the values that will do.
-struct Matchers(Option<Vec<(u32, Vec<u32>)>>);
+/// A filter in the numbers of one roster.
+struct Matcher<'a> {
+    type_number: Option<u32>,
+    ids: HashSet<&'a str>,
+    /// Key, and the values that will do; `None`: no device of the roster has them.
+    tags: Option<Vec<(u32, Vec<u32>)>>,
+    area: Option<Area>,
+    any_of: Vec<Matcher<'a>>,
+    none_of: Vec<Matcher<'a>>,
+}
 
 impl Roster {
     /// Decoded devices, in this order.
@@ -47,6 +58,13 @@ impl Roster {
                 roster.ids.push_str(&device.id);
                 for (key, value) in &device.tags {
                     roster.tags.push((number(key), number(value)));
+                }
+                if let Some(place) = &device.place {
+                    let spot = Spot {
+                        latitude_deg: place.latitude_deg,
+                        longitude_deg: place.longitude_deg,
+                    };
+                    roster.spots.push((roster.devices.len() as u32, spot));
                 }
             }
             roster.devices.push(Entry {
@@ -82,6 +100,7 @@ impl Roster {
             + self.devices.capacity() * size_of::<Entry>()
             + self.ids.capacity()
             + self.tags.capacity() * size_of::<(u32, u32)>()
+            + self.spots.capacity() * size_of::<(u32, Spot)>()
             + texts
     }
 
@@ -90,6 +109,7 @@ impl Roster {
         self.ids.shrink_to_fit();
         self.tags.shrink_to_fit();
         self.texts.shrink_to_fit();
+        self.spots.shrink_to_fit();
     }
 
     /// Number of devices.
@@ -132,35 +152,58 @@ impl Roster {
         Some(self.text(*value))
     }
 
-    /// Places of the devices that a filter lets through, whatever ids it names.
-    pub fn filtered(&self, filter: &DeviceFilter) -> impl Iterator<Item = usize> {
-        let matchers = self.matchers(filter);
-        let of_type = move |at: &usize| filter.type_number.is_none_or(|number| self.type_number(*at) == number);
-        let places = if matchers.none() { 0 } else { self.len() };
-        (0..places)
-            .filter(of_type)
-            .filter(move |&at| self.matches(at, &matchers))
+    /// Where the device at a place is.
+    #[must_use]
+    pub fn spot(&self, at: usize) -> Option<Spot> {
+        let found = self
+            .spots
+            .binary_search_by_key(&(at as u32), |(place, _)| *place)
+            .ok()?;
+        self.spots.get(found).map(|(_, spot)| *spot)
     }
 
-    /// A filter's tags in the numbers of this roster.
-    fn matchers(&self, filter: &DeviceFilter) -> Matchers {
+    /// Places of the devices that a filter lets through, whatever ids it names itself.
+    pub fn filtered(&self, filter: &DeviceFilter) -> impl Iterator<Item = usize> {
+        let mut matcher = self.matcher(filter);
+        matcher.ids.clear();
+        let places = if matcher.tags.is_none() { 0 } else { self.len() };
+        (0..places).filter(move |&at| self.matches(at, &matcher))
+    }
+
+    /// A filter in the numbers of this roster.
+    fn matcher<'a>(&self, filter: &'a DeviceFilter) -> Matcher<'a> {
         let number = |text: &str| self.texts.iter().position(|known| **known == *text).map(|at| at as u32);
-        let matcher = |(key, values): &(String, Vec<String>)| {
+        let tag = |(key, values): &(String, Vec<String>)| {
             let values: Vec<u32> = values.iter().filter_map(|value| number(value)).collect();
             Some((number(key)?, values)).filter(|(_, values)| !values.is_empty())
         };
-        Matchers(filter.tags.iter().map(matcher).collect())
+        let nested = |filters: &'a [DeviceFilter]| filters.iter().map(|filter| self.matcher(filter)).collect();
+        Matcher {
+            type_number: filter.type_number,
+            ids: filter.ids.iter().map(String::as_str).collect(),
+            tags: filter.tags.iter().map(tag).collect(),
+            area: filter.area,
+            any_of: nested(&filter.any_of),
+            none_of: nested(&filter.none_of),
+        }
     }
 
-    /// Whether the device at a place has what the matchers ask.
-    fn matches(&self, at: usize, matchers: &Matchers) -> bool {
+    /// Whether the device at a place is what the matcher asks for.
+    fn matches(&self, at: usize, matcher: &Matcher<'_>) -> bool {
         let tags = self.tags(at);
         let has = |(key, values): &(u32, Vec<u32>)| {
             tags.iter()
                 .find(|(found, _)| found == key)
                 .is_some_and(|(_, value)| values.contains(value))
         };
-        matchers.0.as_ref().is_some_and(|matchers| matchers.iter().all(has))
+        matcher.type_number.is_none_or(|number| self.type_number(at) == number)
+            && matcher.tags.as_ref().is_some_and(|matchers| matchers.iter().all(has))
+            && (matcher.ids.is_empty() || matcher.ids.contains(self.id(at)))
+            && matcher
+                .area
+                .is_none_or(|area| self.spot(at).is_some_and(|spot| area.holds(spot)))
+            && (matcher.any_of.is_empty() || matcher.any_of.iter().any(|one| self.matches(at, one)))
+            && !matcher.none_of.iter().any(|one| self.matches(at, one))
     }
 
     fn tags(&self, at: usize) -> &[(u32, u32)] {
@@ -178,17 +221,10 @@ impl Roster {
     }
 }
 
-impl Matchers {
-    /// No device of the roster can match.
-    fn none(&self) -> bool {
-        self.0.is_none()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidemark_proto::v1::Device;
+    use tidemark_proto::v1::{Device, Place};
 
     fn stored(ordinal: u32, id: &str, tags: &[(&str, &str)]) -> StoredDevice {
         let device = Device {
@@ -242,8 +278,6 @@ mod tests {
             };
             let found: Vec<_> = roster.filtered(&filter).collect();
             assert_eq!(found, expected, "{tags:?}");
-            let stored: Vec<_> = (0..4).filter(|&at| filter.holds(&devices[at])).collect();
-            assert_eq!(stored, expected, "{tags:?}, as stored");
         };
         check(&[], &[0, 1, 2, 3]);
         check(&[("town", &["north"])], &[0, 2]);
@@ -259,5 +293,64 @@ mod tests {
             ..DeviceFilter::default()
         };
         assert_eq!(roster.filtered(&odd).collect::<Vec<_>>(), [1, 3]);
+    }
+
+    #[test]
+    fn filters_are_joined_freely() {
+        let mut devices = [
+            stored(0, "a", &[("town", "north")]),
+            stored(1, "b", &[("town", "south")]),
+            stored(2, "c", &[("town", "north"), ("broken", "yes")]),
+            stored(3, "d", &[]),
+        ];
+        for (stored, latitude_deg) in devices.iter_mut().zip([30.0, 30.1, 31.0]) {
+            let place = Place {
+                latitude_deg,
+                longitude_deg: 121.0,
+            };
+            stored.device.iter_mut().for_each(|device| device.place = Some(place));
+        }
+        let roster = Roster::new(devices.iter());
+        let tag = |key: &str, value: &str| DeviceFilter {
+            tags: vec![(key.to_owned(), vec![value.to_owned()])],
+            ..DeviceFilter::default()
+        };
+        let ids = |ids: &[&str]| DeviceFilter {
+            ids: ids.iter().map(|id| (*id).to_owned()).collect(),
+            ..DeviceFilter::default()
+        };
+        let near = DeviceFilter {
+            area: Some(Area::Circle {
+                middle: Spot {
+                    latitude_deg: 30.0,
+                    longitude_deg: 121.0,
+                },
+                radius_m: 20_000.0,
+            }),
+            ..DeviceFilter::default()
+        };
+        let check = |filter: DeviceFilter, expected: &[usize]| {
+            assert_eq!(roster.filtered(&filter).collect::<Vec<_>>(), expected, "{filter:?}");
+        };
+        let any_of = |any_of: Vec<DeviceFilter>| DeviceFilter {
+            any_of,
+            ..DeviceFilter::default()
+        };
+        let none_of = |none_of: Vec<DeviceFilter>| DeviceFilter {
+            none_of,
+            ..DeviceFilter::default()
+        };
+        check(near.clone(), &[0, 1]);
+        check(any_of(vec![tag("town", "south"), tag("broken", "yes")]), &[1, 2]);
+        check(any_of(vec![tag("town", "west"), ids(&["d", "z"])]), &[3]);
+        check(none_of(vec![tag("town", "north")]), &[1, 3]);
+        check(none_of(vec![tag("no such", "tag")]), &[0, 1, 2, 3]);
+        check(none_of(vec![near, ids(&["d"])]), &[2]);
+        let both = DeviceFilter {
+            none_of: vec![tag("broken", "yes")],
+            ..tag("town", "north")
+        };
+        check(both.clone(), &[0]);
+        check(none_of(vec![both]), &[1, 2, 3]);
     }
 }

@@ -1,10 +1,12 @@
-//! Devices on their way in: what a valid one is. Never: storage.
+//! Devices and selectors on their way in: what valid ones are. Never: storage.
 
-use tidemark_proto::v1::{Device, Selector};
+use tidemark_proto::v1::area::Shape;
+use tidemark_proto::v1::{self, Device, Selector};
 
 use crate::catalog::types::is_id;
 use crate::error::{Error, Reason, Result};
-use crate::limits::Limits;
+use crate::limits::{Limits, SELECTOR_DEPTH_MAX, SELECTORS_MAX};
+use crate::shard::{Area, Spot};
 
 /// Checks one device of a request; `at` is its position.
 pub fn check_device(device: &Device, at: usize, limits: &Limits) -> Result<()> {
@@ -58,12 +60,12 @@ pub fn check_device(device: &Device, at: usize, limits: &Limits) -> Result<()> {
 /// Checks the selector of a query; `required` refuses one that chooses nothing.
 pub fn check_selector(selector: Option<&Selector>, required: bool, limits: &Limits) -> Result<Selector> {
     let selector = selector.cloned().unwrap_or_default();
-    let chooses = !selector.device_ids.is_empty() || !selector.device_type.is_empty() || !selector.tags.is_empty();
-    if required && !chooses {
+    if required && selector == Selector::default() {
         return Err(Error::new(Reason::NoSelector, "the query chooses no device")
             .field("selector")
-            .hint("name device ids, a device type or tags"));
+            .hint("name device ids, a device type, tags or an area"));
     }
+    check_nested(&selector, "selector", 0)?;
     if selector.device_ids.len() > limits.batch_devices_max {
         let most = limits.batch_devices_max;
         return Err(
@@ -79,4 +81,72 @@ pub fn check_selector(selector: Option<&Selector>, required: bool, limits: &Limi
         }
     }
     Ok(selector)
+}
+
+/// What a selector says beside its ids, and the selectors in it.
+fn check_nested(selector: &Selector, field: &str, depth: usize) -> Result<()> {
+    if depth > SELECTOR_DEPTH_MAX {
+        let message = format!("selectors in selectors, more than {SELECTOR_DEPTH_MAX} deep");
+        return Err(Error::new(Reason::InvalidValue, message).field(field));
+    }
+    let most = SELECTORS_MAX;
+    for (name, nested) in [("any_of", &selector.any_of), ("none_of", &selector.none_of)] {
+        if nested.len() > most {
+            let message = format!("{} selectors, the limit is {most}", nested.len());
+            return Err(Error::new(Reason::InvalidValue, message).field(format!("{field}.{name}")));
+        }
+        for (at, one) in nested.iter().enumerate() {
+            let field = format!("{field}.{name}[{at}]");
+            if *one == Selector::default() {
+                return Err(Error::new(Reason::NoSelector, "a selector that chooses nothing").field(field));
+            }
+            check_nested(one, &field, depth + 1)?;
+        }
+    }
+    match &selector.area {
+        Some(given) => check_area(given, &format!("{field}.area")),
+        None => Ok(()),
+    }
+}
+
+fn check_area(given: &v1::Area, field: &str) -> Result<()> {
+    let wrong = |message: String| Err(Error::new(Reason::InvalidValue, message).field(field));
+    let latitude = |deg: f64| (-90.0..=90.0).contains(&deg);
+    let longitude = |deg: f64| (-180.0..=180.0).contains(&deg);
+    match &given.shape {
+        None => wrong("an area without a shape".into()),
+        Some(Shape::Box(b)) if !(latitude(b.south_deg) && latitude(b.north_deg) && b.south_deg <= b.north_deg) => {
+            wrong(format!("from {} to {} degrees north", b.south_deg, b.north_deg))
+        }
+        Some(Shape::Box(b)) if !(longitude(b.west_deg) && longitude(b.east_deg)) => {
+            wrong(format!("from {} to {} degrees east", b.west_deg, b.east_deg))
+        }
+        Some(Shape::Circle(c)) if !(latitude(c.latitude_deg) && longitude(c.longitude_deg)) => wrong(format!(
+            "{} degrees north, {} degrees east",
+            c.latitude_deg, c.longitude_deg
+        )),
+        Some(Shape::Circle(c)) if !(c.radius_m.is_finite() && c.radius_m >= 0.0) => {
+            wrong(format!("a radius of {} m", c.radius_m))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// The area of a checked selector.
+pub fn area(given: &v1::Area) -> Option<Area> {
+    Some(match given.shape.as_ref()? {
+        Shape::Box(b) => Area::Box {
+            west_deg: b.west_deg,
+            south_deg: b.south_deg,
+            east_deg: b.east_deg,
+            north_deg: b.north_deg,
+        },
+        Shape::Circle(c) => Area::Circle {
+            middle: Spot {
+                latitude_deg: c.latitude_deg,
+                longitude_deg: c.longitude_deg,
+            },
+            radius_m: c.radius_m,
+        },
+    })
 }
