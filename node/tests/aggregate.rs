@@ -142,7 +142,7 @@ fn compute(function: Function, values: &[Value]) -> Value {
             Value::F64(_) => Value::F64(values.iter().map(number).sum()),
             _ => Value::I64(values.iter().map(|v| if let Value::I64(v) = v { *v } else { 0 }).sum()),
         },
-        Function::Unspecified => unreachable!(),
+        other => unreachable!("{other:?} is not lawful here"),
     }
 }
 
@@ -202,13 +202,6 @@ fn expected(
     }
     lines.sort();
     lines
-}
-
-async fn ask(client: &Client, request: v1::QueryAggregateRequest) -> Vec<v1::QueryAggregateResponse> {
-    let (messages, summary) = client.query_aggregate(request).await.unwrap().collect().await.unwrap();
-    let series: usize = messages.iter().map(|message| message.series.len()).sum();
-    assert_eq!(summary.rows, series as u64);
-    messages
 }
 
 /// A question of random range, step, origin and grouping for one property.
@@ -351,17 +344,33 @@ async fn functions_without_meaning_are_refused_and_the_lawful_ones_named() {
         (
             "level",
             Sum,
-            "its kind is gauge, which takes avg, min, max, first, last, count",
+            "its kind is gauge, which takes count, min, max, avg, first, last, spread, stddev, percentile, histogram, delta, integral, time_weighted_avg",
         ),
         (
             "speed",
             Sum,
-            "its kind is mean, which takes avg, min, max, first, last, count",
+            "its kind is mean, which takes count, min, max, avg, first, last, spread, stddev, percentile, histogram",
         ),
-        ("rain", Avg, "its kind is increment, which takes sum, max, count"),
-        ("count", Avg, "its kind is counter, which takes first, last, count"),
-        ("on", First, "its kind is state, which takes last, min, max, count"),
-        ("mode", Avg, "its kind is state, which takes last, min, max, count"),
+        (
+            "rain",
+            Avg,
+            "its kind is increment, which takes count, sum, max, percentile, histogram",
+        ),
+        (
+            "count",
+            Avg,
+            "its kind is counter, which takes count, first, last, increase, rate",
+        ),
+        (
+            "on",
+            First,
+            "its kind is state, which takes count, min, max, last, mode, time_weighted_avg, duration, transitions",
+        ),
+        (
+            "mode",
+            Avg,
+            "its kind is state, which takes count, min, max, last, mode, duration, transitions",
+        ),
         ("note", Max, "its kind is event, which takes count, first, last"),
     ];
     for (property, function, said) in cases {

@@ -269,9 +269,7 @@ async fn random_points(client: &Client, random: &mut StdRng) -> BTreeMap<String,
             let fails = random.random_bool(0.1);
             let mut row = batch.row(device, *t);
             let mut say = |property, value: f64| {
-                said.entry(property)
-                    .or_insert_with(Said::new)
-                    .insert(*t, (value, !fails));
+                said.entry(property).or_default().insert(*t, (value, !fails));
             };
             let quality = if fails { Quality::Fail } else { Quality::Good };
             let level = f64::from(random.random_range(-400..400)) / 4.0;

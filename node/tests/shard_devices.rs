@@ -148,6 +148,7 @@ fn filters() {
         ids: ids.iter().map(|id| (*id).to_owned()).collect(),
         type_number,
         tags,
+        ..DeviceFilter::default()
     };
     let check_count = |filter: &DeviceFilter, expected: usize, first: Option<&str>| {
         let ids = listed(&shard, filter);

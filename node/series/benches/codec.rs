@@ -14,7 +14,7 @@ use common::Rng;
 use common::recorded::{cut, sets};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use tidemark_series::{ByWindow, Edge, Needs, Records, Windows, block, bucket, decoders, latest};
+use tidemark_series::{Accepted, ByWindow, Edge, Needs, Records, Windows, block, bucket, decoders, latest};
 
 fn main() {
     divan::main();
@@ -132,7 +132,7 @@ fn fold(bencher: Bencher<'_, '_>, set: &str) {
     bencher.counter(points(buckets(set))).bench(|| {
         for block in encoded.iter().flat_map(|bytes| bucket::blocks(bytes)) {
             let block = block.unwrap();
-            let mut folding = block.folding();
+            let mut folding = block.folding(Accepted::ALL);
             for property in block.properties() {
                 let mut partials = ByWindow::default();
                 folding.fold(property, &DAYS, Needs::All, &mut partials).unwrap();

@@ -10,7 +10,7 @@ mod common;
 use std::hint::black_box;
 
 use common::recorded::{cut, made};
-use tidemark_series::{ByWindow, Edge, Needs, Records, Windows, bucket, latest};
+use tidemark_series::{Accepted, ByWindow, Edge, Needs, Records, Windows, bucket, latest};
 
 const DAYS: Windows = Windows {
     from_ns: i64::MIN,
@@ -64,7 +64,7 @@ fn counted_fold(entries: &[Vec<u8>]) -> u64 {
     let mut count = 0;
     for block in entries.iter().flat_map(|bytes| bucket::blocks(bytes)) {
         let block = block.unwrap();
-        let mut folding = block.folding();
+        let mut folding = block.folding(Accepted::ALL);
         for property in block.properties() {
             let mut partials = ByWindow::default();
             folding.fold(property, &DAYS, Needs::All, &mut partials).unwrap();

@@ -255,7 +255,9 @@ impl Answering<'_> {
             ),
         };
         let tag = |tag: &TagMatcher| (tag.key.clone(), tag.values.clone());
-        let nested = |selectors: &[Selector]| selectors.iter().map(|selector| self.filter(selector)).collect();
+        let nested = |selectors: &[Selector]| -> Result<Vec<DeviceFilter>> {
+            selectors.iter().map(|selector| self.filter(selector)).collect()
+        };
         Ok(DeviceFilter {
             ids: selector.device_ids.clone(),
             type_number,

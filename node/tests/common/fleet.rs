@@ -135,6 +135,14 @@ pub(crate) fn one<V: Into<Value>>(property: &str, value: V) -> v1::Batch {
     batch(METER, property, [("m1", tidemark_node::clock::now_ns(), value)])
 }
 
+/// Every message of an aggregate.
+pub(crate) async fn ask(client: &Client, request: v1::QueryAggregateRequest) -> Vec<v1::QueryAggregateResponse> {
+    let (messages, summary) = client.query_aggregate(request).await.unwrap().collect().await.unwrap();
+    let series: usize = messages.iter().map(|message| message.series.len()).sum();
+    assert_eq!(summary.rows, series as u64);
+    messages
+}
+
 /// A write without producer.
 pub(crate) fn write(batch: v1::Batch) -> v1::WriteRequest {
     v1::WriteRequest {
