@@ -93,7 +93,8 @@ impl Router {
     /// Waits for a node that was asked as the leader; `None` as soon as another one leads, as far as this node hears: what
     /// was asked may be cut off, and never answer.
     async fn while_it_leads<T>(&self, group: u32, node: u64, answer: impl Future<Output = T>) -> Option<T> {
-        let replica = self.host.replica(group);
+        // One that is not believed names somebody who led long ago.
+        let replica = self.host.replica(group).filter(|_| self.heard_here(group).is_some());
         let another = async {
             match &replica {
                 Some(replica) => replica.led_by_another_than(node).await,
