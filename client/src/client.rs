@@ -321,6 +321,25 @@ impl Client {
         self.answer(selector.as_ref(), open).await
     }
 
+    /// How well devices kept the promises of their types.
+    ///
+    /// # Errors
+    /// What the server refuses; no first message in time.
+    pub async fn get_quality(&self, request: v1::GetQualityRequest) -> Result<Answer<v1::GetQualityResponse>, Error> {
+        let max = self.core.options.max_answer_bytes;
+        let selector = request.selector.clone();
+        let open = |channel, wait| {
+            let request = with_deadline(request.clone(), wait);
+            async move {
+                QueryServiceClient::new(channel)
+                    .max_decoding_message_size(max)
+                    .get_quality(request)
+                    .await
+            }
+        };
+        self.answer(selector.as_ref(), open).await
+    }
+
     /// Pipelined writes: several batches in flight, each stored once. Runs a task; call within a tokio runtime.
     pub fn writer(&self, options: WriterOptions) -> Writer {
         Writer::new(Arc::clone(&self.core), options)

@@ -339,6 +339,13 @@ impl QueryService for Service {
         Err(Status::unimplemented("aggregate"))
     }
 
+    type GetQualityStream = Answer<v1::GetQualityResponse>;
+    async fn get_quality(
+        &self,
+        _: Request<v1::GetQualityRequest>,
+    ) -> Result<Response<Self::GetQualityStream>, Status> {
+        Err(Status::unimplemented("not in the script"))
+    }
     type GetLatestStream = Answer<v1::GetLatestResponse>;
     async fn get_latest(&self, _: Request<v1::GetLatestRequest>) -> Result<Response<Self::GetLatestStream>, Status> {
         Err(Status::unimplemented("latest"))

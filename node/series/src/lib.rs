@@ -3,10 +3,12 @@
 //! Never here: async, files, the clock, protobuf types, RocksDB. Everything is a function of numbers and bytes, and
 //! no input, however damaged, makes it panic or allocate beyond what its length and row count justify.
 
+pub mod assess;
 pub mod bitmap;
 pub mod block;
 pub mod bucket;
 mod by_window;
+pub mod checks;
 mod codec;
 mod corrupt;
 #[doc(hidden)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tidemark_proto::v1::query_service_server::QueryService;
 use tidemark_proto::v1::{
-    GetLatestRequest, GetLatestResponse, QueryAggregateRequest, QueryAggregateResponse, QueryRangeRequest,
+    GetLatestRequest, GetLatestResponse, GetQualityRequest, GetQualityResponse, QueryAggregateRequest, QueryAggregateResponse, QueryRangeRequest,
     QueryRangeResponse,
 };
 use tonic::{Request, Response, Status};
@@ -23,6 +23,7 @@ impl QueryService for QueryApi {
     type QueryRangeStream = Streamed<QueryRangeResponse>;
     type QueryAggregateStream = Streamed<QueryAggregateResponse>;
     type GetLatestStream = Streamed<GetLatestResponse>;
+    type GetQualityStream = Streamed<GetQualityResponse>;
 
     async fn query_range(
         &self,
@@ -40,5 +41,12 @@ impl QueryService for QueryApi {
 
     async fn get_latest(&self, request: Request<GetLatestRequest>) -> Result<Response<Self::GetLatestStream>, Status> {
         streamed(self.queries.latest(request.into_inner()).await)
+    }
+
+    async fn get_quality(
+        &self,
+        request: Request<GetQualityRequest>,
+    ) -> Result<Response<Self::GetQualityStream>, Status> {
+        streamed(self.queries.quality(request.into_inner()).await)
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use tidemark_proto::v1::{self, DeviceType, Property};
+use tidemark_series::checks::Checks;
 use tidemark_series::{Kind, PropertyNumber, ValueType};
 
 use crate::clock::{NS_PER_DAY, NS_PER_S};
@@ -35,6 +36,8 @@ pub struct PropertyDef {
     pub allow_non_finite: bool,
     /// Where a counter wraps to zero.
     pub wrap: Option<f64>,
+    /// What its values are checked against when they are read.
+    pub checks: Checks,
 }
 
 impl PropertyDef {
@@ -60,7 +63,8 @@ pub struct TypeDef {
 impl TypeDef {
     /// Compiles a stored type.
     pub fn new(stored: DeviceType) -> Result<TypeDef> {
-        let properties = stored.properties.iter().map(property_def).collect::<Result<Vec<_>>>()?;
+        let compile = |p| property_def(p, stored.sample_interval_s);
+        let properties = stored.properties.iter().map(compile).collect::<Result<Vec<_>>>()?;
         let by_id = properties
             .iter()
             .enumerate()
@@ -124,6 +128,14 @@ impl TypeDef {
         }
     }
 
+    /// Promised time from observation to receipt, nanoseconds; `None` where nothing is promised.
+    pub fn latency_ns(&self) -> Option<i64> {
+        match self.stored.latency_s {
+            0 => None,
+            s => Some(s.saturating_mul(NS_PER_S)),
+        }
+    }
+
     /// Silence after which a latest value counts as stale, nanoseconds.
     pub fn stale_after_ns(&self) -> Option<i64> {
         let report = match self.stored.report_interval_s {
@@ -147,7 +159,7 @@ pub fn unknown_property(type_id: &str, property: &str) -> Error {
     .hint(format!("tidemark type show {type_id}"))
 }
 
-fn property_def(p: &Property) -> Result<PropertyDef> {
+fn property_def(p: &Property, sample_interval_s: i64) -> Result<PropertyDef> {
     Ok(PropertyDef {
         number: PropertyNumber(p.number),
         id: p.id.clone(),
@@ -159,7 +171,22 @@ fn property_def(p: &Property) -> Result<PropertyDef> {
         text_bytes_max: if p.max_len == 0 { TEXT_DEFAULT_BYTES } else { p.max_len } as usize,
         allow_non_finite: p.allow_non_finite,
         wrap: p.wrap,
+        checks: checks(p, sample_interval_s),
     })
+}
+
+/// Limits of a property; spikes and rates are attributes, in units of the property and per minute.
+fn checks(p: &Property, sample_interval_s: i64) -> Checks {
+    let attribute = |key: &str| p.attributes.get(key).and_then(|text| text.parse::<f64>().ok());
+    Checks {
+        min: p.min,
+        max: p.max,
+        typical_min: p.typical_min,
+        typical_max: p.typical_max,
+        spike: attribute("spike"),
+        rate_per_s: attribute("rate_per_min").map(|rate| rate / 60.0),
+        reach_ns: sample_interval_s.saturating_mul(3 * NS_PER_S),
+    }
 }
 
 fn value_type(number: i32) -> Option<ValueType> {

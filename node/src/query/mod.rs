@@ -10,6 +10,8 @@ mod latest;
 mod merge;
 mod near;
 mod plan;
+mod quality;
+mod quality_merge;
 mod range;
 mod series;
 mod shard_side;

@@ -225,7 +225,7 @@ impl Queries {
     }
 
     /// Admission, the checked selector, and the shards it concerns.
-    async fn begin(&self, selector: Option<&Selector>, required: bool, wanted: Option<&Consistency>) -> Result<Start> {
+    pub(super) async fn begin(&self, selector: Option<&Selector>, required: bool, wanted: Option<&Consistency>) -> Result<Start> {
         let permit = self.permits.clone().try_acquire_owned();
         let permit =
             permit.map_err(|_| Error::new(Reason::Overloaded, "this node answers as many queries as it may"))?;
@@ -284,13 +284,13 @@ fn targets(catalog: &Catalog, selector: &Selector) -> Targets {
     by_shard.into_iter().map(part).collect()
 }
 
-fn unexpected(part: &Part) -> Error {
+pub(super) fn unexpected(part: &Part) -> Error {
     let shown: String = format!("{part:?}").chars().take(60).collect();
     Error::internal(format!("unexpected part of an answer: {shown}"))
 }
 
 /// A query that was admitted and planned.
-struct Start {
+pub(super) struct Start {
     router: Arc<Router>,
     job: ShardJob,
     deadline: Instant,
@@ -303,7 +303,7 @@ struct Start {
 
 impl Start {
     /// Refuses unknown properties before any shard is asked, where the selector names the type.
-    fn check_properties(&self, properties: &[String]) -> Result<()> {
+    pub(super) fn check_properties(&self, properties: &[String]) -> Result<()> {
         match self.selector.device_type.as_str() {
             "" => Ok(()),
             device_type => self.catalog.device_type(device_type)?.choose(properties).map(drop),
@@ -312,7 +312,7 @@ impl Start {
 
     /// Asks the shards and passes their parts on, shard by shard; a few shards work at once unless a limit makes
     /// the later ones depend on the earlier ones.
-    async fn stream<M: Send + 'static>(
+    pub(super) async fn stream<M: Send + 'static>(
         self,
         limit: u64,
         ask: impl Fn(Selector, u64) -> Query + Send + 'static,

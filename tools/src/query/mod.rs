@@ -1,10 +1,11 @@
-//! `query range|agg|latest`: the flags they share. Never: aggregation (the server's answer is printed as it is).
+//! `query range|agg|latest|quality`: the flags they share. Never: aggregation (the server's answer is printed as it is).
 //!
 //! Invariant: an answer that ended without its summary is an error, never a shorter table.
 
 mod agg;
 mod chart;
 mod latest;
+mod quality;
 mod range;
 
 use clap::{Args, Subcommand};
@@ -25,6 +26,8 @@ pub(crate) enum Verb {
     Agg(Box<agg::AggArgs>),
     /// The newest value of each property of each device
     Latest(latest::LatestArgs),
+    /// How well devices kept the promises of their types
+    Quality(quality::QualityArgs),
 }
 
 /// Runs a verb.
@@ -33,6 +36,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Outcome {
         Verb::Range(args) => range::run(context, args).await,
         Verb::Agg(args) => agg::run(context, *args).await,
         Verb::Latest(args) => latest::run(context, args).await,
+        Verb::Quality(args) => quality::run(context, args).await,
     }
 }
 

@@ -1,0 +1,310 @@
+//! How well a device kept its promise over a time: slots filled, points in time, gaps, how long it was there to be asked, and
+//! whether it reports as often as it says. Pure.
+//!
+//! Never here: what values say (see `checks`), groups of devices. Invariant: late points count as if they had come in time,
+//! and no slot counts twice.
+
+use crate::window::Edge;
+
+/// What is promised, and over which time that is judged.
+#[derive(Clone, Debug)]
+pub struct Promise {
+    /// From here …
+    pub from_ns: i64,
+    /// … to here.
+    pub to_ns: i64,
+    /// Which end of a slot belongs to it.
+    pub edge: Edge,
+    /// One point each so long, nanoseconds.
+    pub interval_ns: i64,
+    /// From observation to receipt, nanoseconds; `None` where nothing is promised.
+    pub latency_ns: Option<i64>,
+    /// A device whose last point is older cannot be relied on, nanoseconds.
+    pub alive_ns: i64,
+    /// So many intervals without a point are a gap.
+    pub gap_factor: f64,
+}
+
+/// A time without points.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The last point before it, or the begin of the time that is judged.
+    pub from_ns: i64,
+    /// The first point behind it, or the end of that time.
+    pub to_ns: i64,
+    /// Points that should have been there.
+    pub missing: u64,
+    /// No point has ended it.
+    pub open: bool,
+}
+
+/// How often a device reports, against what it promises.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub enum Freshness {
+    /// Mostly in step.
+    AsPromised,
+    /// So many times slower.
+    Slower(f64),
+    /// Nothing for ten intervals and more.
+    Stalled,
+    /// Nothing yet.
+    Never,
+    /// The time is too short to tell.
+    NotAssessable,
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Assessment {
+    /// Slots of the time.
+    pub slots: u64,
+    /// Those with a point.
+    pub filled: u64,
+    /// Points within the time.
+    pub points: u64,
+    /// Those that came within the promised latency.
+    pub in_time: u64,
+    /// For how much of the time there was a point that was young enough, nanoseconds.
+    pub alive_ns: i64,
+    /// The newest point that was looked at, not after the time.
+    pub last_ns: Option<i64>,
+    /// Times without points.
+    pub gaps: Vec<Gap>,
+    /// The verdict; a device without any point here is taken for one that never had any.
+    pub freshness: Freshness,
+}
+
+/// Looks at the points of one device in the order of their times.
+#[derive(Debug)]
+pub struct Assessing<'a> {
+    promise: &'a Promise,
+    found: Assessment,
+    slot: Option<i64>,
+    spacings: Vec<i64>,
+}
+
+impl<'a> Assessing<'a> {
+    /// Nothing was seen yet.
+    pub fn new(promise: &'a Promise) -> Assessing<'a> {
+        let length = promise.to_ns.saturating_sub(promise.from_ns).max(0);
+        Assessing {
+            found: Assessment {
+                slots: (length / promise.interval_ns.max(1)) as u64,
+                filled: 0,
+                points: 0,
+                in_time: 0,
+                alive_ns: 0,
+                last_ns: None,
+                gaps: Vec::new(),
+                freshness: Freshness::Never,
+            },
+            promise,
+            slot: None,
+            spacings: Vec::new(),
+        }
+    }
+
+    /// The next point; those before the time tell how it began, those behind it nothing.
+    pub fn point(&mut self, t_ns: i64, received_ns: i64) {
+        let promise = self.promise;
+        let (before, behind) = match promise.edge {
+            Edge::StartClosed => (t_ns < promise.from_ns, t_ns >= promise.to_ns),
+            Edge::EndClosed => (t_ns <= promise.from_ns, t_ns > promise.to_ns),
+        };
+        if behind {
+            return;
+        }
+        if let Some(last) = self.found.last_ns {
+            self.span(last, t_ns);
+            if !before {
+                self.spacings.push(t_ns.saturating_sub(last));
+            }
+        } else if !before {
+            self.gap(promise.from_ns, t_ns, false);
+        }
+        self.found.last_ns = Some(t_ns);
+        if before {
+            return;
+        }
+        self.found.points += 1;
+        let late_by = received_ns.saturating_sub(t_ns);
+        self.found.in_time += u64::from(promise.latency_ns.is_some_and(|latency| late_by <= latency));
+        let since = t_ns.saturating_sub(promise.from_ns);
+        let since = if promise.edge == Edge::EndClosed { since - 1 } else { since };
+        let slot = since.div_euclid(promise.interval_ns.max(1));
+        if self.slot.replace(slot) != Some(slot) && slot < self.found.slots as i64 {
+            self.found.filled += 1;
+        }
+    }
+
+    /// Whether a point was seen, before the time or in it.
+    pub fn any(&self) -> bool {
+        self.found.last_ns.is_some()
+    }
+
+    /// There are no more points.
+    pub fn finish(mut self) -> Assessment {
+        let promise = self.promise;
+        match self.found.last_ns {
+            Some(last) => {
+                self.alive(last, promise.to_ns);
+                self.gap(last.max(promise.from_ns), promise.to_ns, true);
+            }
+            None => self.gap(promise.from_ns, promise.to_ns, true),
+        }
+        self.found.freshness = self.freshness();
+        self.found
+    }
+
+    /// From one point to the next.
+    fn span(&mut self, from_ns: i64, to_ns: i64) {
+        self.alive(from_ns, to_ns);
+        if to_ns > self.promise.from_ns {
+            self.gap(from_ns, to_ns, false);
+        }
+    }
+
+    /// A point is relied on until the next one, or until it is too old.
+    fn alive(&mut self, from_ns: i64, to_ns: i64) {
+        let promise = self.promise;
+        let until = from_ns.saturating_add(promise.alive_ns).min(to_ns).min(promise.to_ns);
+        self.found.alive_ns += until.saturating_sub(from_ns.max(promise.from_ns)).max(0);
+    }
+
+    fn gap(&mut self, from_ns: i64, to_ns: i64, open: bool) {
+        let interval = self.promise.interval_ns.max(1);
+        let intervals = to_ns.saturating_sub(from_ns) as f64 / interval as f64;
+        if intervals <= self.promise.gap_factor {
+            return;
+        }
+        // A point that ends a gap is there; at the open end, one is due.
+        let missing = if open { intervals.floor() } else { intervals.round() - 1.0 };
+        self.found.gaps.push(Gap {
+            from_ns,
+            to_ns,
+            missing: missing.max(0.0) as u64,
+            open,
+        });
+    }
+
+    fn freshness(&mut self) -> Freshness {
+        let promise = self.promise;
+        let interval = promise.interval_ns.max(1);
+        let Some(last) = self.found.last_ns else {
+            return Freshness::Never;
+        };
+        if promise.to_ns.saturating_sub(last) > interval.saturating_mul(10) {
+            return Freshness::Stalled;
+        }
+        if self.found.slots < 3 || self.spacings.is_empty() {
+            return Freshness::NotAssessable;
+        }
+        let middle = self.spacings.len() / 2;
+        let (_, median, _) = self.spacings.select_nth_unstable(middle);
+        let ratio = *median as f64 / interval as f64;
+        match ratio <= 1.5 {
+            true => Freshness::AsPromised,
+            false => Freshness::Slower(ratio),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    const S: i64 = 1_000_000_000;
+
+    /// An hour of five minutes each, promised within a minute.
+    fn hour(edge: Edge) -> Promise {
+        Promise {
+            from_ns: 0,
+            to_ns: 3_600 * S,
+            edge,
+            interval_ns: 300 * S,
+            latency_ns: Some(60 * S),
+            alive_ns: 900 * S,
+            gap_factor: 1.5,
+        }
+    }
+
+    /// Points at these seconds, received so many seconds later.
+    fn assessed(promise: &Promise, points: &[(i64, i64)]) -> Assessment {
+        let mut assessing = Assessing::new(promise);
+        points
+            .iter()
+            .for_each(|(t, late)| assessing.point(t * S, (t + late) * S));
+        assessing.finish()
+    }
+
+    #[test]
+    fn slots_are_filled_once_and_late_points_fill_them_too() {
+        let all: Vec<_> = (0..12).filter(|n| ![3, 8].contains(n)).map(|n| (n * 300 + 10, 5)).collect();
+        let mut twice = all.clone();
+        twice.extend([(20, 4_000), (620, 5), (3_310 + 5, 5)]);
+        twice.sort_unstable();
+        let found = assessed(&hour(Edge::StartClosed), &twice);
+        assert_eq!((found.slots, found.filled, found.points), (12, 10, 13));
+    }
+
+    #[test]
+    fn timeliness_is_the_share_that_came_within_the_promise() {
+        let found = assessed(&hour(Edge::StartClosed), &[(10, 5), (310, 59), (610, 61), (910, 4_000)]);
+        assert_eq!((found.in_time, found.points), (2, 4));
+    }
+
+    #[test]
+    fn stamps_at_the_end_of_their_slot_belong_to_it() {
+        let stamps: Vec<_> = (1..=12).map(|n| (n * 300, 5)).collect();
+        let ends = assessed(&hour(Edge::EndClosed), &stamps);
+        assert_eq!((ends.slots, ends.filled), (12, 12));
+        let starts = assessed(&hour(Edge::StartClosed), &stamps);
+        assert_eq!(starts.filled, 11);
+    }
+
+    #[test]
+    fn gaps_lead_stand_between_and_stay_open() {
+        let gaps = |points: &[(i64, i64)]| assessed(&hour(Edge::EndClosed), points).gaps;
+        let gap = |from: i64, to: i64, missing, open| Gap {
+            from_ns: from * S,
+            to_ns: to * S,
+            missing,
+            open,
+        };
+        let every = |from: i64, to: i64| (from..=to).map(|n| (n * 300, 5)).collect::<Vec<_>>();
+        assert_eq!(gaps(&every(0, 12)), []);
+        assert_eq!(gaps(&every(-2, 2)), [gap(600, 3_600, 10, true)]);
+        assert_eq!(gaps(&[every(0, 3), every(7, 12)].concat()), [gap(900, 2_100, 3, false)]);
+        assert_eq!(gaps(&[vec![(-300, 5)], every(3, 12)].concat()), [gap(-300, 900, 3, false)]);
+        assert_eq!(gaps(&[]), [gap(0, 3_600, 12, true)]);
+    }
+
+    #[test]
+    fn a_device_is_there_while_its_last_point_is_young() {
+        let found = assessed(&hour(Edge::StartClosed), &[(-600, 5), (1_200, 5), (1_500, 5)]);
+        assert_eq!(found.alive_ns, (300 + 300 + 900) * S);
+        assert_eq!(assessed(&hour(Edge::StartClosed), &[(-10_000, 5)]).alive_ns, 0);
+    }
+
+    #[test]
+    fn verdicts() {
+        let verdict = |points: &[(i64, i64)]| assessed(&hour(Edge::StartClosed), points).freshness;
+        let each = |step: usize| (0..3_600).step_by(step).map(|t| (t, 5)).collect::<Vec<_>>();
+        assert_eq!(verdict(&each(300)), Freshness::AsPromised);
+        assert_eq!(verdict(&each(1_200)), Freshness::Slower(4.0));
+        assert_eq!(verdict(&[(0, 5), (300, 5)]), Freshness::Stalled);
+        assert_eq!(verdict(&[]), Freshness::Never);
+        let day = Promise {
+            interval_ns: 86_400 * S,
+            ..hour(Edge::StartClosed)
+        };
+        assert_eq!(assessed(&day, &[(10, 5)]).freshness, Freshness::NotAssessable);
+        let months = Promise {
+            to_ns: 92 * 86_400 * S,
+            ..day
+        };
+        let firsts = [0, 31, 59, 90].map(|d| (d * 86_400, 5));
+        assert_eq!(assessed(&months, &firsts).freshness, Freshness::Slower(31.0));
+    }
+}

@@ -1,0 +1,237 @@
+//! Quality of values that can be judged from the values themselves: outside of what a sensor can tell, of what is usual, too
+//! far from both neighbours, or changed too fast. Pure.
+//!
+//! Never here: where limits are configured, silence. Invariant: the same points in the same order are judged alike, whenever
+//! each of them came; what the source says of a value is never made better.
+
+/// Limits of a property; what is not set is not checked.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Checks {
+    /// Range of the sensor: outside fails.
+    pub min: Option<f64>,
+    /// See `min`.
+    pub max: Option<f64>,
+    /// Usual range: outside is suspect.
+    pub typical_min: Option<f64>,
+    /// See `typical_min`.
+    pub typical_max: Option<f64>,
+    /// Steps further than this to and from a value, in opposite directions, make it fail.
+    pub spike: Option<f64>,
+    /// A change that is faster is suspect, per second.
+    pub rate_per_s: Option<f64>,
+    /// Rates are told from a point at most this old, nanoseconds.
+    pub reach_ns: i64,
+}
+
+/// Why a value was judged down.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// Outside of the range of the sensor.
+    Range,
+    /// Outside of what is usual.
+    Untypical,
+    /// Too far from both neighbours.
+    Spike,
+    /// Changed too fast.
+    Rate,
+}
+
+/// A point and what became of it.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub struct Judged {
+    /// When it was observed.
+    pub t_ns: i64,
+    /// What it says.
+    pub value: f64,
+    /// What the source says of it.
+    pub stated: u8,
+    /// What was found, if anything.
+    pub finding: Option<Finding>,
+}
+
+impl Finding {
+    /// Whether the value cannot be true, rather than being doubtful.
+    pub fn fails(self) -> bool {
+        matches!(self, Finding::Range | Finding::Spike)
+    }
+}
+
+impl Checks {
+    /// True where nothing is checked.
+    pub fn is_empty(&self) -> bool {
+        let limits = [
+            self.min,
+            self.max,
+            self.typical_min,
+            self.typical_max,
+            self.spike,
+            self.rate_per_s,
+        ];
+        limits.iter().all(Option::is_none)
+    }
+
+    /// Whether a value can be one of this sensor.
+    pub fn is_in_range(&self, value: f64) -> bool {
+        self.min.is_none_or(|min| value >= min) && self.max.is_none_or(|max| value <= max)
+    }
+
+    fn is_typical(&self, value: f64) -> bool {
+        self.typical_min.is_none_or(|min| value >= min) && self.typical_max.is_none_or(|max| value <= max)
+    }
+}
+
+/// Judges the points of one device in the order of their times. A point is judged once the next one is known.
+#[derive(Debug)]
+pub struct Judge<'a> {
+    checks: &'a Checks,
+    /// Whether the source does not count a value of this quality.
+    discounts: fn(u8) -> bool,
+    /// The last point that counts and was judged.
+    before: Option<(i64, f64)>,
+    /// The last one that was not even suspect.
+    sure: Option<(i64, f64)>,
+    /// The point to judge next, and those behind it that do not count.
+    waiting: Vec<Judged>,
+}
+
+impl<'a> Judge<'a> {
+    /// Nothing was seen yet. `discounts` tells which qualities that a source states make a value count for nothing.
+    pub fn new(checks: &'a Checks, discounts: fn(u8) -> bool) -> Judge<'a> {
+        Judge {
+            checks,
+            discounts,
+            before: None,
+            sure: None,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// The next point; gives out those that can be judged now.
+    pub fn point(&mut self, t_ns: i64, value: f64, stated: u8, mut out: impl FnMut(Judged)) {
+        let counts = !(self.discounts)(stated);
+        let finding = (counts && !self.checks.is_in_range(value)).then_some(Finding::Range);
+        let point = Judged {
+            t_ns,
+            value,
+            stated,
+            finding,
+        };
+        if !counts || finding.is_some() {
+            match self.waiting.is_empty() {
+                true => out(point),
+                false => self.waiting.push(point),
+            }
+            return;
+        }
+        self.judge_waiting(Some(value), &mut out);
+        self.waiting.push(point);
+    }
+
+    /// There are no more points.
+    pub fn end(&mut self, mut out: impl FnMut(Judged)) {
+        self.judge_waiting(None, &mut out);
+    }
+
+    fn judge_waiting(&mut self, next: Option<f64>, out: &mut impl FnMut(Judged)) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        if let Some(first) = waiting.first_mut() {
+            first.finding = self.find(first, next);
+            let point = (first.t_ns, first.value);
+            if !first.finding.is_some_and(Finding::fails) {
+                self.before = Some(point);
+                if first.finding.is_none() {
+                    self.sure = Some(point);
+                }
+            }
+        }
+        waiting.drain(..).for_each(out);
+        self.waiting = waiting;
+    }
+
+    fn find(&self, point: &Judged, next: Option<f64>) -> Option<Finding> {
+        let checks = self.checks;
+        if let (Some(spike), Some((_, before)), Some(next)) = (checks.spike, self.before, next) {
+            let (to, from) = (point.value - before, next - point.value);
+            if to.abs() > spike && from.abs() > spike && to.signum() != from.signum() {
+                return Some(Finding::Spike);
+            }
+        }
+        if let (Some(limit), Some((t_ns, value))) = (checks.rate_per_s, self.sure) {
+            let apart = point.t_ns.saturating_sub(t_ns);
+            let seconds = apart as f64 / 1e9;
+            if apart <= checks.reach_ns && (point.value - value).abs() > limit * seconds {
+                return Some(Finding::Rate);
+            }
+        }
+        (!checks.is_typical(point.value)).then_some(Finding::Untypical)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: i64 = 1_000_000_000;
+
+    /// Findings of values that are so many seconds apart.
+    fn found(checks: &Checks, apart_s: i64, values: &[f64]) -> Vec<Option<Finding>> {
+        let mut judge = Judge::new(checks, |stated| stated == 6);
+        let mut judged = Vec::new();
+        for (at, value) in values.iter().enumerate() {
+            judge.point(at as i64 * apart_s * S, *value, 0, |point| judged.push(point));
+        }
+        judge.end(|point| judged.push(point));
+        assert_eq!(judged.iter().map(|point| point.value).collect::<Vec<_>>(), values, "in order");
+        judged.iter().map(|point| point.finding).collect()
+    }
+
+    #[test]
+    fn a_value_far_from_both_neighbours_fails_and_they_do_not() {
+        let checks = Checks {
+            spike: Some(0.15),
+            ..Checks::default()
+        };
+        let spike = Some(Finding::Spike);
+        assert_eq!(found(&checks, 300, &[1.0, 1.0, 1.9, 1.01, 1.02]), [None, None, spike, None, None]);
+        assert_eq!(found(&checks, 300, &[1.0, 1.0, 1.9, 1.91, 1.92]), [None; 5], "a step is no spike");
+        assert_eq!(found(&checks, 300, &[1.0, 9.0]), [None; 2], "the last one has one neighbour yet");
+        assert_eq!(found(&checks, 300, &[9.0, 1.0, 1.0]), [None; 3]);
+    }
+
+    #[test]
+    fn ranges_and_rates() {
+        let checks = Checks {
+            min: Some(0.0),
+            max: Some(2.0),
+            typical_max: Some(1.2),
+            rate_per_s: Some(0.1 / 60.0),
+            reach_ns: 900 * S,
+            ..Checks::default()
+        };
+        let (range, rate, untypical) = (Some(Finding::Range), Some(Finding::Rate), Some(Finding::Untypical));
+        assert_eq!(found(&checks, 300, &[0.0, -0.1, 2.1, 0.4]), [None, range, range, None]);
+        assert_eq!(found(&checks, 300, &[0.0, 0.9, 1.0]), [None, rate, None], "1.0 within ten minutes is slow enough");
+        assert_eq!(
+            found(&checks, 300, &[0.0, 1.9, 1.9, 1.9, 1.9]),
+            [None, rate, rate, rate, untypical],
+            "what stays is believed once the last sure point is too old"
+        );
+        assert_eq!(found(&checks, 300, &[1.1, 1.3]), [None, untypical]);
+    }
+
+    #[test]
+    fn what_the_source_does_not_count_is_no_neighbour() {
+        let checks = Checks {
+            spike: Some(0.5),
+            ..Checks::default()
+        };
+        let mut judge = Judge::new(&checks, |stated| stated == 6);
+        let mut judged = Vec::new();
+        for (t, value, stated) in [(0, 1.0, 6), (1, 1.0, 0), (2, 9.0, 6), (3, 3.0, 0), (4, 9.0, 6), (5, 1.1, 0)] {
+            judge.point(t * S, value, stated, |point| judged.push((point.t_ns / S, point.finding)));
+        }
+        judge.end(|point| judged.push((point.t_ns / S, point.finding)));
+        let spike = Some(Finding::Spike);
+        assert_eq!(judged, [(0, None), (1, None), (2, None), (3, spike), (4, None), (5, None)]);
+    }
+}

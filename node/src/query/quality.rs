@@ -1,0 +1,348 @@
+//! One shard's part of a question about quality: how well each of its devices kept the promise of its type.
+//!
+//! Never here: merging shards (see `quality_merge`), what is good (see `tidemark_series`). Invariant: the means of a report are
+//! sums until all shards have answered.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use tidemark_proto::peer::QualityReports;
+use tidemark_proto::peer::read_shard_response::Part;
+use tidemark_proto::v1::{AnswerSummary, GetQualityRequest, Quality, QualityReport, ReportKind};
+use tidemark_series::assess::{Assessing, Assessment, Freshness, Promise};
+use tidemark_series::checks::{Judge, Judged};
+use tidemark_series::{PropertyNumber, ValueRef, bucket};
+
+use super::plan::{check_range, passes_over_types};
+use super::quality_merge::{Reports, check};
+use super::shard_side::{Answering, Chosen, Wanted, corrupt};
+use crate::catalog::types::{PropertyDef, TypeDef};
+use crate::error::Result;
+use crate::raft::state::store_error;
+
+/// Points that may be looked at together, by what their devices promise: bounds memory.
+const POINTS_TOGETHER: i64 = 1 << 20;
+/// Reports of a message.
+const REPORTS_PER_PART: usize = 256;
+/// What was seen so many intervals before the time tells how it began.
+const INTERVALS_BEFORE: i64 = 10;
+
+/// Answers a question about quality.
+pub(super) fn answer(answering: &Answering<'_>, request: &GetQualityRequest) -> Result<AnswerSummary> {
+    check_range(request.from_ns, request.to_ns)?;
+    check(request)?;
+    let selector = request.selector.clone().unwrap_or_default();
+    let mut looking = Looking {
+        answering,
+        request,
+        pass_over: passes_over_types(&selector),
+        reports: Reports::new(request),
+        summary: AnswerSummary::default(),
+    };
+    let wanted = match request.grouping {
+        Some(_) => Wanted::Tags,
+        None => Wanted::Nothing,
+    };
+    let flow = answering.each_run(&selector, wanted, |devices| looking.run(devices))?;
+    let rest = looking.reports.into_sums();
+    if flow.is_continue() {
+        for reports in rest.chunks(REPORTS_PER_PART) {
+            let part = QualityReports {
+                reports: reports.to_vec(),
+            };
+            if answering.send(Part::Quality(part)).is_break() {
+                break;
+            }
+        }
+    }
+    Ok(looking.summary)
+}
+
+struct Looking<'a> {
+    answering: &'a Answering<'a>,
+    request: &'a GetQualityRequest,
+    pass_over: bool,
+    reports: Reports,
+    summary: AnswerSummary,
+}
+
+/// A device that is looked at.
+struct Device<'a> {
+    promise: &'a Promise,
+    assessing: Assessing<'a>,
+    judge: Judge<'a>,
+    judged: Counts,
+}
+
+#[derive(Default)]
+struct Counts {
+    fail: u64,
+    suspect: u64,
+}
+
+impl Looking<'_> {
+    /// Devices of one type.
+    fn run(&mut self, devices: &[Chosen]) -> Result<ControlFlow<()>> {
+        let Some(def) = devices.first().map(|first| first.def.clone()) else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        let Some(property) = self.property(&def)? else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        let slots = def
+            .sample_interval_ns()
+            .map_or(0, |interval| self.request.to_ns.saturating_sub(self.request.from_ns) / interval);
+        let together = (POINTS_TOGETHER / slots.max(1)).clamp(1, 1 << 16) as usize;
+        for devices in devices.chunks(together) {
+            self.summary.devices += devices.len() as u64;
+            let reports = match def.sample_interval_ns() {
+                Some(interval) => self.assess(&def, property, interval, devices)?,
+                None => devices.iter().map(|_| nothing_promised()).collect(),
+            };
+            let mut part = QualityReports::default();
+            for (chosen, report) in devices.iter().zip(reports) {
+                let named = QualityReport {
+                    device: chosen.id().to_owned(),
+                    device_type: def.id().to_owned(),
+                    ..report
+                };
+                part.reports.extend(self.reports.take(named, |key| chosen.tag(key)));
+            }
+            if !part.reports.is_empty() && self.answering.send(Part::Quality(part)).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// The property that is looked at; `None` where the type is passed over.
+    fn property<'d>(&self, def: &'d TypeDef) -> Result<Option<&'d PropertyDef>> {
+        if self.request.property.is_empty() {
+            return Ok(def.properties.first());
+        }
+        match def.choose(std::slice::from_ref(&self.request.property)) {
+            Ok(chosen) => Ok(chosen.first().copied()),
+            Err(_) if self.pass_over => Ok(None),
+            Err(e) => Err(e.field("property")),
+        }
+    }
+
+    /// Looks at all points of devices in the time.
+    fn assess(
+        &self,
+        def: &TypeDef,
+        property: &PropertyDef,
+        interval_ns: i64,
+        devices: &[Chosen],
+    ) -> Result<Vec<QualityReport>> {
+        let promises = self.promises(def, property, interval_ns, devices)?;
+        let device = |promise| Device {
+            promise,
+            assessing: Assessing::new(promise),
+            judge: Judge::new(&property.checks, counts_for_nothing),
+            judged: Counts::default(),
+        };
+        let mut looked_at: Vec<Device<'_>> = promises.iter().map(device).collect();
+        let before = alive_ns(def, interval_ns).max(interval_ns.saturating_mul(INTERVALS_BEFORE));
+        let from = self.request.from_ns.saturating_sub(before);
+        let to = self.request.to_ns.saturating_add(1);
+        let _ = self.answering.scan(def, devices, from, to, |at, value| {
+            looked_at[at].take(value, property.number, (from, to))?;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let ever = self.ever(def, property, devices, &looked_at)?;
+        let reports = looked_at.into_iter().zip(ever).map(|(mut device, ever)| {
+            let (from_ns, to_ns) = (device.promise.from_ns, device.promise.to_ns);
+            let judged = &mut device.judged;
+            device.judge.end(|point| judged.note(point, from_ns, to_ns));
+            let found = device.assessing.finish();
+            report(device.promise, found, device.judged, ever, self.request.gaps)
+        });
+        Ok(reports.collect())
+    }
+
+    /// What each device promises: nothing for the time before it was installed and after it was retired.
+    fn promises(
+        &self,
+        def: &TypeDef,
+        property: &PropertyDef,
+        interval_ns: i64,
+        devices: &[Chosen],
+    ) -> Result<Vec<Promise>> {
+        let ordinals: Vec<u32> = devices.iter().map(Chosen::ordinal).collect();
+        let stored = self.answering.shard.devices_by_ordinal(&ordinals).map_err(store_error)?;
+        let (from, to) = (self.request.from_ns, self.request.to_ns);
+        let promise = |dates: (i64, i64)| {
+            let slots = |until: i64| until.saturating_sub(from).max(0) / interval_ns;
+            let begin = match dates.0 {
+                installed if installed > from => from + (slots(installed - 1) + 1) * interval_ns,
+                _ => from,
+            };
+            let end = match dates.1 {
+                0 => to,
+                retired => to.min(retired),
+            };
+            Promise {
+                from_ns: begin,
+                to_ns: (from + slots(end) * interval_ns).max(begin),
+                edge: property.kind.edge(),
+                interval_ns,
+                latency_ns: def.latency_ns(),
+                alive_ns: alive_ns(def, interval_ns),
+                gap_factor: match self.request.gap_factor {
+                    0.0 => 1.5,
+                    factor => factor,
+                },
+            }
+        };
+        let dates = stored.into_iter().map(|stored| {
+            let device = stored.and_then(|stored| stored.device);
+            device.map_or((0, 0), |device| (device.installed_at_ns, device.retired_at_ns))
+        });
+        Ok(dates.map(promise).collect())
+    }
+
+    /// When devices that showed no point were heard last, if ever.
+    fn ever(
+        &self,
+        def: &TypeDef,
+        property: &PropertyDef,
+        devices: &[Chosen],
+        looked_at: &[Device<'_>],
+    ) -> Result<Vec<Option<i64>>> {
+        let silent: Vec<usize> = (0..devices.len()).filter(|at| !looked_at[*at].assessing.any()).collect();
+        let ordinals: Vec<u32> = silent.iter().map(|at| devices[*at].ordinal()).collect();
+        let newest = self.answering.shard.newest(def.number(), &ordinals).map_err(store_error)?;
+        let mut ever = vec![None; devices.len()];
+        for (at, newest) in silent.into_iter().zip(&newest) {
+            let of_property = newest.iter().filter(|value| value.property == property.number);
+            ever[at] = of_property.map(|value| value.observed_at).max();
+        }
+        Ok(ever)
+    }
+}
+
+impl Device<'_> {
+    /// Looks at the points of a bucket value.
+    fn take(&mut self, value: &[u8], property: PropertyNumber, (from, to): (i64, i64)) -> Result<()> {
+        for block in bucket::blocks(value) {
+            let block = block.map_err(corrupt)?;
+            if block.last_ns() < from || block.first_ns() >= to {
+                continue;
+            }
+            let records = block.decode(Some(&[property])).map_err(corrupt)?;
+            let Some(column) = records.column(property) else {
+                continue;
+            };
+            for (row, value, stated) in column.cells() {
+                let (t_ns, kind) = (records.observed_at[row], i32::from(records.report_kind[row]));
+                let apart = kind == ReportKind::Test as i32 || kind == ReportKind::Keepalive as i32;
+                if apart || stated == Quality::Missing as u8 || !(from..to).contains(&t_ns) {
+                    continue;
+                }
+                self.assessing.point(t_ns, records.received_at[row]);
+                if let Some(value) = number(value) {
+                    let (judged, promise) = (&mut self.judged, self.promise);
+                    self.judge.point(t_ns, value, stated, |point| judged.note(point, promise.from_ns, promise.to_ns));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Counts {
+    fn note(&mut self, point: Judged, from_ns: i64, to_ns: i64) {
+        if point.t_ns < from_ns || point.t_ns > to_ns {
+            return;
+        }
+        let stated = |quality: Quality| point.stated == quality as u8;
+        if stated(Quality::Fail) || point.finding.is_some_and(|finding| finding.fails()) {
+            self.fail += 1;
+        } else if stated(Quality::Suspect) || point.finding.is_some() {
+            self.suspect += 1;
+        }
+    }
+}
+
+fn counts_for_nothing(stated: u8) -> bool {
+    stated == Quality::Fail as u8 || stated == Quality::Missing as u8
+}
+
+/// What is checked of a value; texts have nothing to check.
+fn number(value: ValueRef<'_>) -> Option<f64> {
+    match value {
+        ValueRef::F64(value) => Some(value),
+        ValueRef::I64(value) => Some(value as f64),
+        ValueRef::Bool(value) => Some(f64::from(u8::from(value))),
+        ValueRef::Enum(value) => Some(f64::from(value)),
+        ValueRef::Text(_) => None,
+    }
+}
+
+fn alive_ns(def: &TypeDef, interval_ns: i64) -> i64 {
+    def.stale_after_ns().unwrap_or(interval_ns.saturating_mul(3))
+}
+
+fn nothing_promised() -> QualityReport {
+    QualityReport {
+        devices: 1,
+        freshness: tidemark_proto::v1::Freshness::NothingPromised as i32,
+        ..QualityReport::default()
+    }
+}
+
+/// The report of one device; its means are sums over one.
+fn report(promise: &Promise, found: Assessment, judged: Counts, ever: Option<i64>, gaps: bool) -> QualityReport {
+    use tidemark_proto::v1::Freshness as Wire;
+    let length = promise.to_ns.saturating_sub(promise.from_ns);
+    let share = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 0.0 };
+    let last = found.last_ns.or(ever.filter(|at| *at <= promise.to_ns));
+    let (freshness, spacing_ratio) = match found.freshness {
+        Freshness::AsPromised => (Wire::AsPromised, 0.0),
+        Freshness::Slower(ratio) => (Wire::Slower, ratio),
+        Freshness::Stalled => (Wire::Stalled, 0.0),
+        // It was heard before, or only behind the time.
+        Freshness::Never if ever.is_some() => (Wire::Stalled, 0.0),
+        Freshness::Never => (Wire::Never, 0.0),
+        Freshness::NotAssessable => (Wire::NotAssessable, 0.0),
+    };
+    let is = |verdict: Wire| u64::from(freshness == verdict);
+    let timed = if promise.latency_ns.is_some() { found.points } else { 0 };
+    let offline = last.is_none_or(|last| promise.to_ns.saturating_sub(last) > promise.alive_ns);
+    let wire = |gap: &tidemark_series::assess::Gap| tidemark_proto::v1::Gap {
+        from_ns: gap.from_ns,
+        to_ns: gap.to_ns,
+        missing: gap.missing,
+        open: gap.open,
+    };
+    QualityReport {
+        device: String::new(),
+        device_type: String::new(),
+        tags: BTreeMap::new().into_iter().collect(),
+        devices: 1,
+        devices_assessed: u64::from(found.slots > 0),
+        slots_expected: found.slots,
+        slots_filled: found.filled,
+        completeness_mean: share(found.filled as f64, found.slots as f64),
+        points: found.points,
+        points_timed: timed,
+        points_in_time: found.in_time,
+        points_fail: judged.fail,
+        points_suspect: judged.suspect,
+        availability_mean: share(found.alive_ns as f64, length as f64),
+        offline: u64::from(offline),
+        as_promised: is(Wire::AsPromised),
+        slower: is(Wire::Slower),
+        stalled: is(Wire::Stalled),
+        never: is(Wire::Never),
+        not_assessable: is(Wire::NotAssessable),
+        freshness: freshness as i32,
+        spacing_ratio,
+        last_observed_at_ns: last.unwrap_or(0),
+        gaps: match gaps {
+            true => found.gaps.iter().map(wire).collect(),
+            false => Vec::new(),
+        },
+    }
+}
