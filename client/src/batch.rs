@@ -27,6 +27,8 @@ pub struct BatchBuilder {
     device_index: Vec<u32>,
     observed_at_ns: Vec<i64>,
     kinds: Vec<v1::ReportKind>,
+    /// 0 where the store says when.
+    received_at_ns: Vec<i64>,
     columns: Vec<ColumnBuilder>,
     wrong: Option<Error>,
 }
@@ -63,6 +65,7 @@ impl BatchBuilder {
         self.device_index.push(position);
         self.observed_at_ns.push(observed_at_ns);
         self.kinds.push(v1::ReportKind::Unspecified);
+        self.received_at_ns.push(0);
         RowBuilder { batch: self }
     }
 
@@ -106,7 +109,10 @@ impl BatchBuilder {
             } else {
                 self.kinds.into_iter().map(i32::from).collect()
             },
-            received_at_ns: Vec::new(),
+            received_at_ns: match self.received_at_ns.iter().all(|at| *at == 0) {
+                true => Vec::new(),
+                false => self.received_at_ns,
+            },
         })
     }
 
@@ -142,6 +148,15 @@ impl RowBuilder<'_> {
     /// The same, with the quality that the source states.
     pub fn set_with_quality(self, property: &str, value: impl Into<Value>, quality: v1::Quality) -> Self {
         self.batch.put(property, value.into(), quality);
+        self
+    }
+
+    /// When the row was received, nanoseconds since the epoch, where that is known from elsewhere; otherwise the store says when it
+    /// took it.
+    pub fn received_at(self, received_at_ns: i64) -> Self {
+        if let Some(last) = self.batch.received_at_ns.last_mut() {
+            *last = received_at_ns;
+        }
         self
     }
 

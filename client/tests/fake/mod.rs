@@ -340,10 +340,7 @@ impl QueryService for Service {
     }
 
     type GetQualityStream = Answer<v1::GetQualityResponse>;
-    async fn get_quality(
-        &self,
-        _: Request<v1::GetQualityRequest>,
-    ) -> Result<Response<Self::GetQualityStream>, Status> {
+    async fn get_quality(&self, _: Request<v1::GetQualityRequest>) -> Result<Response<Self::GetQualityStream>, Status> {
         Err(Status::unimplemented("not in the script"))
     }
     type GetLatestStream = Answer<v1::GetLatestResponse>;

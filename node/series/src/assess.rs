@@ -130,7 +130,11 @@ impl<'a> Assessing<'a> {
         let late_by = received_ns.saturating_sub(t_ns);
         self.found.in_time += u64::from(promise.latency_ns.is_some_and(|latency| late_by <= latency));
         let since = t_ns.saturating_sub(promise.from_ns);
-        let since = if promise.edge == Edge::EndClosed { since - 1 } else { since };
+        let since = if promise.edge == Edge::EndClosed {
+            since - 1
+        } else {
+            since
+        };
         let slot = since.div_euclid(promise.interval_ns.max(1));
         if self.slot.replace(slot) != Some(slot) && slot < self.found.slots as i64 {
             self.found.filled += 1;
@@ -178,7 +182,11 @@ impl<'a> Assessing<'a> {
             return;
         }
         // A point that ends a gap is there; at the open end, one is due.
-        let missing = if open { intervals.floor() } else { intervals.round() - 1.0 };
+        let missing = if open {
+            intervals.floor()
+        } else {
+            intervals.round() - 1.0
+        };
         self.found.gaps.push(Gap {
             from_ns,
             to_ns,
@@ -240,7 +248,10 @@ mod tests {
 
     #[test]
     fn slots_are_filled_once_and_late_points_fill_them_too() {
-        let all: Vec<_> = (0..12).filter(|n| ![3, 8].contains(n)).map(|n| (n * 300 + 10, 5)).collect();
+        let all: Vec<_> = (0..12)
+            .filter(|n| ![3, 8].contains(n))
+            .map(|n| (n * 300 + 10, 5))
+            .collect();
         let mut twice = all.clone();
         twice.extend([(20, 4_000), (620, 5), (3_310 + 5, 5)]);
         twice.sort_unstable();
@@ -276,7 +287,10 @@ mod tests {
         assert_eq!(gaps(&every(0, 12)), []);
         assert_eq!(gaps(&every(-2, 2)), [gap(600, 3_600, 10, true)]);
         assert_eq!(gaps(&[every(0, 3), every(7, 12)].concat()), [gap(900, 2_100, 3, false)]);
-        assert_eq!(gaps(&[vec![(-300, 5)], every(3, 12)].concat()), [gap(-300, 900, 3, false)]);
+        assert_eq!(
+            gaps(&[vec![(-300, 5)], every(3, 12)].concat()),
+            [gap(-300, 900, 3, false)]
+        );
         assert_eq!(gaps(&[]), [gap(0, 3_600, 12, true)]);
     }
 

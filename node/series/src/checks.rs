@@ -181,7 +181,11 @@ mod tests {
             judge.point(at as i64 * apart_s * S, *value, 0, |point| judged.push(point));
         }
         judge.end(|point| judged.push(point));
-        assert_eq!(judged.iter().map(|point| point.value).collect::<Vec<_>>(), values, "in order");
+        assert_eq!(
+            judged.iter().map(|point| point.value).collect::<Vec<_>>(),
+            values,
+            "in order"
+        );
         judged.iter().map(|point| point.finding).collect()
     }
 
@@ -192,9 +196,20 @@ mod tests {
             ..Checks::default()
         };
         let spike = Some(Finding::Spike);
-        assert_eq!(found(&checks, 300, &[1.0, 1.0, 1.9, 1.01, 1.02]), [None, None, spike, None, None]);
-        assert_eq!(found(&checks, 300, &[1.0, 1.0, 1.9, 1.91, 1.92]), [None; 5], "a step is no spike");
-        assert_eq!(found(&checks, 300, &[1.0, 9.0]), [None; 2], "the last one has one neighbour yet");
+        assert_eq!(
+            found(&checks, 300, &[1.0, 1.0, 1.9, 1.01, 1.02]),
+            [None, None, spike, None, None]
+        );
+        assert_eq!(
+            found(&checks, 300, &[1.0, 1.0, 1.9, 1.91, 1.92]),
+            [None; 5],
+            "a step is no spike"
+        );
+        assert_eq!(
+            found(&checks, 300, &[1.0, 9.0]),
+            [None; 2],
+            "the last one has one neighbour yet"
+        );
         assert_eq!(found(&checks, 300, &[9.0, 1.0, 1.0]), [None; 3]);
     }
 
@@ -210,7 +225,11 @@ mod tests {
         };
         let (range, rate, untypical) = (Some(Finding::Range), Some(Finding::Rate), Some(Finding::Untypical));
         assert_eq!(found(&checks, 300, &[0.0, -0.1, 2.1, 0.4]), [None, range, range, None]);
-        assert_eq!(found(&checks, 300, &[0.0, 0.9, 1.0]), [None, rate, None], "1.0 within ten minutes is slow enough");
+        assert_eq!(
+            found(&checks, 300, &[0.0, 0.9, 1.0]),
+            [None, rate, None],
+            "1.0 within ten minutes is slow enough"
+        );
         assert_eq!(
             found(&checks, 300, &[0.0, 1.9, 1.9, 1.9, 1.9]),
             [None, rate, rate, rate, untypical],
@@ -227,11 +246,23 @@ mod tests {
         };
         let mut judge = Judge::new(&checks, |stated| stated == 6);
         let mut judged = Vec::new();
-        for (t, value, stated) in [(0, 1.0, 6), (1, 1.0, 0), (2, 9.0, 6), (3, 3.0, 0), (4, 9.0, 6), (5, 1.1, 0)] {
-            judge.point(t * S, value, stated, |point| judged.push((point.t_ns / S, point.finding)));
+        for (t, value, stated) in [
+            (0, 1.0, 6),
+            (1, 1.0, 0),
+            (2, 9.0, 6),
+            (3, 3.0, 0),
+            (4, 9.0, 6),
+            (5, 1.1, 0),
+        ] {
+            judge.point(t * S, value, stated, |point| {
+                judged.push((point.t_ns / S, point.finding))
+            });
         }
         judge.end(|point| judged.push((point.t_ns / S, point.finding)));
         let spike = Some(Finding::Spike);
-        assert_eq!(judged, [(0, None), (1, None), (2, None), (3, spike), (4, None), (5, None)]);
+        assert_eq!(
+            judged,
+            [(0, None), (1, None), (2, None), (3, spike), (4, None), (5, None)]
+        );
     }
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tidemark_proto::v1::query_service_server::QueryService;
 use tidemark_proto::v1::{
-    GetLatestRequest, GetLatestResponse, GetQualityRequest, GetQualityResponse, QueryAggregateRequest, QueryAggregateResponse, QueryRangeRequest,
-    QueryRangeResponse,
+    GetLatestRequest, GetLatestResponse, GetQualityRequest, GetQualityResponse, QueryAggregateRequest,
+    QueryAggregateResponse, QueryRangeRequest, QueryRangeResponse,
 };
 use tonic::{Request, Response, Status};
 

@@ -89,9 +89,9 @@ impl Looking<'_> {
         let Some(property) = self.property(&def)? else {
             return Ok(ControlFlow::Continue(()));
         };
-        let slots = def
-            .sample_interval_ns()
-            .map_or(0, |interval| self.request.to_ns.saturating_sub(self.request.from_ns) / interval);
+        let slots = def.sample_interval_ns().map_or(0, |interval| {
+            self.request.to_ns.saturating_sub(self.request.from_ns) / interval
+        });
         let together = (POINTS_TOGETHER / slots.max(1)).clamp(1, 1 << 16) as usize;
         for devices in devices.chunks(together) {
             self.summary.devices += devices.len() as u64;
@@ -170,7 +170,11 @@ impl Looking<'_> {
         devices: &[Chosen],
     ) -> Result<Vec<Promise>> {
         let ordinals: Vec<u32> = devices.iter().map(Chosen::ordinal).collect();
-        let stored = self.answering.shard.devices_by_ordinal(&ordinals).map_err(store_error)?;
+        let stored = self
+            .answering
+            .shard
+            .devices_by_ordinal(&ordinals)
+            .map_err(store_error)?;
         let (from, to) = (self.request.from_ns, self.request.to_ns);
         let promise = |dates: (i64, i64)| {
             let slots = |until: i64| until.saturating_sub(from).max(0) / interval_ns;
@@ -210,9 +214,15 @@ impl Looking<'_> {
         devices: &[Chosen],
         looked_at: &[Device<'_>],
     ) -> Result<Vec<Option<i64>>> {
-        let silent: Vec<usize> = (0..devices.len()).filter(|at| !looked_at[*at].assessing.any()).collect();
+        let silent: Vec<usize> = (0..devices.len())
+            .filter(|at| !looked_at[*at].assessing.any())
+            .collect();
         let ordinals: Vec<u32> = silent.iter().map(|at| devices[*at].ordinal()).collect();
-        let newest = self.answering.shard.newest(def.number(), &ordinals).map_err(store_error)?;
+        let newest = self
+            .answering
+            .shard
+            .newest(def.number(), &ordinals)
+            .map_err(store_error)?;
         let mut ever = vec![None; devices.len()];
         for (at, newest) in silent.into_iter().zip(&newest) {
             let of_property = newest.iter().filter(|value| value.property == property.number);
@@ -243,7 +253,9 @@ impl Device<'_> {
                 self.assessing.point(t_ns, records.received_at[row]);
                 if let Some(value) = number(value) {
                     let (judged, promise) = (&mut self.judged, self.promise);
-                    self.judge.point(t_ns, value, stated, |point| judged.note(point, promise.from_ns, promise.to_ns));
+                    self.judge.point(t_ns, value, stated, |point| {
+                        judged.note(point, promise.from_ns, promise.to_ns)
+                    });
                 }
             }
         }

@@ -156,7 +156,10 @@ pub(super) fn check(request: &GetQualityRequest) -> Result<()> {
     let gaps = factor == 0.0 || (factor >= 1.0 && factor.is_finite());
     let refused = |message: String, field: &str| Err(Error::new(Reason::InvalidValue, message).field(field));
     if !gaps {
-        return refused(format!("a gap of {factor} intervals, and it takes at least 1"), "gap_factor");
+        return refused(
+            format!("a gap of {factor} intervals, and it takes at least 1"),
+            "gap_factor",
+        );
     }
     match &request.grouping {
         Some(_) if request.gaps => refused("gaps are those of devices, and devices are grouped".into(), "gaps"),
@@ -185,10 +188,7 @@ impl Queries {
                 ..request.clone()
             })
         };
-        let message = |reports: Vec<QualityReport>| GetQualityResponse {
-            reports,
-            summary: None,
-        };
+        let message = |reports: Vec<QualityReport>| GetQualityResponse { reports, summary: None };
         let taking = reports.clone();
         let translate = move |parts: Vec<Part>| {
             let mut taking = taking.lock().unwrap_or_else(PoisonError::into_inner);
@@ -208,7 +208,10 @@ impl Queries {
             let nothing = Reports::new(&GetQualityRequest::default());
             let rest = std::mem::replace(&mut *held, nothing).finish();
             summary.rows += rest.len() as u64;
-            Ok(rest.chunks(REPORTS_PER_MESSAGE).map(|some| message(some.to_vec())).collect())
+            Ok(rest
+                .chunks(REPORTS_PER_MESSAGE)
+                .map(|some| message(some.to_vec()))
+                .collect())
         };
         let last = |summary| GetQualityResponse {
             reports: Vec::new(),

@@ -225,7 +225,12 @@ impl Queries {
     }
 
     /// Admission, the checked selector, and the shards it concerns.
-    pub(super) async fn begin(&self, selector: Option<&Selector>, required: bool, wanted: Option<&Consistency>) -> Result<Start> {
+    pub(super) async fn begin(
+        &self,
+        selector: Option<&Selector>,
+        required: bool,
+        wanted: Option<&Consistency>,
+    ) -> Result<Start> {
         let permit = self.permits.clone().try_acquire_owned();
         let permit =
             permit.map_err(|_| Error::new(Reason::Overloaded, "this node answers as many queries as it may"))?;

@@ -175,6 +175,13 @@ pub fn check_shape(batch: &Batch, limits: &Limits) -> Result<Shape> {
         let n = batch.report_kind.len();
         return malformed("batch.report_kind".into(), format!("{n} report kinds for {rows} rows"));
     }
+    if !batch.received_at_ns.is_empty() && batch.received_at_ns.len() != rows {
+        let n = batch.received_at_ns.len();
+        return malformed(
+            "batch.received_at_ns".into(),
+            format!("{n} times of receipt for {rows} rows"),
+        );
+    }
     if let Some(bad) = batch
         .report_kind
         .iter()
@@ -228,6 +235,15 @@ pub fn to_records(batch: &Batch, def: &TypeDef, gate: TimeGate, limits: &Limits)
     let rows = batch.observed_at_ns.len();
     let mut bad = BadRows::new(limits.rows_named_max);
     check_times(&batch.observed_at_ns, gate, &mut bad);
+    for (row, _) in batch
+        .received_at_ns
+        .iter()
+        .enumerate()
+        .filter(|(_, t)| **t > gate.to_ns)
+    {
+        let message = || "was received later than now".to_string();
+        bad.push(row, Reason::TimeTooNew, "received_at_ns", message);
+    }
     let mut columns = Vec::with_capacity(batch.columns.len());
     let mut seen = BTreeSet::new();
     for (at, column) in batch.columns.iter().enumerate() {
@@ -421,10 +437,17 @@ fn cut_by_device(batch: &Batch, columns: &[CheckedColumn<'_>], received_at_ns: i
         1 => batch.report_kind[0] as u8,
         _ => batch.report_kind[row as usize] as u8,
     };
+    let received = |row: &u32| {
+        let given = batch.received_at_ns.get(*row as usize).copied();
+        given.filter(|given| *given != 0).unwrap_or(received_at_ns)
+    };
     let cut = |(device, rows): (usize, Vec<u32>)| {
         let records = Records {
             observed_at: rows.iter().map(|&row| batch.observed_at_ns[row as usize]).collect(),
-            received_at: vec![received_at_ns; rows.len()],
+            received_at: match batch.received_at_ns.is_empty() {
+                true => vec![received_at_ns; rows.len()],
+                false => rows.iter().map(received).collect(),
+            },
             report_kind: rows.iter().map(|&row| kind_of(row)).collect(),
             columns: columns.iter().filter_map(|column| gather(column, &rows)).collect(),
         };
