@@ -132,7 +132,7 @@ fn fold(bencher: Bencher<'_, '_>, set: &str) {
     bencher.counter(points(buckets(set))).bench(|| {
         for block in encoded.iter().flat_map(|bytes| bucket::blocks(bytes)) {
             let block = block.unwrap();
-            let mut folding = block.folding(Accepted::ALL);
+            let mut folding = block.folding();
             for property in block.properties() {
                 let mut partials = ByWindow::default();
                 folding.fold(property, &DAYS, Needs::All, &mut partials).unwrap();

@@ -64,7 +64,7 @@ fn counted_fold(entries: &[Vec<u8>]) -> u64 {
     let mut count = 0;
     for block in entries.iter().flat_map(|bytes| bucket::blocks(bytes)) {
         let block = block.unwrap();
-        let mut folding = block.folding(Accepted::ALL);
+        let mut folding = block.folding();
         for property in block.properties() {
             let mut partials = ByWindow::default();
             folding.fold(property, &DAYS, Needs::All, &mut partials).unwrap();

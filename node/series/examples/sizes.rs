@@ -154,7 +154,7 @@ fn fold(entries: &[Vec<u8>]) -> u64 {
     let mut count = 0;
     for block in entries.iter().flat_map(|entry| bucket::blocks(entry)) {
         let block: Block<'_> = block.unwrap();
-        let mut folding = block.folding(Accepted::ALL);
+        let mut folding = block.folding();
         for property in block.properties() {
             let mut partials = ByWindow::default();
             folding.fold(property, &windows, Needs::All, &mut partials).unwrap();

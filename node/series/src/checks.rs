@@ -4,6 +4,8 @@
 //! Never here: where limits are configured, silence. Invariant: the same points in the same order are judged alike, whenever
 //! each of them came; what the source says of a value is never made better.
 
+use crate::block::Accepted;
+
 /// Limits of a property; what is not set is not checked.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Checks {
@@ -21,6 +23,46 @@ pub struct Checks {
     pub rate_per_s: Option<f64>,
     /// Rates are told from a point at most this old, nanoseconds.
     pub reach_ns: i64,
+}
+
+/// Which points of a property are looked at.
+#[derive(Clone, Debug)]
+pub struct Choice<'c> {
+    /// By the quality that the source states.
+    pub accepted: Accepted,
+    /// By what can be judged from the values.
+    pub checks: &'c Checks,
+    /// Whether suspect values are left out too.
+    pub drop_suspect: bool,
+}
+
+impl Choice<'_> {
+    /// Whether neighbours have to be known to choose.
+    pub fn needs_order(&self) -> bool {
+        self.checks.spike.is_some() || (self.drop_suspect && self.checks.rate_per_s.is_some())
+    }
+
+    /// Whether a finding leaves a value out.
+    pub fn leaves_out(&self, finding: Finding) -> bool {
+        finding.fails() || self.drop_suspect
+    }
+
+    /// Whether a value may be looked at, neighbours aside.
+    pub fn takes(&self, value: f64) -> bool {
+        self.checks.is_in_range(value) && (!self.drop_suspect || self.checks.is_typical(value))
+    }
+
+    /// Whether values from the least to the greatest may all be looked at.
+    pub(crate) fn takes_all(&self, ends: Option<(f64, f64)>) -> bool {
+        self.limits_nothing() || ends.is_some_and(|(min, max)| self.takes(min) && self.takes(max))
+    }
+
+    /// Whether values need not be looked at to choose, neighbours aside.
+    pub(crate) fn limits_nothing(&self) -> bool {
+        let checks = self.checks;
+        let usual = !self.drop_suspect || (checks.typical_min.is_none() && checks.typical_max.is_none());
+        checks.min.is_none() && checks.max.is_none() && usual
+    }
 }
 
 /// Why a value was judged down.

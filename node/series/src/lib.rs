@@ -25,6 +25,7 @@ pub mod window;
 pub use bitmap::Bitmap;
 pub use block::{Accepted, BLOCK_ROWS_MAX, Block, ColumnStats, Folding, Points, Sizes};
 pub use by_window::{ByWindow, Unfinished};
+pub use checks::{Checks, Choice};
 pub use corrupt::Corrupt;
 pub use latest::NewestValue;
 pub use needs::Needs;

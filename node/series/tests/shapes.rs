@@ -132,7 +132,7 @@ fn extremes(partials: impl IntoIterator<Item = (i64, Partial)>) -> Vec<(i64, [Op
 fn check_folds(records: &Records, windows: &Windows) {
     let bytes = block::encode(records);
     let (block, _) = Block::parse(&bytes).unwrap();
-    let mut folding = block.folding(Accepted::ALL);
+    let mut folding = block.folding();
     for column in &records.columns {
         let (mut expected, mut got) = (BTreeMap::new(), ByWindow::default());
         let empty = || Partial::empty(column.values.value_type());

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use tidemark_proto::peer::Partials;
 use tidemark_proto::peer::read_shard_response::Part;
 use tidemark_proto::v1::{AnswerSummary, Quality, QueryAggregateRequest};
-use tidemark_series::{Accepted, Function, Needs, Windows, bucket};
+use tidemark_series::{Accepted, Choice, Function, Needs, Windows, bucket};
 
 use super::finish::Finishing;
 use super::follow::Follower;
@@ -24,8 +24,20 @@ use crate::error::Result;
 /// Devices are read together as long as the windows of all of them take no more than this part of the budget.
 const TOGETHER_SHARE: usize = 8;
 
-/// What counts: all but what failed a check and what stands for a missing value.
-pub(super) const ACCEPTED: Accepted = Accepted(!(1 << Quality::Fail as u64 | 1 << Quality::Missing as u64));
+/// Which values of a property count: none that failed a check or stand for a missing one.
+pub(super) fn choice<'a>(request: &QueryAggregateRequest, property: &'a PropertyDef) -> Choice<'a> {
+    let left_out = |quality: Quality| 1_u64 << quality as u64;
+    let suspect = if request.drop_suspect {
+        left_out(Quality::Suspect)
+    } else {
+        0
+    };
+    Choice {
+        accepted: Accepted(!(left_out(Quality::Fail) | left_out(Quality::Missing) | suspect)),
+        checks: &property.checks,
+        drop_suspect: request.drop_suspect,
+    }
+}
 
 /// Answers an aggregate: partials per device, or per group where devices are grouped.
 pub(super) fn answer(answering: &Answering<'_>, request: &QueryAggregateRequest) -> Result<AnswerSummary> {
@@ -44,7 +56,7 @@ pub(super) fn answer(answering: &Answering<'_>, request: &QueryAggregateRequest)
         devices: 0,
         leaders: leaders.map(Leaders::new),
         groups: grouping.map(|grouping| Groups::new(&grouping.tags, answering.limits.partials_bytes_max)),
-        following: has_sequences(&functions),
+        following: false,
         functions,
         folded: Vec::new(),
         dropped: 0,
@@ -99,6 +111,8 @@ impl Aggregating<'_> {
             Err(e) => return Err(e),
         };
         let asked: Vec<_> = properties.iter().map(|p| (*p, windows(self.request, p.kind))).collect();
+        let in_order = properties.iter().any(|p| choice(self.request, p).needs_order());
+        self.following = in_order || has_sequences(&self.functions);
         if self.needs == Needs::Extremes && self.groups.is_some() && !self.following {
             self.devices += devices.len() as u64;
             self.fold_together(&def, devices, &asked)?;
@@ -130,7 +144,7 @@ impl Aggregating<'_> {
         if self.following {
             return self.follow(def, devices, asked);
         }
-        let folding = Folding::new(asked, self.needs);
+        let folding = Folding::new(self.request, asked, self.needs);
         let (mut held, bytes_max) = (0, self.answering.limits.partials_bytes_max);
         let (folded, dropped) = (&mut self.folded, &mut self.dropped);
         let _ = self
@@ -166,7 +180,7 @@ impl Aggregating<'_> {
         let numbers = numbers(asked);
         let place = |chosen: &Chosen| groups.place(def.number(), &numbers, |key| chosen.tag(key));
         let places: Vec<usize> = devices.iter().map(place).collect();
-        let folding = Folding::new(asked, self.needs);
+        let folding = Folding::new(self.request, asked, self.needs);
         let dropped = &mut self.dropped;
         let _ = self
             .answering
@@ -234,6 +248,7 @@ fn of_device(def: &TypeDef, property: u32, chosen: &Chosen, series: &mut Series)
 
 /// How bucket values are folded.
 struct Folding<'a> {
+    request: &'a QueryAggregateRequest,
     asked: &'a [(&'a PropertyDef, Windows)],
     needs: Needs,
     /// What any of the windows may hold.
@@ -242,10 +257,20 @@ struct Folding<'a> {
 }
 
 impl Folding<'_> {
-    fn new<'a>(asked: &'a [(&'a PropertyDef, Windows)], needs: Needs) -> Folding<'a> {
+    fn new<'a>(
+        request: &'a QueryAggregateRequest,
+        asked: &'a [(&'a PropertyDef, Windows)],
+        needs: Needs,
+    ) -> Folding<'a> {
         let ranges = asked.iter().map(|(_, windows)| windows.scan_range());
         let (from, to) = ranges.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or((0, 0));
-        Folding { asked, needs, from, to }
+        Folding {
+            request,
+            asked,
+            needs,
+            from,
+            to,
+        }
     }
 
     /// Adds a bucket value to series, one per property; returns how many points were left out for their quality.
@@ -256,9 +281,10 @@ impl Folding<'_> {
             if block.last_ns() < self.from || block.first_ns() >= self.to {
                 continue;
             }
-            let mut folding = block.folding(ACCEPTED);
+            let mut folding = block.folding();
             for ((property, windows), series) in self.asked.iter().zip(series.iter_mut()) {
-                let folded = folding.fold(property.number, windows, self.needs, &mut series.points);
+                let choice = choice(self.request, property);
+                let folded = folding.fold(property.number, windows, self.needs, &choice, &mut series.points);
                 folded.map_err(corrupt)?;
             }
             dropped += folding.dropped();

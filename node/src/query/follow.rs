@@ -6,9 +6,10 @@
 use std::ops::ControlFlow;
 
 use tidemark_proto::v1::QueryAggregateRequest;
-use tidemark_series::{Feed, Gathered, Needs, Points, ValueRef, Values, Windows, bucket};
+use tidemark_series::checks::{Judge, Judged};
+use tidemark_series::{Choice, Feed, Gathered, Needs, Points, ValueRef, Values, Windows, bucket};
 
-use super::aggregate::ACCEPTED;
+use super::aggregate::choice;
 use super::functions::{Asked, gathered};
 use super::series::{Series, check_budget};
 use super::shard_side::{Answering, Chosen, corrupt};
@@ -30,15 +31,26 @@ pub(super) struct Follower<'a> {
     reach_ns: (i64, i64),
 }
 
-/// A property, its windows, and what is gathered of its sequence.
+/// A property, its windows, what is gathered of its sequence, and which of its points count.
 struct Followed<'a> {
     property: &'a PropertyDef,
     windows: Windows,
     gathered: Gathered,
+    choice: Choice<'a>,
 }
 
 /// A point of any type but text.
 type Before = Option<(i64, ValueRef<'static>)>;
+
+/// The points of a property on their way to its series.
+struct Way<'f> {
+    followed: &'f Followed<'f>,
+    feed: Feed<'f>,
+    /// Where neighbours decide what counts.
+    judge: Option<Judge<'f>>,
+    judged: Points,
+    left_out: u64,
+}
 
 impl<'a> Follower<'a> {
     /// For properties of a checked request.
@@ -54,6 +66,7 @@ impl<'a> Follower<'a> {
             property,
             windows: *windows,
             gathered: gathered(functions, request, def, property, now_ns).unwrap_or_default(),
+            choice: choice(request, property),
         });
         let asked: Vec<Followed<'a>> = followed.collect();
         let ranges = asked.iter().map(|followed| followed.windows.scan_range());
@@ -81,17 +94,14 @@ impl<'a> Follower<'a> {
     /// Adds the points of a device to its series, one per property; returns how many were left out for their quality.
     pub(super) fn follow(&self, chosen: &Chosen, series: &mut [Series]) -> Result<u64> {
         let before = self.before(chosen)?;
-        let mut feeds: Vec<Feed<'_>> = Vec::with_capacity(self.asked.len());
-        for ((followed, before), series) in self.asked.iter().zip(before).zip(series.iter_mut()) {
-            let mut feed = Feed::new(&followed.gathered, &followed.windows);
+        let mut ways: Vec<Way<'_>> = self.asked.iter().map(Way::new).collect();
+        for ((way, before), series) in ways.iter_mut().zip(before).zip(series.iter_mut()) {
             if let Some((t_ns, value)) = before {
-                feed.point(t_ns, value, &mut series.sequences);
+                way.point(t_ns, value, series);
             }
-            feeds.push(feed);
         }
         let bytes_max = self.answering.limits.partials_bytes_max;
         let until = self.to_ns.saturating_add(self.reach_ns.1);
-        let mut dropped = 0;
         let one = std::slice::from_ref(chosen);
         let _ = self.answering.scan(self.def, one, self.from_ns, until, |_, value| {
             let mut behind = true;
@@ -100,18 +110,11 @@ impl<'a> Follower<'a> {
                 if block.last_ns() < self.from_ns {
                     continue;
                 }
-                let mut folding = block.folding(ACCEPTED);
-                for ((followed, feed), series) in self.asked.iter().zip(&mut feeds).zip(series.iter_mut()) {
-                    let Some(points) = folding.points(followed.property.number).map_err(corrupt)? else {
-                        continue;
-                    };
-                    dropped += points.dropped_within(&followed.windows);
-                    points.fold(&followed.windows, Needs::All, &mut series.points);
-                    let from = points.times.partition_point(|t| *t < self.from_ns);
-                    for (at, t_ns) in points.times.iter().enumerate().skip(from) {
-                        if let Some(value) = points.values.get(at) {
-                            feed.point(*t_ns, value, &mut series.sequences);
-                        }
+                let mut folding = block.folding();
+                for (way, series) in ways.iter_mut().zip(series.iter_mut()) {
+                    let points = folding.points(way.followed.property.number, &way.followed.choice);
+                    if let Some(points) = points.map_err(corrupt)? {
+                        way.points(&points, self.from_ns, series);
                     }
                 }
                 behind &= block.first_ns() >= self.to_ns;
@@ -123,10 +126,7 @@ impl<'a> Follower<'a> {
                 false => ControlFlow::Continue(()),
             })
         })?;
-        for (feed, series) in feeds.iter_mut().zip(series) {
-            feed.end(&mut series.sequences);
-        }
-        Ok(dropped)
+        Ok(ways.into_iter().zip(series).map(|(way, series)| way.end(series)).sum())
     }
 
     /// The last point of each property before the range, as far back as it matters.
@@ -155,9 +155,10 @@ impl<'a> Follower<'a> {
                 if block.last_ns() < from_ns || block.first_ns() >= to_ns {
                     continue;
                 }
-                let mut folding = block.folding(ACCEPTED);
+                let mut folding = block.folding();
                 for (at, followed) in self.asked.iter().enumerate().filter(|(at, _)| missing[*at]) {
-                    let points = folding.points(followed.property.number).map_err(corrupt)?;
+                    let points = folding.points(followed.property.number, &followed.choice);
+                    let points = points.map_err(corrupt)?;
                     let last = points.as_ref().and_then(|points| last_before(points, to_ns));
                     found[at] = last.or(found[at]);
                 }
@@ -166,6 +167,90 @@ impl<'a> Follower<'a> {
         })?;
         Ok(())
     }
+}
+
+impl<'f> Way<'f> {
+    fn new(followed: &'f Followed<'f>) -> Way<'f> {
+        let judge = || Judge::new(followed.choice.checks, |_| false);
+        Way {
+            followed,
+            feed: Feed::new(&followed.gathered, &followed.windows),
+            judge: followed.choice.needs_order().then(judge),
+            judged: Points::empty(followed.property.value_type),
+            left_out: 0,
+        }
+    }
+
+    /// Points of a block, those from `from_ns` on.
+    fn points(&mut self, points: &Points, from_ns: i64, series: &mut Series) {
+        let windows = &self.followed.windows;
+        self.left_out += points.dropped_within(windows);
+        if self.judge.is_none() {
+            points.fold(windows, Needs::All, &mut series.points);
+        }
+        let from = points.times.partition_point(|t| *t < from_ns);
+        for (at, t_ns) in points.times.iter().enumerate().skip(from) {
+            if let Some(value) = points.values.get(at) {
+                self.point(*t_ns, value, series);
+            }
+        }
+        self.pass_on(series);
+    }
+
+    /// The next point, which counts by itself.
+    fn point(&mut self, t_ns: i64, value: ValueRef<'_>, series: &mut Series) {
+        let number = match value {
+            ValueRef::F64(value) => value,
+            ValueRef::I64(value) => value as f64,
+            _ => return self.feed.point(t_ns, value, &mut series.sequences),
+        };
+        match &mut self.judge {
+            None => self.feed.point(t_ns, value, &mut series.sequences),
+            Some(judge) => {
+                let (judged, left_out, followed) = (&mut self.judged, &mut self.left_out, self.followed);
+                judge.point(t_ns, number, 0, |point| *left_out += sort(followed, point, judged));
+            }
+        }
+    }
+
+    /// Hands on what was judged.
+    fn pass_on(&mut self, series: &mut Series) {
+        if self.judged.times.is_empty() {
+            return;
+        }
+        let judged = std::mem::replace(&mut self.judged, Points::empty(self.followed.property.value_type));
+        judged.fold(&self.followed.windows, Needs::All, &mut series.points);
+        for (at, t_ns) in judged.times.iter().enumerate() {
+            if let Some(value) = judged.values.get(at) {
+                self.feed.point(*t_ns, value, &mut series.sequences);
+            }
+        }
+    }
+
+    /// There are no more points; returns how many were left out.
+    fn end(mut self, series: &mut Series) -> u64 {
+        if let Some(judge) = &mut self.judge {
+            let (judged, left_out, followed) = (&mut self.judged, &mut self.left_out, self.followed);
+            judge.end(|point| *left_out += sort(followed, point, judged));
+        }
+        self.pass_on(series);
+        self.feed.end(&mut series.sequences);
+        self.left_out
+    }
+}
+
+/// Keeps a judged point, or counts it where it is left out and would have been in a window.
+fn sort(followed: &Followed<'_>, point: Judged, kept: &mut Points) -> u64 {
+    if point.finding.is_some_and(|finding| followed.choice.leaves_out(finding)) {
+        return u64::from(followed.windows.index_of(point.t_ns).is_some());
+    }
+    kept.times.push(point.t_ns);
+    match &mut kept.values {
+        Values::F64(values) => values.push(point.value),
+        Values::I64(values) => values.push(point.value as i64),
+        Values::Bool(_) | Values::Enum(_) | Values::Text(_) => {}
+    }
+    0
 }
 
 fn last_before(points: &Points, to_ns: i64) -> Before {

@@ -66,6 +66,9 @@ pub(crate) struct AggArgs {
     /// Leave the values of windows out that have a smaller share of their promised points, from 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     min_coverage: f64,
+    /// Leave suspect values out too, not only those that failed a check
+    #[arg(long)]
+    drop_suspect: bool,
     /// Compute what was asked even where the kind of a property gives it no meaning
     #[arg(long)]
     allow_unlawful: bool,
@@ -157,6 +160,7 @@ fn request(args: &AggArgs) -> Outcome<v1::QueryAggregateRequest> {
         states: args.states.clone(),
         max_gap_ms: args.max_gap.map_or(0, |ns| (ns / 1_000_000).max(1)),
         min_coverage: args.min_coverage,
+        drop_suspect: args.drop_suspect,
     })
 }
 

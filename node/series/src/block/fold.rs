@@ -8,9 +8,10 @@ use super::Block;
 use super::read::Ticks;
 use crate::bitmap::Bitmap;
 use crate::by_window::ByWindow;
+use crate::checks::Choice;
 use crate::corrupt::Corrupt;
 use crate::needs::Needs;
-use crate::record::{PropertyNumber, Values};
+use crate::record::{PropertyNumber, ValueType, Values};
 use crate::stamps::Stamps;
 use crate::window::Windows;
 
@@ -43,17 +44,15 @@ pub struct Points {
 #[derive(Debug)]
 pub struct Folding<'b, 'a> {
     block: &'b Block<'a>,
-    accepted: Accepted,
     ticks: Option<Ticks>,
     dropped: u64,
 }
 
 impl<'a> Block<'a> {
     /// Begins to fold columns of this block.
-    pub fn folding(&self, accepted: Accepted) -> Folding<'_, 'a> {
+    pub fn folding(&self) -> Folding<'_, 'a> {
         Folding {
             block: self,
-            accepted,
             ticks: None,
             dropped: 0,
         }
@@ -61,8 +60,8 @@ impl<'a> Block<'a> {
 }
 
 impl Folding<'_, '_> {
-    /// Adds what is needed of the values of a column to the aggregates of the windows they fall into, by number of the
-    /// window. Does nothing where the block has no such column.
+    /// Adds what is needed of the chosen values of a column to the aggregates of the windows they fall into, by number of the
+    /// window. Does nothing where the block has no such column. Choices that need the order of values are not made here.
     ///
     /// # Errors
     /// The times or the column are damaged.
@@ -71,17 +70,17 @@ impl Folding<'_, '_> {
         property: PropertyNumber,
         windows: &Windows,
         needs: Needs,
+        choice: &Choice<'_>,
         partials: &mut ByWindow,
     ) -> Result<(), Corrupt> {
         let Some(value_type) = self.block.value_type(property) else {
             return Ok(());
         };
-        if self.must_choose(property) {
-            if let Some(points) = self.points(property)? {
-                self.dropped += points.dropped_within(windows);
-                points.fold(windows, needs, partials);
-            }
-            return Ok(());
+        let stated = choice.accepted != Accepted::ALL && self.block.has_qualities(property);
+        let ends = || self.block.stats(property).and_then(|stats| stats.ends());
+        let unsure = !stated && !choice.limits_nothing() && !choice.takes_all(ends());
+        if stated || unsure && self.block.stats(property).is_some() {
+            return self.fold_chosen(property, windows, needs, choice, partials);
         }
         let ends = (self.block.first_ns(), self.block.last_ns());
         if let (Some(first), Some(last)) = (windows.index_of(ends.0), windows.index_of(ends.1))
@@ -98,18 +97,39 @@ impl Folding<'_, '_> {
             property,
             presence,
         };
-        match ticks {
-            Ticks::Even(even) => column.fold(*even, windows, needs, partials),
-            Ticks::List(times, _) => column.fold(times.as_slice(), windows, needs, partials),
+        let choice_of_all = unsure.then_some(choice);
+        let folded = match ticks {
+            Ticks::Even(even) => column.fold(*even, windows, needs, choice_of_all, partials),
+            Ticks::List(times, _) => column.fold(times.as_slice(), windows, needs, choice_of_all, partials),
+        }?;
+        match folded {
+            true => Ok(()),
+            false => self.fold_chosen(property, windows, needs, choice, partials),
         }
     }
 
-    /// The points of a column that are accepted; `None` where the block has no such column.
+    /// The same where some values may have to be left out.
+    fn fold_chosen(
+        &mut self,
+        property: PropertyNumber,
+        windows: &Windows,
+        needs: Needs,
+        choice: &Choice<'_>,
+        partials: &mut ByWindow,
+    ) -> Result<(), Corrupt> {
+        if let Some(points) = self.points(property, choice)? {
+            self.dropped += points.dropped_within(windows);
+            points.fold(windows, needs, partials);
+        }
+        Ok(())
+    }
+
+    /// The chosen points of a column; `None` where the block has no such column.
     ///
     /// # Errors
     /// The times or the column are damaged.
-    pub fn points(&mut self, property: PropertyNumber) -> Result<Option<Points>, Corrupt> {
-        let (block, accepted) = (self.block, self.accepted);
+    pub fn points(&mut self, property: PropertyNumber, choice: &Choice<'_>) -> Result<Option<Points>, Corrupt> {
+        let block = self.block;
         let Some(column) = block.column(property)? else {
             return Ok(None);
         };
@@ -124,9 +144,12 @@ impl Folding<'_, '_> {
         };
         let mut values = column.values;
         let mut dropped = Vec::new();
-        if let Some(quality) = column.quality {
-            let accepts = |at: &usize| accepted.accepts(quality.get(*at).copied().unwrap_or(0));
-            let (kept, left): (Vec<usize>, Vec<usize>) = (0..times.len()).partition(accepts);
+        let quality = column.quality.unwrap_or_default();
+        if !quality.is_empty() || !choice.limits_nothing() {
+            let stated = |at: usize| quality.get(at).copied().unwrap_or(0);
+            let takes = |at: usize| number(&values, at).is_none_or(|value| choice.takes(value));
+            let chosen = |at: &usize| choice.accepted.accepts(stated(*at)) && takes(*at);
+            let (kept, left): (Vec<usize>, Vec<usize>) = (0..times.len()).partition(chosen);
             dropped = left.into_iter().map(|at| times[at]).collect();
             times = kept.iter().map(|at| times[*at]).collect();
             values = values.gather(kept.into_iter());
@@ -137,11 +160,6 @@ impl Folding<'_, '_> {
     /// Points that were not accepted, of all columns folded so far, within their windows.
     pub fn dropped(&self) -> u64 {
         self.dropped
-    }
-
-    /// Whether some points of a column may have to be left out.
-    fn must_choose(&self, property: PropertyNumber) -> bool {
-        self.accepted != Accepted::ALL && self.block.has_qualities(property)
     }
 
     fn ticks_and_presence(&mut self, property: PropertyNumber) -> Result<(&Ticks, Option<Bitmap>), Corrupt> {
@@ -159,6 +177,15 @@ impl Folding<'_, '_> {
 }
 
 impl Points {
+    /// No points.
+    pub fn empty(of: ValueType) -> Points {
+        Points {
+            times: Vec::new(),
+            values: Values::empty(of),
+            dropped: Vec::new(),
+        }
+    }
+
     /// How many of those that are not accepted fall into windows.
     pub fn dropped_within(&self, windows: &Windows) -> u64 {
         let inside = |t: &&i64| !windows.is_before(**t) && !windows.is_behind(**t);
@@ -184,28 +211,54 @@ struct ColumnOf<'b, 'a> {
 }
 
 impl ColumnOf<'_, '_> {
-    /// Reads the values within the range of the windows and adds them; `times` are those of all rows.
+    /// Reads the values within the range of the windows and adds them; `times` are those of all rows. False, and nothing added,
+    /// where not all of them are chosen.
     fn fold<S: Stamps>(
         &self,
         times: S,
         windows: &Windows,
         needs: Needs,
+        choice: Option<&Choice<'_>>,
         partials: &mut ByWindow,
-    ) -> Result<(), Corrupt> {
+    ) -> Result<bool, Corrupt> {
         let from = times.partition(|t| windows.is_before(t));
         let to = times.partition(|t| !windows.is_behind(t));
         if from >= to {
-            return Ok(());
+            return Ok(true);
         }
-        let Some(map) = &self.presence else {
-            let values = self.block.values_between(self.property, from..to)?;
-            fold_all(times.part(from, to), &values, windows, needs, partials);
-            return Ok(());
+        let places = match &self.presence {
+            None => from..to,
+            Some(map) => map.rank(from)..map.rank(to),
         };
-        let present: Vec<i64> = map.ones_between(from, to).map(|row| times.at(row)).collect();
-        let values = self.block.values_between(self.property, map.rank(from)..map.rank(to))?;
-        fold_all(present.as_slice(), &values, windows, needs, partials);
-        Ok(())
+        let values = self.block.values_between(self.property, places)?;
+        if choice.is_some_and(|choice| !takes_each(choice, &values)) {
+            return Ok(false);
+        }
+        match &self.presence {
+            None => fold_all(times.part(from, to), &values, windows, needs, partials),
+            Some(map) => {
+                let present: Vec<i64> = map.ones_between(from, to).map(|row| times.at(row)).collect();
+                fold_all(present.as_slice(), &values, windows, needs, partials);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The number at a place; `None` for what is no number.
+fn number(values: &Values, at: usize) -> Option<f64> {
+    match values {
+        Values::F64(values) => values.get(at).copied(),
+        Values::I64(values) => values.get(at).map(|value| *value as f64),
+        Values::Bool(_) | Values::Enum(_) | Values::Text(_) => None,
+    }
+}
+
+fn takes_each(choice: &Choice<'_>, values: &Values) -> bool {
+    match values {
+        Values::F64(values) => values.iter().all(|value| choice.takes(*value)),
+        Values::I64(values) => values.iter().all(|value| choice.takes(*value as f64)),
+        Values::Bool(_) | Values::Enum(_) | Values::Text(_) => true,
     }
 }
 

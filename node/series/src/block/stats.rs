@@ -44,6 +44,15 @@ impl ColumnStats {
     pub fn count(&self) -> u64 {
         self.partial.count()
     }
+
+    /// The smallest and the largest number, of columns of numbers.
+    pub(crate) fn ends(&self) -> Option<(f64, f64)> {
+        match &self.partial {
+            Partial::F64(p) => p.min.zip(p.max),
+            Partial::I64(p) => p.min.zip(p.max).map(|(min, max)| (min as f64, max as f64)),
+            Partial::Bool(_) | Partial::Enum(_) | Partial::Text(_) => None,
+        }
+    }
 }
 
 /// What the header knows without the statistics: number of values and the times of the first and the last one.
