@@ -261,7 +261,8 @@ async fn random_points(client: &Client, random: &mut StdRng) -> BTreeMap<String,
         }
     }
     // The second half comes first, and some of it twice.
-    rows.rotate_left(rows.len() / 2);
+    let half = rows.len() / 2;
+    rows.rotate_left(half);
     for part in rows.chunks(97) {
         let mut batch = BatchBuilder::new(RELIC);
         for (device, t) in part {

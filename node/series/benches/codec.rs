@@ -14,7 +14,7 @@ use common::Rng;
 use common::recorded::{cut, sets};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use tidemark_series::{Accepted, ByWindow, Edge, Needs, Records, Windows, block, bucket, decoders, latest};
+use tidemark_series::{ByWindow, Choice, Edge, Needs, Records, Windows, block, bucket, decoders, latest};
 
 fn main() {
     divan::main();
@@ -135,7 +135,9 @@ fn fold(bencher: Bencher<'_, '_>, set: &str) {
             let mut folding = block.folding();
             for property in block.properties() {
                 let mut partials = ByWindow::default();
-                folding.fold(property, &DAYS, Needs::All, &mut partials).unwrap();
+                folding
+                    .fold(property, &DAYS, Needs::All, &Choice::ALL, &mut partials)
+                    .unwrap();
                 black_box(partials);
             }
         }

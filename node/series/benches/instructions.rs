@@ -10,7 +10,7 @@ mod common;
 use std::hint::black_box;
 
 use common::recorded::{cut, made};
-use tidemark_series::{Accepted, ByWindow, Edge, Needs, Records, Windows, bucket, latest};
+use tidemark_series::{ByWindow, Choice, Edge, Needs, Records, Windows, bucket, latest};
 
 const DAYS: Windows = Windows {
     from_ns: i64::MIN,
@@ -67,7 +67,9 @@ fn counted_fold(entries: &[Vec<u8>]) -> u64 {
         let mut folding = block.folding();
         for property in block.properties() {
             let mut partials = ByWindow::default();
-            folding.fold(property, &DAYS, Needs::All, &mut partials).unwrap();
+            folding
+                .fold(property, &DAYS, Needs::All, &Choice::ALL, &mut partials)
+                .unwrap();
             count += partials
                 .sorted()
                 .iter()

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use common::recorded::{Set, sets};
 use rustix::time::{ClockId, clock_gettime};
-use tidemark_series::{Accepted, Block, ByWindow, Edge, Needs, Records, Sizes, Windows, bucket};
+use tidemark_series::{Block, ByWindow, Choice, Edge, Needs, Records, Sizes, Windows, bucket};
 
 /// What is measured is repeated, and the fastest counts: other work on the machine only ever slows it down.
 const ROUNDS: usize = 3;
@@ -157,7 +157,9 @@ fn fold(entries: &[Vec<u8>]) -> u64 {
         let mut folding = block.folding();
         for property in block.properties() {
             let mut partials = ByWindow::default();
-            folding.fold(property, &windows, Needs::All, &mut partials).unwrap();
+            folding
+                .fold(property, &windows, Needs::All, &Choice::ALL, &mut partials)
+                .unwrap();
             count += partials
                 .sorted()
                 .iter()

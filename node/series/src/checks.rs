@@ -36,6 +36,25 @@ pub struct Choice<'c> {
     pub drop_suspect: bool,
 }
 
+const NOTHING: &Checks = &Checks {
+    min: None,
+    max: None,
+    typical_min: None,
+    typical_max: None,
+    spike: None,
+    rate_per_s: None,
+    reach_ns: 0,
+};
+
+impl Choice<'static> {
+    /// Everything.
+    pub const ALL: Choice<'static> = Choice {
+        accepted: Accepted::ALL,
+        checks: NOTHING,
+        drop_suspect: false,
+    };
+}
+
 impl Choice<'_> {
     /// Whether neighbours have to be known to choose.
     pub fn needs_order(&self) -> bool {

@@ -170,9 +170,15 @@ fn equal_times_keep_the_later_as_last() {
 
 #[test]
 fn kinds_know_their_functions_and_edges() {
-    use Function::{Avg, Count, First, Last, Max, Min, Sum};
-    assert_eq!(Function::lawful(Kind::Gauge), [Avg, Min, Max, First, Last, Count]);
-    assert_eq!(Function::lawful(Kind::Mean), [Avg, Min, Max, First, Last, Count]);
+    use Function::{Avg, Count, First, Last, Max, Min, Spread, Sum};
+    assert_eq!(
+        Function::lawful(Kind::Gauge),
+        [Avg, Min, Max, Spread, First, Last, Count]
+    );
+    assert_eq!(
+        Function::lawful(Kind::Mean),
+        [Avg, Min, Max, Spread, First, Last, Count]
+    );
     assert_eq!(Function::lawful(Kind::Increment), [Sum, Max, Count]);
     assert_eq!(Function::lawful(Kind::Counter), [First, Last, Count]);
     assert_eq!(Function::lawful(Kind::State), [Last, Min, Max, Count]);

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use common::Rng;
 use proptest::prelude::*;
 use tidemark_series::{
-    Accepted, Bitmap, Block, ByWindow, Column, Edge, Finished, Function, Needs, Partial, PropertyNumber, Records,
-    Values, Windows, block, bucket,
+    Bitmap, Block, ByWindow, Choice, Column, Edge, Finished, Function, Needs, Partial, PropertyNumber, Records, Values,
+    Windows, block, bucket,
 };
 
 const S: i64 = 1_000_000_000;
@@ -142,17 +142,25 @@ fn check_folds(records: &Records, windows: &Windows) {
                 expected.entry(window).or_insert_with(empty).fold(time, value);
             }
         }
-        folding.fold(column.property, windows, Needs::All, &mut got).unwrap();
+        folding
+            .fold(column.property, windows, Needs::All, &Choice::ALL, &mut got)
+            .unwrap();
         let mut got = got.sorted().iter().cloned().collect();
         assert_same(&mut got, &mut expected, column);
         let mut got = ByWindow::default();
         folding
-            .fold(column.property, windows, Needs::Extremes, &mut got)
+            .fold(column.property, windows, Needs::Extremes, &Choice::ALL, &mut got)
             .unwrap();
         assert_eq!(extremes(got.sorted().iter().cloned()), extremes(expected));
     }
     folding
-        .fold(PropertyNumber(9999), windows, Needs::All, &mut ByWindow::default())
+        .fold(
+            PropertyNumber(9999),
+            windows,
+            Needs::All,
+            &Choice::ALL,
+            &mut ByWindow::default(),
+        )
         .unwrap();
 }
 

@@ -3,7 +3,7 @@
 //!
 //! Never here: points. Invariant: sums become means once, at the end.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tidemark_proto::peer::read_shard_request::Query;

@@ -68,11 +68,13 @@ impl Giving {
 fn bytes_of(part: &Part) -> usize {
     match part {
         Part::Partials(partials) => {
-            let encoded: usize = partials.partial.iter().map(bytes::Bytes::len).sum();
+            let encoded = partials.partial.iter().chain(&partials.sequence);
+            let encoded: usize = encoded.map(bytes::Bytes::len).sum();
             PART_BYTES + encoded + size_of_val::<[i64]>(&partials.window)
         }
         Part::Latest(latest) => latest.devices.len() * DEVICE_BYTES,
         Part::Devices(list) => list.devices.len() * DEVICE_BYTES,
+        Part::Quality(list) => list.reports.len() * DEVICE_BYTES,
         Part::Batch(_) | Part::Resolved(_) => TOGETHER_BYTES,
         Part::Summary(_) | Part::NotLeader(_) | Part::Failure(_) => PART_BYTES,
     }

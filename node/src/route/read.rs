@@ -8,7 +8,7 @@ use tidemark_proto::peer::read_shard_response::Part;
 use tidemark_proto::peer::{ReadShardRequest, ReadShardResponse};
 use tidemark_proto::v1::{AnswerSummary, Consistency, ConsistencyLevel, Linearizable, consistency};
 use tokio::sync::mpsc;
-use tonic::Request;
+use tonic::{Request, Streaming};
 
 use super::parts::{ShardAnswer, parts};
 use super::{LEADERLESS_MAX, Router, time_left};
@@ -169,27 +169,7 @@ impl Router {
                 ));
             }
         };
-        let (out, answer) = mpsc::channel(PARTS_AHEAD);
-        tokio::spawn(async move {
-            let mut part = Some(Ok(first));
-            while let Some(next) = part {
-                let (last, next) = match next {
-                    Ok(Part::Failure(failure)) => (true, Err(from_failure(failure))),
-                    Ok(summary @ Part::Summary(_)) => (true, Ok(summary)),
-                    other => (other.is_err(), other),
-                };
-                if out.send(next.map(|part| vec![part])).await.is_err() || last {
-                    return;
-                }
-                let lost = || Error::new(Reason::Unreachable, "the answer broke off");
-                part = match parts.message().await {
-                    Ok(Some(message)) => Some(message.part.ok_or_else(lost)),
-                    Ok(None) => Some(Err(lost())),
-                    Err(status) => Some(Err(from_status(&status))),
-                };
-            }
-        });
-        Ok(Some(answer))
+        Ok(Some(pass_on(first, parts)))
     }
 
     /// Serves another node's question from this node's replica alone.
@@ -231,6 +211,31 @@ impl Router {
         }
         Ok(responses)
     }
+}
+
+/// The parts of an answer as they come, `first` before them.
+fn pass_on(first: Part, mut parts: Streaming<ReadShardResponse>) -> ShardAnswer {
+    let (out, answer) = mpsc::channel(PARTS_AHEAD);
+    tokio::spawn(async move {
+        let mut part = Some(Ok(first));
+        while let Some(next) = part {
+            let (last, next) = match next {
+                Ok(Part::Failure(failure)) => (true, Err(from_failure(failure))),
+                Ok(summary @ Part::Summary(_)) => (true, Ok(summary)),
+                other => (other.is_err(), other),
+            };
+            if out.send(next.map(|part| vec![part])).await.is_err() || last {
+                return;
+            }
+            let lost = || Error::new(Reason::Unreachable, "the answer broke off");
+            part = match parts.message().await {
+                Ok(Some(message)) => Some(message.part.ok_or_else(lost)),
+                Ok(None) => Some(Err(lost())),
+                Err(status) => Some(Err(from_status(&status))),
+            };
+        }
+    });
+    answer
 }
 
 /// The consistency of a request that names none.

@@ -1,3 +1,6 @@
+//! Sequences against known answers, and random ones against sums over seconds. Never here: nodes. Invariant: what a test says is
+//! recomputed from the points alone.
+
 use proptest::prelude::*;
 
 use super::*;
