@@ -55,6 +55,15 @@ impl Piece for v1::QueryAggregateResponse {
     }
 }
 
+impl Piece for v1::QueryIntervalsResponse {
+    fn take_summary(&mut self) -> Option<v1::AnswerSummary> {
+        self.summary.take()
+    }
+    fn is_empty(&self) -> bool {
+        self.devices.is_empty()
+    }
+}
+
 impl Piece for v1::GetQualityResponse {
     fn take_summary(&mut self) -> Option<v1::AnswerSummary> {
         self.summary.take()

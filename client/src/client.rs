@@ -321,6 +321,28 @@ impl Client {
         self.answer(selector.as_ref(), open).await
     }
 
+    /// When a property was at or beyond a threshold, or in a state.
+    ///
+    /// # Errors
+    /// What the server refuses; no first message in time.
+    pub async fn query_intervals(
+        &self,
+        request: v1::QueryIntervalsRequest,
+    ) -> Result<Answer<v1::QueryIntervalsResponse>, Error> {
+        let max = self.core.options.max_answer_bytes;
+        let selector = request.selector.clone();
+        let open = |channel, wait| {
+            let request = with_deadline(request.clone(), wait);
+            async move {
+                QueryServiceClient::new(channel)
+                    .max_decoding_message_size(max)
+                    .query_intervals(request)
+                    .await
+            }
+        };
+        self.answer(selector.as_ref(), open).await
+    }
+
     /// How well devices kept the promises of their types.
     ///
     /// # Errors

@@ -8,111 +8,14 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::TestCluster;
+use common::afternoon::*;
 use common::fleet::*;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tidemark_client::{BatchBuilder, Client, Value, answers_of, v1};
 use v1::Function::{self, Avg, Delta, Duration, Histogram, Increase, Max, Mode, Percentile, Rate, Stddev, Sum};
 use v1::Function::{Count, Integral, Spread, TimeWeightedAvg, Transitions};
-use v1::{Kind, Quality, ValueType};
-
-const GAUGE: &str = "afternoon-gauge";
-/// 2024-06-20 14:00 at UTC+8.
-const TWO: i64 = 1_718_863_200 * S;
-const FIVE: i64 = 5 * MIN;
-
-/// Rain of 5 minutes, millimetres, of two gauges: from 14:25 and from 14:30.
-const RAIN: [&[f64]; 2] = [
-    &[
-        0.5, 1.0, 0.5, 1.0, 1.0, 1.0, 1.5, 1.5, 1.5, 2.5, 2.5, 3.5, 5.0, 9.0, 17.0, 10.5, 6.5, 4.5, 4.0, 2.5, 2.5, 2.5,
-        1.5, 2.0, 1.5, 1.5, 1.0, 1.0, 1.5, 1.0, 0.5, 1.0, 1.0, 1.0, 0.5, 1.0,
-    ],
-    &[
-        0.5, 1.0, 1.0, 1.0, 1.0, 1.5, 1.5, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 10.5, 19.0, 12.0, 7.5, 5.0, 4.5, 3.5, 2.5,
-        2.5, 2.0, 2.0, 2.0, 1.5, 1.5, 1.0, 1.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0,
-    ],
-];
-/// Depth of water in an underpass from 15:25 to 17:00, metres.
-const DEPTH: [f64; 20] = [
-    0.05, 0.16, 0.30, 0.41, 0.45, 0.46, 0.46, 0.46, 0.45, 0.43, 0.42, 0.40, 0.37, 0.35, 0.32, 0.28, 0.24, 0.19, 0.12,
-    0.0,
-];
-/// Level of a river from 15:15 to 18:00, metres.
-const LEVEL: [f64; 34] = [
-    1.06, 1.06, 1.07, 1.08, 1.11, 1.14, 1.17, 1.20, 1.22, 1.25, 1.27, 1.30, 1.32, 1.34, 1.36, 1.38, 1.40, 1.42, 1.43,
-    1.45, 1.46, 1.48, 1.49, 1.50, 1.52, 1.53, 1.54, 1.55, 1.55, 1.56, 1.57, 1.57, 1.58, 1.58,
-];
-
-/// Half past two is `at(14, 30)`.
-fn at(hour: i64, minute: i64) -> i64 {
-    TWO + (hour - 14) * HOUR + minute * MIN
-}
-
-/// Every five minutes from 14:00 to 20:00.
-fn stamps() -> impl Iterator<Item = i64> {
-    (0..=72).map(|n| TWO + n * FIVE)
-}
-
-/// The value of a list that begins at a time; `outside` elsewhere.
-fn listed(values: &[f64], begin: i64, t: i64, outside: f64) -> f64 {
-    usize::try_from((t - begin) / FIVE)
-        .ok()
-        .filter(|_| t >= begin)
-        .and_then(|n| values.get(n).copied())
-        .unwrap_or(outside)
-}
-
-fn rain(gauge: usize, t: i64) -> f64 {
-    listed(RAIN[gauge], at(14, 25) + gauge as i64 * FIVE, t, 0.0)
-}
-
-async fn afternoon(client: &Client) {
-    let total = v1::Property {
-        wrap: Some(10_000.0),
-        ..property("total", ValueType::F64, Kind::Counter)
-    };
-    let gauge = v1::DeviceType {
-        id: GAUGE.into(),
-        properties: vec![
-            property("rain", ValueType::F64, Kind::Increment),
-            total,
-            property("depth", ValueType::F64, Kind::Gauge),
-            property("level", ValueType::F64, Kind::Gauge),
-        ],
-        sample_interval_s: 300,
-        ..v1::DeviceType::default()
-    };
-    client.apply_device_types(vec![gauge]).await.unwrap();
-    let ids = ["RG1", "RG2", "PD1", "RL1"];
-    let devices = ids.map(|id| device(id, GAUGE, &[]));
-    client.register_devices(devices.to_vec()).await.unwrap();
-    let mut total = 9_950.0;
-    let mut batch = BatchBuilder::new(GAUGE);
-    for t in stamps() {
-        total = (total + rain(0, t)) % 10_000.0;
-        let total = if total == 0.0 { 10_000.0 } else { total };
-        batch.row("RG1", t).set("rain", rain(0, t)).set("total", total);
-        if !(at(15, 25)..=at(16, 10)).contains(&t) {
-            batch.row("RG2", t).set("rain", rain(1, t));
-        }
-        let row = batch.row("PD1", t);
-        if t == at(15, 5) {
-            row.set_with_quality("depth", 1.9, Quality::Fail);
-        } else {
-            row.set("depth", listed(&DEPTH, at(15, 25), t, 0.0));
-        }
-        let before = if t < at(15, 15) { 1.05 } else { 1.59 };
-        batch.row("RL1", t).set("level", listed(&LEVEL, at(15, 15), t, before));
-    }
-    client.write(write(batch.build().unwrap())).await.unwrap();
-}
-
-/// The ten points that an outage held back.
-async fn backfill(client: &Client) {
-    let late = stamps().filter(|t| (at(15, 25)..=at(16, 10)).contains(t));
-    let rows = late.map(|t| ("RG2", t, rain(1, t)));
-    client.write(write(batch(GAUGE, "rain", rows))).await.unwrap();
-}
+use v1::Quality;
 
 fn over(device: &str, property: &str, function: Function, span: (i64, i64)) -> v1::QueryAggregateRequest {
     v1::QueryAggregateRequest {
@@ -240,6 +143,17 @@ async fn an_afternoon_of_rain_is_answered_as_it_was() {
     );
     while answer.next().await.is_some() {}
     assert_eq!(answer.summary().map(|summary| summary.points_dropped), Some(1));
+
+    let sure = v1::QueryAggregateRequest {
+        drop_suspect: true,
+        ..over("RG1", "rain", Sum, all)
+    };
+    assert_eq!(
+        number(&client, sure).await,
+        81.0,
+        "17 mm in five minutes are untypical, and were real"
+    );
+    assert_eq!(number(&client, over("RG1", "rain", Sum, all)).await, 98.0);
 }
 
 /// What a device said of one property: (time, value), and whether it counts.

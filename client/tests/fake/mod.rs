@@ -339,6 +339,13 @@ impl QueryService for Service {
         Err(Status::unimplemented("aggregate"))
     }
 
+    type QueryIntervalsStream = Answer<v1::QueryIntervalsResponse>;
+    async fn query_intervals(
+        &self,
+        _: Request<v1::QueryIntervalsRequest>,
+    ) -> Result<Response<Self::QueryIntervalsStream>, Status> {
+        Err(Status::unimplemented("not in the script"))
+    }
     type GetQualityStream = Answer<v1::GetQualityResponse>;
     async fn get_quality(&self, _: Request<v1::GetQualityRequest>) -> Result<Response<Self::GetQualityStream>, Status> {
         Err(Status::unimplemented("not in the script"))

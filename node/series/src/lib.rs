@@ -13,6 +13,7 @@ mod codec;
 mod corrupt;
 #[doc(hidden)]
 pub mod decoders;
+pub mod exceed;
 pub mod latest;
 mod needs;
 pub mod partial;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tidemark_proto::v1::query_service_server::QueryService;
 use tidemark_proto::v1::{
     GetLatestRequest, GetLatestResponse, GetQualityRequest, GetQualityResponse, QueryAggregateRequest,
-    QueryAggregateResponse, QueryRangeRequest, QueryRangeResponse,
+    QueryAggregateResponse, QueryIntervalsRequest, QueryIntervalsResponse, QueryRangeRequest, QueryRangeResponse,
 };
 use tonic::{Request, Response, Status};
 
@@ -23,6 +23,7 @@ impl QueryService for QueryApi {
     type QueryRangeStream = Streamed<QueryRangeResponse>;
     type QueryAggregateStream = Streamed<QueryAggregateResponse>;
     type GetLatestStream = Streamed<GetLatestResponse>;
+    type QueryIntervalsStream = Streamed<QueryIntervalsResponse>;
     type GetQualityStream = Streamed<GetQualityResponse>;
 
     async fn query_range(
@@ -41,6 +42,13 @@ impl QueryService for QueryApi {
 
     async fn get_latest(&self, request: Request<GetLatestRequest>) -> Result<Response<Self::GetLatestStream>, Status> {
         streamed(self.queries.latest(request.into_inner()).await)
+    }
+
+    async fn query_intervals(
+        &self,
+        request: Request<QueryIntervalsRequest>,
+    ) -> Result<Response<Self::QueryIntervalsStream>, Status> {
+        streamed(self.queries.intervals(request.into_inner()).await)
     }
 
     async fn get_quality(

@@ -7,8 +7,8 @@ use std::ops::ControlFlow;
 
 use tidemark_proto::peer::Partials;
 use tidemark_proto::peer::read_shard_response::Part;
-use tidemark_proto::v1::{AnswerSummary, Quality, QueryAggregateRequest};
-use tidemark_series::{Accepted, Choice, Function, Needs, Windows, bucket};
+use tidemark_proto::v1::{AnswerSummary, QueryAggregateRequest};
+use tidemark_series::{Function, Needs, Windows, bucket};
 
 use super::finish::Finishing;
 use super::follow::Follower;
@@ -18,26 +18,12 @@ use super::plan::{aggregate_properties, check_aggregate, passes_over_types, wind
 use super::series::{Series, check_budget, window_bytes};
 use super::shard_side::{Answering, Chosen, Wanted, corrupt};
 use super::top::Leaders;
+use super::walk::choice;
 use crate::catalog::types::{PropertyDef, TypeDef};
 use crate::error::Result;
 
 /// Devices are read together as long as the windows of all of them take no more than this part of the budget.
 const TOGETHER_SHARE: usize = 8;
-
-/// Which values of a property count: none that failed a check or stand for a missing one.
-pub(super) fn choice<'a>(request: &QueryAggregateRequest, property: &'a PropertyDef) -> Choice<'a> {
-    let left_out = |quality: Quality| 1_u64 << quality as u64;
-    let suspect = if request.drop_suspect {
-        left_out(Quality::Suspect)
-    } else {
-        0
-    };
-    Choice {
-        accepted: Accepted(!(left_out(Quality::Fail) | left_out(Quality::Missing) | suspect)),
-        checks: &property.checks,
-        drop_suspect: request.drop_suspect,
-    }
-}
 
 /// Answers an aggregate: partials per device, or per group where devices are grouped.
 pub(super) fn answer(answering: &Answering<'_>, request: &QueryAggregateRequest) -> Result<AnswerSummary> {
@@ -111,7 +97,9 @@ impl Aggregating<'_> {
             Err(e) => return Err(e),
         };
         let asked: Vec<_> = properties.iter().map(|p| (*p, windows(self.request, p.kind))).collect();
-        let in_order = properties.iter().any(|p| choice(self.request, p).needs_order());
+        let in_order = properties
+            .iter()
+            .any(|p| choice(p, self.request.drop_suspect).needs_order());
         self.following = in_order || has_sequences(&self.functions);
         if self.needs == Needs::Extremes && self.groups.is_some() && !self.following {
             self.devices += devices.len() as u64;
@@ -283,7 +271,7 @@ impl Folding<'_> {
             }
             let mut folding = block.folding();
             for ((property, windows), series) in self.asked.iter().zip(series.iter_mut()) {
-                let choice = choice(self.request, property);
+                let choice = choice(property, self.request.drop_suspect);
                 let folded = folding.fold(property.number, windows, self.needs, &choice, &mut series.points);
                 folded.map_err(corrupt)?;
             }

@@ -240,6 +240,29 @@ pub(super) fn gathered(
     any.then_some(gathered)
 }
 
+/// Points further apart have nothing between them, for a request that says so many milliseconds.
+pub(super) fn max_gap_ns(max_gap_ms: i64, def: &TypeDef) -> i64 {
+    match max_gap_ms {
+        0 => def
+            .sample_interval_ns()
+            .map_or(NS_PER_DAY, |ns| ns.saturating_mul(GAP_INTERVALS)),
+        ms => ms.saturating_mul(NS_PER_MS),
+    }
+}
+
+/// Number of a state of a property, by the name that people give it.
+pub(super) fn state_code(property: &PropertyDef, name: &str) -> Option<i64> {
+    match property.value_type {
+        ValueType::Enum => property.label_code(name).map(i64::from),
+        ValueType::Bool => ["false", "true"]
+            .iter()
+            .position(|known| *known == name)
+            .map(|at| at as i64),
+        ValueType::I64 => name.parse().ok(),
+        ValueType::F64 | ValueType::Text => None,
+    }
+}
+
 /// The refusal of a function that means nothing for a property; names those that do.
 pub(super) fn unlawful(refused: Asked, property: &PropertyDef) -> Error {
     let all = ALL.iter().map(|(wire, measure)| Asked {
@@ -288,14 +311,6 @@ fn fits_sequence(function: SequenceFunction, value_type: ValueType) -> bool {
 fn states(request: &QueryAggregateRequest, property: &PropertyDef) -> Result<Vec<(i64, String)>> {
     let refused =
         |at: usize, message: String| Err(Error::new(Reason::InvalidValue, message).field(format!("states[{at}]")));
-    let named = |name: &str| match property.value_type {
-        ValueType::Enum => property.label_code(name).map(i64::from),
-        ValueType::Bool => ["false", "true"]
-            .iter()
-            .position(|known| *known == name)
-            .map(|at| at as i64),
-        _ => name.parse().ok(),
-    };
     if request.states.is_empty() {
         let all: Vec<String> = match property.value_type {
             ValueType::Enum => property.labels.clone(),
@@ -307,7 +322,7 @@ fn states(request: &QueryAggregateRequest, property: &PropertyDef) -> Result<Vec
     }
     let mut found = Vec::with_capacity(request.states.len());
     for (at, name) in request.states.iter().enumerate() {
-        match named(name) {
+        match state_code(property, name) {
             Some(code) => found.push((code, name.clone())),
             None => return refused(at, format!("{} has no state {name:?}", property.id)),
         }

@@ -6,6 +6,7 @@ mod finish;
 mod follow;
 mod functions;
 mod groups;
+mod intervals;
 mod latest;
 mod merge;
 mod near;
@@ -17,6 +18,7 @@ mod series;
 mod shard_side;
 mod streams;
 mod top;
+mod walk;
 
 pub use shard_side::shard_job;
 pub use streams::{Answers, Queries};

@@ -49,6 +49,7 @@ pub(super) fn names_few(query: &Query) -> bool {
         Query::Range(request) => few(&request.selector),
         Query::Aggregate(request) => few(&request.selector),
         Query::Latest(request) => few(&request.selector),
+        Query::Intervals(request) => few(&request.selector),
         Query::Resolve(_) | Query::Devices(_) | Query::Quality(_) => false,
     }
 }

@@ -429,7 +429,7 @@ async fn begin<M>(mut work: Pin<Box<impl Future<Output = ()> + Send + 'static>>,
 }
 
 /// Translates part by part.
-fn each<M>(
+pub(super) fn each<M>(
     translate: impl Fn(Part) -> Result<(u64, M)> + Send + 'static,
 ) -> impl FnMut(Vec<Part>) -> Result<(u64, Vec<M>)> + Send + 'static {
     move |parts| {

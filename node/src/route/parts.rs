@@ -75,6 +75,7 @@ fn bytes_of(part: &Part) -> usize {
         Part::Latest(latest) => latest.devices.len() * DEVICE_BYTES,
         Part::Devices(list) => list.devices.len() * DEVICE_BYTES,
         Part::Quality(list) => list.reports.len() * DEVICE_BYTES,
+        Part::Intervals(list) => list.devices.len() * DEVICE_BYTES,
         Part::Batch(_) | Part::Resolved(_) => TOGETHER_BYTES,
         Part::Summary(_) | Part::NotLeader(_) | Part::Failure(_) => PART_BYTES,
     }

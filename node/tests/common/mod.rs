@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+pub(crate) mod afternoon;
 pub(crate) mod direct;
 pub(crate) mod fleet;
 pub(crate) mod gate;

@@ -1,9 +1,10 @@
-//! `query range|agg|latest|quality`: the flags they share. Never: aggregation (the server's answer is printed as it is).
+//! `query range|agg|latest|intervals|quality`: the flags they share. Never: aggregation (the server's answer is printed as it is).
 //!
 //! Invariant: an answer that ended without its summary is an error, never a shorter table.
 
 mod agg;
 mod chart;
+mod intervals;
 mod latest;
 mod quality;
 mod range;
@@ -26,6 +27,8 @@ pub(crate) enum Verb {
     Agg(Box<agg::AggArgs>),
     /// The newest value of each property of each device
     Latest(latest::LatestArgs),
+    /// When a property was at or beyond a threshold, or in a state
+    Intervals(intervals::IntervalsArgs),
     /// How well devices kept the promises of their types
     Quality(quality::QualityArgs),
 }
@@ -36,6 +39,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Outcome {
         Verb::Range(args) => range::run(context, args).await,
         Verb::Agg(args) => agg::run(context, *args).await,
         Verb::Latest(args) => latest::run(context, args).await,
+        Verb::Intervals(args) => intervals::run(context, args).await,
         Verb::Quality(args) => quality::run(context, args).await,
     }
 }

@@ -186,6 +186,15 @@ impl Points {
         }
     }
 
+    /// Some of them, by their places; of those that are not accepted, none.
+    pub fn part(&self, places: std::ops::Range<usize>) -> Points {
+        Points {
+            times: self.times[places.clone()].to_vec(),
+            values: self.values.gather(places),
+            dropped: Vec::new(),
+        }
+    }
+
     /// How many of those that are not accepted fall into windows.
     pub fn dropped_within(&self, windows: &Windows) -> u64 {
         let inside = |t: &&i64| !windows.is_before(**t) && !windows.is_behind(**t);

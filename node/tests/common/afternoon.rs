@@ -1,0 +1,117 @@
+//! An afternoon of rain, 2024-06-20 from 14:00 to 20:00 at UTC+8: two gauges, an underpass, a river, and what their day of data
+//! is known to answer.
+//! Never here: questions. Invariant: all points but those that an outage held back are sent at once.
+
+use tidemark_client::{BatchBuilder, Client, v1};
+use v1::{Kind, ValueType};
+
+use super::fleet::*;
+
+pub(crate) const GAUGE: &str = "afternoon-gauge";
+/// 2024-06-20 14:00 at UTC+8.
+pub(crate) const TWO: i64 = 1_718_863_200 * S;
+pub(crate) const FIVE: i64 = 5 * MIN;
+
+/// Rain of 5 minutes, millimetres, of two gauges: from 14:25 and from 14:30.
+const RAIN: [&[f64]; 2] = [
+    &[
+        0.5, 1.0, 0.5, 1.0, 1.0, 1.0, 1.5, 1.5, 1.5, 2.5, 2.5, 3.5, 5.0, 9.0, 17.0, 10.5, 6.5, 4.5, 4.0, 2.5, 2.5, 2.5,
+        1.5, 2.0, 1.5, 1.5, 1.0, 1.0, 1.5, 1.0, 0.5, 1.0, 1.0, 1.0, 0.5, 1.0,
+    ],
+    &[
+        0.5, 1.0, 1.0, 1.0, 1.0, 1.5, 1.5, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 10.5, 19.0, 12.0, 7.5, 5.0, 4.5, 3.5, 2.5,
+        2.5, 2.0, 2.0, 2.0, 1.5, 1.5, 1.0, 1.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0,
+    ],
+];
+/// Depth of water in an underpass from 15:25 to 17:00, metres.
+const DEPTH: [f64; 20] = [
+    0.05, 0.16, 0.30, 0.41, 0.45, 0.46, 0.46, 0.46, 0.45, 0.43, 0.42, 0.40, 0.37, 0.35, 0.32, 0.28, 0.24, 0.19, 0.12,
+    0.0,
+];
+/// Level of a river from 15:15 to 18:00, metres.
+const LEVEL: [f64; 34] = [
+    1.06, 1.06, 1.07, 1.08, 1.11, 1.14, 1.17, 1.20, 1.22, 1.25, 1.27, 1.30, 1.32, 1.34, 1.36, 1.38, 1.40, 1.42, 1.43,
+    1.45, 1.46, 1.48, 1.49, 1.50, 1.52, 1.53, 1.54, 1.55, 1.55, 1.56, 1.57, 1.57, 1.58, 1.58,
+];
+
+/// Half past two is `at(14, 30)`.
+pub(crate) fn at(hour: i64, minute: i64) -> i64 {
+    TWO + (hour - 14) * HOUR + minute * MIN
+}
+
+/// Every five minutes from 14:00 to 20:00.
+pub(crate) fn stamps() -> impl Iterator<Item = i64> {
+    (0..=72).map(|n| TWO + n * FIVE)
+}
+
+/// The value of a list that begins at a time; `outside` elsewhere.
+pub(crate) fn listed(values: &[f64], begin: i64, t: i64, outside: f64) -> f64 {
+    usize::try_from((t - begin) / FIVE)
+        .ok()
+        .filter(|_| t >= begin)
+        .and_then(|n| values.get(n).copied())
+        .unwrap_or(outside)
+}
+
+pub(crate) fn rain(gauge: usize, t: i64) -> f64 {
+    listed(RAIN[gauge], at(14, 25) + gauge as i64 * FIVE, t, 0.0)
+}
+
+pub(crate) async fn afternoon(client: &Client) {
+    let total = v1::Property {
+        wrap: Some(10_000.0),
+        ..property("total", ValueType::F64, Kind::Counter)
+    };
+    let depth = v1::Property {
+        min: Some(0.0),
+        max: Some(2.0),
+        typical_max: Some(1.2),
+        attributes: [("spike", "0.2"), ("rate_per_min", "0.1")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
+        ..property("depth", ValueType::F64, Kind::Gauge)
+    };
+    let rain_5min = v1::Property {
+        min: Some(0.0),
+        max: Some(25.4),
+        typical_max: Some(15.0),
+        ..property("rain", ValueType::F64, Kind::Increment)
+    };
+    let gauge = v1::DeviceType {
+        id: GAUGE.into(),
+        properties: vec![rain_5min, total, depth, property("level", ValueType::F64, Kind::Gauge)],
+        sample_interval_s: 300,
+        ..v1::DeviceType::default()
+    };
+    client.apply_device_types(vec![gauge]).await.unwrap();
+    let ids = ["RG1", "RG2", "PD1", "RL1"];
+    let devices = ids.map(|id| device(id, GAUGE, &[]));
+    client.register_devices(devices.to_vec()).await.unwrap();
+    let mut total = 9_950.0;
+    let mut batch = BatchBuilder::new(GAUGE);
+    for t in stamps() {
+        total = (total + rain(0, t)) % 10_000.0;
+        let total = if total == 0.0 { 10_000.0 } else { total };
+        batch.row("RG1", t).set("rain", rain(0, t)).set("total", total);
+        if !(at(15, 25)..=at(16, 10)).contains(&t) {
+            batch.row("RG2", t).set("rain", rain(1, t));
+        }
+        // One reading that nobody says is wrong.
+        let depth = if t == at(15, 5) {
+            1.9
+        } else {
+            listed(&DEPTH, at(15, 25), t, 0.0)
+        };
+        batch.row("PD1", t).set("depth", depth);
+        let before = if t < at(15, 15) { 1.05 } else { 1.59 };
+        batch.row("RL1", t).set("level", listed(&LEVEL, at(15, 15), t, before));
+    }
+    client.write(write(batch.build().unwrap())).await.unwrap();
+}
+
+/// The ten points that an outage held back.
+pub(crate) async fn backfill(client: &Client) {
+    let late = stamps().filter(|t| (at(15, 25)..=at(16, 10)).contains(t));
+    let rows = late.map(|t| ("RG2", t, rain(1, t)));
+    client.write(write(batch(GAUGE, "rain", rows))).await.unwrap();
+}
