@@ -7,7 +7,7 @@ mod common;
 use common::TestCluster;
 use common::afternoon::*;
 use common::fleet::*;
-use tidemark_client::{Client, Value, v1};
+use tidemark_client::{Client, Value, v1, value_at};
 use v1::query_intervals_request::Condition;
 
 fn over(device: &str, property: &str, condition: Condition) -> v1::QueryIntervalsRequest {
@@ -113,6 +113,66 @@ async fn states_hold_until_the_next_one() {
         ..request("fast")
     };
     assert_eq!(refused(no_property).await, "INVALID_ARGUMENT MISSING_FIELD property");
+}
+
+/// What a town was told: value of the last point that counts, its time, and whether it is stale.
+async fn told(client: &Client, at_ns: i64) -> Vec<(String, f64, i64, bool)> {
+    let request = v1::GetLatestRequest {
+        selector: of_type(GAUGE),
+        properties: vec!["rain".into(), "depth".into(), "level".into()],
+        stale_after_ms: 1_800_000,
+        at_ns,
+        ..Default::default()
+    };
+    let (messages, _) = client.get_latest(request).await.unwrap().collect().await.unwrap();
+    assert!(
+        messages
+            .iter()
+            .all(|message| message.devices.is_empty() || message.evaluated_at_ns == at_ns)
+    );
+    let devices = messages.into_iter().flat_map(|message| message.devices);
+    let mut told: Vec<_> = devices
+        .map(|device| {
+            let value = &device.values[0];
+            let number = match value_at(value.value.as_ref().unwrap(), 0) {
+                Some(Value::F64(number)) => number,
+                other => panic!("{other:?}"),
+            };
+            (device.device, number, value.observed_at_ns, value.stale)
+        })
+        .collect();
+    told.sort_by(|a, b| a.0.cmp(&b.0));
+    told
+}
+
+#[tokio::test]
+async fn a_town_is_told_what_was_known_of_a_time_and_how_old_it_is() {
+    let cluster = TestCluster::start(3).await;
+    let client = cluster.client().await;
+    afternoon(&client).await;
+    let of = |told: Vec<(String, f64, i64, bool)>| {
+        told.into_iter()
+            .map(|(id, v, t, s)| (id, v, (t - TWO) / MIN, s))
+            .collect::<Vec<_>>()
+    };
+    let expected = [
+        ("PD1", 0.46, 120, false),
+        ("RG1", 2.5, 120, false),
+        ("RG2", 3.0, 80, true),
+        ("RL1", 1.25, 120, false),
+    ];
+    let expected: Vec<_> = expected.map(|(id, v, t, s)| (id.to_owned(), v, t, s)).into();
+    assert_eq!(of(told(&client, at(16, 0)).await), expected);
+    let stale = |told: Vec<(String, f64, i64, bool)>| told.into_iter().any(|(_, _, _, stale)| stale);
+    assert!(
+        !stale(told(&client, at(15, 50)).await),
+        "1,800 s are not more than 1,800 s"
+    );
+    assert!(stale(told(&client, at(15, 55)).await));
+    let bad = [("PD1", at(20, 5), 99.0)];
+    client.write(write(batch(GAUGE, "depth", bad))).await.unwrap();
+    let now = told(&client, at(20, 10)).await;
+    assert_eq!((now[0].1, now[0].2), (0.0, at(20, 0)), "99 m is no depth");
 }
 
 async fn report(client: &Client, device: &str, property: &str, until: i64) -> v1::QualityReport {

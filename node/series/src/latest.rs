@@ -104,6 +104,30 @@ enum Scalar {
 }
 
 impl NewestValue {
+    /// One point: its property, times of observation and receipt, report kind, quality and value.
+    pub fn of_point(
+        property: PropertyNumber,
+        times: (i64, i64),
+        report_kind: u8,
+        quality: u8,
+        value: ValueRef<'_>,
+    ) -> Self {
+        NewestValue {
+            property,
+            observed_at: times.0,
+            received_at: times.1,
+            report_kind,
+            quality,
+            value: match value {
+                ValueRef::F64(v) => Scalar::F64(v),
+                ValueRef::I64(v) => Scalar::I64(v),
+                ValueRef::Bool(v) => Scalar::Bool(v),
+                ValueRef::Enum(v) => Scalar::Enum(v),
+                ValueRef::Text(v) => Scalar::Text(v.into()),
+            },
+        }
+    }
+
     /// The value.
     pub fn value(&self) -> ValueRef<'_> {
         match &self.value {

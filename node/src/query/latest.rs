@@ -7,9 +7,12 @@ use std::ops::ControlFlow;
 use tidemark_proto::peer::LatestDevices;
 use tidemark_proto::peer::read_shard_response::Part;
 use tidemark_proto::v1::{AnswerSummary, GetLatestRequest};
+use tidemark_series::NewestValue;
 
+use super::last_good::{is_good, last_good};
 use super::plan::passes_over_types;
 use super::shard_side::{Answering, Chosen, Wanted};
+use crate::catalog::types::{PropertyDef, TypeDef};
 use crate::clock::{NS_PER_MS, now_ns};
 use crate::error::Result;
 use crate::raft::state::store_error;
@@ -26,7 +29,10 @@ pub(super) fn answer(answering: &Answering<'_>, request: &GetLatestRequest) -> R
         answering,
         request,
         pass_over: passes_over_types(&selector),
-        now: now_ns(),
+        now: match request.at_ns {
+            0 => now_ns(),
+            at => at,
+        },
         summary: AnswerSummary::default(),
         part: LatestDevices::default(),
     };
@@ -81,11 +87,57 @@ impl Reading<'_> {
         let ordinals: Vec<u32> = devices.iter().map(Chosen::ordinal).collect();
         let newest = self.answering.shard.newest(def.number(), &ordinals);
         let newest = newest.map_err(store_error)?;
-        let answers = devices.iter().zip(&newest);
-        let answers = answers.map(|(chosen, newest)| latest_device(def, chosen.id(), newest, &properties, is_stale));
-        self.part.devices.extend(answers);
+        for (chosen, newest) in devices.iter().zip(&newest) {
+            let counting = self.counting(def, chosen, newest, &properties)?;
+            let newest: &[NewestValue] = counting.as_deref().unwrap_or(newest);
+            let answer = latest_device(def, chosen.id(), newest, &properties, is_stale);
+            self.part.devices.push(answer);
+        }
         self.summary.devices += devices.len() as u64;
         Ok(())
+    }
+
+    /// The newest values that count, where those that are newest of all do not, or are too new.
+    fn counting(
+        &self,
+        def: &TypeDef,
+        chosen: &Chosen,
+        newest: &[NewestValue],
+        properties: &[&PropertyDef],
+    ) -> Result<Option<Vec<NewestValue>>> {
+        let counts = |value: &NewestValue| {
+            let property = def.property_by_number(value.property);
+            let in_time = self.request.at_ns == 0 || value.observed_at <= self.request.at_ns;
+            in_time && (self.request.any_quality || property.is_none_or(|property| is_good(property, value)))
+        };
+        let asked = |value: &&NewestValue| properties.iter().any(|property| property.number == value.property);
+        if newest.iter().filter(asked).all(counts) {
+            return Ok(None);
+        }
+        let (mut kept, others): (Vec<NewestValue>, Vec<NewestValue>) = newest.iter().cloned().partition(counts);
+        let wanted = |property: &&&PropertyDef| others.iter().any(|other| other.property == property.number);
+        let wanted: Vec<&PropertyDef> = properties.iter().filter(wanted).copied().collect();
+        let until_ns = match self.request.at_ns {
+            0 => i64::MAX,
+            at => at.saturating_add(1),
+        };
+        let until_ns = others
+            .iter()
+            .map(|other| other.observed_at)
+            .max()
+            .unwrap_or(until_ns)
+            .saturating_add(1)
+            .min(until_ns);
+        kept.extend(last_good(
+            self.answering,
+            def,
+            chosen,
+            &wanted,
+            until_ns,
+            self.request.any_quality,
+        )?);
+        kept.sort_by_key(|value| value.property);
+        Ok(Some(kept))
     }
 
     /// Hands on what is there; breaks when nobody listens any more.

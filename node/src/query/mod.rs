@@ -7,6 +7,7 @@ mod follow;
 mod functions;
 mod groups;
 mod intervals;
+mod last_good;
 mod latest;
 mod merge;
 mod near;

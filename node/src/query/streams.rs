@@ -113,7 +113,10 @@ impl Queries {
             .await?;
         start.check_properties(&request.properties)?;
         let limit = request.limit;
-        let evaluated_at_ns = now_ns();
+        let evaluated_at_ns = match request.at_ns {
+            0 => now_ns(),
+            at => at,
+        };
         let ask = move |selector, limit| {
             Query::Latest(GetLatestRequest {
                 selector: Some(selector),

@@ -6,11 +6,11 @@ use clap::Args;
 use tidemark_client::{v1, value_at};
 
 use super::{AskArgs, quality_name, report_kind_name, value_cell};
-use crate::cli::Context;
-use crate::failure::{OrFail, Outcome};
+use crate::cli::{Context, now_ns};
+use crate::failure::{Failure, OrFail, Outcome};
 use crate::output::Cell;
 use crate::selector::{summary_cells, summary_line};
-use crate::time::parse_span;
+use crate::time::{parse_instant, parse_span};
 
 /// Which values.
 #[derive(Debug, Args)]
@@ -20,6 +20,12 @@ pub(crate) struct LatestArgs {
     /// Mark values older than this as stale [default: three times the promised report interval]
     #[arg(long, value_name = "SPAN", value_parser = parse_stale)]
     stale_after: Option<i64>,
+    /// What was newest at this time, by observation [default: now]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    at: Option<String>,
+    /// Newest values whatever their quality, not the newest ones that count
+    #[arg(long)]
+    any_quality: bool,
     /// Most devices
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     limit: u64,
@@ -48,12 +54,18 @@ const COLUMNS: [&str; 10] = [
 
 /// Asks and prints.
 pub(crate) async fn run(context: &Context, args: LatestArgs) -> Outcome {
+    let at_ns = match &args.at {
+        Some(text) => parse_instant(text, now_ns()).map_err(|why| Failure::usage("the time is not clear", why))?,
+        None => 0,
+    };
     let request = v1::GetLatestRequest {
         selector: Some(args.ask.selector()?),
         properties: args.ask.properties.clone(),
         stale_after_ms: args.stale_after.unwrap_or(0),
         consistency: Some(args.ask.consistency),
         limit: args.limit,
+        at_ns,
+        any_quality: args.any_quality,
     };
     let client = context.connect().await?;
     let mut answer = client.get_latest(request).await.or_fail(WHAT)?;

@@ -1,0 +1,74 @@
+//! The newest value of a property that counts, at or before a time: found by looking back from there.
+//!
+//! Never here: newest values that are kept (see `latest`). Invariant: a value that no neighbour is known of is judged by itself.
+
+use std::ops::ControlFlow;
+
+use tidemark_series::{NewestValue, PropertyNumber, ValueRef, bucket};
+
+use super::shard_side::{Answering, Chosen, corrupt};
+use super::walk::choice;
+use crate::catalog::types::{PropertyDef, TypeDef};
+use crate::error::Result;
+
+/// Each look further back goes so many times as far.
+const FURTHER: i64 = 8;
+
+/// Whether a newest value counts: nobody says that it failed, and a sensor can tell it.
+pub(super) fn is_good(property: &PropertyDef, value: &NewestValue) -> bool {
+    counts(property, value.value(), value.quality)
+}
+
+fn counts(property: &PropertyDef, value: ValueRef<'_>, quality: u8) -> bool {
+    let choice = choice(property, false);
+    let number = match value {
+        ValueRef::F64(value) => Some(value),
+        ValueRef::I64(value) => Some(value as f64),
+        ValueRef::Bool(_) | ValueRef::Enum(_) | ValueRef::Text(_) => None,
+    };
+    choice.accepted.accepts(quality) && number.is_none_or(|number| choice.takes(number))
+}
+
+/// The newest values of some properties of a device that count and were observed before `until_ns`.
+pub(super) fn last_good(
+    answering: &Answering<'_>,
+    def: &TypeDef,
+    chosen: &Chosen,
+    properties: &[&PropertyDef],
+    until_ns: i64,
+    any_quality: bool,
+) -> Result<Vec<NewestValue>> {
+    let mut found: Vec<Option<NewestValue>> = properties.iter().map(|_| None).collect();
+    let Some(begins) = answering.shard.data_begins(def.number()) else {
+        return Ok(Vec::new());
+    };
+    let one = std::slice::from_ref(chosen);
+    let (mut end, mut length) = (until_ns, def.bucket_span_ns);
+    while end > begins && found.iter().any(Option::is_none) {
+        let begin = end.saturating_sub(length).max(begins);
+        let missing: Vec<usize> = (0..found.len()).filter(|at| found[*at].is_none()).collect();
+        let numbers: Vec<PropertyNumber> = missing.iter().map(|at| properties[*at].number).collect();
+        let _ = answering.scan(def, one, begin, end, |_, value| {
+            for block in bucket::blocks(value) {
+                let records = block.map_err(corrupt)?.decode(Some(&numbers)).map_err(corrupt)?;
+                for at in &missing {
+                    let Some(column) = records.column(properties[*at].number) else {
+                        continue;
+                    };
+                    let good = column.cells().filter(|(row, value, quality)| {
+                        let inside = (begin..end).contains(&records.observed_at[*row]);
+                        inside && (any_quality || counts(properties[*at], *value, *quality))
+                    });
+                    if let Some((row, value, quality)) = good.last() {
+                        let times = (records.observed_at[row], records.received_at[row]);
+                        let kind = records.report_kind[row];
+                        found[*at] = Some(NewestValue::of_point(column.property, times, kind, quality, value));
+                    }
+                }
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        (end, length) = (begin, length.saturating_mul(FURTHER));
+    }
+    Ok(found.into_iter().flatten().collect())
+}
