@@ -105,16 +105,28 @@ impl Reading<'_> {
         newest: &[NewestValue],
         properties: &[&PropertyDef],
     ) -> Result<Option<Vec<NewestValue>>> {
-        let counts = |value: &NewestValue| {
-            let property = def.property_by_number(value.property);
+        let counts = |property: Option<&PropertyDef>, value: &NewestValue| {
             let in_time = self.request.at_ns == 0 || value.observed_at <= self.request.at_ns;
             in_time && (self.request.any_quality || property.is_none_or(|property| is_good(property, value)))
         };
-        let asked = |value: &&NewestValue| properties.iter().any(|property| property.number == value.property);
-        if newest.iter().filter(asked).all(counts) {
+        // Most types list their properties by number: the next one asked for is the next one there is.
+        let mut next = 0;
+        let all_count = newest.iter().all(|value| {
+            let is = |property: &&PropertyDef| property.number == value.property;
+            if !properties.get(next).is_some_and(is) {
+                next = properties.iter().position(is).unwrap_or(properties.len());
+            }
+            let property = properties.get(next).copied();
+            next += 1;
+            counts(property, value)
+        });
+        if all_count {
             return Ok(None);
         }
-        let (mut kept, others): (Vec<NewestValue>, Vec<NewestValue>) = newest.iter().cloned().partition(counts);
+        let (mut kept, others): (Vec<NewestValue>, Vec<NewestValue>) = newest
+            .iter()
+            .cloned()
+            .partition(|value| counts(def.property_by_number(value.property), value));
         let wanted = |property: &&&PropertyDef| others.iter().any(|other| other.property == property.number);
         let wanted: Vec<&PropertyDef> = properties.iter().filter(wanted).copied().collect();
         let until_ns = match self.request.at_ns {
