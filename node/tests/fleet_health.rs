@@ -5,7 +5,6 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
@@ -137,6 +136,175 @@ fn completeness(report: &v1::QualityReport) -> f64 {
     rounded(report.slots_filled as f64 / report.slots_expected as f64)
 }
 
+/// What the fleet is known to report.
+fn known() -> toml::Table {
+    let text = std::fs::read_to_string(Path::new(CATALOGUE).with_file_name("fleet-health.toml"));
+    text.unwrap().parse().unwrap()
+}
+
+fn whole(of: &toml::Table, name: &str) -> u64 {
+    of[name].as_integer().unwrap() as u64
+}
+
+/// The whole fleet over the day that begins at `from`.
+fn fleet(from: i64) -> v1::GetQualityRequest {
+    let nowhere = v1::TagMatcher {
+        key: "town".into(),
+        values: vec!["nowhere".into()],
+    };
+    let none_of = v1::Selector {
+        tags: vec![nowhere],
+        ..Default::default()
+    };
+    v1::GetQualityRequest {
+        selector: Some(v1::Selector {
+            none_of: vec![none_of],
+            ..Default::default()
+        }),
+        from_ns: from,
+        to_ns: from + DAY,
+        ..Default::default()
+    }
+}
+
+fn by(tags: &[&str], across_types: bool, from: i64) -> v1::GetQualityRequest {
+    v1::GetQualityRequest {
+        grouping: Some(v1::Grouping {
+            tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+        }),
+        across_types,
+        ..fleet(from)
+    }
+}
+
+/// The fleet as a whole, and those out of warranty.
+async fn check_fleet(client: &Client, from: i64, known: &toml::Table) {
+    let known = known["fleet"].as_table().unwrap();
+    let number = |name: &str| whole(known, name);
+    let all = &reports(client, by(&[], true, from)).await[0];
+    let (devices, expected, filled) = (number("devices"), number("slots_expected"), number("slots_filled"));
+    assert_eq!(
+        (all.devices, all.slots_expected, all.slots_filled),
+        (devices, expected, filled)
+    );
+    assert_eq!(completeness(all), known["completeness"].as_float().unwrap());
+    assert_eq!(
+        rounded(all.completeness_mean),
+        known["completeness_mean"].as_float().unwrap()
+    );
+    assert_eq!(
+        (all.points, all.points_timed, all.points_in_time),
+        (filled, filled, number("points_in_time"))
+    );
+    assert_eq!(
+        (all.points_fail, all.offline, all.never),
+        (number("points_fail"), number("offline"), number("never"))
+    );
+    let by_warranty = reports(client, by(&["warranty"], true, from)).await;
+    let out = by_warranty
+        .iter()
+        .find(|report| report.tags["warranty"] == "out")
+        .unwrap();
+    assert_eq!(
+        (out.devices, out.offline),
+        (number("out_of_warranty"), number("out_of_warranty_offline"))
+    );
+}
+
+/// Types, towns and vendors.
+async fn check_groups(client: &Client, from: i64, known: &toml::Table) {
+    let by_type = reports(client, by(&[], false, from)).await;
+    assert_eq!(by_type.len(), 30);
+    for (device_type, expected) in known["type"].as_table().unwrap() {
+        let report = by_type
+            .iter()
+            .find(|report| report.device_type == *device_type)
+            .unwrap();
+        let found = [report.slots_filled, report.slots_expected, report.offline].map(|number| number as i64);
+        let expected: Vec<i64> = expected
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|e| e.as_integer().unwrap())
+            .collect();
+        assert_eq!(found, expected[..], "{device_type}");
+    }
+    let by_town = reports(client, by(&["town"], true, from)).await;
+    let towns = known["town"].as_table().unwrap();
+    assert_eq!(by_town.len(), towns.len());
+    for report in &by_town {
+        let expected = towns[&report.tags["town"]].as_array().unwrap();
+        let found = (completeness(report), report.offline as i64);
+        assert_eq!(
+            found,
+            (expected[0].as_float().unwrap(), expected[1].as_integer().unwrap()),
+            "{:?}",
+            report.tags
+        );
+    }
+    let mut vendors = reports(client, by(&["vendor"], true, from)).await;
+    vendors.sort_by(|a, b| completeness(a).total_cmp(&completeness(b)));
+    for (report, name) in [(vendors.first(), "worst"), (vendors.last(), "best")] {
+        let (report, expected) = (report.unwrap(), known["vendor"][name].as_array().unwrap());
+        let expected = (expected[0].as_str().unwrap(), expected[1].as_float().unwrap());
+        assert_eq!(
+            (report.tags["vendor"].as_str(), completeness(report)),
+            expected,
+            "{name}"
+        );
+    }
+}
+
+/// Every device by itself: who is worst, who is slower than promised, who misses what was agreed.
+async fn check_devices(client: &Client, from: i64, known: &toml::Table) {
+    let expected = known["worst"].as_array().unwrap();
+    let worst = reports(
+        client,
+        v1::GetQualityRequest {
+            worst: 5,
+            ..fleet(from)
+        },
+    )
+    .await;
+    let found = worst.iter().map(|report| (report.device.as_str(), report.never == 1));
+    let expected = expected
+        .iter()
+        .map(|e| (e["device"].as_str().unwrap(), e["never"].as_bool().unwrap()));
+    assert!(found.clone().eq(expected), "{:?}", found.collect::<Vec<_>>());
+
+    let devices = reports(client, fleet(from)).await;
+    let fleet = known["fleet"].as_table().unwrap();
+    assert_eq!(devices.len() as u64, whole(fleet, "devices"));
+    let types = client.list_device_types(Vec::new()).await.unwrap();
+    let interval = |report: &v1::QualityReport| {
+        types
+            .iter()
+            .find(|t| t.id == report.device_type)
+            .unwrap()
+            .sample_interval_s
+    };
+    let slower = devices
+        .iter()
+        .filter(|report| report.freshness() == v1::Freshness::Slower);
+    let hourly: Vec<_> = slower.filter(|report| interval(report) <= 3_600).collect();
+    assert_eq!(hourly.len() as u64, whole(fleet, "slower_hourly"));
+    assert!(hourly.iter().all(|report| report.spacing_ratio == 4.0));
+    let daily = devices
+        .iter()
+        .filter(|report| interval(report) >= 86_400 && report.points > 0);
+    assert!(daily.clone().count() > 6_000);
+    assert!(
+        daily
+            .clone()
+            .all(|report| report.freshness() == v1::Freshness::NotAssessable)
+    );
+    let misses = |report: &&v1::QualityReport| {
+        let late = report.points_timed > 0 && (report.points_in_time as f64) < 0.95 * report.points_timed as f64;
+        (report.slots_filled as f64) < 0.95 * report.slots_expected as f64 || late || report.offline == 1
+    };
+    assert_eq!(devices.iter().filter(misses).count() as u64, whole(fleet, "missed"));
+}
+
 #[tokio::test]
 async fn a_day_of_the_fleet_is_reported_as_it_was() {
     let cluster = TestCluster::start(3).await;
@@ -151,133 +319,8 @@ async fn a_day_of_the_fleet_is_reported_as_it_was() {
     // Eight in the morning at UTC+8, two days ago.
     let from = (now_ns() / DAY - 2) * DAY;
     a_day(&client, from).await;
-
-    let fleet = || v1::GetQualityRequest {
-        // Every device has a town.
-        selector: Some(v1::Selector {
-            none_of: vec![v1::Selector {
-                tags: vec![v1::TagMatcher {
-                    key: "town".into(),
-                    values: vec!["nowhere".into()],
-                }],
-                ..Default::default()
-            }],
-            ..Default::default()
-        }),
-        from_ns: from,
-        to_ns: from + DAY,
-        ..Default::default()
-    };
-    let by = |tags: &[&str], across_types| v1::GetQualityRequest {
-        grouping: Some(v1::Grouping {
-            tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
-        }),
-        across_types,
-        ..fleet()
-    };
-
-    let all = &reports(&client, by(&[], true)).await[0];
-    assert_eq!(
-        (all.devices, all.slots_expected, all.slots_filled),
-        (22_042, 3_217_924, 3_142_825)
-    );
-    assert_eq!(
-        (completeness(all), rounded(all.completeness_mean)),
-        (0.976_662, 0.981_528)
-    );
-    assert_eq!(
-        (all.points_in_time, all.points_timed, all.points_fail),
-        (3_110_999, 3_142_825, 42)
-    );
-    assert_eq!((all.offline, all.never), (419, 57));
-    let by_warranty = reports(&client, by(&["warranty"], true)).await;
-    let out = by_warranty
-        .iter()
-        .find(|report| report.tags["warranty"] == "out")
-        .unwrap();
-    assert_eq!((out.offline, out.devices), (81, 4_912));
-
-    let by_type: BTreeMap<String, v1::QualityReport> = reports(&client, by(&[], false))
-        .await
-        .into_iter()
-        .map(|report| (report.device_type.clone(), report))
-        .collect();
-    let of_type = |id: &str| {
-        let report = &by_type[id];
-        (report.slots_filled, report.slots_expected, report.offline)
-    };
-    assert_eq!(of_type("rain_gauge"), (26_856, 27_648, 2));
-    assert_eq!(of_type("ponding_gauge"), (59_832, 61_632, 7));
-    assert_eq!(of_type("street_light"), (128_688, 131_328, 62));
-    assert_eq!(of_type("smoke_detector"), (6_613, 6_694, 81));
-    assert_eq!(of_type("vehicle_tracker"), (1_464_480, 1_497_600, 13));
-    assert_eq!(completeness(&by_type["tide_gauge"]), 1.0);
-    assert_eq!(by_type.len(), 30);
-
-    let by_town: BTreeMap<String, (f64, u64)> = reports(&client, by(&["town"], true))
-        .await
-        .into_iter()
-        .map(|report| (report.tags["town"].clone(), (completeness(&report), report.offline)))
-        .collect();
-    let towns = [
-        ("danghu", 0.966_769, 157),
-        ("zhongdai", 0.982_129, 59),
-        ("caoqiao", 0.971_224, 30),
-        ("zhapu", 0.980_072, 47),
-        ("xindai", 0.976_027, 34),
-        ("xincang", 0.987_197, 27),
-        ("dushangang", 0.984_159, 30),
-        ("guangchen", 0.989_103, 15),
-        ("lindai", 0.943_741, 20),
-    ];
-    for (town, completeness, offline) in towns {
-        assert_eq!(by_town[town], (completeness, offline), "{town}");
-    }
-    assert_eq!(by_town.len(), towns.len());
-
-    let by_vendor = reports(&client, by(&["vendor"], true)).await;
-    let mut vendors: Vec<(f64, &str)> = by_vendor
-        .iter()
-        .map(|report| (completeness(report), report.tags["vendor"].as_str()))
-        .collect();
-    vendors.sort_by(|a, b| a.0.total_cmp(&b.0));
-    assert_eq!(
-        (vendors[0], vendors[vendors.len() - 1]),
-        ((0.961_441, "v1"), (0.998_873, "v7"))
-    );
-
-    let worst = reports(&client, v1::GetQualityRequest { worst: 5, ..fleet() }).await;
-    let worst: Vec<(&str, bool)> = worst.iter().map(|r| (r.device.as_str(), r.never == 1)).collect();
-    let expected = [
-        ("330482-AQ-01-00007", false),
-        ("330482-AQ-04-00077", true),
-        ("330482-AQ-07-00107", false),
-        ("330482-CG-01-00007", false),
-        ("330482-CG-01-00077", true),
-    ];
-    assert_eq!(worst, expected);
-
-    let devices = reports(&client, fleet()).await;
-    assert_eq!(devices.len(), 22_042);
-    let slower: Vec<f64> = devices
-        .iter()
-        .filter(|report| report.freshness() == v1::Freshness::Slower)
-        .map(|report| report.spacing_ratio)
-        .collect();
-    assert_eq!((slower.len(), slower.iter().all(|ratio| *ratio == 4.0)), (103, true));
-    let smoke = devices
-        .iter()
-        .filter(|report| report.device_type == "smoke_detector" && report.points > 0);
-    assert!(smoke.clone().count() > 6_000);
-    assert!(
-        smoke
-            .clone()
-            .all(|report| report.freshness() == v1::Freshness::NotAssessable)
-    );
-
-    let misses = |report: &&v1::QualityReport| {
-        let late = report.points_timed > 0 && (report.points_in_time as f64) < 0.95 * report.points_timed as f64;
-        (report.slots_filled as f64) < 0.95 * report.slots_expected as f64 || late || report.offline == 1
-    };
-    assert_eq!(devices.iter().filter(misses).count(), 680);
+    let known = known();
+    check_fleet(&client, from, &known).await;
+    check_groups(&client, from, &known).await;
+    check_devices(&client, from, &known).await;
 }

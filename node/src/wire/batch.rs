@@ -146,6 +146,14 @@ pub fn check_shape(batch: &Batch, limits: &Limits) -> Result<Shape> {
         points += count;
     }
     check_sizes(batch, Shape { rows, points }, limits)?;
+    check_rows(batch)?;
+    Ok(Shape { rows, points })
+}
+
+/// Checks that what is told row by row is told of every row.
+fn check_rows(batch: &Batch) -> Result<()> {
+    let rows = batch.observed_at_ns.len();
+    let malformed = |field: String, message: String| Err(Error::new(Reason::MalformedBatch, message).field(field));
     if batch.device_index.is_empty() && batch.devices.len() > 1 && rows > 0 {
         return malformed(
             "batch.device_index".into(),
@@ -189,7 +197,7 @@ pub fn check_shape(batch: &Batch, limits: &Limits) -> Result<Shape> {
     {
         return malformed("batch.report_kind".into(), format!("report kind {bad} is not known"));
     }
-    Ok(Shape { rows, points })
+    Ok(())
 }
 
 fn check_sizes(batch: &Batch, shape: Shape, limits: &Limits) -> Result<()> {
