@@ -274,6 +274,11 @@ impl Host {
         });
     }
 
+    /// Says that so many proposals are made at once, so that one sync may serve them all.
+    pub fn expect_proposals(&self, proposals: usize) {
+        self.log.expect(proposals);
+    }
+
     pub(super) fn log(&self) -> &NodeLog {
         &self.log
     }

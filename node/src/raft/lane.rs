@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
-use tidemark_proto::peer::{RaftRequest, RaftRequests, RaftResponse, RaftResponses};
+use tidemark_proto::peer::{RaftRequest, RaftRequests, RaftResponse, RaftResponses, raft_request};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::host::Host;
@@ -54,6 +54,8 @@ async fn answer(host: &Host, mut requests: Vec<RaftRequest>, out: &mpsc::Sender<
         request.envelope = envelope.clone();
     }
     let idle = requests.iter().all(is_idle);
+    let appends = requests.iter().filter(|request| brings_entries(request));
+    host.log().expect(appends.count());
     let mut answers: FuturesUnordered<_> = requests.into_iter().map(|request| host.answer(request)).collect();
     let mut ready: Vec<RaftResponse> = Vec::new();
     if idle {
@@ -77,4 +79,8 @@ async fn answer(host: &Host, mut requests: Vec<RaftRequest>, out: &mpsc::Sender<
             None => return,
         }
     }
+}
+
+fn brings_entries(request: &RaftRequest) -> bool {
+    matches!(&request.message, Some(raft_request::Message::Append(append)) if !append.entries.is_empty())
 }

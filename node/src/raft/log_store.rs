@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -103,6 +103,8 @@ pub(crate) struct Node {
     /// Without a readable marker nobody knows which groups there were.
     all_damaged: bool,
     counters: Arc<Counters>,
+    /// Entries that were announced, of all times.
+    announced: Arc<AtomicU64>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -144,6 +146,7 @@ impl NodeLog {
         let db = Arc::new(db);
         let counters = Arc::new(Counters::default());
         let all_damaged = marker.is_none();
+        let announced = Arc::<AtomicU64>::default();
         let (queue, receiver) = channel();
         let writer = match marker {
             None => None,
@@ -156,6 +159,9 @@ impl NodeLog {
                     commit_bytes_max: options.commit_bytes_max,
                     before_sync: options.before_sync,
                     on_failure: options.on_failure,
+                    announced: Arc::clone(&announced),
+                    arrived: 0,
+                    noted_at: None,
                 };
                 Some(
                     std::thread::Builder::new()
@@ -183,6 +189,7 @@ impl NodeLog {
             damaged: Mutex::new(damaged),
             all_damaged,
             counters,
+            announced,
             writer: Mutex::new(writer),
         };
         Ok(Self { node: Arc::new(node) })
@@ -239,6 +246,14 @@ impl NodeLog {
         lock(&self.node.groups).remove(&group);
         lock(&self.node.damaged).remove(&group);
         Ok(())
+    }
+
+    /// Says that entries of so many groups are about to come: they are made durable by one sync where they come at once. A hint:
+    /// nothing waits for those that do not come.
+    pub fn expect(&self, entries: usize) {
+        if entries > 1 {
+            self.node.announced.fetch_add(entries as u64, Ordering::Relaxed);
+        }
     }
 
     /// Waits until everything queued before is on disk.

@@ -1,20 +1,24 @@
 //! The one thread that writes the Raft log of a node: drains the queue, and makes everything it finds there durable
 //! for all groups with one write, one sync and one marker. Never here: reads, or the order in which callers queue.
 //!
-//! Invariant: callbacks run in queue order, after the sync and after the marker; marker <= log at any moment. A write
-//! that failed leaves the disk in an unknown state, so the process ends: nothing is retried.
+//! Invariant: callbacks run in queue order, after the sync and after the marker was written; marker <= log at any moment. A
+//! write that failed leaves the disk in an unknown state, so the process ends: nothing is retried.
 //!
 //! ```text
 //! queue -> drain -> (lower the marker, if entries or a group go) -> write + sync -> raise the marker -> callbacks
 //! ```
+//!
+//! A marker that speaks of votes is synced before anybody is told, and so is a lower one. One that speaks of more entries is
+//! synced within [`MARK_WITHIN`]: it is there to find out about a log that lost its end while it lay on disk, and a log that was synced
+//! a moment ago has had no time for that.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::Receiver;
-use std::time::Instant;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -25,6 +29,11 @@ use super::log_store::{FailureHook, SyncHook};
 use super::types::{Entry, IoFlushed, LogId, Vote};
 use crate::store::log_db::{Kind, LogBatch, LogDb};
 use crate::store::marker::{GroupMark, Marker};
+
+/// So soon after it was written a marker is on disk.
+const MARK_WITHIN: Duration = Duration::from_millis(100);
+/// Entries that were announced to come together are waited for so long at most: a fraction of what another sync takes.
+const COMPANY_WAIT: Duration = Duration::from_micros(100);
 
 /// Told when a record is on disk.
 pub(crate) type Done = oneshot::Sender<io::Result<()>>;
@@ -108,6 +117,12 @@ pub(crate) struct Queued {
     pub(crate) room: Option<OwnedSemaphorePermit>,
 }
 
+impl Queued {
+    fn is_entries(&self) -> bool {
+        matches!(self.record, Record::Entries { .. })
+    }
+}
+
 /// What the writer has done since it started.
 #[derive(Default)]
 pub(crate) struct Counters {
@@ -129,6 +144,12 @@ pub(crate) struct Writer {
     pub(crate) commit_bytes_max: usize,
     pub(crate) before_sync: Option<SyncHook>,
     pub(crate) on_failure: FailureHook,
+    /// Entries that were announced, of all times.
+    pub(crate) announced: Arc<AtomicU64>,
+    /// Those of them that have come or are not waited for any more.
+    pub(crate) arrived: u64,
+    /// When the marker was written first since it was last synced.
+    pub(crate) noted_at: Option<Instant>,
 }
 
 impl Writer {
@@ -142,15 +163,13 @@ impl Writer {
 
     /// Runs until a `Stop` or a failure; what is queued behind either is dropped, and thereby reported as closed.
     fn run(mut self, queue: Receiver<Queued>) {
-        while let Ok(first) = queue.recv() {
-            let mut bytes = first.bytes;
-            let mut drained = vec![first];
-            while bytes < self.commit_bytes_max
-                && let Ok(next) = queue.try_recv()
-            {
-                bytes += next.bytes;
-                drained.push(next);
-            }
+        loop {
+            let first = match self.next(&queue) {
+                Ok(Some(first)) => first,
+                Ok(None) => return,
+                Err(error) => return (self.on_failure)(&error.to_string()),
+            };
+            let mut drained = self.drain(first, &queue);
             let stop = drained.iter().position(|queued| matches!(queued.record, Record::Stop));
             drained.truncate(stop.unwrap_or(drained.len()));
             let result = self.commit(&drained).map_err(|error| error.to_string());
@@ -162,9 +181,52 @@ impl Writer {
                 queued.record.finish(&result);
             }
             if stop.is_some() || result.is_err() {
+                if self.marker.sync().is_err() {
+                    (self.on_failure)("the marker could not be synced");
+                }
                 return;
             }
         }
+    }
+
+    /// The next record; `None` when there are no more. Meanwhile the marker gets its sync.
+    fn next(&mut self, queue: &Receiver<Queued>) -> io::Result<Option<Queued>> {
+        if let Some(noted_at) = self.noted_at {
+            match queue.recv_timeout(MARK_WITHIN.saturating_sub(noted_at.elapsed())) {
+                Ok(next) if noted_at.elapsed() < MARK_WITHIN => return Ok(Some(next)),
+                Ok(next) => return self.sync_marker().map(|()| Some(next)),
+                Err(RecvTimeoutError::Timeout) => self.sync_marker()?,
+                Err(RecvTimeoutError::Disconnected) => return self.sync_marker().map(|()| None),
+            }
+        }
+        Ok(queue.recv().ok())
+    }
+
+    fn sync_marker(&mut self) -> io::Result<()> {
+        self.noted_at = None;
+        self.marker.sync()
+    }
+
+    /// Everything that is queued, and what was announced to come with it.
+    fn drain(&mut self, first: Queued, queue: &Receiver<Queued>) -> Vec<Queued> {
+        let mut bytes = first.bytes;
+        let mut come = u64::from(first.is_entries());
+        let mut drained = vec![first];
+        let announced = self.announced.load(Ordering::Relaxed).saturating_sub(self.arrived);
+        let mut wait_until = None;
+        while bytes < self.commit_bytes_max {
+            let next = queue.try_recv().ok().or_else(|| {
+                let until = *wait_until.get_or_insert_with(|| Instant::now() + COMPANY_WAIT);
+                let left = until.saturating_duration_since(Instant::now());
+                (come < announced && !left.is_zero()).then(|| queue.recv_timeout(left).ok())?
+            });
+            let Some(next) = next else { break };
+            bytes += next.bytes;
+            come += u64::from(next.is_entries());
+            drained.push(next);
+        }
+        self.arrived += announced;
+        drained
     }
 
     fn commit(&mut self, drained: &[Queued]) -> io::Result<()> {
@@ -190,7 +252,11 @@ impl Writer {
             (true, false) => {}
         }
         let written = Instant::now();
-        self.mark(marks)?;
+        let votes = |queued: &Queued| matches!(queued.record, Record::Vote { .. } | Record::Barrier { .. });
+        match drained.iter().any(votes) {
+            true => self.mark(marks)?,
+            false => self.note(marks)?,
+        }
 
         let counters = &self.counters;
         for (counter, value) in [
@@ -230,13 +296,24 @@ impl Writer {
                 _ => {}
             }
         }
-        self.mark(marks)
+        match marks == self.marks {
+            true => Ok(()),
+            false => self.mark(marks),
+        }
     }
 
+    /// Writes the marker, and has it on disk.
     fn mark(&mut self, marks: BTreeMap<u32, GroupMark>) -> io::Result<()> {
+        self.note(marks)?;
+        self.sync_marker()
+    }
+
+    /// Writes the marker.
+    fn note(&mut self, marks: BTreeMap<u32, GroupMark>) -> io::Result<()> {
         if marks != self.marks {
-            self.marker.write(&marks)?;
+            self.marker.note(&marks)?;
             self.marks = marks;
+            self.noted_at.get_or_insert_with(Instant::now);
         }
         Ok(())
     }

@@ -18,6 +18,8 @@ use crate::shard::ApplyEntry;
 
 const CHUNK_BYTES: usize = 4 << 20;
 const CHUNK_ENTRIES: usize = 1024;
+/// A smaller chunk goes into the memtable by the thread that has it: that takes less than to wake another one.
+const INLINE_BYTES_MAX: usize = 8 << 10;
 
 /// A snapshot on its way: the live state to take a checkpoint of, or a checkpoint that was received.
 pub enum SnapshotData {
@@ -83,10 +85,15 @@ impl Chunk {
 impl Machine {
     async fn write(&mut self, chunk: Chunk) -> Result<(), io::Error> {
         let Some(last) = chunk.last else { return Ok(()) };
+        let small = chunk.bytes <= INLINE_BYTES_MAX && !chunk.digest && chunk.membership.is_none();
+        let small = small && !self.state.is_held();
         let (state, entries, membership) = (self.state.clone(), chunk.entries, chunk.membership);
-        let answers = blocking(move || state.apply(&entries, &last, membership.as_ref()))
-            .await
-            .map_err(to_io)?;
+        let apply = move || state.apply(&entries, &last, membership.as_ref());
+        let answers = match small {
+            true => apply(),
+            false => blocking(apply).await,
+        };
+        let answers = answers.map_err(to_io)?;
         for (responder, answer) in chunk.responders.into_iter().zip(answers) {
             if let Some(responder) = responder {
                 responder.send(Outcome(answer));

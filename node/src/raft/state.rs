@@ -165,6 +165,11 @@ impl ReplicaState {
         self.kept().store().db().disk_bytes().map_err(store_error)
     }
 
+    /// Whether applying would have to wait for a flush or a checkpoint.
+    pub fn is_held(&self) -> bool {
+        self.gate.try_lock().is_err()
+    }
+
     /// Applies a run of entries in one atomic write; one encoded answer per entry. `membership` is the last one that
     /// the run sets, if it sets any.
     pub fn apply(

@@ -14,7 +14,8 @@
 //! flags   1 vote   2 vote is committed   4 last   8 purged   absent values are 0
 //! ```
 //!
-//! The slots are written alternately; the valid one with the higher generation counts. A torn write leaves the other.
+//! The valid slot with the higher generation counts. Only the one that is not the last synced one is ever written, so a torn
+//! write leaves the other.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -122,7 +123,10 @@ pub fn check(group: u32, mark: &GroupMark, log: &FoundLog) -> Result<(), Damaged
 pub struct Marker {
     file: File,
     generation: u64,
+    /// The slot that is on disk.
     slot: usize,
+    /// Whether the other one was written and not synced.
+    noted: bool,
     buffer: Vec<u8>,
 }
 
@@ -155,6 +159,7 @@ impl Marker {
             file,
             generation: 0,
             slot: 1,
+            noted: false,
             buffer: Vec::new(),
         };
         marker.write(&BTreeMap::new())?;
@@ -193,6 +198,7 @@ impl Marker {
                     file,
                     generation,
                     slot,
+                    noted: false,
                     buffer: Vec::new(),
                 },
                 marks,
@@ -200,11 +206,37 @@ impl Marker {
         })
     }
 
-    /// Writes the marks into the older slot; they are on disk when this returns.
+    /// Writes the marks; they are on disk when this returns.
     ///
     /// # Errors
     /// There are more than [`GROUPS_MAX`] groups, or the disk fails.
     pub fn write(&mut self, marks: &BTreeMap<u32, GroupMark>) -> io::Result<()> {
+        self.note(marks)?;
+        self.sync()
+    }
+
+    /// Whether something was noted and is not on disk.
+    pub fn is_noted(&self) -> bool {
+        self.noted
+    }
+
+    /// Brings what was noted to disk.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn sync(&mut self) -> io::Result<()> {
+        if self.noted {
+            self.file.sync_data()?;
+            (self.slot, self.noted) = (1 - self.slot, false);
+        }
+        Ok(())
+    }
+
+    /// Writes the marks where a crash of this process leaves them and one of the machine may not, until [`Self::sync`].
+    ///
+    /// # Errors
+    /// There are more than [`GROUPS_MAX`] groups, or the disk fails.
+    pub fn note(&mut self, marks: &BTreeMap<u32, GroupMark>) -> io::Result<()> {
         if marks.len() > GROUPS_MAX {
             return Err(io::Error::other(format!(
                 "{} raft groups, at most {GROUPS_MAX} fit",
@@ -214,8 +246,7 @@ impl Marker {
         let (slot, generation) = (1 - self.slot, self.generation + 1);
         encode(generation, marks, &mut self.buffer);
         self.file.write_all_at(&self.buffer, (slot * SLOT_BYTES) as u64)?;
-        self.file.sync_data()?;
-        (self.slot, self.generation) = (slot, generation);
+        (self.generation, self.noted) = (generation, true);
         Ok(())
     }
 }

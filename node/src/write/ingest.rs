@@ -27,6 +27,8 @@ use crate::wire::batch::{BadRows, Shape, TimeGate, check_shape, to_records};
 /// Devices whose type and ordinal are remembered; neither ever changes.
 const DEVICES_CACHED: usize = 262_144;
 const CATALOG_WAIT: Duration = Duration::from_millis(600);
+/// A smaller batch is encoded by the thread that took it: that takes less than to wake another one.
+const INLINE_BYTES_MAX: usize = 8 << 10;
 
 /// Type number and ordinal of a registered device.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -119,11 +121,14 @@ impl Writes {
             Retry::Safe
         };
         let limits = self.limits.clone();
-        let commands = blocking(move || {
+        let encode = move || {
             let records = to_records(&batch, &def, TimeGate::new(&def, stamp_ns, &limits), &limits)?;
             Ok(commands(records, &targets, def.number(), def.bucket_span_ns, &origin))
-        })
-        .await?;
+        };
+        let commands = match bytes <= INLINE_BYTES_MAX {
+            true => encode()?,
+            false => blocking(encode).await?,
+        };
         self.propose_all(commands, retry, shape, deadline).await
     }
 
@@ -134,6 +139,10 @@ impl Writes {
         shape: Shape,
         deadline: Instant,
     ) -> Result<WriteResponse> {
+        let here = commands
+            .keys()
+            .filter(|shard| self.router.leading_here(**shard).is_some());
+        self.router.host().expect_proposals(here.count());
         let proposals = commands
             .into_iter()
             .map(|(shard, command)| self.router.propose(shard, command, retry, deadline));
