@@ -18,6 +18,7 @@ setup-tests:
 
 build: setup
 	$(RUN) cargo build --release --locked -p tidemark-node -p tidemark-tools -p tidemark-bench
+	$(RUN) cargo build --release --locked -p tidemark-client --example device_health
 
 demo: build ## One process, a fleet of 22,042 devices and two hours of a storm, and what to try next
 	@./scripts/demo.sh

@@ -38,7 +38,7 @@ fn nobody() -> String {
     listener.local_addr().unwrap().to_string()
 }
 
-const VERBS: [&[&str]; 33] = [
+const VERBS: [&[&str]; 35] = [
     &[],
     &["cluster"],
     &["cluster", "init"],
@@ -54,6 +54,8 @@ const VERBS: [&[&str]; 33] = [
     &["query", "range"],
     &["query", "agg"],
     &["query", "latest"],
+    &["query", "intervals"],
+    &["query", "quality"],
     &["backup"],
     &["backup", "create"],
     &["backup", "prune"],
