@@ -63,7 +63,7 @@ say "\$ tidemark-bench storm --hours 2"
 show query latest --type ponding_gauge --tag town=danghu --limit 8
 show query agg --type rain_gauge --tag town=danghu --by town --property rain_5min --fn count,sum,max --every 1h --since 3h
 
-show query intervals --type ponding_gauge --property depth --at-least 0.27 --since 3h
+show query intervals --type ponding_gauge --tag town=danghu --property depth --at-least 0.4 --since 3h
 "$bin/examples/device_health" html 3 >data/device_health.html
 say ""
 say "what the device office asks: data/device_health.html (client/examples/device_health.rs)"

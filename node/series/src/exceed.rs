@@ -71,8 +71,11 @@ impl<'a> Exceeding<'a> {
                     Between::Held => t_ns,
                     Between::Linear => {
                         let share = (asked.value - before) / (value - before);
-                        let at = before_ns as f64 + share * (t_ns.saturating_sub(before_ns)) as f64;
-                        if share.is_finite() { at.round() as i64 } else { t_ns }
+                        let after = share * t_ns.saturating_sub(before_ns) as f64;
+                        match share.is_finite() {
+                            true => before_ns.saturating_add(after.round() as i64),
+                            false => t_ns,
+                        }
                     }
                 };
                 match (self.current.is_some(), inside) {
