@@ -4,10 +4,13 @@
 use std::collections::HashMap;
 
 use tidemark_client::v1::values::Kind;
-use tidemark_client::v1::{self, Property, ValueType};
+use tidemark_client::v1::{self, Property, ReportKind, ValueType};
 
 use super::calm::Value;
 use super::{Record, Storm};
+
+/// From observation to receipt.
+const TRANSIT_NS: i64 = 5_000_000_000;
 
 impl Storm {
     /// Records of one type with `from_ns` <= time < `to_ns`, in batches of at most `rows`.
@@ -43,8 +46,16 @@ impl Storm {
                 .filter_map(|(i, p)| column(p, i, records))
                 .collect(),
             report_kind: records.iter().map(|r| r.kind.into()).collect(),
-            received_at_ns: Vec::new(),
+            received_at_ns: records.iter().map(received_at_ns).collect(),
         }
+    }
+}
+
+/// A scenario is told after the fact: most of it was received moments after it was observed, what came late arrives now.
+fn received_at_ns(record: &Record) -> i64 {
+    match record.kind {
+        ReportKind::Backfill => 0,
+        _ => record.observed_at_ns + TRANSIT_NS,
     }
 }
 

@@ -115,13 +115,15 @@ fn header(args: &QualityArgs, grouped: bool) -> Vec<&str> {
 }
 
 fn row(report: &v1::QualityReport, args: &QualityArgs, grouped: bool) -> Vec<Cell> {
+    // A millionth is a second in eleven days.
+    let rounded = |share: f64| Cell::Float((share * 1e6).round() / 1e6);
     let share = |part: u64, whole: u64| match whole {
         0 => Cell::None,
-        whole => Cell::Float(part as f64 / whole as f64),
+        whole => rounded(part as f64 / whole as f64),
     };
     let mean = |mean: f64| match report.devices_assessed {
         0 => Cell::None,
-        _ => Cell::Float(mean),
+        _ => rounded(mean),
     };
     let mut cells: Vec<Cell> = match grouped {
         true => args
