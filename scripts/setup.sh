@@ -141,6 +141,19 @@ write_env() {
     fi
 }
 
+# What an earlier set-up wrote and a script handed on is found again, not taken for a choice of whoever calls.
+forget_own() {
+    local key value
+    [ -f "$env_file" ] || return 0
+    while IFS='=' read -r key value; do
+        case $key in
+            '' | '#'* | PATH_PREPEND) ;;
+            *) if [ "${!key:-}" = "$value" ]; then unset "$key"; fi ;;
+        esac
+    done <"$env_file"
+}
+forget_own
+
 [ "$(uname -s)" = Linux ] || die "the scripts know Linux only" "elsewhere: cargo build, with libclang installed"
 mkdir -p "$cache"
 compiler
