@@ -90,6 +90,8 @@ pub(crate) struct Type {
 #[derive(Debug, Clone)]
 pub(crate) struct Fleet {
     pub(crate) types: Vec<Type>,
+    /// Copies of every device.
+    pub(crate) copies: u32,
 }
 
 #[derive(Debug, Deserialize)]
@@ -163,6 +165,7 @@ impl Fleet {
         });
         Ok(Fleet {
             types: types.collect::<Result<_>>()?,
+            copies: spec.copies,
         })
     }
 

@@ -142,7 +142,12 @@ impl Stage {
 
     async fn ingest(&mut self, span: Span, order: Order, pace: &Pace, figures: &mut PhaseFigures) -> Result<()> {
         let before = self.meter.now();
-        let all = batches(&self.fleet, &span, order, pace.batch);
+        let copies = if pace.of_each_copy {
+            self.fleet.copies as usize
+        } else {
+            1
+        };
+        let all = batches(&self.fleet, &span, order, pace.batch * copies);
         let sessions = self.sessions(pace.in_flight).await?;
         let poured = pour(&self.fleet, sessions, all, How::rate(pace.rows_per_second)).await?;
         add_poured("", &poured, figures)?;

@@ -121,6 +121,9 @@ pub(crate) enum Work {
 pub(crate) struct Pace {
     /// Rows in a batch.
     pub(crate) batch: usize,
+    /// So many of each copy of the fleet: then a batch is the same slice of time however many devices there are, and holds as many rows
+    /// of one device.
+    pub(crate) of_each_copy: bool,
     /// Batches without an acknowledgement.
     pub(crate) in_flight: usize,
     /// Rows that are due a second; 0 means as fast as they are acknowledged.
@@ -131,6 +134,7 @@ impl Default for Pace {
     fn default() -> Self {
         Self {
             batch: 10_000,
+            of_each_copy: false,
             in_flight: 4,
             rows_per_second: 0.0,
         }
