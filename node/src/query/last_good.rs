@@ -7,12 +7,9 @@ use std::ops::ControlFlow;
 use tidemark_series::{NewestValue, PropertyNumber, ValueRef, bucket};
 
 use super::shard_side::{Answering, Chosen, corrupt};
-use super::walk::choice;
+use super::walk::{choice, spans_back};
 use crate::catalog::types::{PropertyDef, TypeDef};
 use crate::error::Result;
-
-/// Each look further back goes so many times as far.
-const FURTHER: i64 = 8;
 
 /// Whether a newest value counts: nobody says that it failed, and a sensor can tell it.
 pub(super) fn is_good(property: &PropertyDef, value: &NewestValue) -> bool {
@@ -43,10 +40,11 @@ pub(super) fn last_good(
         return Ok(Vec::new());
     };
     let one = std::slice::from_ref(chosen);
-    let (mut end, mut length) = (until_ns, def.bucket_span_ns);
-    while end > begins && found.iter().any(Option::is_none) {
-        let begin = end.saturating_sub(length).max(begins);
+    for (begin, end) in spans_back(def, begins, until_ns) {
         let missing: Vec<usize> = (0..found.len()).filter(|at| found[*at].is_none()).collect();
+        if missing.is_empty() {
+            break;
+        }
         let numbers: Vec<PropertyNumber> = missing.iter().map(|at| properties[*at].number).collect();
         let _ = answering.scan(def, one, begin, end, |_, value| {
             for block in bucket::blocks(value) {
@@ -68,7 +66,6 @@ pub(super) fn last_good(
             }
             Ok(ControlFlow::Continue(()))
         })?;
-        (end, length) = (begin, length.saturating_mul(FURTHER));
     }
     Ok(found.into_iter().flatten().collect())
 }

@@ -3,7 +3,6 @@
 //! Never here: merging shards (see `quality_merge`), what is good (see `tidemark_series`). Invariant: the means of a report are
 //! sums until all shards have answered.
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use tidemark_proto::peer::QualityReports;
@@ -329,9 +328,6 @@ fn report(promise: &Promise, found: Assessment, judged: Counts, ever: Option<i64
         open: gap.open,
     };
     QualityReport {
-        device: String::new(),
-        device_type: String::new(),
-        tags: BTreeMap::new().into_iter().collect(),
         devices: 1,
         devices_assessed: u64::from(found.slots > 0),
         slots_expected: found.slots,
@@ -356,5 +352,6 @@ fn report(promise: &Promise, found: Assessment, judged: Counts, ever: Option<i64
             true => found.gaps.iter().map(wire).collect(),
             false => Vec::new(),
         },
+        ..QualityReport::default()
     }
 }

@@ -15,6 +15,17 @@ use crate::error::Result;
 /// Each look further back for the last point goes so many times as far.
 const FURTHER: i64 = 8;
 
+/// Spans of time to look for something in, from a time back to the lowest one, each longer than the one before.
+pub(super) fn spans_back(def: &TypeDef, lowest_ns: i64, from_ns: i64) -> impl Iterator<Item = (i64, i64)> {
+    let (mut end, mut length) = (from_ns, def.bucket_span_ns);
+    std::iter::from_fn(move || {
+        let begin = end.saturating_sub(length).max(lowest_ns);
+        let span = (begin, end);
+        (end, length) = (begin, length.saturating_mul(FURTHER));
+        (span.0 < span.1).then_some(span)
+    })
+}
+
 /// Which values of a property count: none that failed a check or stand for a missing one.
 pub(super) fn choice(property: &PropertyDef, drop_suspect: bool) -> Choice<'_> {
     let left_out = |quality: Quality| 1_u64 << quality as u64;
@@ -119,11 +130,11 @@ impl<'a> Walk<'a> {
             return Ok(found);
         };
         let lowest = self.from_ns.saturating_sub(self.back_ns).max(begins);
-        let (mut end, mut length) = (self.from_ns, self.def.bucket_span_ns);
-        while end > lowest && found.iter().any(Option::is_none) {
-            let begin = end.saturating_sub(length).max(lowest);
+        for (begin, end) in spans_back(self.def, lowest, self.from_ns) {
+            if found.iter().all(Option::is_some) {
+                break;
+            }
             self.last_between(chosen, begin, end, &mut found)?;
-            (end, length) = (begin, length.saturating_mul(FURTHER));
         }
         Ok(found)
     }
