@@ -4,6 +4,7 @@
 //! `cargo run --example device_health [table|json|html] [HOURS] [ENDPOINTS]`: the last HOURS (24) until now.
 #![allow(clippy::print_stdout, reason = "an example talks to whoever runs it")]
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
@@ -11,20 +12,11 @@ use tidemark_client::{Client, v1};
 
 const HOUR_NS: i64 = 3_600_000_000_000;
 const WORST: u64 = 20;
+/// What devices are grouped by, each by itself.
+const TAGS: [&str; 5] = ["town", "vendor", "vendor_support", "department", "warranty"];
 
-/// One line of a report: a name, and the figures that people look at.
-struct Line {
-    name: String,
-    devices: u64,
-    offline: u64,
-    completeness: Option<f64>,
-    timeliness: Option<f64>,
-    accuracy: Option<f64>,
-    remark: String,
-}
-
-/// A heading, and the lines below it.
-type Section = (&'static str, Vec<Line>);
+/// A heading, and the reports below it by name.
+type Section = (&'static str, Vec<(String, v1::QualityReport)>);
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -49,29 +41,61 @@ async fn main() -> anyhow::Result<()> {
 
 async fn report(client: &Client, hours: i64) -> anyhow::Result<Vec<Section>> {
     let now_ns = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_nanos() as i64;
-    let ask = |tags: &[&str], across_types, worst| {
-        let request = v1::GetQualityRequest {
-            selector: Some(everything()),
-            from_ns: now_ns - hours * HOUR_NS,
-            to_ns: now_ns,
-            grouping: (worst == 0).then(|| v1::Grouping {
-                tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
-            }),
-            across_types,
-            worst,
-            ..Default::default()
-        };
-        reports(client, request)
+    let request = v1::GetQualityRequest {
+        selector: Some(everything()),
+        from_ns: now_ns - hours * HOUR_NS,
+        to_ns: now_ns,
+        ..Default::default()
     };
-    Ok(vec![
-        ("The fleet", lines(ask(&[], true, 0).await?)),
-        ("By type", lines(ask(&[], false, 0).await?)),
-        ("By town", lines(ask(&["town"], true, 0).await?)),
-        ("By vendor", lines(ask(&["vendor", "vendor_support"], true, 0).await?)),
-        ("By department", lines(ask(&["department"], true, 0).await?)),
-        ("In and out of warranty", lines(ask(&["warranty"], true, 0).await?)),
-        ("The worst devices", lines(ask(&[], false, WORST).await?)),
-    ])
+    let grouped = v1::GetQualityRequest {
+        grouping: Some(v1::Grouping {
+            tags: TAGS.map(str::to_owned).to_vec(),
+        }),
+        ..request.clone()
+    };
+    // Asked once, in the smallest groups; all others are sums of these.
+    let groups = reports(client, grouped).await?;
+    let by = |key: &dyn Fn(&v1::QualityReport) -> String| {
+        let mut sums: BTreeMap<String, v1::QualityReport> = BTreeMap::new();
+        for group in &groups {
+            add(sums.entry(key(group)).or_default(), group);
+        }
+        sums.into_iter().collect::<Vec<_>>()
+    };
+    let mut sections = vec![
+        ("the fleet", by(&|_| "all".to_owned())),
+        ("type", by(&|group| group.device_type.clone())),
+    ];
+    for tag in TAGS {
+        sections.push((tag, by(&|group| group.tags.get(tag).cloned().unwrap_or_default())));
+    }
+    let worst = reports(
+        client,
+        v1::GetQualityRequest {
+            worst: WORST,
+            ..request
+        },
+    )
+    .await?;
+    let named = |report: v1::QualityReport| (format!("{} {}", report.device, report.device_type), report);
+    let worst = worst.into_iter().map(named);
+    sections.push(("the worst devices", worst.collect()));
+    Ok(sections)
+}
+
+fn add(sum: &mut v1::QualityReport, other: &v1::QualityReport) {
+    sum.devices += other.devices;
+    sum.offline += other.offline;
+    sum.slots_expected += other.slots_expected;
+    sum.slots_filled += other.slots_filled;
+    sum.points += other.points;
+    sum.points_timed += other.points_timed;
+    sum.points_in_time += other.points_in_time;
+    sum.points_fail += other.points_fail;
+    sum.points_suspect += other.points_suspect;
+    sum.slower += other.slower;
+    sum.stalled += other.stalled;
+    sum.never += other.never;
 }
 
 /// Every device: those that are not nowhere.
@@ -92,67 +116,40 @@ async fn reports(client: &Client, request: v1::GetQualityRequest) -> anyhow::Res
     Ok(messages.into_iter().flat_map(|message| message.reports).collect())
 }
 
-fn lines(reports: Vec<v1::QualityReport>) -> Vec<Line> {
-    // A share of nothing is no share.
+/// Completeness, timeliness and accuracy; a share of nothing is no share.
+fn shares(report: &v1::QualityReport) -> [Option<f64>; 3] {
     let share = |part: u64, whole: u64| (whole > 0).then(|| part as f64 / whole as f64);
-    let line = |report: v1::QualityReport| {
-        let mut tags: Vec<_> = report
-            .tags
-            .iter()
-            .map(|(key, value)| format!("{key} {value}"))
-            .collect();
-        tags.sort();
-        let names = [report.device.clone(), report.device_type.clone(), tags.join(", ")];
-        let name: Vec<String> = names.into_iter().filter(|name| !name.is_empty()).collect();
-        let doubtful = report.points_fail + report.points_suspect;
-        Line {
-            name: if name.is_empty() {
-                "all".to_owned()
-            } else {
-                name.join(" ")
-            },
-            devices: report.devices,
-            offline: report.offline,
-            completeness: share(report.slots_filled, report.slots_expected),
-            timeliness: share(report.points_in_time, report.points_timed),
-            accuracy: share(report.points.saturating_sub(doubtful), report.points),
-            remark: remark(&report),
-        }
-    };
-    reports.into_iter().map(line).collect()
+    let sound = report.points.saturating_sub(report.points_fail + report.points_suspect);
+    [
+        share(report.slots_filled, report.slots_expected),
+        share(report.points_in_time, report.points_timed),
+        share(sound, report.points),
+    ]
 }
 
 /// What the figures do not say: how often a device reports, or how many devices do so badly.
 fn remark(report: &v1::QualityReport) -> String {
     match report.freshness() {
-        v1::Freshness::Slower => return format!("{:.1} times slower than promised", report.spacing_ratio),
-        v1::Freshness::Stalled => return "silent".to_owned(),
-        v1::Freshness::Never => return "never heard".to_owned(),
-        _ => {}
+        v1::Freshness::Slower => format!("{:.1} times slower than promised", report.spacing_ratio),
+        v1::Freshness::Stalled => "silent".to_owned(),
+        v1::Freshness::Never => "never heard".to_owned(),
+        _ if !report.device.is_empty() => String::new(),
+        _ => format!("{} slower, {} silent", report.slower, report.stalled + report.never),
     }
-    if !report.device.is_empty() {
-        return String::new();
-    }
-    format!(
-        "{} slower, {} silent, {} never heard",
-        report.slower, report.stalled, report.never
-    )
 }
 
 const HEADS: [&str; 5] = ["devices", "offline", "complete", "in time", "accurate"];
 
-impl Line {
-    fn cells(&self) -> [String; 5] {
-        let percent = |share: Option<f64>| share.map_or("-".to_owned(), |share| format!("{:.2} %", share * 100.0));
-        let [complete, timely, accurate] = [self.completeness, self.timeliness, self.accuracy].map(percent);
-        [
-            self.devices.to_string(),
-            self.offline.to_string(),
-            complete,
-            timely,
-            accurate,
-        ]
-    }
+fn cells(report: &v1::QualityReport) -> [String; 5] {
+    let percent = |share: Option<f64>| share.map_or("-".to_owned(), |share| format!("{:.2} %", share * 100.0));
+    let [complete, timely, accurate] = shares(report).map(percent);
+    [
+        report.devices.to_string(),
+        report.offline.to_string(),
+        complete,
+        timely,
+        accurate,
+    ]
 }
 
 fn print((title, lines): &Section) {
@@ -162,16 +159,17 @@ fn print((title, lines): &Section) {
     };
     println!();
     row(title, HEADS.map(str::to_owned), "");
-    for line in lines {
-        row(&line.name, line.cells(), &line.remark);
+    for (name, report) in lines {
+        row(name, cells(report), &remark(report));
     }
 }
 
 fn json(sections: &[Section]) -> String {
-    let line = |title: &str, line: &Line| {
+    let line = |title: &str, (name, report): &(String, v1::QualityReport)| {
+        let [completeness, timeliness, accuracy] = shares(report);
         serde_json::json!({
-            "section": title, "name": line.name, "devices": line.devices, "offline": line.offline, "remark": line.remark,
-            "completeness": line.completeness, "timeliness": line.timeliness, "accuracy": line.accuracy,
+            "section": title, "name": name, "devices": report.devices, "offline": report.offline,
+            "completeness": completeness, "timeliness": timeliness, "accuracy": accuracy, "remark": remark(report),
         })
     };
     let each = sections
@@ -190,9 +188,9 @@ fn html(sections: &[Section], hours: i64) -> String {
     );
     for (title, lines) in sections {
         page += &format!("<h2>{title}</h2><table><tr><th><th>{}<th></tr>", HEADS.join("<th>"));
-        for line in lines {
-            let (name, remark) = (escape(&line.name), escape(&line.remark));
-            page += &format!("<tr><td>{name}<td>{}<td>{remark}</tr>", line.cells().join("<td>"));
+        for (name, report) in lines {
+            let (name, remark) = (escape(name), escape(&remark(report)));
+            page += &format!("<tr><td>{name}<td>{}<td>{remark}</tr>", cells(report).join("<td>"));
         }
         page += "</table>";
     }
