@@ -24,6 +24,8 @@ use crate::{
 const REGISTER_CHUNK: usize = 1000;
 const REGISTER_AT_ONCE: usize = 4;
 
+type Queries = QueryServiceClient<Lane>;
+
 pub(crate) const ANY: Call<'_> = Call {
     to: To::Any,
     repeat: Repeat::Safe,
@@ -266,18 +268,9 @@ impl Client {
     /// # Errors
     /// What the server refuses; no first message in time.
     pub async fn query_range(&self, request: v1::QueryRangeRequest) -> Result<Answer<v1::QueryRangeResponse>, Error> {
-        let max = self.core.options.max_answer_bytes;
         let selector = request.selector.clone();
-        let open = |channel, wait| {
-            let request = with_deadline(request.clone(), wait);
-            async move {
-                QueryServiceClient::new(channel)
-                    .max_decoding_message_size(max)
-                    .query_range(request)
-                    .await
-            }
-        };
-        self.answer(selector.as_ref(), open).await
+        let call = |mut queries: Queries, request| async move { queries.query_range(request).await };
+        self.question(selector.as_ref(), request, call).await
     }
 
     /// Aggregates over windows.
@@ -288,18 +281,9 @@ impl Client {
         &self,
         request: v1::QueryAggregateRequest,
     ) -> Result<Answer<v1::QueryAggregateResponse>, Error> {
-        let max = self.core.options.max_answer_bytes;
         let selector = request.selector.clone();
-        let open = |channel, wait| {
-            let request = with_deadline(request.clone(), wait);
-            async move {
-                QueryServiceClient::new(channel)
-                    .max_decoding_message_size(max)
-                    .query_aggregate(request)
-                    .await
-            }
-        };
-        self.answer(selector.as_ref(), open).await
+        let call = |mut queries: Queries, request| async move { queries.query_aggregate(request).await };
+        self.question(selector.as_ref(), request, call).await
     }
 
     /// The newest value of each property of each device.
@@ -307,18 +291,9 @@ impl Client {
     /// # Errors
     /// What the server refuses; no first message in time.
     pub async fn get_latest(&self, request: v1::GetLatestRequest) -> Result<Answer<v1::GetLatestResponse>, Error> {
-        let max = self.core.options.max_answer_bytes;
         let selector = request.selector.clone();
-        let open = |channel, wait| {
-            let request = with_deadline(request.clone(), wait);
-            async move {
-                QueryServiceClient::new(channel)
-                    .max_decoding_message_size(max)
-                    .get_latest(request)
-                    .await
-            }
-        };
-        self.answer(selector.as_ref(), open).await
+        let call = |mut queries: Queries, request| async move { queries.get_latest(request).await };
+        self.question(selector.as_ref(), request, call).await
     }
 
     /// When a property was at or beyond a threshold, or in a state.
@@ -329,18 +304,9 @@ impl Client {
         &self,
         request: v1::QueryIntervalsRequest,
     ) -> Result<Answer<v1::QueryIntervalsResponse>, Error> {
-        let max = self.core.options.max_answer_bytes;
         let selector = request.selector.clone();
-        let open = |channel, wait| {
-            let request = with_deadline(request.clone(), wait);
-            async move {
-                QueryServiceClient::new(channel)
-                    .max_decoding_message_size(max)
-                    .query_intervals(request)
-                    .await
-            }
-        };
-        self.answer(selector.as_ref(), open).await
+        let call = |mut queries: Queries, request| async move { queries.query_intervals(request).await };
+        self.question(selector.as_ref(), request, call).await
     }
 
     /// How well devices kept the promises of their types.
@@ -348,18 +314,9 @@ impl Client {
     /// # Errors
     /// What the server refuses; no first message in time.
     pub async fn get_quality(&self, request: v1::GetQualityRequest) -> Result<Answer<v1::GetQualityResponse>, Error> {
-        let max = self.core.options.max_answer_bytes;
         let selector = request.selector.clone();
-        let open = |channel, wait| {
-            let request = with_deadline(request.clone(), wait);
-            async move {
-                QueryServiceClient::new(channel)
-                    .max_decoding_message_size(max)
-                    .get_quality(request)
-                    .await
-            }
-        };
-        self.answer(selector.as_ref(), open).await
+        let call = |mut queries: Queries, request| async move { queries.get_quality(request).await };
+        self.question(selector.as_ref(), request, call).await
     }
 
     /// Pipelined writes: several batches in flight, each stored once. Runs a task; call within a tokio runtime.
@@ -384,6 +341,28 @@ impl Client {
             async move { Ok(answer.await?.into_inner()) }
         };
         self.core.run(call, ask).await
+    }
+
+    /// Puts a question to the query service.
+    async fn question<Q, M, F, Fut>(
+        &self,
+        selector: Option<&v1::Selector>,
+        request: Q,
+        call: F,
+    ) -> Result<Answer<M>, Error>
+    where
+        Q: Clone,
+        M: Piece,
+        F: Fn(Queries, tonic::Request<Q>) -> Fut,
+        Fut: Future<Output = Result<Response<Streaming<M>>, Status>>,
+    {
+        let max = self.core.options.max_answer_bytes;
+        let open = |channel, wait| {
+            let queries = QueryServiceClient::new(channel).max_decoding_message_size(max);
+            call(queries, with_deadline(request.clone(), wait))
+        };
+        // On the heap, or every caller's future is as large as all tries together.
+        Box::pin(self.answer(selector, open)).await
     }
 
     /// Opens a streamed answer and waits for its first message, so that a failure before it can be retried elsewhere.

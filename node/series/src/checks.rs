@@ -118,19 +118,6 @@ impl Finding {
 }
 
 impl Checks {
-    /// True where nothing is checked.
-    pub fn is_empty(&self) -> bool {
-        let limits = [
-            self.min,
-            self.max,
-            self.typical_min,
-            self.typical_max,
-            self.spike,
-            self.rate_per_s,
-        ];
-        limits.iter().all(Option::is_none)
-    }
-
     /// Whether a value can be one of this sensor.
     pub fn is_in_range(&self, value: f64) -> bool {
         self.min.is_none_or(|min| value >= min) && self.max.is_none_or(|max| value <= max)

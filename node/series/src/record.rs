@@ -43,6 +43,17 @@ pub enum ValueRef<'a> {
     Text(&'a str),
 }
 
+impl ValueRef<'_> {
+    /// The number that it is; `None` for what is no number.
+    pub fn number(self) -> Option<f64> {
+        match self {
+            ValueRef::F64(value) => Some(value),
+            ValueRef::I64(value) => Some(value as f64),
+            ValueRef::Bool(_) | ValueRef::Enum(_) | ValueRef::Text(_) => None,
+        }
+    }
+}
+
 /// Values of the present rows only, in row order.
 #[derive(Clone, Debug)]
 pub enum Values {

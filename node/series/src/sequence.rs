@@ -208,11 +208,6 @@ impl Sequence {
         })
     }
 
-    /// What it costs in memory, roughly, bytes.
-    pub fn bytes(&self) -> usize {
-        size_of::<Sequence>() + self.quantiles.bytes() + self.bins.len() * 8 + self.states.len() * 80
-    }
-
     /// Appends its bytes, for another shard or node (layout in `sequence/bytes.rs`).
     pub fn encode_to(&self, out: &mut Vec<u8>) {
         bytes::encode(self, out);

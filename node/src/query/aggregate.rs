@@ -1,7 +1,8 @@
 //! The shard's side of an aggregate: blocks of devices folded into series, sent per device or per group.
 //!
-//! Never here: merging what shards sent (see `merge`), points as a sequence (see `follow`). Invariant: a partial depends only on the points of its window,
-//! wherever they were folded: from header statistics, from decoded values, or on different shards.
+//! Never here: merging what shards sent (see `merge`), points as a sequence (see `follow`). Invariant: a partial depends only
+//! on the points of its window, wherever they were folded: from header statistics, from decoded values, or on different
+//! shards.
 
 use std::ops::ControlFlow;
 
@@ -14,7 +15,7 @@ use super::finish::Finishing;
 use super::follow::Follower;
 use super::functions::{Asked, functions, has_sequences};
 use super::groups::Groups;
-use super::plan::{aggregate_properties, check_aggregate, passes_over_types, windows};
+use super::plan::{aggregate_properties, check_aggregate, passes_over_types, scan_range, windows};
 use super::series::{Series, check_budget, window_bytes};
 use super::shard_side::{Answering, Chosen, Wanted, corrupt};
 use super::top::Leaders;
@@ -250,8 +251,7 @@ impl Folding<'_> {
         asked: &'a [(&'a PropertyDef, Windows)],
         needs: Needs,
     ) -> Folding<'a> {
-        let ranges = asked.iter().map(|(_, windows)| windows.scan_range());
-        let (from, to) = ranges.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or((0, 0));
+        let (from, to) = scan_range(asked.iter().map(|(_, windows)| windows));
         Folding {
             request,
             asked,

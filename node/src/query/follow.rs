@@ -7,6 +7,7 @@ use tidemark_proto::v1::QueryAggregateRequest;
 use tidemark_series::{Feed, Gathered, Needs, Windows};
 
 use super::functions::{Asked, gathered};
+use super::plan::scan_range;
 use super::series::{Series, check_budget};
 use super::shard_side::{Answering, Chosen};
 use super::walk::{Walk, Walked, choice};
@@ -38,8 +39,7 @@ impl<'a> Follower<'a> {
         });
         let walked: Vec<Walked<'a>> = walked.collect();
         let asked: Vec<_> = asked.iter().map(|(p, windows)| (*windows, gathered(p))).collect();
-        let ranges = asked.iter().map(|(windows, _)| windows.scan_range());
-        let range = ranges.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or((0, 0));
+        let range = scan_range(asked.iter().map(|(windows, _)| windows));
         let looking = asked.iter().filter(|(_, gathered)| gathered.looks_around());
         let around = looking.map(|(_, gathered)| gathered.max_gap_ns).max().unwrap_or(0);
         let steps = asked.iter().any(|(_, gathered)| gathered.steps);

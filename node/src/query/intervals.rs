@@ -14,7 +14,7 @@ use tidemark_series::exceed::{Exceedance, Exceeding, Threshold};
 use tidemark_series::{Between, Kind, ValueRef, ValueType};
 
 use super::functions::{max_gap_ns, state_code};
-use super::plan::{check_range, passes_over_types};
+use super::plan::{check_range, one_property, passes_over_types};
 use super::shard_side::{Answering, Chosen, Wanted};
 use super::streams::{Answers, Queries, each, unexpected};
 use super::walk::{Walk, Walked, choice};
@@ -35,10 +35,8 @@ pub(super) fn answer(answering: &Answering<'_>, request: &QueryIntervalsRequest)
         let Some(def) = devices.first().map(|first| first.def.clone()) else {
             return Ok(ControlFlow::Continue(()));
         };
-        let property = match def.choose(std::slice::from_ref(&request.property)) {
-            Ok(chosen) => chosen[0],
-            Err(_) if pass_over => return Ok(ControlFlow::Continue(())),
-            Err(e) => return Err(e.field("property")),
+        let Some(property) = one_property(&def, &request.property, pass_over)? else {
+            return Ok(ControlFlow::Continue(()));
         };
         let asking = Asking::new(request, &def, property)?;
         let walked = vec![Walked {

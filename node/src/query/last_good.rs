@@ -18,12 +18,7 @@ pub(super) fn is_good(property: &PropertyDef, value: &NewestValue) -> bool {
 
 fn counts(property: &PropertyDef, value: ValueRef<'_>, quality: u8) -> bool {
     let choice = choice(property, false);
-    let number = match value {
-        ValueRef::F64(value) => Some(value),
-        ValueRef::I64(value) => Some(value as f64),
-        ValueRef::Bool(_) | ValueRef::Enum(_) | ValueRef::Text(_) => None,
-    };
-    choice.accepted.accepts(quality) && number.is_none_or(|number| choice.takes(number))
+    choice.accepted.accepts(quality) && value.number().is_none_or(|number| choice.takes(number))
 }
 
 /// The newest values of some properties of a device that count and were observed before `until_ns`.

@@ -45,6 +45,12 @@ pub(super) fn windows(request: &QueryAggregateRequest, kind: Kind) -> Windows {
     }
 }
 
+/// What any of some windows may hold: half-open, observation times.
+pub(super) fn scan_range<'a>(windows: impl Iterator<Item = &'a Windows>) -> (i64, i64) {
+    let ranges = windows.map(Windows::scan_range);
+    ranges.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or((0, 0))
+}
+
 /// How many steps a window is long.
 pub(super) fn steps(window: &v1::Window) -> i64 {
     (window.length_ns / window.step_ns.max(1)).max(1)
@@ -156,6 +162,15 @@ pub(super) fn promised(def: &TypeDef, start_ns: i64, end_ns: i64, devices: u64) 
     u64::try_from(length / i128::from(interval))
         .unwrap_or(u64::MAX)
         .saturating_mul(devices)
+}
+
+/// The property with this id; `None` where the type lacks it and is passed over.
+pub(super) fn one_property<'a>(def: &'a TypeDef, id: &String, pass_over: bool) -> Result<Option<&'a PropertyDef>> {
+    match def.choose(std::slice::from_ref(id)) {
+        Ok(chosen) => Ok(chosen.first().copied()),
+        Err(_) if pass_over => Ok(None),
+        Err(e) => Err(e.field("property")),
+    }
 }
 
 /// True when types that lack a named property are passed over instead of refused: the selector names no type.

@@ -12,7 +12,7 @@ use tidemark_series::assess::{Assessing, Assessment, Freshness, Promise};
 use tidemark_series::checks::{Judge, Judged};
 use tidemark_series::{PropertyNumber, ValueRef, bucket};
 
-use super::plan::{check_range, passes_over_types};
+use super::plan::{check_range, one_property, passes_over_types};
 use super::quality_merge::{Reports, check};
 use super::shard_side::{Answering, Chosen, Wanted, corrupt};
 use crate::catalog::types::{PropertyDef, TypeDef};
@@ -119,11 +119,7 @@ impl Looking<'_> {
         if self.request.property.is_empty() {
             return Ok(def.properties.first());
         }
-        match def.choose(std::slice::from_ref(&self.request.property)) {
-            Ok(chosen) => Ok(chosen.first().copied()),
-            Err(_) if self.pass_over => Ok(None),
-            Err(e) => Err(e.field("property")),
-        }
+        one_property(def, &self.request.property, self.pass_over)
     }
 
     /// Looks at all points of devices in the time.

@@ -183,11 +183,9 @@ impl<'w> Way<'w> {
         };
         self.judged.dropped.extend_from_slice(&points.dropped);
         for (place, t_ns) in points.times.iter().enumerate() {
-            let value = match points.values.get(place) {
-                Some(ValueRef::F64(value)) => value,
-                Some(ValueRef::I64(value)) => value as f64,
-                // Nothing else has neighbours.
-                _ => continue,
+            // What is no number has no neighbours.
+            let Some(value) = points.values.get(place).and_then(ValueRef::number) else {
+                continue;
             };
             let (judged, walked) = (&mut self.judged, self.walked);
             judge.point(*t_ns, value, 0, |point| sort(walked, point, judged));

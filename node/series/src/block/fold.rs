@@ -11,7 +11,7 @@ use crate::by_window::ByWindow;
 use crate::checks::Choice;
 use crate::corrupt::Corrupt;
 use crate::needs::Needs;
-use crate::record::{PropertyNumber, ValueType, Values};
+use crate::record::{PropertyNumber, ValueRef, ValueType, Values};
 use crate::stamps::Stamps;
 use crate::window::Windows;
 
@@ -147,7 +147,8 @@ impl Folding<'_, '_> {
         let quality = column.quality.unwrap_or_default();
         if !quality.is_empty() || !choice.limits_nothing() {
             let stated = |at: usize| quality.get(at).copied().unwrap_or(0);
-            let takes = |at: usize| number(&values, at).is_none_or(|value| choice.takes(value));
+            let number = |at: usize| values.get(at).and_then(ValueRef::number);
+            let takes = |at: usize| number(at).is_none_or(|number| choice.takes(number));
             let chosen = |at: &usize| choice.accepted.accepts(stated(*at)) && takes(*at);
             let (kept, left): (Vec<usize>, Vec<usize>) = (0..times.len()).partition(chosen);
             dropped = left.into_iter().map(|at| times[at]).collect();
@@ -251,15 +252,6 @@ impl ColumnOf<'_, '_> {
             }
         }
         Ok(true)
-    }
-}
-
-/// The number at a place; `None` for what is no number.
-fn number(values: &Values, at: usize) -> Option<f64> {
-    match values {
-        Values::F64(values) => values.get(at).copied(),
-        Values::I64(values) => values.get(at).map(|value| *value as f64),
-        Values::Bool(_) | Values::Enum(_) | Values::Text(_) => None,
     }
 }
 

@@ -75,14 +75,6 @@ impl Quantiles {
         }
     }
 
-    /// What it costs in memory, roughly, bytes.
-    pub(super) fn bytes(&self) -> usize {
-        match self {
-            Quantiles::Few(few) => few.capacity() * 8,
-            Quantiles::Many(counts) => counts.len() * 24,
-        }
-    }
-
     fn counts(&mut self) -> &mut BTreeMap<i32, u64> {
         if let Quantiles::Few(few) = self {
             let mut counts = BTreeMap::new();
