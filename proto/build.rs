@@ -9,6 +9,8 @@ const FILES: &[&str] = &[
     "tidemark/v1/registry.proto",
     "tidemark/v1/ingest.proto",
     "tidemark/v1/query.proto",
+    "tidemark/v1/alert.proto",
+    "tidemark/v1/subscribe.proto",
     "tidemark/v1/cluster.proto",
     "tidemark/v1/backup.proto",
     "tidemark/peer/v1/command.proto",
