@@ -1,4 +1,4 @@
-//! `tidemark-bench query`: how long three everyday questions take. Invariant: an answer that is empty or short is an error,
+//! `tidemark-bench query`: how long everyday questions take. Invariant: an answer that is empty or short is an error,
 //! not a fast answer.
 
 use std::time::{Duration, Instant};
@@ -75,6 +75,10 @@ pub(crate) async fn run(args: QueryArgs) -> Result<()> {
         (Question::Latest, u64::from(args.devices)),
         (Question::RawDay, a_day),
         (Question::HourlyMonth, DAYS as u64 * 24),
+        (
+            Question::HourlyMonthOfAll,
+            u64::from(args.history_devices) * DAYS as u64 * 24,
+        ),
     ] {
         let mut latencies = Latencies::new()?;
         for i in 0..args.iterations {
@@ -121,6 +125,7 @@ enum Question {
     Latest,
     RawDay,
     HourlyMonth,
+    HourlyMonthOfAll,
 }
 
 impl Question {
@@ -129,18 +134,20 @@ impl Question {
             Self::Latest => "latest values of one type",
             Self::RawDay => "one day raw of one device",
             Self::HourlyMonth => "30 days hourly of one device",
+            Self::HourlyMonthOfAll => "30 days hourly of all with a history",
         }
     }
 
     /// Asks once and reads the whole answer; gives its rows. Devices and days take turns.
     async fn ask(self, client: &Client, args: &QueryArgs, turn: i64) -> Result<u64> {
         let device = (turn % i64::from(args.history_devices)) as usize;
-        let one = || {
+        let of = |devices: std::ops::Range<usize>| {
             Some(v1::Selector {
-                device_ids: vec![synthetic::device_id(TYPE, device)],
+                device_ids: devices.map(|device| synthetic::device_id(TYPE, device)).collect(),
                 ..Default::default()
             })
         };
+        let one = || of(device..device + 1);
         match self {
             Self::Latest => {
                 let selector = Some(v1::Selector {
@@ -173,30 +180,33 @@ impl Question {
                 }
                 Ok(rows)
             }
-            Self::HourlyMonth => {
-                use v1::Function::{Avg, Count, First, Last, Max, Min};
-                let request = v1::QueryAggregateRequest {
-                    selector: one(),
-                    properties: vec![PROPERTY.to_owned()],
-                    functions: [Count, Min, Max, Avg, First, Last].map(Into::into).to_vec(),
-                    from_ns: END_NS - DAYS * DAY_NS,
-                    to_ns: END_NS,
-                    window: Some(v1::Window {
-                        step_ns: HOUR_NS,
-                        origin_ns: 0,
-                        length_ns: 0,
-                    }),
-                    ..Default::default()
-                };
-                let mut answer = client.query_aggregate(request).await?;
-                let mut rows = 0;
-                while let Some(message) = answer.next().await {
-                    rows += message?.series.iter().map(|s| s.start_ns.len()).sum::<usize>() as u64;
-                }
-                Ok(rows)
-            }
+            Self::HourlyMonth => hourly_month(client, one()).await,
+            Self::HourlyMonthOfAll => hourly_month(client, of(0..args.history_devices as usize)).await,
         }
     }
+}
+
+/// Windows of an answer about 30 days by hour.
+async fn hourly_month(client: &Client, selector: Option<v1::Selector>) -> Result<u64> {
+    use v1::Function::{Avg, Count, First, Last, Max, Min};
+    let request = v1::QueryAggregateRequest {
+        selector,
+        properties: vec![PROPERTY.to_owned()],
+        functions: [Count, Min, Max, Avg, First, Last].map(Into::into).to_vec(),
+        from_ns: END_NS - DAYS * DAY_NS,
+        to_ns: END_NS,
+        window: Some(v1::Window {
+            step_ns: HOUR_NS,
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let mut answer = client.query_aggregate(request).await?;
+    let mut rows = 0;
+    while let Some(message) = answer.next().await {
+        rows += message?.series.iter().map(|s| s.start_ns.len()).sum::<usize>() as u64;
+    }
+    Ok(rows)
 }
 
 /// Writes 30 days of history for some devices and one last record for all.
