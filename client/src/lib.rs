@@ -30,6 +30,7 @@ mod error;
 mod nodes;
 mod operate;
 mod options;
+mod removal;
 mod routing;
 mod rows;
 mod session;

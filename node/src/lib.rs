@@ -19,6 +19,7 @@ pub mod route;
 pub mod cluster;
 pub mod write;
 pub mod query;
+pub mod delete;
 pub mod backup;
 pub mod api;
 pub mod server;

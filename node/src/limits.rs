@@ -24,6 +24,7 @@
 //! | `rows_named_max` | 100 | further bad rows are counted, not named |
 //! | `write_bytes_in_flight_max` | 256 MiB a node | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
 //! | `queries_max` | 64 a node | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
+//! | `DELETES_MAX` | 4 requests to delete at once a node | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
 //! | `streams_max` | 256 a connection | refused by HTTP/2, retryable |
 //! | `request_timeout_ms` | 10,000 (own deadline of the client wins where shorter) | DEADLINE_EXCEEDED |
 //! | `query_timeout_ms` | 60,000 | DEADLINE_EXCEEDED |
@@ -66,6 +67,8 @@ pub const SHARDS: std::ops::RangeInclusive<u32> = 2..=64;
 pub const SELECTORS_MAX: usize = 64;
 /// Selectors in selectors, so deep.
 pub const SELECTOR_DEPTH_MAX: usize = 4;
+/// Requests to delete points that a node works on at once.
+pub const DELETES_MAX: usize = 4;
 /// Decoded values that all shards of a node keep in memory, bytes.
 pub const RESIDENT_BYTES_MAX: usize = 32 << 20;
 /// Slots that device ids hash to; fixed for the life of a cluster.

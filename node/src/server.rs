@@ -27,6 +27,7 @@ use crate::api::{
 use crate::backup::Backups;
 use crate::cluster::Cluster;
 use crate::config::Config;
+use crate::delete::Deletes;
 use crate::disk::Disk;
 use crate::error::{Error, Reason, Result};
 use crate::identity::{DataLock, Identity, removed};
@@ -58,6 +59,7 @@ pub struct Node {
     cluster: Arc<Cluster>,
     writes: Arc<Writes>,
     queries: Arc<Queries>,
+    deletes: Arc<Deletes>,
     backups: Arc<Backups>,
     limits: Arc<Limits>,
     job: crate::route::ShardJob,
@@ -85,7 +87,7 @@ impl Node {
             Ok((lock, identity, log, Arc::new(resources), disk))
         })
         .await?;
-        let disk_every = config.tuning.disk_every;
+        let (disk_every, retention_every) = (config.tuning.disk_every, config.tuning.retention_every);
         let limits = Arc::new(Limits::default());
         let host = Host::new(
             config.data_dir.clone(),
@@ -104,6 +106,7 @@ impl Node {
             cluster: Arc::new(Cluster::new(router.clone(), config)),
             writes: Arc::new(Writes::new(router.clone(), limits.clone(), job.clone())),
             queries: Arc::new(Queries::new(router.clone(), limits.clone(), job.clone())),
+            deletes: Arc::new(Deletes::new(router.clone(), limits.clone(), job.clone())),
             backups,
             host,
             router,
@@ -112,6 +115,7 @@ impl Node {
             _lock: lock,
         };
         tokio::spawn(node.host.clone().watch_disk(disk_every));
+        tokio::spawn(node.deletes.clone().keep_retention(retention_every));
         if let Some(identity) = identity {
             node.host.start(identity).await?;
         }
@@ -200,6 +204,7 @@ impl Node {
         };
         let ingest = IngestApi {
             writes: self.writes.clone(),
+            deletes: self.deletes.clone(),
             stopped: ending,
         };
         let query = QueryApi {

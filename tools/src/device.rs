@@ -1,4 +1,4 @@
-//! `device import|list|show`. Never: which devices a selector means (the server says).
+//! `device import|list|show|delete-points`. Never: which devices a selector means (the server says).
 //!
 //! Invariant: an import that fails halfway can be run again; a device already there counts as unchanged.
 
@@ -12,6 +12,7 @@ use crate::cli::Context;
 use crate::failure::{Exit, Failure, OrFail, Outcome};
 use crate::fleet;
 use crate::output::{Cell, Printer};
+use crate::removal::{self, DeleteArgs};
 use crate::selector::{SelectorArgs, summary_cells, summary_line};
 use crate::types::read_text;
 
@@ -22,6 +23,8 @@ pub(crate) enum Verb {
     Import(ImportArgs),
     /// List the devices that the flags choose, or all
     List(ListArgs),
+    /// Delete points of devices over a range of observation times, for good
+    DeletePoints(DeleteArgs),
     /// Show one device
     Show {
         /// Device id
@@ -58,6 +61,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Outcome {
     match verb {
         Verb::Import(args) => import(context, &args).await,
         Verb::List(args) => list(context, args).await,
+        Verb::DeletePoints(args) => removal::run(context, &args).await,
         Verb::Show { id } => show(context, id).await,
     }
 }

@@ -38,7 +38,7 @@ fn nobody() -> String {
     listener.local_addr().unwrap().to_string()
 }
 
-const VERBS: [&[&str]; 35] = [
+const VERBS: [&[&str]; 36] = [
     &[],
     &["cluster"],
     &["cluster", "init"],
@@ -50,6 +50,7 @@ const VERBS: [&[&str]; 35] = [
     &["device"],
     &["device", "import"],
     &["device", "list"],
+    &["device", "delete-points"],
     &["ingest"],
     &["query", "range"],
     &["query", "agg"],

@@ -143,6 +143,58 @@ fn what_is_dangerous_has_to_be_confirmed() {
 }
 
 #[test]
+fn points_are_counted_and_confirmed_before_they_go() {
+    let fake = Fake::start();
+    *fake.state.removal.lock().unwrap() = v1::DeletePointsResponse {
+        devices_matched: 40,
+        devices: 3,
+        records: 1_200,
+    };
+    let command = [
+        "device",
+        "delete-points",
+        "--type",
+        "tank",
+        "--from",
+        "2025-01-01",
+        "--to",
+        "2025-02-01",
+    ];
+    let with = |more: &[&str]| run(&fake, &[&command[..], more].concat());
+    let dry_runs = || {
+        let asked = std::mem::take(&mut *fake.state.deletes.lock().unwrap());
+        asked.iter().map(|request| request.dry_run).collect::<Vec<_>>()
+    };
+
+    let (out, err, code) = with(&["--dry-run"]);
+    assert_eq!((code, err.as_str(), dry_runs()), (0, "", vec![true]));
+    insta::assert_snapshot!("delete_points_dry_run", out);
+
+    let (_, err, code) = with(&[]);
+    assert_eq!((code, dry_runs()), (6, vec![true]), "{err}");
+    let warning = "warning: 1200 records of 3 devices would be gone for good";
+    assert!(err.contains(warning) && err.contains("--confirm 9f86d081"), "{err}");
+    let (_, err, code) = with(&["--confirm", "00000000"]);
+    assert_eq!((code, dry_runs()), (6, vec![true]), "{err}");
+
+    let (out, err, code) = with(&["-o", "json", "--confirm", "9f86d081"]);
+    assert_eq!((code, dry_runs()), (0, vec![true, false]), "{err}");
+    let deleted = &json(&out)["deleted"][0];
+    assert_eq!(
+        (deleted["records"].as_u64(), deleted["devices"].as_u64()),
+        (Some(1_200), Some(3))
+    );
+
+    *fake.state.removal.lock().unwrap() = v1::DeletePointsResponse::default();
+    let (_, err, code) = with(&[]);
+    assert_eq!(
+        (code, err.as_str(), dry_runs()),
+        (0, "", vec![true]),
+        "nothing to ask about"
+    );
+}
+
+#[test]
 fn each_verb_asks_for_its_own_goal() {
     let fake = Fake::start();
     plan(&fake, &[]);

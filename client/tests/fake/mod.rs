@@ -271,6 +271,13 @@ impl IngestService for Service {
         }
     }
 
+    async fn delete_points(
+        &self,
+        _: Request<v1::DeletePointsRequest>,
+    ) -> Result<Response<v1::DeletePointsResponse>, Status> {
+        self.0.operation("delete_points")
+    }
+
     type WriteStreamStream = Answer<v1::WriteStreamResponse>;
 
     async fn write_stream(

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use futures_util::StreamExt as _;
 use tidemark_proto::v1::ingest_service_server::IngestService;
 use tidemark_proto::v1::write_stream_response::Result as Outcome;
-use tidemark_proto::v1::{WriteRequest, WriteResponse, WriteStreamRequest, WriteStreamResponse};
+use tidemark_proto::v1::{
+    DeletePointsRequest, DeletePointsResponse, WriteRequest, WriteResponse, WriteStreamRequest, WriteStreamResponse,
+};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::words::in_our_words;
 use super::{Answered, Stopped, Streamed, answered, stopped};
+use crate::delete::Deletes;
 use crate::wire::status::to_failure;
 use crate::write::Writes;
 
@@ -20,6 +23,8 @@ const STREAM_IN_FLIGHT: usize = 8;
 pub struct IngestApi {
     /// Takes them.
     pub writes: Arc<Writes>,
+    /// Removes them.
+    pub deletes: Arc<Deletes>,
     /// Ends the streams: what is read by then is answered, the writer sends the rest elsewhere.
     pub stopped: Stopped,
 }
@@ -30,6 +35,10 @@ impl IngestService for IngestApi {
 
     async fn write(&self, request: Request<WriteRequest>) -> Answered<WriteResponse> {
         answered(self.writes.write(request.into_inner()).await)
+    }
+
+    async fn delete_points(&self, request: Request<DeletePointsRequest>) -> Answered<DeletePointsResponse> {
+        answered(self.deletes.delete(request.into_inner()).await)
     }
 
     async fn write_stream(

@@ -108,6 +108,8 @@ pub struct Tuning {
     pub silent_after: Duration,
     /// Most bytes of checkpoints that a node sends a second, all transfers together. It has a key.
     pub move_bytes_per_second: u64,
+    /// Expired points are looked for this often.
+    pub retention_every: Duration,
     /// The disk is looked at this often.
     pub disk_every: Duration,
     /// Free bytes of a disk that a test makes up, in the place of the real one.
@@ -125,6 +127,7 @@ impl Default for Tuning {
             log_bytes_pinned: 2 << 30,
             silent_after: Duration::from_secs(10),
             move_bytes_per_second: 64 << 20,
+            retention_every: Duration::from_secs(300),
             disk_every: Duration::from_secs(1),
             disk_free: None,
         }

@@ -97,6 +97,10 @@ pub struct Metrics {
     pub snapshot_bytes_kept: Counter,
     /// Leaderships given away because the disk was low.
     pub leaders_shed: Counter,
+    /// Records that requests to delete removed.
+    pub records_deleted: Counter,
+    /// Buckets, over all devices of a type, that went because the type keeps them no longer.
+    pub buckets_expired: Counter,
 }
 
 /// What a node says of its process and machine.
@@ -129,6 +133,8 @@ impl Metrics {
             snapshot_bytes_received: Counter::default(),
             snapshot_bytes_kept: Counter::default(),
             leaders_shed: Counter::default(),
+            records_deleted: Counter::default(),
+            buckets_expired: Counter::default(),
         }
     }
 
@@ -206,6 +212,16 @@ impl Metrics {
                 "tidemark_leaders_shed_total",
                 &self.leaders_shed,
                 "Leaderships that others took over because the disk was low.",
+            ),
+            (
+                "tidemark_deleted_records_total",
+                &self.records_deleted,
+                "Records removed on demand, by requests that this node took.",
+            ),
+            (
+                "tidemark_expired_buckets_total",
+                &self.buckets_expired,
+                "Spans of time of a device type that went from a shard because they are older than its retention.",
             ),
         ] {
             text.counter(name, help, &[], counter.get());

@@ -2,6 +2,7 @@
 //! query whose fold keeps the points. Never: storage formats.
 
 mod aggregate;
+mod count;
 mod finish;
 mod follow;
 mod functions;
@@ -22,4 +23,4 @@ mod top;
 mod walk;
 
 pub use shard_side::shard_job;
-pub use streams::{Answers, Queries};
+pub use streams::{Answers, Queries, targets};

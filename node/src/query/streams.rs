@@ -269,7 +269,8 @@ impl Queries {
     }
 }
 
-fn targets(catalog: &Catalog, selector: &Selector) -> Targets {
+/// Shards that a selector concerns.
+pub fn targets(catalog: &Catalog, selector: &Selector) -> Vec<(u32, Selector)> {
     if selector.device_ids.is_empty() {
         return catalog
             .data_shards()

@@ -14,7 +14,7 @@ use super::digests;
 use super::state::ReplicaState;
 use super::types::{LogId, Outcome, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::error::Error;
-use crate::shard::ApplyEntry;
+use crate::shard::{self, ApplyEntry};
 
 const CHUNK_BYTES: usize = 4 << 20;
 const CHUNK_ENTRIES: usize = 1024;
@@ -56,6 +56,8 @@ struct Chunk {
     membership: Option<StoredMembership>,
     /// The last entry asks for a digest: nothing may be applied with it that comes after it.
     digest: bool,
+    /// It looks at the state before it, and may take a while.
+    looks: bool,
 }
 
 impl Chunk {
@@ -85,7 +87,7 @@ impl Chunk {
 impl Machine {
     async fn write(&mut self, chunk: Chunk) -> Result<(), io::Error> {
         let Some(last) = chunk.last else { return Ok(()) };
-        let small = chunk.bytes <= INLINE_BYTES_MAX && !chunk.digest && chunk.membership.is_none();
+        let small = chunk.bytes <= INLINE_BYTES_MAX && !chunk.digest && !chunk.looks && chunk.membership.is_none();
         let small = small && !self.state.is_held();
         let (state, entries, membership) = (self.state.clone(), chunk.entries, chunk.membership);
         let apply = move || state.apply(&entries, &last, membership.as_ref());
@@ -100,6 +102,14 @@ impl Machine {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether an entry looks at the state before it, which must all be written then.
+fn begins_chunk(entry: &openraft::type_config::alias::EntryOf<TypeConfig>) -> bool {
+    match &entry.payload {
+        EntryPayload::Normal(command) => shard::begins_chunk(&command.0),
+        EntryPayload::Blank | EntryPayload::Membership(_) => false,
     }
 }
 
@@ -126,7 +136,12 @@ impl RaftStateMachine<TypeConfig> for Machine {
     {
         let mut chunk = Chunk::default();
         while let Some(item) = entries.next().await {
-            chunk.push(item?);
+            let item = item?;
+            if begins_chunk(&item.0) {
+                self.write(std::mem::take(&mut chunk)).await?;
+                chunk.looks = true;
+            }
+            chunk.push(item);
             if chunk.is_full() {
                 self.write(std::mem::take(&mut chunk)).await?;
             }

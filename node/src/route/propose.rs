@@ -160,7 +160,8 @@ fn takes_room(command: &Bytes) -> bool {
     let command = ShardCommand::decode(command.clone())
         .ok()
         .and_then(|command| command.command);
-    !matches!(command, Some(shard_command::Command::TakeDigest(_)))
+    use shard_command::Command::{TakeDigest, Upkeep};
+    !matches!(command, Some(TakeDigest(_) | Upkeep(_)))
 }
 
 /// No leader answered in time: whether something was stored depends on whether one was offered the command.

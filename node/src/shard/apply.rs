@@ -11,7 +11,8 @@ use prost::Message as _;
 use tidemark_proto::peer::{Applied, Done, ShardCommand, StoredDevice, applied, shard_command};
 use tidemark_proto::v1::Failure;
 
-use super::extents::{Widening, include};
+use super::emptied::KeyRange;
+use super::extents::{Extents, Widening, include};
 use super::versions::Changes;
 use super::{Shard, State, keys, select};
 use crate::store::{AppliedState, Batch, Db, Family, StoreError};
@@ -45,7 +46,7 @@ impl Shard {
         entries: &[ApplyEntry],
         applied_state: AppliedState,
     ) -> Result<Vec<Applied>, StoreError> {
-        let mut chunk = Chunk::new(self.store.db(), state)?;
+        let mut chunk = Chunk::new(self.store.db(), &self.extents, state)?;
         let mut answers = Vec::with_capacity(entries.len());
         for entry in entries {
             answers.push(chunk.entry(entry)?);
@@ -55,6 +56,7 @@ impl Shard {
             widening,
             changes,
             ordinals_end,
+            emptied,
         } = chunk.finish();
         self.extents.widen(&widening);
         self.ordinals_end.fetch_max(ordinals_end, Ordering::SeqCst);
@@ -62,6 +64,7 @@ impl Shard {
         self.store.commit(batch, applied_state)?;
         self.versions.publish(version);
         self.devices.store(state.next_ordinal, Ordering::Release);
+        self.emptied.note(emptied);
         Ok(answers)
     }
 }
@@ -69,6 +72,7 @@ impl Shard {
 /// A chunk being built: the batch, and over the database what earlier entries of the chunk changed.
 pub(super) struct Chunk<'a> {
     pub(super) db: &'a Db,
+    pub(super) extents: &'a Extents,
     pub(super) batch: Batch<'a>,
     pub(super) state: &'a mut State,
     first_ordinal: u32,
@@ -79,6 +83,10 @@ pub(super) struct Chunk<'a> {
     widening: Widening,
     /// What of it may be kept in memory.
     pub(super) changes: Changes,
+    /// An entry came before.
+    begun: bool,
+    /// Ranges of block keys that it removes.
+    pub(super) emptied: Vec<KeyRange>,
 }
 
 /// What a chunk came to.
@@ -88,14 +96,16 @@ struct Written<'a> {
     changes: Changes,
     /// One more than the greatest ordinal in it.
     ordinals_end: u32,
+    emptied: Vec<KeyRange>,
 }
 
 impl<'a> Chunk<'a> {
-    fn new(db: &'a Db, state: &'a mut State) -> Result<Self, StoreError> {
+    fn new(db: &'a Db, extents: &'a Extents, state: &'a mut State) -> Result<Self, StoreError> {
         let first_ordinal = state.next_ordinal;
         let batch = db.batch()?;
         Ok(Self {
             db,
+            extents,
             batch,
             state,
             first_ordinal,
@@ -103,10 +113,13 @@ impl<'a> Chunk<'a> {
             slots: BTreeMap::new(),
             widening: Widening::new(),
             changes: Changes::default(),
+            begun: false,
+            emptied: Vec::new(),
         })
     }
 
     fn entry(&mut self, entry: &ApplyEntry) -> Result<Applied, StoreError> {
+        let first = !std::mem::replace(&mut self.begun, true);
         let Some(bytes) = &entry.command else {
             return Ok(Applied { result: None });
         };
@@ -120,6 +133,7 @@ impl<'a> Chunk<'a> {
             },
             Some(shard_command::Command::TakeDigest(_)) => Ok(applied::Result::Done(Done {})),
             Some(shard_command::Command::Restore(restore)) => self.restore(&restore)?,
+            Some(shard_command::Command::Upkeep(upkeep)) => self.upkeep(&upkeep, first)?,
             None => {
                 return Err(StoreError::UnknownCommand(format!(
                     "no known kind in {} bytes",
@@ -150,6 +164,7 @@ impl<'a> Chunk<'a> {
             widening: self.widening,
             changes: self.changes,
             ordinals_end,
+            emptied: self.emptied,
         }
     }
 }

@@ -9,6 +9,8 @@
 //! | `write` | the command that stores points |
 //! | `devices` | the command that registers devices |
 //! | `producers` | exactly-once: what a producer sent before |
+//! | `remove` | the command that removes points |
+//! | `emptied` | ranges of keys that hold nothing any more and can be compacted away |
 //! | `restore` | the command that brings records of a backup back |
 //! | `contents` | everything a shard keeps, as records |
 //! | `extents` | first and last bucket of each device type |
@@ -29,12 +31,14 @@ mod bucket_grid;
 pub mod contents;
 mod devices;
 mod digest;
+mod emptied;
 mod extents;
 pub mod keys;
 mod newest;
 mod producers;
 mod read;
 mod registry;
+mod remove;
 mod restore;
 mod roster;
 mod select;
@@ -49,9 +53,11 @@ pub use area::{Area, Spot};
 pub use bucket_grid::bucket_start;
 pub use newest::Newest;
 pub use registry::DeviceFilter;
+pub use remove::{Counted, begins_chunk};
 pub use roster::Roster;
 
 use crate::store::{Family, ReplicaStore, ResidentKey, StoreError};
+use emptied::Emptied;
 use extents::Extents;
 use producers::Producers;
 use restore::Restore;
@@ -67,6 +73,7 @@ pub struct Shard {
     /// No view can see an ordinal from here on: raised before the write that needs it.
     ordinals_end: AtomicU32,
     versions: Versions,
+    emptied: Emptied,
     /// Who it is to the values it keeps in memory.
     owner: u64,
 }
@@ -114,6 +121,7 @@ impl Shard {
             devices: AtomicU32::new(next_ordinal),
             ordinals_end: AtomicU32::new(ordinals_end),
             versions: Versions::new(),
+            emptied: Emptied::default(),
             owner,
         })
     }

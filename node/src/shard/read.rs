@@ -54,23 +54,8 @@ impl Shard {
         mut visit: impl FnMut(usize, &[u8]) -> ControlFlow<B>,
     ) -> Result<ControlFlow<B>, StoreError> {
         let view = self.store.db().view();
-        let grid = Grid::new(bucket_span_ns);
-        let Some(range) = grid.touched(from_ns, to_ns, self.extents.of(type_number)) else {
-            return Ok(ControlFlow::Continue(()));
-        };
-        let devices = Devices {
-            view: &view,
-            grid,
-            type_number,
-            ordinals,
-        };
-        if range.1.saturating_sub(range.0) >= BUCKETS_BY_KEY_MAX {
-            return devices.by_seek(range, &mut visit);
-        }
-        match devices.close_together() {
-            Some(ends) => devices.by_walk(range, ends, &mut visit),
-            None => devices.by_key(range, &mut visit),
-        }
+        let devices = Devices::new(&view, bucket_span_ns, type_number, ordinals);
+        devices.scan((from_ns, to_ns), self.extents.of(type_number), &mut visit)
     }
 
     /// Gives `visit` ordinal, bucket start and value of every bucket of a type that may hold records with
@@ -152,14 +137,43 @@ fn after(type_number: u32, bucket_ns: i64) -> Vec<u8> {
     key
 }
 
-struct Devices<'a> {
+/// Devices of a type, at a moment.
+pub(super) struct Devices<'a> {
     view: &'a View<'a>,
     grid: Grid,
     type_number: u32,
     ordinals: &'a [u32],
 }
 
-impl Devices<'_> {
+impl<'a> Devices<'a> {
+    pub(super) fn new(view: &'a View<'a>, bucket_span_ns: i64, type_number: u32, ordinals: &'a [u32]) -> Self {
+        Self {
+            view,
+            grid: Grid::new(bucket_span_ns),
+            type_number,
+            ordinals,
+        }
+    }
+
+    /// Their buckets that a range of time touches, given the extent of the type: see [`Shard::scan_devices`].
+    pub(super) fn scan<B>(
+        &self,
+        (from_ns, to_ns): (i64, i64),
+        extent: Option<(i64, i64)>,
+        visit: &mut impl FnMut(usize, &[u8]) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>, StoreError> {
+        let Some(range) = self.grid.touched(from_ns, to_ns, extent) else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        if range.1.saturating_sub(range.0) >= BUCKETS_BY_KEY_MAX {
+            return self.by_seek(range, visit);
+        }
+        match self.close_together() {
+            Some(ends) => self.by_walk(range, ends, visit),
+            None => self.by_key(range, visit),
+        }
+    }
+
     fn key(&self, index: i64, ordinal: u32) -> [u8; 16] {
         keys::block(self.type_number, self.grid.start(index), ordinal)
     }

@@ -151,6 +151,19 @@ impl Db {
         Ok(())
     }
 
+    /// Compacts the files of a family that may hold keys from `lower` to `upper`.
+    ///
+    /// # Errors
+    /// Of the flush before it; the engine tells nothing of the compaction itself.
+    pub fn compact_range(&self, family: Family, lower: &[u8], upper: &[u8]) -> Result<(), StoreError> {
+        self.flush()?;
+        let family = self.family(family)?;
+        let options = options::full_compaction();
+        self.engine
+            .compact_range_cf_opt(family, Some(lower), Some(upper), &options);
+        Ok(())
+    }
+
     /// Makes a second database in `directory`, which must not exist, of hard links to this one's files. What is in
     /// memtables is flushed first.
     ///
@@ -218,6 +231,11 @@ impl Batch<'_> {
     /// Removes a key.
     pub fn delete(&mut self, family: Family, key: &[u8]) {
         self.inner.delete_cf(self.families[family.index()], key);
+    }
+
+    /// Removes all keys from `lower` (included) to `upper` (excluded).
+    pub fn delete_range(&mut self, family: Family, lower: &[u8], upper: &[u8]) {
+        self.inner.delete_range_cf(self.families[family.index()], lower, upper);
     }
 
     /// Encoded size.

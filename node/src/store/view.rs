@@ -126,6 +126,16 @@ impl Scan<'_> {
         self.fresh = true;
     }
 
+    /// The last key at or before `key`, with its value.
+    ///
+    /// # Errors
+    /// Corruption and I/O as found.
+    pub fn at_or_before(&mut self, key: &[u8]) -> Result<Option<Pair<'_>>, StoreError> {
+        reading(|| self.raw.seek_for_prev(key));
+        self.fresh = false;
+        self.here()
+    }
+
     /// The last key and value of the range.
     ///
     /// # Errors

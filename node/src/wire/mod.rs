@@ -3,4 +3,5 @@
 pub mod answer;
 pub mod batch;
 pub mod registry;
+pub mod removal;
 pub mod status;

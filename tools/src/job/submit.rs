@@ -3,23 +3,18 @@
 //!
 //! Invariant: nothing starts before its plan was read from the server, nor with a warning that nobody confirmed.
 
-use std::io::{BufRead, IsTerminal, Write};
-
 use clap::Args;
-use tidemark_client::Client;
 use tidemark_client::v1::{self, job_spec::Goal};
 
 use super::attach::{self, WaitArgs};
 use super::print::{print_job, print_plan};
 use super::{must_be_done, report};
 use crate::cli::Context;
-use crate::failure::{Exit, Failure, OrFail, Outcome};
+use crate::confirm::confirm;
+use crate::failure::{OrFail, Outcome};
 use crate::human::parse_bytes;
 use crate::output::Cell;
 use crate::words;
-
-/// Characters of the cluster id that confirm a dangerous job.
-const CONFIRM_CHARS: usize = 8;
 
 /// Flags of every verb that makes a job.
 #[derive(Debug, Args)]
@@ -68,7 +63,8 @@ pub(crate) async fn submit(context: &Context, goal: Goal, args: &JobArgs) -> Out
         return Ok(());
     }
     if !warnings.is_empty() {
-        confirm(context, &client, &warnings, args).await?;
+        let why = warnings.join("; ");
+        confirm(context, &client, "not started", why, args.confirm.as_deref()).await?;
     }
     let start = v1::StartJobRequest {
         spec: Some(spec),
@@ -86,55 +82,4 @@ pub(crate) async fn submit(context: &Context, goal: Goal, args: &JobArgs) -> Out
 fn is_idle(plan: &v1::Job) -> bool {
     let goal = plan.spec.as_ref().and_then(|spec| spec.goal.as_ref());
     plan.moves.is_empty() && plan.message.is_empty() && matches!(goal, Some(Goal::Rebalance(_) | Goal::MoveShard(_)))
-}
-
-/// The name of the cluster shows that the operator is where he thinks he is.
-async fn confirm(context: &Context, client: &Client, warnings: &[String], args: &JobArgs) -> Outcome {
-    let cluster_id = client
-        .shard_map()
-        .await
-        .or_fail("cannot read the id of the cluster")?
-        .cluster_id;
-    let prefix: String = cluster_id.chars().take(CONFIRM_CHARS).collect();
-    let typed = match &args.confirm {
-        Some(text) => text.clone(),
-        None if std::io::stdin().is_terminal() && std::io::stderr().is_terminal() => ask(&prefix).await?,
-        None => {
-            return Err(Failure::new(
-                Exit::Refused,
-                "not started: this has to be confirmed",
-                warnings.join("; "),
-                format!("if that is meant, the same command with --confirm {prefix}"),
-            ));
-        }
-    };
-    let typed = typed.trim();
-    if typed.chars().count() >= CONFIRM_CHARS.min(cluster_id.chars().count()).max(1) && cluster_id.starts_with(typed) {
-        context.say("confirmed");
-        return Ok(());
-    }
-    Err(Failure::new(
-        Exit::Refused,
-        "not started: not confirmed",
-        format!("the id of this cluster begins with {prefix}"),
-        "tidemark cluster status",
-    ))
-}
-
-async fn ask(prefix: &str) -> Outcome<String> {
-    let mut err = std::io::stderr().lock();
-    write!(
-        err,
-        "type the first {CONFIRM_CHARS} characters of the cluster id ({prefix}) to go on: "
-    )?;
-    err.flush()?;
-    drop(err);
-    let read = || {
-        let mut line = String::new();
-        std::io::stdin().lock().read_line(&mut line).map(|_| line)
-    };
-    tokio::select! {
-        line = tokio::task::spawn_blocking(read) => Ok(line.map_err(std::io::Error::other)??),
-        _ = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Interrupted, "interrupted: nothing was started", "", "")),
-    }
 }

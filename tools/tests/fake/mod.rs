@@ -15,6 +15,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use tidemark_proto::v1::cluster_service_server::{ClusterService, ClusterServiceServer};
+use tidemark_proto::v1::ingest_service_server::{IngestService, IngestServiceServer};
 use tidemark_proto::v1::{self, JobState, MovePhase, NodeState, ReplicaState, job_spec::Goal};
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -33,6 +34,9 @@ pub(crate) struct State {
     pub checks: Mutex<HashMap<u32, v1::CheckShardResponse>>,
     pub compactions: Mutex<HashMap<u32, v1::CompactShardResponse>>,
     pub started: Mutex<Vec<v1::StartJobRequest>>,
+    /// Requests to delete, and what each is answered.
+    pub deletes: Mutex<Vec<v1::DeletePointsRequest>>,
+    pub removal: Mutex<v1::DeletePointsResponse>,
     pub calls: Mutex<Vec<String>>,
     /// The next call of this name fails so.
     pub refuse: Mutex<Option<(&'static str, Status)>>,
@@ -69,7 +73,11 @@ impl Fake {
         let state = Arc::new(State::default());
         state.status.lock().unwrap().push_back(status());
         let service = Service(Arc::clone(&state));
-        let server = Hosted::start(tonic::transport::Server::builder().add_service(ClusterServiceServer::new(service)));
+        let points = Points(Arc::clone(&state));
+        let services = tonic::transport::Server::builder()
+            .add_service(ClusterServiceServer::new(service))
+            .add_service(IngestServiceServer::new(points));
+        let server = Hosted::start(services);
         let address = server.address.clone();
         Self { address, state, server }
     }
@@ -285,5 +293,30 @@ impl ClusterService for Service {
             cluster_id: CLUSTER.into(),
             ..v1::GetShardMapResponse::default()
         }))
+    }
+}
+
+struct Points(Arc<State>);
+
+#[tonic::async_trait]
+impl IngestService for Points {
+    async fn write(&self, _: Request<v1::WriteRequest>) -> Result<Response<v1::WriteResponse>, Status> {
+        Err(Status::unimplemented("write"))
+    }
+    type WriteStreamStream = tokio_stream::Empty<Result<v1::WriteStreamResponse, Status>>;
+    async fn write_stream(
+        &self,
+        _: Request<tonic::Streaming<v1::WriteStreamRequest>>,
+    ) -> Result<Response<Self::WriteStreamStream>, Status> {
+        Err(Status::unimplemented("write_stream"))
+    }
+    async fn delete_points(
+        &self,
+        request: Request<v1::DeletePointsRequest>,
+    ) -> Result<Response<v1::DeletePointsResponse>, Status> {
+        let request = request.into_inner();
+        self.0.call("delete_points", format!("dry run {}", request.dry_run))?;
+        self.0.deletes.lock().unwrap().push(request);
+        Ok(Response::new(*self.0.removal.lock().unwrap()))
     }
 }

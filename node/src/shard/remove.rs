@@ -1,0 +1,359 @@
+//! The command that removes points: records of devices over a time, or all old buckets of a type.
+//!
+//! ```text
+//! records   a bucket inside the range goes whole; one at its edge is read, cut and put back; then the newest values of
+//!           the device are looked for again where they were of the range: from there back in time, until all are found
+//! buckets   one removal of a range of keys; newest values stay, so that a device that fell silent keeps its last word
+//! ```
+//!
+//! Never here: which devices a selector means, when points are too old. Invariant: a removal looks at the database, so it is
+//! the first entry of its chunk ([`begins_chunk`]): what came before it is all there.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use prost::bytes::Buf as _;
+use prost::encoding::{DecodeContext, decode_key, skip_field};
+use tidemark_proto::peer::{RemoveRecords, Removed, Upkeep, applied, upkeep::What};
+use tidemark_series::{Block, PropertyNumber, Records, bucket, latest};
+
+use super::apply::{Chunk, Outcome, code, failure};
+use super::bucket_grid::bucket_start;
+use super::read::Devices;
+use super::{Shard, keys};
+use crate::store::{Family, StoreError, View};
+
+/// Field of `ShardCommand` that carries an upkeep.
+const UPKEEP: u32 = 7;
+
+/// Whether an encoded command must be the first of its chunk. Looks at field numbers only.
+#[must_use]
+pub fn begins_chunk(command: &[u8]) -> bool {
+    let mut rest = command;
+    while rest.has_remaining() {
+        let Ok((field, wire_type)) = decode_key(&mut rest) else {
+            return false;
+        };
+        if field == UPKEEP {
+            return true;
+        }
+        if skip_field(wire_type, field, &mut rest, DecodeContext::default()).is_err() {
+            return false;
+        }
+    }
+    false
+}
+
+/// What a device has within a range of time.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Records.
+    pub records: u64,
+    /// Buckets that hold them.
+    pub buckets: u64,
+    /// Some of its newest values are of the range.
+    pub newest: bool,
+}
+
+impl Shard {
+    /// What each device has with `from_ns <= observed_at < to_ns`, in the order of `ordinals`.
+    ///
+    /// # Errors
+    /// Corruption and I/O as found.
+    pub fn count_records(
+        &self,
+        type_number: u32,
+        ordinals: &[u32],
+        bucket_span_ns: i64,
+        (from_ns, to_ns): (i64, i64),
+    ) -> Result<Vec<Counted>, StoreError> {
+        let view = self.store.db().view();
+        let devices = Devices::new(&view, bucket_span_ns, type_number, ordinals);
+        let mut counted = vec![Counted::default(); ordinals.len()];
+        let flow = devices.scan((from_ns, to_ns), self.extents.of(type_number), &mut |at, value| {
+            match Inside::of(value, from_ns, to_ns) {
+                Ok(None) => {}
+                Ok(Some(inside)) => {
+                    counted[at].records += inside.rows;
+                    counted[at].buckets += 1;
+                }
+                Err(error) => return ControlFlow::Break(error),
+            }
+            ControlFlow::Continue(())
+        })?;
+        if let ControlFlow::Break(error) = flow {
+            return Err(error);
+        }
+        let keys: Vec<_> = ordinals
+            .iter()
+            .map(|ordinal| keys::latest(type_number, *ordinal))
+            .collect();
+        let newest = view.multi_get(Family::Latest, &keys, keys.is_sorted())?;
+        for (counted, value) in counted.iter_mut().zip(newest) {
+            let Some(value) = value else { continue };
+            counted.newest = !newest_inside(&value, from_ns, to_ns)?.is_empty();
+        }
+        Ok(counted)
+    }
+
+    /// Whether a type has a bucket that starts before a time.
+    ///
+    /// # Errors
+    /// Corruption and I/O as found.
+    pub fn has_buckets_before(&self, type_number: u32, before_ns: i64) -> Result<bool, StoreError> {
+        let view = self.store.db().view();
+        let (lower, upper) = old_buckets(type_number, before_ns);
+        let mut scan = view.scan(Family::Blocks, &lower, Some(upper.to_vec()))?;
+        Ok(scan.next()?.is_some())
+    }
+}
+
+impl Chunk<'_> {
+    /// Removes points. `first`: nothing of this chunk came before.
+    pub(super) fn upkeep(&mut self, upkeep: &Upkeep, first: bool) -> Result<Outcome, StoreError> {
+        if !first {
+            return Err(StoreError::UnknownCommand(
+                "a removal that does not begin its chunk".into(),
+            ));
+        }
+        if let Some(refused) = self.restoring() {
+            return Ok(Err(refused));
+        }
+        let removed = match &upkeep.what {
+            Some(What::RemoveRecords(records)) => match self.check_removal(records) {
+                Ok(()) => self.remove_records(upkeep.type_number, records)?,
+                Err(message) => return Ok(Err(failure(code::INTERNAL, "INTERNAL", message))),
+            },
+            Some(What::RemoveBuckets(buckets)) => self.remove_buckets(upkeep.type_number, buckets.before_ns)?,
+            None => return Err(StoreError::UnknownCommand("a removal of no known kind".into())),
+        };
+        Ok(Ok(applied::Result::Removed(removed)))
+    }
+
+    fn check_removal(&self, records: &RemoveRecords) -> Result<(), String> {
+        match records.ordinals.last() {
+            _ if !records.ordinals.is_sorted_by(|a, b| a < b) => Err("ordinals do not ascend".to_owned()),
+            Some(last) if *last >= self.state.next_ordinal => Err(format!("no device has ordinal {last}")),
+            _ => Ok(()),
+        }
+    }
+
+    fn remove_records(&mut self, type_number: u32, records: &RemoveRecords) -> Result<Removed, StoreError> {
+        let view = self.db.view();
+        let (from_ns, to_ns, span_ns) = (records.from_ns, records.to_ns, records.bucket_span_ns);
+        let mut removed = Removed::default();
+        let mut of_devices = BTreeSet::new();
+        let devices = Devices::new(&view, span_ns, type_number, &records.ordinals);
+        let batch = &mut self.batch;
+        let extent = self.extents.of(type_number);
+        let flow = devices.scan((from_ns, to_ns), extent, &mut |at, value| {
+            let cut = Inside::of(value, from_ns, to_ns).and_then(|inside| match inside {
+                Some(inside) if !inside.whole => Ok(Some((inside, without(value, from_ns, to_ns)?))),
+                inside => Ok(inside.map(|inside| (inside, Vec::new()))),
+            });
+            let (inside, rest) = match cut {
+                Ok(Some(cut)) => cut,
+                Ok(None) => return ControlFlow::Continue(()),
+                Err(error) => return ControlFlow::Break(error),
+            };
+            let ordinal = records.ordinals[at];
+            let key = keys::block(type_number, bucket_start(inside.first_ns, span_ns), ordinal);
+            match rest.is_empty() {
+                true => batch.delete(Family::Blocks, &key),
+                false => batch.put(Family::Blocks, &key, &rest),
+            }
+            of_devices.insert(ordinal);
+            removed.records += inside.rows;
+            removed.buckets += 1;
+            ControlFlow::Continue(())
+        })?;
+        if let ControlFlow::Break(error) = flow {
+            return Err(error);
+        }
+        for ordinal in &records.ordinals {
+            if self.renew_newest(&view, (type_number, *ordinal), records)? {
+                of_devices.insert(*ordinal);
+            }
+        }
+        removed.devices = of_devices.len() as u64;
+        Ok(removed)
+    }
+
+    /// Makes the newest values of a device those of what remains; false where none of them is of the range.
+    fn renew_newest(
+        &mut self,
+        view: &View<'_>,
+        (type_number, ordinal): (u32, u32),
+        records: &RemoveRecords,
+    ) -> Result<bool, StoreError> {
+        let (from_ns, to_ns) = (records.from_ns, records.to_ns);
+        let key = keys::latest(type_number, ordinal);
+        let Some(value) = view.get(Family::Latest, &key)? else {
+            return Ok(false);
+        };
+        let mut missing = newest_inside(&value, from_ns, to_ns)?;
+        if missing.is_empty() {
+            return Ok(false);
+        }
+        let mut remaining = Vec::new();
+        for block in bucket::blocks(&value) {
+            let kept = block?.decode(None)?;
+            let inside = kept.rows_between(from_ns, to_ns);
+            remaining.push(bucket::encode(&kept.slice_rows(0, inside.start)));
+            remaining.push(bucket::encode(&kept.slice_rows(inside.end, kept.len())));
+        }
+        let last = from_ns
+            .checked_sub(1)
+            .map(|last| bucket_start(last, records.bucket_span_ns));
+        let mut at = last.map(|bucket_ns| keys::block(type_number, bucket_ns, ordinal));
+        let mut scan = view.scan_prefix(Family::Blocks, &type_number.to_be_bytes())?;
+        while let Some(key) = at.take_if(|_| !missing.is_empty()) {
+            let Some((found, value)) = scan.at_or_before(&key)? else {
+                break;
+            };
+            let (_, bucket_ns, other) = keys::decode_block(found)?;
+            if other == ordinal {
+                newest_before(value, from_ns, &mut missing, &mut remaining)?;
+            }
+            at = match other > ordinal {
+                true => Some(keys::block(type_number, bucket_ns, ordinal)),
+                false => bucket_ns
+                    .checked_sub(1)
+                    .map(|before| keys::block(type_number, before, ordinal)),
+            };
+        }
+        let newest = latest::merge_latest(None, remaining.iter().map(Vec::as_slice))?;
+        match newest.is_empty() {
+            true => self.batch.delete(Family::Latest, &key),
+            false => self.batch.put(Family::Latest, &key, &newest),
+        }
+        self.changes.newest.push(ordinal);
+        Ok(true)
+    }
+
+    fn remove_buckets(&mut self, type_number: u32, before_ns: i64) -> Result<Removed, StoreError> {
+        let view = self.db.view();
+        let (lower, upper) = old_buckets(type_number, before_ns);
+        let mut scan = view.scan(Family::Blocks, &lower, Some(upper.to_vec()))?;
+        let mut removed = Removed::default();
+        while let Some((key, _)) = scan.next()? {
+            let (_, bucket_ns, _) = keys::decode_block(key)?;
+            removed.buckets += 1;
+            match bucket_ns.checked_add(1) {
+                Some(next) => scan.seek(&keys::block(type_number, next, 0)),
+                None => break,
+            }
+        }
+        if removed.buckets > 0 {
+            self.batch.delete_range(Family::Blocks, &lower, &upper);
+            self.emptied.push((lower, upper));
+        }
+        Ok(removed)
+    }
+}
+
+/// From the first key of a type to the first one that does not start before a time.
+fn old_buckets(type_number: u32, before_ns: i64) -> ([u8; 16], [u8; 16]) {
+    (
+        keys::block(type_number, i64::MIN, 0),
+        keys::block(type_number, before_ns, 0),
+    )
+}
+
+/// Rows of a bucket value within a range of time.
+struct Inside {
+    /// Time of the first row of the bucket.
+    first_ns: i64,
+    rows: u64,
+    /// There are no others.
+    whole: bool,
+}
+
+impl Inside {
+    /// `None` where there are none.
+    fn of(value: &[u8], from_ns: i64, to_ns: i64) -> Result<Option<Self>, StoreError> {
+        let mut found: Option<Self> = None;
+        for block in bucket::blocks(value) {
+            let block = block?;
+            let whole = block.first_ns() >= from_ns && block.last_ns() < to_ns;
+            let rows = match whole {
+                true => block.rows(),
+                false => block
+                    .times()?
+                    .iter()
+                    .filter(|time| (from_ns..to_ns).contains(time))
+                    .count(),
+            };
+            let found = found.get_or_insert(Self {
+                first_ns: block.first_ns(),
+                rows: 0,
+                whole: true,
+            });
+            found.rows += rows as u64;
+            found.whole &= whole;
+        }
+        Ok(found.filter(|inside| inside.rows > 0))
+    }
+}
+
+/// A bucket value without the rows of a range.
+fn without(value: &[u8], from_ns: i64, to_ns: i64) -> Result<Vec<u8>, StoreError> {
+    let records = bucket::decode(value, None)?;
+    let inside = records.rows_between(from_ns, to_ns);
+    let parts = vec![
+        records.slice_rows(0, inside.start),
+        records.slice_rows(inside.end, records.len()),
+    ];
+    Ok(bucket::encode(&Records::merge_all(parts)))
+}
+
+/// Properties whose newest value is of a range.
+fn newest_inside(value: &[u8], from_ns: i64, to_ns: i64) -> Result<Vec<PropertyNumber>, StoreError> {
+    let newest = latest::newest_values(value)?;
+    let inside = newest.iter().filter(|one| (from_ns..to_ns).contains(&one.observed_at));
+    Ok(inside.map(|one| one.property).collect())
+}
+
+/// Takes the newest values before a time, of the properties that miss one, from a bucket.
+fn newest_before(
+    value: &[u8],
+    before_ns: i64,
+    missing: &mut Vec<PropertyNumber>,
+    found: &mut Vec<Vec<u8>>,
+) -> Result<(), StoreError> {
+    let blocks: Vec<Block<'_>> = bucket::blocks(value).collect::<Result<_, _>>()?;
+    for block in blocks.iter().rev().filter(|block| block.first_ns() < before_ns) {
+        let wanted: Vec<_> = block.properties().filter(|one| missing.contains(one)).collect();
+        if wanted.is_empty() {
+            continue;
+        }
+        let newest = block.decode(Some(&wanted))?.slice_time(i64::MIN, before_ns).newest();
+        missing.retain(|one| newest.column(*one).is_none());
+        found.push(bucket::encode(&newest));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+    use tidemark_proto::peer::{ShardCommand, TakeDigest, WriteFragments, shard_command::Command};
+
+    use super::*;
+
+    #[test]
+    fn a_removal_is_told_by_its_field_alone() {
+        let check = |stamp_ns, command, expected| {
+            let command = ShardCommand {
+                stamp_ns,
+                command: Some(command),
+            };
+            assert_eq!(begins_chunk(&command.encode_to_vec()), expected, "{command:?}");
+        };
+        check(0, Command::Upkeep(Upkeep::default()), true);
+        check(7, Command::Upkeep(Upkeep::default()), true);
+        check(7, Command::TakeDigest(TakeDigest { id: 7 }), false);
+        check(7, Command::Write(WriteFragments::default()), false);
+        assert!(!begins_chunk(&[]) && !begins_chunk(&[0xff; 3]));
+    }
+}
