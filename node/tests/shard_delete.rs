@@ -158,7 +158,7 @@ fn random_writes_and_removals_read_as_the_model_does() {
         let mut random = Random(seed);
         let place = Place::new();
         let paths = ["one", "other"].map(|name| place.path(name));
-        let mut shards = paths.each_ref().map(|path| open(path));
+        let mut shards: Vec<Shard> = paths.iter().map(|path| open(path)).collect();
         shards
             .iter()
             .for_each(|shard| drop(apply(shard, 1, &[put_count(DEVICES)])));
@@ -179,7 +179,8 @@ fn random_writes_and_removals_read_as_the_model_does() {
             for _ in 0..random.below(3) {
                 entries.push(random_write(&mut random, &mut model, index));
             }
-            for (shard, path) in shards.iter_mut().zip(&paths) {
+            for (at, path) in paths.iter().enumerate() {
+                let shard = &shards[at];
                 let answers = apply(shard, index, &entries);
                 if let Some(expected) = expected {
                     let removed = removed(&answers[0]);
@@ -190,7 +191,8 @@ fn random_writes_and_removals_read_as_the_model_does() {
                     4 => shard.store().db().compact().unwrap(),
                     5 => {
                         shard.store().flush().unwrap();
-                        *shard = open(path);
+                        drop(shards.remove(at));
+                        shards.insert(at, open(path));
                     }
                     _ => {}
                 }
