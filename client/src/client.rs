@@ -366,7 +366,7 @@ impl Client {
     }
 
     /// Opens a streamed answer and waits for its first message, so that a failure before it can be retried elsewhere.
-    async fn answer<M, F, Fut>(&self, selector: Option<&v1::Selector>, open: F) -> Result<Answer<M>, Error>
+    pub(crate) async fn answer<M, F, Fut>(&self, selector: Option<&v1::Selector>, open: F) -> Result<Answer<M>, Error>
     where
         M: Piece,
         F: Fn(Lane, Duration) -> Fut,

@@ -20,6 +20,7 @@
     reason = "errors carry their facts by value and are rare; boxing would cost every caller"
 )]
 
+mod alerts;
 mod answer;
 mod backup;
 mod batch;

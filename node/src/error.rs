@@ -79,6 +79,8 @@ reasons! {
     NoFunction = "NO_FUNCTION", InvalidArgument;
     /// A function that has no meaning for the kind or type of a property.
     UnlawfulFunction = "UNLAWFUL_FUNCTION", InvalidArgument;
+    /// An alert profile breaks a rule.
+    InvalidAlertProfile = "INVALID_ALERT_PROFILE", InvalidArgument;
     /// Any other value out of its domain.
     InvalidValue = "INVALID_VALUE", InvalidArgument;
     /// Shards, replicas or peers of a new cluster out of their domain.
@@ -91,6 +93,12 @@ reasons! {
     UnknownDevice = "UNKNOWN_DEVICE", NotFound;
     /// No property of this id in the device type.
     UnknownProperty = "UNKNOWN_PROPERTY", NotFound;
+    /// No alert profile of this id.
+    UnknownAlertProfile = "UNKNOWN_ALERT_PROFILE", NotFound;
+    /// No alert of this device, profile and begin, or not any more.
+    UnknownAlert = "UNKNOWN_ALERT", NotFound;
+    /// An alert that is in force cannot be closed.
+    AlertInForce = "ALERT_IN_FORCE", FailedPrecondition;
     /// A value of another type than the property's.
     WrongValueType = "WRONG_VALUE_TYPE", FailedPrecondition;
     /// A device of another type than the batch's.
@@ -157,6 +165,8 @@ reasons! {
     BatchTooLarge = "BATCH_TOO_LARGE", ResourceExhausted;
     /// More device types than the catalog holds.
     TooManyTypes = "TOO_MANY_TYPES", ResourceExhausted;
+    /// More alert profiles than the catalog holds.
+    TooManyAlertProfiles = "TOO_MANY_ALERT_PROFILES", ResourceExhausted;
     /// More windows than one series may have.
     TooManyWindows = "TOO_MANY_WINDOWS", ResourceExhausted;
     /// The query holds more than its budget.

@@ -18,6 +18,7 @@ pub mod raft;
 pub mod route;
 pub mod cluster;
 pub mod write;
+pub mod alert;
 pub mod query;
 pub mod delete;
 pub mod backup;

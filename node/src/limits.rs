@@ -28,6 +28,12 @@
 //! | `streams_max` | 256 a connection | refused by HTTP/2, retryable |
 //! | `request_timeout_ms` | 10,000 (own deadline of the client wins where shorter) | DEADLINE_EXCEEDED |
 //! | `query_timeout_ms` | 60,000 | DEADLINE_EXCEEDED |
+//! | `ALERT_PROFILES_MAX` | 1,000 | RESOURCE_EXHAUSTED `TOO_MANY_ALERT_PROFILES` |
+//! | `ALERT_LEVELS_MAX` | 16 a profile | INVALID_ARGUMENT `INVALID_ALERT_PROFILE` |
+//! | `ALERT_WINDOW_INTERVALS_MAX` | 10,000 sample intervals, and 31 days | INVALID_ARGUMENT `INVALID_ALERT_PROFILE` |
+//! | `ALERT_LOOKBACK_NS` | 7 days before the newest point of a device, and a quarter of what is kept | older points change no alert any more |
+//! | `ALERT_STEPS_MAX` | 128 a device and profile | the oldest steps are forgotten |
+//! | `ALERT_NAMES_MAX` | 1,000 a request | INVALID_ARGUMENT `INVALID_VALUE` |
 //! | `disk_reserve` (a key) | 5 % of the disk, 256 MiB to 5 GiB | RESOURCE_EXHAUSTED `DISK_LOW` with a time to retry |
 //! | `disk_reserve`, with an uploaded file of a backup | | the upload is refused: RESOURCE_EXHAUSTED `DISK_LOW` |
 //! | half of `disk_reserve` | | the node takes no commands of other leaders: its replicas lag, others go on |
@@ -71,6 +77,18 @@ pub const SELECTOR_DEPTH_MAX: usize = 4;
 pub const DELETES_MAX: usize = 4;
 /// Decoded values that all shards of a node keep in memory, bytes.
 pub const RESIDENT_BYTES_MAX: usize = 32 << 20;
+/// Alert profiles of a cluster.
+pub const ALERT_PROFILES_MAX: usize = 1_000;
+/// Levels of an alert profile.
+pub const ALERT_LEVELS_MAX: usize = 16;
+/// Sample intervals of the window of an alert profile.
+pub const ALERT_WINDOW_INTERVALS_MAX: i64 = 10_000;
+/// Points so much older than the newest one of their device change no alert any more.
+pub const ALERT_LOOKBACK_NS: i64 = 7 * crate::clock::NS_PER_DAY;
+/// Steps that are kept of a device under a profile.
+pub const ALERT_STEPS_MAX: usize = 128;
+/// Alerts that are acknowledged or closed by one request.
+pub const ALERT_NAMES_MAX: usize = 1_000;
 /// Slots that device ids hash to; fixed for the life of a cluster.
 pub const SLOTS: u32 = 4096;
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tidemark_proto::PUBLIC_DESCRIPTORS;
 use tidemark_proto::peer::peer_service_server::PeerServiceServer;
+use tidemark_proto::v1::alert_service_server::AlertServiceServer;
 use tidemark_proto::v1::backup_service_server::BackupServiceServer;
 use tidemark_proto::v1::cluster_service_server::ClusterServiceServer;
 use tidemark_proto::v1::ingest_service_server::IngestServiceServer;
@@ -20,8 +21,9 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::service::Routes;
 use tonic::transport::Server;
 
+use crate::alert::Alerts;
 use crate::api::{
-    Around, BackupApi, ClusterApi, HttpApi, InOurWords, IngestApi, Observed, PeerApi, QueryApi, RegistryApi,
+    AlertApi, Around, BackupApi, ClusterApi, HttpApi, InOurWords, IngestApi, Observed, PeerApi, QueryApi, RegistryApi,
     SameCluster, Stopped, stopped,
 };
 use crate::backup::Backups;
@@ -60,6 +62,7 @@ pub struct Node {
     writes: Arc<Writes>,
     queries: Arc<Queries>,
     deletes: Arc<Deletes>,
+    alerts: Arc<Alerts>,
     backups: Arc<Backups>,
     limits: Arc<Limits>,
     job: crate::route::ShardJob,
@@ -107,6 +110,7 @@ impl Node {
             writes: Arc::new(Writes::new(router.clone(), limits.clone(), job.clone())),
             queries: Arc::new(Queries::new(router.clone(), limits.clone(), job.clone())),
             deletes: Arc::new(Deletes::new(router.clone(), limits.clone(), job.clone())),
+            alerts: Arc::new(Alerts::new(router.clone(), job.clone())),
             backups,
             host,
             router,
@@ -146,6 +150,7 @@ impl Node {
         let cluster = self.cluster.clone();
         tokio::spawn(cluster.clone().steward());
         tokio::spawn(cluster.clone().watch_belonging());
+        tokio::spawn(self.alerts.clone().run());
         let joining = self.join();
         let (clients_left, all_clients_left) = tokio::sync::oneshot::channel::<()>();
         let client_server = Box::pin(async move {
@@ -210,6 +215,10 @@ impl Node {
         let query = QueryApi {
             queries: self.queries.clone(),
         };
+        let alert = AlertApi {
+            alerts: self.alerts.clone(),
+            queries: self.queries.clone(),
+        };
         let cluster = ClusterApi {
             cluster: self.cluster.clone(),
         };
@@ -237,6 +246,7 @@ impl Node {
             .add_service(self.ours(RegistryServiceServer::new(registry).max_decoding_message_size(most)))
             .add_service(self.ours(IngestServiceServer::new(ingest).max_decoding_message_size(most)))
             .add_service(self.ours(QueryServiceServer::new(query).max_decoding_message_size(most)))
+            .add_service(self.ours(AlertServiceServer::new(alert).max_decoding_message_size(most)))
             .add_service(self.ours(ClusterServiceServer::new(cluster)))
             .add_service(self.ours(BackupServiceServer::new(backup).max_decoding_message_size(most)));
         let grpc = std::mem::take(routes.axum_router_mut());

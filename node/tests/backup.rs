@@ -251,11 +251,50 @@ fn last_of(id: &'static str, at: usize) -> v1::WriteRequest {
     numbered(batch(device_type, "level", rows), &format!("p-{id}"), 2)
 }
 
+/// Alerts in force with their steps, without what passes with time; once all are there that points raise.
+async fn alarms(client: &Client) -> Vec<String> {
+    let request = v1::ListAlertsRequest {
+        selector: of_type(METER),
+        steps: true,
+        ..v1::ListAlertsRequest::default()
+    };
+    common::eventually("alerts", || async {
+        let found = common::alarm::alerts(client, request.clone()).await;
+        let told = found
+            .iter()
+            .map(|one| format!("{} {} {:?}", one.device, one.raised_at_ns, one.steps));
+        match found.len() {
+            7 => Ok(told.collect()),
+            other => Err(format!("{other} alerts")),
+        }
+    })
+    .await
+}
+
+fn high() -> v1::AlertProfile {
+    let level = v1::AlertLevel {
+        level: "high".into(),
+        on: 500.0,
+        off: 400.0,
+        severity: 0,
+    };
+    v1::AlertProfile {
+        id: "high".into(),
+        device_type: METER.into(),
+        property: "level".into(),
+        function: v1::AlertFunction::Last.into(),
+        levels: vec![level],
+        ..v1::AlertProfile::default()
+    }
+}
+
 #[tokio::test]
 async fn a_backup_comes_back_with_the_same_answers() {
     let source = TestCluster::start(3).await;
     let from = source.client().await;
     fill(&from).await;
+    from.apply_alert_profiles(vec![high()]).await.unwrap();
+    let alerts = alarms(&from).await;
     let before = answers(&from).await;
     let backup = take(&from, 6).await;
     for (nodes, factor) in [(1, 1), (3, 3), (3, 1)] {
@@ -263,6 +302,7 @@ async fn a_backup_comes_back_with_the_same_answers() {
         let client = cluster.client().await;
         put_all(&client, &backup).await;
         assert_eq!(answers(&client).await, before, "{nodes} nodes, factor {factor}");
+        assert_eq!(alarms(&client).await, alerts);
         for (at, id) in IDS.into_iter().enumerate() {
             let again = client.write(last_of(id, at)).await.unwrap();
             assert!(again.duplicate, "the retry of p-{id} is known");

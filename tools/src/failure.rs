@@ -196,6 +196,8 @@ fn next_of(reason: &str, exit: Exit) -> &'static str {
         "NODE_CORDONED" => "tidemark node uncordon N",
         "UNKNOWN_SHARD" | "INVALID_MOVE" => "tidemark shard list",
         "UNKNOWN_JOB" | "JOB_RUNNING" | "JOB_ENDED" => "tidemark job list",
+        "UNKNOWN_ALERT_PROFILE" => "tidemark alert profile list",
+        "UNKNOWN_ALERT" | "ALERT_IN_FORCE" => "tidemark alert list --history",
         "PLACEMENT_CHANGED" => "the same command again: it makes a new plan",
         "FACTOR_UNMET" => "tidemark node add HOST:PORT",
         "UNIMPLEMENTED" => "tidemark version --server: the nodes are older than this command",

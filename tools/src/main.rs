@@ -2,6 +2,7 @@
 //!
 //! Invariant: data goes to standard output, everything else to standard error, and the exit code says what a script needs.
 
+mod alert;
 mod backup;
 mod cli;
 mod cluster;

@@ -38,7 +38,7 @@ fn nobody() -> String {
     listener.local_addr().unwrap().to_string()
 }
 
-const VERBS: [&[&str]; 36] = [
+const VERBS: [&[&str]; 40] = [
     &[],
     &["cluster"],
     &["cluster", "init"],
@@ -57,6 +57,10 @@ const VERBS: [&[&str]; 36] = [
     &["query", "latest"],
     &["query", "intervals"],
     &["query", "quality"],
+    &["alert"],
+    &["alert", "list"],
+    &["alert", "ack"],
+    &["alert", "profile"],
     &["backup"],
     &["backup", "create"],
     &["backup", "prune"],

@@ -142,7 +142,34 @@ pub struct Judge<'a> {
     waiting: Vec<Judged>,
 }
 
+/// What a judge remembers of the points before one that it has not judged yet.
+#[derive(Copy, Clone, Debug, Default, PartialEq)]
+pub struct Remembered {
+    /// The last point that counts.
+    pub before: Option<(i64, f64)>,
+    /// The last one that was not even suspect.
+    pub sure: Option<(i64, f64)>,
+}
+
 impl<'a> Judge<'a> {
+    /// Goes on with the point that [`Judge::remembers`] was asked for.
+    pub fn resume(checks: &'a Checks, discounts: fn(u8) -> bool, remembered: Remembered) -> Judge<'a> {
+        Judge {
+            before: remembered.before,
+            sure: remembered.sure,
+            ..Judge::new(checks, discounts)
+        }
+    }
+
+    /// What would have to be known to go on with the point of this time, where it is the one to judge next.
+    pub fn remembers(&self, t_ns: i64) -> Option<Remembered> {
+        let next = self.waiting.first().is_some_and(|first| first.t_ns == t_ns);
+        next.then_some(Remembered {
+            before: self.before,
+            sure: self.sure,
+        })
+    }
+
     /// Nothing was seen yet. `discounts` tells which qualities that a source states make a value count for nothing.
     pub fn new(checks: &'a Checks, discounts: fn(u8) -> bool) -> Judge<'a> {
         Judge {

@@ -3,6 +3,7 @@
 //! Never here: async, files, the clock, protobuf types, RocksDB. Everything is a function of numbers and bytes, and
 //! no input, however damaged, makes it panic or allocate beyond what its length and row count justify.
 
+pub mod alert;
 pub mod assess;
 pub mod bitmap;
 pub mod block;
@@ -18,6 +19,7 @@ pub mod latest;
 mod needs;
 pub mod partial;
 pub mod record;
+pub mod rise;
 mod rows;
 pub mod sequence;
 mod stamps;

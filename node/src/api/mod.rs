@@ -1,5 +1,6 @@
 //! The gRPC services, thin: unpack, call the path, translate the failure. Never: decisions.
 
+mod alert;
 mod around;
 mod backup;
 mod cluster;
@@ -17,6 +18,7 @@ use std::pin::Pin;
 use futures_util::{Stream, StreamExt as _};
 use tonic::{Response, Status};
 
+pub use alert::AlertApi;
 pub use around::Around;
 pub use backup::BackupApi;
 pub use cluster::ClusterApi;

@@ -103,7 +103,10 @@ impl Backups {
         let records = device_types.len() as u64;
         let command = CatalogCommand {
             stamp_ns: now_ns(),
-            command: Some(catalog_command::Command::RestoreTypes(RestoreTypes { device_types })),
+            command: Some(catalog_command::Command::RestoreTypes(RestoreTypes {
+                device_types,
+                alert_profiles: catalog.alert_profiles().cloned().collect(),
+            })),
         };
         let bytes = command.encode_to_vec();
         let answer = RestoreShardResponse {

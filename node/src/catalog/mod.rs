@@ -3,6 +3,7 @@
 //! Invariant: `apply` is a function of state and command alone, and says which records it changed; numbers it gives
 //! out (nodes, replicas, types) are never given twice.
 
+pub mod alerts;
 pub mod jobs;
 mod restore;
 pub mod types;
@@ -34,6 +35,9 @@ pub struct Catalog {
     state: peer::Catalog,
     types: BTreeMap<String, Arc<TypeDef>>,
     by_number: BTreeMap<u32, Arc<TypeDef>>,
+    alerts: BTreeMap<String, v1::AlertProfile>,
+    /// Compiled, by number of the type.
+    alerts_by_type: BTreeMap<u32, Vec<Arc<alerts::ProfileDef>>>,
 }
 
 impl Catalog {
@@ -46,8 +50,11 @@ impl Catalog {
                 catalog.state = peer::Catalog::decode(value.as_slice()).map_err(corrupt)?;
             } else if key.starts_with(KEY_TYPE) {
                 catalog.insert_type(DeviceType::decode(value.as_slice()).map_err(corrupt)?)?;
+            } else if key.starts_with(alerts::KEY_ALERT) {
+                catalog.load_alert(&value).map_err(corrupt)?;
             }
         }
+        catalog.compile_alerts();
         Ok(catalog)
     }
 
@@ -64,7 +71,11 @@ impl Catalog {
             Some(Command::AdvanceMove(step)) => Ok(self.advance_move(&step)),
             Some(Command::CancelJob(cancel)) => Ok(self.cancel_job(cancel.job_id)),
             Some(Command::EndJob(end)) => Ok(self.end_job(command.stamp_ns, &end)),
-            Some(Command::RestoreTypes(restore)) => Ok(self.restore_types(restore.device_types)),
+            Some(Command::RestoreTypes(restore)) => {
+                Ok(self.restore_types(restore.device_types, restore.alert_profiles))
+            }
+            Some(Command::ApplyAlertProfiles(apply)) => Ok(self.apply_alert_profiles(apply.profiles)),
+            Some(Command::RemoveAlertProfiles(remove)) => Ok(self.remove_alert_profiles(&remove.ids)),
             None => Err(Error::internal("catalog command of an unknown kind")),
         }
     }
@@ -165,6 +176,7 @@ impl Catalog {
             }
             response.device_types.push(device_type);
         }
+        self.compile_alerts();
         Ok((applied::Result::Types(response), records))
     }
 

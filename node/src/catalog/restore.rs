@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use prost::Message as _;
 use tidemark_proto::peer::{self, applied};
-use tidemark_proto::v1::DeviceType;
+use tidemark_proto::v1::{AlertProfile, DeviceType};
 
 use super::types::TypeDef;
 use super::{Catalog, KEY_TYPE, Record};
@@ -15,7 +15,11 @@ use crate::error::{Error, Reason, Result};
 use crate::limits::Limits;
 
 impl Catalog {
-    pub(super) fn restore_types(&mut self, new: Vec<DeviceType>) -> Result<(applied::Result, Vec<Record>)> {
+    pub(super) fn restore_types(
+        &mut self,
+        new: Vec<DeviceType>,
+        alerts: Vec<AlertProfile>,
+    ) -> Result<(applied::Result, Vec<Record>)> {
         let done = applied::Result::Done(peer::Done {});
         if !self.types.is_empty() {
             let known = |device_type: &DeviceType| {
@@ -35,7 +39,7 @@ impl Catalog {
         check(&new)?;
         let last = new.iter().map(|device_type| device_type.number).max().unwrap_or(0);
         self.state.next_type_number = self.state.next_type_number.max(last.saturating_add(1));
-        let mut records = vec![self.cluster_record()];
+        let mut records = Vec::with_capacity(new.len() + alerts.len() + 1);
         for device_type in new {
             records.push((
                 [KEY_TYPE, device_type.id.as_bytes()].concat(),
@@ -43,6 +47,8 @@ impl Catalog {
             ));
             self.insert_type(device_type)?;
         }
+        records.extend(self.restore_alerts(alerts));
+        records.push(self.cluster_record());
         Ok((done, records))
     }
 }
@@ -84,12 +90,12 @@ mod tests {
     fn types_keep_their_numbers_and_later_ones_are_greater() {
         let mut catalog = Catalog::default();
         let types = vec![device_type("a", 9), device_type("b", 2)];
-        let (_, records) = catalog.restore_types(types.clone()).unwrap();
+        let (_, records) = catalog.restore_types(types.clone(), Vec::new()).unwrap();
         let loaded = Catalog::load(records).unwrap();
         assert_eq!(loaded.type_by_number(9).unwrap().id(), "a");
         assert_eq!(loaded.device_type("b").unwrap().stored, types[1]);
         assert_eq!(loaded.state().next_type_number, 10);
-        let (_, records) = catalog.restore_types(types).unwrap();
+        let (_, records) = catalog.restore_types(types, Vec::new()).unwrap();
         assert!(records.is_empty(), "the same types again change nothing");
     }
 
@@ -97,8 +103,8 @@ mod tests {
     fn refused_where_there_are_types_or_numbers_clash() {
         let check = |first: Vec<DeviceType>, then: Vec<DeviceType>, reason| {
             let mut catalog = Catalog::default();
-            catalog.restore_types(first).unwrap();
-            assert_eq!(catalog.restore_types(then).unwrap_err().reason(), reason);
+            catalog.restore_types(first, Vec::new()).unwrap();
+            assert_eq!(catalog.restore_types(then, Vec::new()).unwrap_err().reason(), reason);
         };
         check(
             vec![device_type("a", 1)],

@@ -101,6 +101,10 @@ pub struct Metrics {
     pub records_deleted: Counter,
     /// Buckets, over all devices of a type, that went because the type keeps them no longer.
     pub buckets_expired: Counter,
+    /// Evaluations of a device under an alert profile.
+    pub alert_evaluations: Counter,
+    /// Steps of alerts that this node found and had recorded.
+    pub alert_steps: Counter,
 }
 
 /// What a node says of its process and machine.
@@ -135,6 +139,8 @@ impl Metrics {
             leaders_shed: Counter::default(),
             records_deleted: Counter::default(),
             buckets_expired: Counter::default(),
+            alert_evaluations: Counter::default(),
+            alert_steps: Counter::default(),
         }
     }
 
@@ -222,6 +228,16 @@ impl Metrics {
                 "tidemark_expired_buckets_total",
                 &self.buckets_expired,
                 "Spans of time of a device type that went from a shard because they are older than its retention.",
+            ),
+            (
+                "tidemark_alert_evaluations_total",
+                &self.alert_evaluations,
+                "Evaluations of a device under an alert profile.",
+            ),
+            (
+                "tidemark_alert_steps_total",
+                &self.alert_steps,
+                "Steps of alerts that this node found and had recorded.",
             ),
         ] {
             text.counter(name, help, &[], counter.get());

@@ -3,6 +3,7 @@
 
 mod aggregate;
 mod count;
+mod alerts;
 mod finish;
 mod follow;
 mod functions;

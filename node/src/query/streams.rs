@@ -227,6 +227,11 @@ impl Queries {
         Ok(start.stream(0, ask, translate, finish, last).await)
     }
 
+    /// Limits of this node.
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// Admission, the checked selector, and the shards it concerns.
     pub(super) async fn begin(
         &self,
@@ -311,6 +316,11 @@ pub(super) struct Start {
 }
 
 impl Start {
+    /// The catalog that the question was planned with.
+    pub(super) fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
     /// Refuses unknown properties before any shard is asked, where the selector names the type.
     pub(super) fn check_properties(&self, properties: &[String]) -> Result<()> {
         match self.selector.device_type.as_str() {

@@ -46,7 +46,8 @@ impl Shard {
         entries: &[ApplyEntry],
         applied_state: AppliedState,
     ) -> Result<Vec<Applied>, StoreError> {
-        let mut chunk = Chunk::new(self.store.db(), &self.extents, state)?;
+        let watching = self.notes.is_watching();
+        let mut chunk = Chunk::new(self.store.db(), &self.extents, state, watching)?;
         let mut answers = Vec::with_capacity(entries.len());
         for entry in entries {
             answers.push(chunk.entry(entry)?);
@@ -57,12 +58,14 @@ impl Shard {
             changes,
             ordinals_end,
             emptied,
+            noted,
         } = chunk.finish();
         self.extents.widen(&widening);
         self.ordinals_end.fetch_max(ordinals_end, Ordering::SeqCst);
         let version = self.versions.note(&changes);
         self.store.commit(batch, applied_state)?;
         self.versions.publish(version);
+        self.notes.note(noted);
         self.devices.store(state.next_ordinal, Ordering::Release);
         self.emptied.note(emptied);
         Ok(answers)
@@ -87,6 +90,8 @@ pub(super) struct Chunk<'a> {
     begun: bool,
     /// Ranges of block keys that it removes.
     pub(super) emptied: Vec<KeyRange>,
+    /// Devices (type, ordinal, earliest time) that got points, where anybody wants to know.
+    pub(super) noted: Option<Vec<(u32, u32, i64)>>,
 }
 
 /// What a chunk came to.
@@ -97,10 +102,11 @@ struct Written<'a> {
     /// One more than the greatest ordinal in it.
     ordinals_end: u32,
     emptied: Vec<KeyRange>,
+    noted: Vec<(u32, u32, i64)>,
 }
 
 impl<'a> Chunk<'a> {
-    fn new(db: &'a Db, extents: &'a Extents, state: &'a mut State) -> Result<Self, StoreError> {
+    fn new(db: &'a Db, extents: &'a Extents, state: &'a mut State, noting: bool) -> Result<Self, StoreError> {
         let first_ordinal = state.next_ordinal;
         let batch = db.batch()?;
         Ok(Self {
@@ -115,6 +121,7 @@ impl<'a> Chunk<'a> {
             changes: Changes::default(),
             begun: false,
             emptied: Vec::new(),
+            noted: noting.then(Vec::new),
         })
     }
 
@@ -134,6 +141,7 @@ impl<'a> Chunk<'a> {
             Some(shard_command::Command::TakeDigest(_)) => Ok(applied::Result::Done(Done {})),
             Some(shard_command::Command::Restore(restore)) => self.restore(&restore)?,
             Some(shard_command::Command::Upkeep(upkeep)) => self.upkeep(&upkeep, first)?,
+            Some(shard_command::Command::Alerts(changes)) => self.alerts(&changes),
             None => {
                 return Err(StoreError::UnknownCommand(format!(
                     "no known kind in {} bytes",
@@ -165,6 +173,7 @@ impl<'a> Chunk<'a> {
             changes: self.changes,
             ordinals_end,
             emptied: self.emptied,
+            noted: self.noted.unwrap_or_default(),
         }
     }
 }

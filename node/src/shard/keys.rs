@@ -13,6 +13,8 @@
 //!          "p|" length of producer u32 BE | producer | slot u8    sequence u64 BE | digest u64 BE | rows u64 BE |
 //!                                                                 points u64 BE | stamp i64 BE
 //!          "r"                                                    next piece u64 BE | done u8 | id of the backup
+//!          "a"                                                    commands that changed alerts u64 BE
+//!          "a|" type u32 BE | ordinal u32 BE | profile            AlertState
 //!          (and those of store::replica)
 //! ```
 //!
@@ -30,6 +32,10 @@ pub const SLOTS: &[u8] = b"p|";
 pub const IDS: &[u8] = b"i|";
 /// Meta keys of producers begin with this.
 pub const PRODUCERS: &[u8] = b"q|";
+/// Meta key of the number of commands that changed alerts.
+pub const ALERT_COMMANDS: &[u8] = b"a";
+/// Meta keys of states of alerts begin with this.
+pub const ALERTS: &[u8] = b"a|";
 /// Device keys that sort by ordinal begin with this.
 pub const ORDINALS: &[u8] = b"o|";
 
@@ -136,6 +142,48 @@ pub fn decode_device_of_type(key: &[u8]) -> Result<u32, StoreError> {
     let ordinal = u32::from_be_bytes(fields.take()?);
     fields.end()?;
     Ok(ordinal)
+}
+
+/// Key of the state of a device under an alert profile.
+#[must_use]
+pub fn alert(type_number: u32, ordinal: u32, profile: &str) -> Vec<u8> {
+    let numbers = [type_number, ordinal].map(u32::to_be_bytes);
+    [ALERTS, numbers.as_flattened(), profile.as_bytes()].concat()
+}
+
+/// The first key behind all states of alerts.
+#[must_use]
+pub fn alerts_end() -> Vec<u8> {
+    vec![ALERTS[0], ALERTS[1] + 1]
+}
+
+/// Type, ordinal and profile of a key of a state of an alert.
+///
+/// # Errors
+/// When it is not one.
+pub fn decode_alert(key: &[u8]) -> Result<(u32, u32, String), StoreError> {
+    let mut fields = Fields {
+        rest: key.strip_prefix(ALERTS).unwrap_or_default(),
+        what: "key of an alert",
+    };
+    let (type_number, ordinal) = (u32::from_be_bytes(fields.take()?), u32::from_be_bytes(fields.take()?));
+    let profile = String::from_utf8(fields.rest.to_vec());
+    let profile = profile.map_err(|_| StoreError::Corruption("id of an alert profile is not text".into()))?;
+    Ok((type_number, ordinal, profile))
+}
+
+/// A long counter.
+///
+/// # Errors
+/// When it is not 8 bytes.
+pub fn decode_u64(bytes: &[u8]) -> Result<u64, StoreError> {
+    let mut fields = Fields {
+        rest: bytes,
+        what: "long counter",
+    };
+    let value = u64::from_be_bytes(fields.take()?);
+    fields.end()?;
+    Ok(value)
 }
 
 /// A counter.
@@ -314,6 +362,13 @@ mod tests {
         for ordinal in NUMBERS {
             assert_eq!(decode_device_ordinal(&device_ordinal(ordinal)).unwrap(), ordinal);
         }
+        for (a, b) in NUMBERS.into_iter().flat_map(|a| NUMBERS.map(|b| (a, b))) {
+            let key = alert(a, b, "rain_3h");
+            assert_eq!(decode_alert(&key).unwrap(), (a, b, "rain_3h".to_owned()));
+            assert!(key.starts_with(ALERTS) && key < alerts_end() && key.as_slice() > ALERT_COMMANDS);
+        }
+        assert!(decode_alert(b"a|1234567").unwrap_err().is_corruption());
+        assert_eq!(decode_u64(&7_u64.to_be_bytes()).unwrap(), 7);
         assert!(device_ordinal(255) < device_ordinal(256));
         assert!(device_ordinal(7).starts_with(ORDINALS));
     }

@@ -12,6 +12,8 @@
 //! | `remove` | the command that removes points |
 //! | `emptied` | ranges of keys that hold nothing any more and can be compacted away |
 //! | `restore` | the command that brings records of a backup back |
+//! | `alerts` | the command that changes states of alerts, and reads of them |
+//! | `notes` | which devices got points that may change an alert |
 //! | `contents` | everything a shard keeps, as records |
 //! | `extents` | first and last bucket of each device type |
 //! | `read` | reads of points: one device, a type, newest values |
@@ -25,6 +27,7 @@
 //! Never here: async, the network, Raft, the clock, names of device types.
 //! Invariant: two replicas that applied the same entries answer every read alike, whatever each has flushed or compacted.
 
+mod alerts;
 mod apply;
 mod area;
 mod bucket_grid;
@@ -35,6 +38,7 @@ mod emptied;
 mod extents;
 pub mod keys;
 mod newest;
+mod notes;
 mod producers;
 mod read;
 mod registry;
@@ -48,10 +52,12 @@ mod write;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+pub use alerts::{AlertName, AlertStates};
 pub use apply::ApplyEntry;
 pub use area::{Area, Spot};
 pub use bucket_grid::bucket_start;
 pub use newest::Newest;
+pub use notes::{Changed, Notes};
 pub use registry::DeviceFilter;
 pub use remove::{Counted, begins_chunk};
 pub use roster::Roster;
@@ -74,6 +80,7 @@ pub struct Shard {
     ordinals_end: AtomicU32,
     versions: Versions,
     emptied: Emptied,
+    notes: Notes,
     /// Who it is to the values it keeps in memory.
     owner: u64,
 }
@@ -90,6 +97,8 @@ enum Kind {
 /// stops and the state is never looked at again.
 struct State {
     next_ordinal: u32,
+    /// Commands that changed alerts.
+    alert_commands: u64,
     producers: Producers,
     restore: Option<Restore>,
     stopped: bool,
@@ -105,8 +114,13 @@ impl Shard {
             Some(bytes) => keys::decode_u32(&bytes)?,
             None => 0,
         };
+        let alert_commands = match store.db().get(Family::Meta, keys::ALERT_COMMANDS)? {
+            Some(bytes) => keys::decode_u64(&bytes)?,
+            None => 0,
+        };
         let state = State {
             next_ordinal,
+            alert_commands,
             producers: Producers::load(&store)?,
             restore: Restore::load(&store)?,
             stopped: false,
@@ -122,6 +136,7 @@ impl Shard {
             ordinals_end: AtomicU32::new(ordinals_end),
             versions: Versions::new(),
             emptied: Emptied::default(),
+            notes: Notes::default(),
             owner,
         })
     }
@@ -138,6 +153,12 @@ impl Shard {
     #[must_use]
     pub fn store(&self) -> &ReplicaStore {
         &self.store
+    }
+
+    /// Which devices got points that may change an alert.
+    #[must_use]
+    pub fn notes(&self) -> &Notes {
+        &self.notes
     }
 
     /// Devices registered.

@@ -175,6 +175,9 @@ impl Chunk<'_> {
                 of_devices.insert(*ordinal);
             }
         }
+        if let Some(noted) = &mut self.noted {
+            noted.extend(of_devices.iter().map(|ordinal| (type_number, *ordinal, from_ns)));
+        }
         removed.devices = of_devices.len() as u64;
         Ok(removed)
     }

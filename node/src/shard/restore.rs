@@ -5,7 +5,7 @@
 //! it everything in memory is as if the shard had been opened from disk.
 
 use prost::Message as _;
-use tidemark_proto::peer::{RestoreRecords, Restored, RestoredRecord, StoredDevice, applied};
+use tidemark_proto::peer::{AlertState, RestoreRecords, Restored, RestoredRecord, StoredDevice, applied};
 use tidemark_proto::v1::Failure;
 
 use super::apply::{Chunk, Outcome, code, failure};
@@ -137,11 +137,12 @@ impl Chunk<'_> {
                 self.devices.insert(id, *stored);
             }
             Checked::NextOrdinal(next) => self.state.next_ordinal = next,
+            Checked::AlertCommands(count) => self.state.alert_commands = count,
             Checked::Producer(name, producer) => self.state.producers.restore(name, producer),
             Checked::Slot(slot) => {
                 self.slots.insert(record.key.to_vec(), Some(slot));
             }
-            Checked::Latest | Checked::DeviceKey => {}
+            Checked::Latest | Checked::DeviceKey | Checked::Alert => {}
         }
     }
 }
@@ -153,6 +154,8 @@ enum Checked {
     Device(Box<StoredDevice>),
     DeviceKey,
     NextOrdinal(u32),
+    AlertCommands(u64),
+    Alert,
     Producer(String, Producer),
     Slot(Slot),
 }
@@ -177,6 +180,13 @@ impl Checked {
             }
             Some(Family::Devices) => Self::DeviceKey,
             Some(Family::Meta) if key == keys::NEXT_ORDINAL => Self::NextOrdinal(keys::decode_u32(&record.value)?),
+            Some(Family::Meta) if key == keys::ALERT_COMMANDS => Self::AlertCommands(keys::decode_u64(&record.value)?),
+            Some(Family::Meta) if key.starts_with(keys::ALERTS) => {
+                keys::decode_alert(key)?;
+                AlertState::decode(record.value.clone())
+                    .map_err(|error| StoreError::Corruption(format!("state of an alert: {error}")))?;
+                Self::Alert
+            }
             Some(Family::Meta) if key.starts_with(keys::SLOTS) => Self::Slot(Slot::decode(&record.value)?),
             Some(Family::Meta) if key.starts_with(keys::PRODUCERS) => {
                 let name = String::from_utf8(key.get(keys::PRODUCERS.len()..).unwrap_or_default().to_vec())
@@ -195,7 +205,9 @@ impl Checked {
             Self::Block { .. } => Family::Blocks,
             Self::Latest => Family::Latest,
             Self::Device(_) | Self::DeviceKey => Family::Devices,
-            Self::NextOrdinal(_) | Self::Producer(..) | Self::Slot(_) => Family::Meta,
+            Self::NextOrdinal(_) | Self::AlertCommands(_) | Self::Alert | Self::Producer(..) | Self::Slot(_) => {
+                Family::Meta
+            }
         }
     }
 }

@@ -29,6 +29,7 @@ impl Chunk<'_> {
             let key = keys::block(write.type_number, fragment.bucket_ns, fragment.ordinal);
             self.batch.merge(Family::Blocks, &key, &fragment.block);
             self.widen(write.type_number, fragment.bucket_ns);
+            self.note(write.type_number, fragment);
         }
         let with_latest: BTreeSet<u32> = write.latest.iter().map(|latest| latest.ordinal).collect();
         let themselves = write
@@ -51,6 +52,14 @@ impl Chunk<'_> {
             self.remember(&write.producer, slot)?;
         }
         Ok(Ok(answer(write.rows, write.points, false)))
+    }
+
+    /// Notes the earliest time of a fragment that was checked, where anybody wants to know.
+    fn note(&mut self, type_number: u32, fragment: &Fragment) {
+        let Some(noted) = &mut self.noted else { return };
+        if let Some(Ok(first)) = bucket::blocks(&fragment.block).next() {
+            noted.push((type_number, fragment.ordinal, first.first_ns()));
+        }
     }
 
     fn check(&self, write: &WriteFragments) -> Result<(), String> {

@@ -57,7 +57,28 @@ pub(crate) fn rain(gauge: usize, t: i64) -> f64 {
     listed(RAIN[gauge], at(14, 25) + gauge as i64 * FIVE, t, 0.0)
 }
 
-pub(crate) async fn afternoon(client: &Client) {
+/// Depth of water in the underpass, with one reading that nobody says is wrong.
+pub(crate) fn depth(t: i64) -> f64 {
+    if t == at(15, 5) {
+        1.9
+    } else {
+        listed(&DEPTH, at(15, 25), t, 0.0)
+    }
+}
+
+/// Level of the river.
+pub(crate) fn level(t: i64) -> f64 {
+    let outside = match t {
+        _ if t < at(15, 15) => 1.05,
+        _ if (at(18, 25)..=at(19, 25)).contains(&t) => 1.6,
+        _ if t >= at(19, 55) => 1.58,
+        _ => 1.59,
+    };
+    listed(&LEVEL, at(15, 15), t, outside)
+}
+
+/// The type and the devices, without points.
+pub(crate) async fn equip(client: &Client, ids: &[&str]) {
     let total = v1::Property {
         wrap: Some(10_000.0),
         ..property("total", ValueType::F64, Kind::Counter)
@@ -84,9 +105,12 @@ pub(crate) async fn afternoon(client: &Client) {
         ..v1::DeviceType::default()
     };
     client.apply_device_types(vec![gauge]).await.unwrap();
-    let ids = ["RG1", "RG2", "PD1", "RL1"];
-    let devices = ids.map(|id| device(id, GAUGE, &[]));
-    client.register_devices(devices.to_vec()).await.unwrap();
+    let devices = ids.iter().map(|id| device(id, GAUGE, &[]));
+    client.register_devices(devices.collect()).await.unwrap();
+}
+
+pub(crate) async fn afternoon(client: &Client) {
+    equip(client, &["RG1", "RG2", "PD1", "RL1"]).await;
     let mut total = 9_950.0;
     let mut batch = BatchBuilder::new(GAUGE);
     for t in stamps() {
@@ -96,15 +120,8 @@ pub(crate) async fn afternoon(client: &Client) {
         if !(at(15, 25)..=at(16, 10)).contains(&t) {
             batch.row("RG2", t).set("rain", rain(1, t));
         }
-        // One reading that nobody says is wrong.
-        let depth = if t == at(15, 5) {
-            1.9
-        } else {
-            listed(&DEPTH, at(15, 25), t, 0.0)
-        };
-        batch.row("PD1", t).set("depth", depth);
-        let before = if t < at(15, 15) { 1.05 } else { 1.59 };
-        batch.row("RL1", t).set("level", listed(&LEVEL, at(15, 15), t, before));
+        batch.row("PD1", t).set("depth", depth(t));
+        batch.row("RL1", t).set("level", level(t));
     }
     client.write(write(batch.build().unwrap())).await.unwrap();
 }

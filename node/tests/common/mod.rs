@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 pub(crate) mod afternoon;
+pub(crate) mod alarm;
 pub(crate) mod direct;
 pub(crate) mod fleet;
 pub(crate) mod gate;

@@ -1,0 +1,186 @@
+//! Some devices of a shard under the profiles of their type, as one command. Blocking.
+//!
+//! Never here: which devices, and when. Invariant: a command is made from the states that it names as its base.
+
+use std::sync::Arc;
+
+use prost::Message as _;
+use tidemark_proto::peer::{AlertChange, AlertChanges, AlertState};
+use tidemark_proto::v1::AlertStep;
+
+use super::state::{self, Changed, update};
+use super::{before, replay};
+use crate::catalog::Catalog;
+use crate::catalog::alerts::ProfileDef;
+use crate::clock::now_ns;
+use crate::error::Result;
+use crate::raft::state::store_error;
+use crate::shard::{AlertName, Shard};
+
+/// A command ends at so many bytes.
+const COMMAND_BYTES_MAX: usize = 1 << 20;
+
+/// Devices to evaluate: type, ordinal, and from which time on points have changed.
+pub(super) type Devices = [(u32, u32, i64)];
+
+/// A command in the making.
+pub(super) struct Making<'a> {
+    shard: &'a Shard,
+    catalog: &'a Catalog,
+    now_ns: i64,
+    changes: AlertChanges,
+    bytes: usize,
+}
+
+impl<'a> Making<'a> {
+    pub(super) fn new(shard: &'a Shard, catalog: &'a Catalog) -> Result<Making<'a>> {
+        let base = shard.alert_states([]).map_err(store_error)?.base;
+        Ok(Making {
+            shard,
+            catalog,
+            now_ns: now_ns(),
+            changes: AlertChanges {
+                base,
+                ..AlertChanges::default()
+            },
+            bytes: 0,
+        })
+    }
+
+    /// When it was known.
+    pub(super) fn now_ns(&self) -> i64 {
+        self.now_ns
+    }
+
+    /// The command; `None` where nothing changes.
+    pub(super) fn finish(self) -> Option<AlertChanges> {
+        (!self.changes.changes.is_empty()).then_some(self.changes)
+    }
+
+    /// Evaluates devices; says how many of them are done.
+    pub(super) fn devices(&mut self, devices: &Devices) -> Result<usize> {
+        for (at, (type_number, ordinal, changed_ns)) in devices.iter().enumerate() {
+            if self.bytes >= COMMAND_BYTES_MAX {
+                return Ok(at);
+            }
+            let profiles = self.catalog.alerts_of_type(*type_number);
+            let names = profiles
+                .iter()
+                .map(|profile| (*type_number, *ordinal, profile.stored.id.as_str()));
+            let states = self.shard.alert_states(names).map_err(store_error)?.states;
+            for (profile, state) in profiles.iter().zip(states) {
+                if let Some(changed) = self.one(profile, *ordinal, state, *changed_ns)? {
+                    self.add(profile, *ordinal, changed)?;
+                }
+            }
+        }
+        Ok(devices.len())
+    }
+
+    /// Ends alerts of profiles that are gone, and forgets states that say nothing; says how many are done.
+    pub(super) fn gone(&mut self, names: &[AlertName]) -> Result<usize> {
+        for (at, (type_number, ordinal, profile)) in names.iter().enumerate() {
+            if self.bytes >= COMMAND_BYTES_MAX {
+                return Ok(at);
+            }
+            let known = self.catalog.alert_profile(profile);
+            let of_type = self.catalog.type_by_number(*type_number);
+            let in_use = |id: &str| known.as_ref().is_ok_and(|known| known.device_type == id);
+            let Some(def) = of_type.filter(|def| !in_use(def.id())) else {
+                continue;
+            };
+            let name = (*type_number, *ordinal, profile.as_str());
+            let Some(state) = self
+                .shard
+                .alert_states([name])
+                .map_err(store_error)?
+                .states
+                .pop()
+                .flatten()
+            else {
+                continue;
+            };
+            let (nobody, version) = (ProfileDef::of_nothing(profile, def), self.catalog.alerts_version().0);
+            if state.profile_version > version {
+                // The catalog here does not know yet of a profile that others know.
+                continue;
+            }
+            if state.steps.is_empty() {
+                self.changes.changes.push(AlertChange {
+                    type_number: *type_number,
+                    ordinal: *ordinal,
+                    profile: profile.clone(),
+                    state: None,
+                });
+            } else if let Some(changed) = state::profile_removed(state, &nobody, (version, self.now_ns)) {
+                self.add(&nobody, *ordinal, changed)?;
+            }
+        }
+        Ok(names.len())
+    }
+
+    fn one(
+        &self,
+        profile: &Arc<ProfileDef>,
+        ordinal: u32,
+        state: Option<AlertState>,
+        changed_ns: i64,
+    ) -> Result<Option<Changed>> {
+        if state
+            .as_ref()
+            .is_some_and(|state| state.profile_version > profile.stored.version)
+        {
+            // The catalog here lags behind the one that the state was made under.
+            return Ok(None);
+        }
+        let mut marks = state
+            .as_ref()
+            .map_or_else(Vec::new, |state| state::marks(state, profile));
+        if marks.is_empty() {
+            let newest = self
+                .shard
+                .newest(profile.def.number(), &[ordinal])
+                .map_err(store_error)?;
+            let of_property = newest.iter().flat_map(|values| values.iter());
+            let newest = of_property
+                .filter(|value| value.property == profile.property)
+                .map(|value| value.observed_at);
+            match newest.max() {
+                Some(newest) => marks = before(profile, newest.min(self.now_ns)),
+                None if state.is_none() => return Ok(None),
+                None => marks = before(profile, self.now_ns),
+            }
+        }
+        let (outcome, begun_ns) = replay(self.shard, profile, ordinal, marks, (changed_ns, i64::MAX))?;
+        Ok(update(profile, state, outcome, begun_ns, self.now_ns))
+    }
+
+    fn add(&mut self, profile: &ProfileDef, ordinal: u32, changed: Changed) -> Result<()> {
+        if !changed.steps.is_empty() {
+            let stored = self
+                .shard
+                .devices_by_ordinal(&[ordinal])
+                .map_err(store_error)?
+                .pop()
+                .flatten();
+            let device = stored
+                .and_then(|stored| stored.device)
+                .map_or_else(String::new, |device| device.id);
+            let named = changed.steps.into_iter().map(|step| AlertStep {
+                device: device.clone(),
+                device_type: profile.def.id().to_owned(),
+                ..step
+            });
+            self.changes.steps.extend(named);
+        }
+        let change = AlertChange {
+            type_number: profile.def.number(),
+            ordinal,
+            profile: profile.stored.id.clone(),
+            state: Some(changed.state),
+        };
+        self.bytes += change.encoded_len();
+        self.changes.changes.push(change);
+        Ok(())
+    }
+}

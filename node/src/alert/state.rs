@@ -1,0 +1,332 @@
+//! What is kept of a device under a profile, and what a new evaluation makes of it: which steps are new, which never were. Pure.
+//!
+//! Never here: points, storage. Invariant: a step that was published is never changed; it is withdrawn, and another one follows.
+
+use tidemark_proto::peer::{AlertKnown, AlertMark, AlertPoint, AlertState};
+use tidemark_proto::v1::{AlertReason, AlertStep};
+use tidemark_series::alert::{Mark, Outcome, Standing, Step};
+use tidemark_series::checks::Remembered;
+
+use crate::catalog::alerts::ProfileDef;
+use crate::limits::{ALERT_LOOKBACK_NS, ALERT_STEPS_MAX};
+
+/// A state that lags so many points behind is recorded, also where no step was taken: the next evaluation has less to read.
+const POINTS_BEHIND_MAX: u64 = 256;
+
+/// A state that is to be recorded, and its steps without device and type.
+#[derive(Debug)]
+pub(super) struct Changed {
+    pub(super) state: AlertState,
+    pub(super) steps: Vec<AlertStep>,
+}
+
+/// Steps in the making.
+struct Making<'a> {
+    profile: &'a ProfileDef,
+    now_ns: i64,
+    state: AlertState,
+    steps: Vec<AlertStep>,
+}
+
+/// The marks of a state, where it was made under this version of the profile.
+pub fn marks(state: &AlertState, profile: &ProfileDef) -> Vec<Mark> {
+    match state.profile_version == profile.stored.version {
+        true => state.marks.iter().map(mark).collect(),
+        false => Vec::new(),
+    }
+}
+
+/// What an evaluation that knew everything up to `begun_ns` makes of a state; `None` where nothing is to be recorded.
+pub(super) fn update(
+    profile: &ProfileDef,
+    before: Option<AlertState>,
+    outcome: Outcome,
+    begun_ns: i64,
+    now_ns: i64,
+) -> Option<Changed> {
+    let known = before.is_some();
+    let mut making = Making {
+        profile,
+        now_ns,
+        state: before.unwrap_or_default(),
+        steps: Vec::new(),
+    };
+    let other_version = making.state.profile_version != profile.stored.version;
+    if known && other_version {
+        making.end(AlertReason::ProfileChanged);
+    }
+    making.state.profile_version = profile.stored.version;
+    making.withdraw(&outcome.steps, begun_ns);
+    making.add(&outcome.steps);
+    making.stand(&outcome.standing);
+    making.silence(outcome.newest);
+    let first = !known && outcome.newest.is_some();
+    if making.steps.is_empty() && !first && !(known && other_version) && outcome.points <= POINTS_BEHIND_MAX {
+        return None;
+    }
+    making.state.marks = outcome.marks.iter().map(mark_to_wire).collect();
+    making.finish()
+}
+
+/// What becomes of a state whose profile is gone, as a catalog says that gave out this version last; `None` where that has been recorded.
+pub(super) fn profile_removed(
+    before: AlertState,
+    profile: &ProfileDef,
+    (version, now_ns): (u32, i64),
+) -> Option<Changed> {
+    if before.marks.is_empty() {
+        return None;
+    }
+    let mut making = Making {
+        profile,
+        now_ns,
+        state: before,
+        steps: Vec::new(),
+    };
+    making.end(AlertReason::ProfileChanged);
+    making.state.profile_version = version;
+    making.finish()
+}
+
+impl Making<'_> {
+    /// Ends what is in force, whatever the points say.
+    fn end(&mut self, reason: AlertReason) {
+        // One without marks has ended before.
+        if !self.state.steps.is_empty() && !self.state.marks.is_empty() {
+            let step = AlertStep {
+                level_before: self.state.level.clone(),
+                reason: reason as i32,
+                since_ns: self.now_ns,
+                began_ns: self.state.began_ns,
+                ..AlertStep::default()
+            };
+            self.publish(step);
+        }
+        let steps = std::mem::take(&mut self.state.steps);
+        self.state = AlertState {
+            steps,
+            ..AlertState::default()
+        };
+    }
+
+    /// Withdraws known steps behind `begun_ns` that were not taken this time, the last one first.
+    fn withdraw(&mut self, taken: &[Step], begun_ns: i64) {
+        let from = of_this_version(&self.state);
+        let mut never: Vec<usize> = (from..self.state.steps.len())
+            .filter(|at| {
+                let known = &self.state.steps[*at];
+                let step = known.step.as_ref();
+                step.is_some_and(|step| {
+                    let open = is_of_points(step) && !known.withdrawn && step.since_ns > begun_ns;
+                    open && !taken.iter().any(|taken| self.is_same(step, taken))
+                })
+            })
+            .collect();
+        never.sort_by_key(|at| {
+            self.state.steps[*at]
+                .step
+                .as_ref()
+                .map(|step| std::cmp::Reverse(step.since_ns))
+        });
+        for at in never {
+            self.state.steps[at].withdrawn = true;
+            if let Some(step) = self.state.steps[at].step.clone() {
+                let reason = AlertReason::Withdrawn as i32;
+                self.publish(AlertStep { reason, ..step });
+            }
+        }
+    }
+
+    fn add(&mut self, taken: &[Step]) {
+        let from = of_this_version(&self.state);
+        let forgotten_ns = forgotten_until(&self.state);
+        for step in taken.iter().filter(|step| step.t_ns > forgotten_ns) {
+            let mut open = self.state.steps[from.min(self.state.steps.len())..].iter();
+            let known = open.any(|known| {
+                let step_of = known.step.as_ref().filter(|_| !known.withdrawn);
+                step_of.is_some_and(|one| is_of_points(one) && self.is_same(one, step))
+            });
+            if !known {
+                let reason = match step.level {
+                    0 => AlertReason::Cleared,
+                    level if level > step.before => AlertReason::Raised,
+                    _ => AlertReason::Lowered,
+                };
+                if reason == AlertReason::Raised {
+                    self.state.acknowledged = false;
+                }
+                self.publish(AlertStep {
+                    level: self.name(step.level),
+                    level_before: self.name(step.before),
+                    reason: reason as i32,
+                    since_ns: step.t_ns,
+                    value: step.value,
+                    began_ns: step.began_ns,
+                    severity: self.severity(step.level),
+                    ..AlertStep::default()
+                });
+            }
+        }
+    }
+
+    /// Takes over what is in force now.
+    fn stand(&mut self, standing: &Standing) {
+        let level = self.name(standing.level);
+        let is_step = |known: &&AlertKnown| {
+            let step = known.step.as_ref().filter(|_| !known.withdrawn);
+            step.is_some_and(|step| is_of_points(step) && step.since_ns == standing.since_ns && step.level == level)
+        };
+        let step = self
+            .state
+            .steps
+            .iter()
+            .rev()
+            .find(is_step)
+            .and_then(|known| known.step.as_ref());
+        if let Some(step) = step {
+            self.state.raised_at_ns = step.raised_at_ns;
+        }
+        if standing.began_ns != self.state.began_ns {
+            self.state.acknowledged = false;
+        }
+        self.state.rank = standing.level;
+        self.state.severity = self.severity(standing.level);
+        self.state.level = level;
+        self.state.since_ns = standing.since_ns;
+        self.state.began_ns = standing.began_ns;
+    }
+
+    /// Says when nothing was received for too long, and when it is again. Silence that began long ago is no news.
+    fn silence(&mut self, newest: Option<(i64, f64)>) {
+        let (Some((t_ns, value)), Some(after_ns)) = (newest, self.profile.stale_after_ns) else {
+            return;
+        };
+        let age_ns = self.now_ns.saturating_sub(t_ns);
+        let (reason, since_ns) = match (self.state.stale, age_ns > after_ns) {
+            (false, true) if age_ns <= ALERT_LOOKBACK_NS => (AlertReason::Stale, t_ns.saturating_add(after_ns)),
+            (true, false) => (AlertReason::Fresh, t_ns),
+            _ => return,
+        };
+        self.state.stale = reason == AlertReason::Stale;
+        self.publish(AlertStep {
+            level: self.state.level.clone(),
+            level_before: self.state.level.clone(),
+            reason: reason as i32,
+            since_ns,
+            value,
+            began_ns: self.state.began_ns,
+            severity: self.state.severity,
+            ..AlertStep::default()
+        });
+    }
+
+    fn publish(&mut self, step: AlertStep) {
+        let step = AlertStep {
+            raised_at_ns: self.now_ns,
+            stale: self.state.stale,
+            ..step
+        };
+        self.state.steps.push(AlertKnown {
+            step: Some(step.clone()),
+            withdrawn: false,
+        });
+        self.steps.push(AlertStep {
+            profile: self.profile.stored.id.clone(),
+            ..step
+        });
+    }
+
+    fn finish(mut self) -> Option<Changed> {
+        forget_old(&mut self.state);
+        Some(Changed {
+            state: self.state,
+            steps: self.steps,
+        })
+    }
+
+    fn is_same(&self, known: &AlertStep, step: &Step) -> bool {
+        let levels = known.level == self.name(step.level) && known.level_before == self.name(step.before);
+        levels && known.since_ns == step.t_ns && known.began_ns == step.began_ns
+    }
+
+    fn name(&self, rank: u32) -> String {
+        self.profile
+            .level(rank)
+            .map_or_else(String::new, |level| level.level.clone())
+    }
+
+    fn severity(&self, rank: u32) -> u32 {
+        self.profile.level(rank).map_or(0, |level| level.severity)
+    }
+}
+
+/// Forgets the oldest steps beyond what is kept.
+pub(super) fn forget_old(state: &mut AlertState) {
+    let beyond = state.steps.len().saturating_sub(ALERT_STEPS_MAX);
+    state.steps.drain(..beyond);
+}
+
+/// Whether points are the reason of a step.
+pub(super) fn is_of_points(step: &AlertStep) -> bool {
+    matches!(
+        step.reason(),
+        AlertReason::Raised | AlertReason::Lowered | AlertReason::Cleared
+    )
+}
+
+/// Steps up to here may have been published and forgotten.
+fn forgotten_until(state: &AlertState) -> i64 {
+    let full = state.steps.len() >= ALERT_STEPS_MAX;
+    let since = state
+        .steps
+        .iter()
+        .filter_map(|known| known.step.as_ref())
+        .map(|step| step.since_ns);
+    since.min().filter(|_| full).unwrap_or(i64::MIN)
+}
+
+/// Where the steps begin that were taken under the version of a state.
+fn of_this_version(state: &AlertState) -> usize {
+    let ended = |known: &AlertKnown| {
+        let step = known.step.as_ref();
+        step.is_some_and(|step| step.reason() == AlertReason::ProfileChanged)
+    };
+    state.steps.iter().rposition(ended).map_or(0, |at| at + 1)
+}
+
+fn mark(wire: &AlertMark) -> Mark {
+    let point = |point: &Option<AlertPoint>| point.map(|point| (point.t_ns, point.value));
+    Mark {
+        t_ns: wire.t_ns,
+        settled_by_ns: wire.settled_by_ns,
+        standing: Standing {
+            level: wire.level,
+            since_ns: wire.since_ns,
+            began_ns: wire.began_ns,
+            below_since_ns: wire.below_since_ns,
+            last_ns: wire.last_ns,
+        },
+        read_from_ns: wire.read_from_ns,
+        remembered: Remembered {
+            before: point(&wire.before),
+            sure: point(&wire.sure),
+        },
+    }
+}
+
+fn mark_to_wire(mark: &Mark) -> AlertMark {
+    let point = |point: Option<(i64, f64)>| point.map(|(t_ns, value)| AlertPoint { t_ns, value });
+    let standing = mark.standing;
+    AlertMark {
+        t_ns: mark.t_ns,
+        settled_by_ns: mark.settled_by_ns,
+        level: standing.level,
+        since_ns: standing.since_ns,
+        began_ns: standing.began_ns,
+        below_since_ns: standing.below_since_ns,
+        last_ns: standing.last_ns,
+        read_from_ns: mark.read_from_ns,
+        before: point(mark.remembered.before),
+        sure: point(mark.remembered.sure),
+    }
+}
