@@ -20,6 +20,7 @@ pub mod cluster;
 pub mod write;
 pub mod query;
 pub mod delete;
+pub mod subscribe;
 pub mod backup;
 pub mod api;
 pub mod server;

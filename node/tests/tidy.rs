@@ -35,6 +35,7 @@ const ORDER: &[&str] = &[
     "write",
     "query",
     "delete",
+    "subscribe",
     "backup",
     "api",
     "server",
@@ -54,11 +55,23 @@ const NAMED_BY: &[(&str, &[&str], &str)] = &[
     (
         "tidemark_proto",
         &[
-            "wire", "api", "peers", "catalog", "shard", "raft", "route", "cluster", "write", "query", "delete",
-            "backup", "server",
+            "wire",
+            "api",
+            "peers",
+            "catalog",
+            "shard",
+            "raft",
+            "route",
+            "cluster",
+            "write",
+            "query",
+            "delete",
+            "subscribe",
+            "backup",
+            "server",
         ],
         "wire, api and peers speak it; catalog and shard store and apply commands, raft, route, cluster and write \
-         carry them, query passes requests to other nodes, delete proposes removals, backup lists files as the contract does, server names the services; everything else knows our own \
+         carry them, query and subscribe pass requests to other nodes, delete proposes removals, backup lists files as the contract does, server names the services; everything else knows our own \
          types only",
     ),
     (

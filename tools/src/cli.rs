@@ -13,7 +13,7 @@ use tidemark_client::{Client, ClientOptions};
 use crate::failure::{Exit, OrFail, Outcome};
 use crate::output::{Format, Printer, Style};
 use crate::time::{TsFormat, parse_span};
-use crate::{backup, cluster, completion, device, doctor, ingest, job, node, query, shard, top, types, version};
+use crate::{backup, cluster, completion, device, doctor, ingest, job, node, query, shard, top, types, version, watch};
 
 /// Operates a Tidemark cluster: types, devices, data in, questions out
 #[derive(Debug, Parser)]
@@ -98,6 +98,8 @@ enum Noun {
     /// Ask for records, aggregates or latest values
     #[command(subcommand)]
     Query(query::Verb),
+    /// Print records, alerts and silence as they happen
+    Watch(Box<watch::WatchArgs>),
     /// Copy a cluster into a folder while it serves, check copies, bring one back
     #[command(subcommand)]
     Backup(backup::Verb),
@@ -208,6 +210,7 @@ async fn dispatch(cli: Cli) -> Outcome {
         Noun::Device(verb) => device::run(&context, verb).await,
         Noun::Ingest(args) => ingest::run(&context, *args).await,
         Noun::Query(verb) => query::run(&context, verb).await,
+        Noun::Watch(args) => watch::run(&context, *args).await,
         Noun::Backup(verb) => backup::run(&context, verb).await,
         Noun::Completion(args) => completion::run(&args),
         Noun::Version(args) => version::run(&context, args).await,

@@ -101,6 +101,14 @@ pub struct Metrics {
     pub records_deleted: Counter,
     /// Buckets, over all devices of a type, that went because the type keeps them no longer.
     pub buckets_expired: Counter,
+    /// Subscriptions that clients have begun.
+    pub subscriptions_begun: Counter,
+    /// Those of them that have ended.
+    pub subscriptions_ended: Counter,
+    /// Messages made for them.
+    pub subscription_messages: Counter,
+    /// Rows in these.
+    pub subscription_rows: Counter,
 }
 
 /// What a node says of its process and machine.
@@ -135,6 +143,10 @@ impl Metrics {
             leaders_shed: Counter::default(),
             records_deleted: Counter::default(),
             buckets_expired: Counter::default(),
+            subscriptions_begun: Counter::default(),
+            subscriptions_ended: Counter::default(),
+            subscription_messages: Counter::default(),
+            subscription_rows: Counter::default(),
         }
     }
 
@@ -223,6 +235,16 @@ impl Metrics {
                 &self.buckets_expired,
                 "Spans of time of a device type that went from a shard because they are older than its retention.",
             ),
+            (
+                "tidemark_subscription_messages_total",
+                &self.subscription_messages,
+                "Messages made for subscriptions.",
+            ),
+            (
+                "tidemark_subscription_rows_total",
+                &self.subscription_rows,
+                "Rows in them.",
+            ),
         ] {
             text.counter(name, help, &[], counter.get());
         }
@@ -271,6 +293,13 @@ impl Metrics {
 
     fn write_state(&self, text: &mut Text) {
         let (room, process) = (self.disk.room(), Process::read());
+        text.gauge(
+            "tidemark_subscriptions",
+            "Subscriptions that clients have at this node.",
+            self.subscriptions_begun
+                .get()
+                .saturating_sub(self.subscriptions_ended.get()),
+        );
         for (name, help, value) in [
             (
                 "tidemark_disk_total_bytes",

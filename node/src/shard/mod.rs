@@ -11,6 +11,9 @@
 //! | `producers` | exactly-once: what a producer sent before |
 //! | `remove` | the command that removes points |
 //! | `emptied` | ranges of keys that hold nothing any more and can be compacted away |
+//! | `void` | entries that stored nothing |
+//! | `pages` | devices of one page of ordinals, again only where they changed |
+//! | `opening` | where a reader of the log begins: newest records and the applied index, of one moment |
 //! | `restore` | the command that brings records of a backup back |
 //! | `contents` | everything a shard keeps, as records |
 //! | `extents` | first and last bucket of each device type |
@@ -35,6 +38,8 @@ mod emptied;
 mod extents;
 pub mod keys;
 mod newest;
+mod opening;
+mod pages;
 mod producers;
 mod read;
 mod registry;
@@ -43,6 +48,7 @@ mod restore;
 mod roster;
 mod select;
 mod versions;
+mod void;
 mod write;
 
 use std::sync::Mutex;
@@ -52,6 +58,8 @@ pub use apply::ApplyEntry;
 pub use area::{Area, Spot};
 pub use bucket_grid::bucket_start;
 pub use newest::Newest;
+pub use opening::Opening;
+pub use pages::Page;
 pub use registry::DeviceFilter;
 pub use remove::{Counted, begins_chunk};
 pub use roster::Roster;
@@ -62,6 +70,7 @@ use extents::Extents;
 use producers::Producers;
 use restore::Restore;
 use versions::Versions;
+use void::Void;
 
 /// One data shard. Applies one chunk at a time; reads run beside it.
 pub struct Shard {
@@ -92,6 +101,7 @@ struct State {
     next_ordinal: u32,
     producers: Producers,
     restore: Option<Restore>,
+    void: Void,
     stopped: bool,
 }
 
@@ -109,6 +119,7 @@ impl Shard {
             next_ordinal,
             producers: Producers::load(&store)?,
             restore: Restore::load(&store)?,
+            void: Void::load(&store)?,
             stopped: false,
         };
         let extents = Extents::load(&store)?;
