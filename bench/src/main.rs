@@ -34,6 +34,7 @@ enum Command {
     Ops(ops::OpsArgs),
     LeaderKill(ops::LeaderKillArgs),
     CatchUp(ops::CatchUpArgs),
+    Subscribe(ops::SubscribeArgs),
     Partition(partition::PartitionArgs),
     Run(run::RunArgs),
 }
@@ -48,6 +49,7 @@ async fn main() -> ExitCode {
         Command::Ops(args) => ops::run(args).await,
         Command::LeaderKill(args) => ops::run_leader_kill(args).await,
         Command::CatchUp(args) => ops::run_catch_up(args).await,
+        Command::Subscribe(args) => ops::run_subscribe(args).await,
         Command::Partition(args) => partition::run(args).await,
         Command::Run(args) => run::run(args).await,
     };

@@ -1,6 +1,6 @@
 //! Client library of Tidemark: connects to any node, follows leaders, retries what is safe to retry.
 //!
-//! Here: [`Client`] for calls, [`Writer`] for pipelined writes, [`BatchBuilder`] and [`rows`] for columns, [`Error`] for
+//! Here: [`Client`] for calls, [`Writer`] for pipelined writes, [`Subscription`] for what happens, [`BatchBuilder`] and [`rows`] for columns, [`Error`] for
 //! what went wrong and what to do about it. Never here: node internals, the storage format, decisions the server makes.
 //! Invariant: a write that carries producer and sequence is stored once, however often this crate sends it.
 //!
@@ -35,6 +35,7 @@ mod removal;
 mod routing;
 mod rows;
 mod session;
+mod subscription;
 mod value;
 mod writer;
 
@@ -45,6 +46,7 @@ pub use client::Client;
 pub use error::{Code, Error, ErrorKind, RowError};
 pub use options::{ClientOptions, WriterOptions};
 pub use rows::{Row, Rows, rows};
+pub use subscription::Subscription;
 pub use tidemark_proto::v1;
 pub use value::{Value, answers_of, value_at, values_of};
 pub use writer::{Ack, Writer};

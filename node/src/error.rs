@@ -87,6 +87,8 @@ reasons! {
     InvalidInit = "INVALID_INIT", InvalidArgument;
     /// The same producer and sequence came with other content.
     SequenceReused = "SEQUENCE_REUSED", InvalidArgument;
+    /// A cursor of another cluster or another request, or no cursor at all.
+    InvalidCursor = "INVALID_CURSOR", InvalidArgument;
     /// No device type of this id.
     UnknownType = "UNKNOWN_TYPE", NotFound;
     /// No device of this id.
@@ -157,6 +159,8 @@ reasons! {
     TimeTooOld = "TIME_TOO_OLD", OutOfRange;
     /// Further ahead than clocks may be.
     TimeTooNew = "TIME_TOO_NEW", OutOfRange;
+    /// A cursor points to what the log no longer holds.
+    CursorExpired = "CURSOR_EXPIRED", OutOfRange;
     /// The exact sum of integers does not fit 64 bits.
     SumOverflow = "SUM_OVERFLOW", OutOfRange;
     /// A request of more bytes than one message may have.

@@ -21,6 +21,7 @@ pub mod write;
 pub mod alert;
 pub mod query;
 pub mod delete;
+pub mod subscribe;
 pub mod backup;
 pub mod api;
 pub mod server;

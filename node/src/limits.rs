@@ -25,6 +25,9 @@
 //! | `write_bytes_in_flight_max` | 256 MiB a node | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
 //! | `queries_max` | 64 a node | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
 //! | `DELETES_MAX` | 4 requests to delete at once a node | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
+//! | `subscriptions_max` | 256 a node | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
+//! | `follows_max` | 2,048 shards of subscriptions a node, and as many followed for others | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
+//! | `subscription_bytes_max` | 4 MiB a subscription wait for its reader | more is read from the log when there is room |
 //! | `streams_max` | 256 a connection | refused by HTTP/2, retryable |
 //! | `request_timeout_ms` | 10,000 (own deadline of the client wins where shorter) | DEADLINE_EXCEEDED |
 //! | `query_timeout_ms` | 60,000 | DEADLINE_EXCEEDED |
@@ -62,6 +65,9 @@ pub struct Limits {
     pub rows_named_max: usize,
     pub write_bytes_in_flight_max: usize,
     pub queries_max: usize,
+    pub subscriptions_max: usize,
+    pub follows_max: usize,
+    pub subscription_bytes_max: usize,
     pub streams_max: u32,
     pub request_timeout_ms: u64,
     pub query_timeout_ms: u64,
@@ -112,6 +118,9 @@ impl Default for Limits {
             rows_named_max: 100,
             write_bytes_in_flight_max: 256 << 20,
             queries_max: 64,
+            subscriptions_max: 256,
+            follows_max: 2_048,
+            subscription_bytes_max: 4 << 20,
             streams_max: 256,
             request_timeout_ms: 10_000,
             query_timeout_ms: 60_000,

@@ -15,6 +15,7 @@ use tidemark_proto::v1::cluster_service_server::ClusterServiceServer;
 use tidemark_proto::v1::ingest_service_server::IngestServiceServer;
 use tidemark_proto::v1::query_service_server::QueryServiceServer;
 use tidemark_proto::v1::registry_service_server::RegistryServiceServer;
+use tidemark_proto::v1::subscribe_service_server::SubscribeServiceServer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -24,7 +25,7 @@ use tonic::transport::Server;
 use crate::alert::Alerts;
 use crate::api::{
     AlertApi, Around, BackupApi, ClusterApi, HttpApi, InOurWords, IngestApi, Observed, PeerApi, QueryApi, RegistryApi,
-    SameCluster, Stopped, stopped,
+    SameCluster, Stopped, SubscribeApi, stopped,
 };
 use crate::backup::Backups;
 use crate::cluster::Cluster;
@@ -42,6 +43,7 @@ use crate::raft::log_store::NodeLog;
 use crate::raft::machine::blocking;
 use crate::route::Router;
 use crate::store::Resources;
+use crate::subscribe::{Follows, Subscriptions};
 use crate::write::Writes;
 
 const MEMTABLE_BYTES: usize = 256 << 20;
@@ -63,6 +65,8 @@ pub struct Node {
     queries: Arc<Queries>,
     deletes: Arc<Deletes>,
     alerts: Arc<Alerts>,
+    follows: Arc<Follows>,
+    subscriptions: Arc<Subscriptions>,
     backups: Arc<Backups>,
     limits: Arc<Limits>,
     job: crate::route::ShardJob,
@@ -103,6 +107,7 @@ impl Node {
         let router = Arc::new(Router::new(host.clone()));
         let backups = Backups::open(router.clone(), &config.data_dir, resources)?;
         let job = shard_job(host.clone(), limits.clone());
+        let follows = Arc::new(Follows::new(host.clone(), &limits));
         let join = config.join.clone();
         let node = Node {
             join,
@@ -111,6 +116,8 @@ impl Node {
             queries: Arc::new(Queries::new(router.clone(), limits.clone(), job.clone())),
             deletes: Arc::new(Deletes::new(router.clone(), limits.clone(), job.clone())),
             alerts: Arc::new(Alerts::new(router.clone(), job.clone())),
+            subscriptions: Arc::new(Subscriptions::new(router.clone(), follows.clone(), limits.clone())),
+            follows,
             backups,
             host,
             router,
@@ -167,6 +174,7 @@ impl Node {
             };
             tracing::info!("stopping");
             stopping.send_replace(true);
+            self.follows.stop();
             self.host.hand_over().await;
             stop_clients.send_replace(true);
             tokio::time::timeout(STOP_TIMEOUT, all_clients_left).await.ok();
@@ -219,6 +227,9 @@ impl Node {
             alerts: self.alerts.clone(),
             queries: self.queries.clone(),
         };
+        let subscribe = SubscribeApi {
+            subscriptions: self.subscriptions.clone(),
+        };
         let cluster = ClusterApi {
             cluster: self.cluster.clone(),
         };
@@ -247,6 +258,7 @@ impl Node {
             .add_service(self.ours(IngestServiceServer::new(ingest).max_decoding_message_size(most)))
             .add_service(self.ours(QueryServiceServer::new(query).max_decoding_message_size(most)))
             .add_service(self.ours(AlertServiceServer::new(alert).max_decoding_message_size(most)))
+            .add_service(self.ours(SubscribeServiceServer::new(subscribe).max_decoding_message_size(most)))
             .add_service(self.ours(ClusterServiceServer::new(cluster)))
             .add_service(self.ours(BackupServiceServer::new(backup).max_decoding_message_size(most)));
         let grpc = std::mem::take(routes.axum_router_mut());
@@ -274,6 +286,7 @@ impl Node {
             router: self.router.clone(),
             cluster: self.cluster.clone(),
             job: self.job.clone(),
+            follows: self.follows.clone(),
             stopped,
         };
         let service = PeerServiceServer::new(peer)

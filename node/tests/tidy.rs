@@ -36,6 +36,7 @@ const ORDER: &[&str] = &[
     "alert",
     "query",
     "delete",
+    "subscribe",
     "backup",
     "api",
     "server",
@@ -55,11 +56,24 @@ const NAMED_BY: &[(&str, &[&str], &str)] = &[
     (
         "tidemark_proto",
         &[
-            "wire", "api", "peers", "catalog", "shard", "raft", "route", "cluster", "write", "alert", "query",
-            "delete", "backup", "server",
+            "wire",
+            "api",
+            "peers",
+            "catalog",
+            "shard",
+            "raft",
+            "route",
+            "cluster",
+            "write",
+            "alert",
+            "query",
+            "delete",
+            "subscribe",
+            "backup",
+            "server",
         ],
         "wire, api and peers speak it; catalog and shard store and apply commands, raft, route, cluster and write \
-         carry them, alert makes commands of states, query passes requests to other nodes, delete proposes removals, backup lists files as the contract does, server names the services; everything else knows our own \
+         carry them, alert makes commands of states, query and subscribe pass requests to other nodes, delete proposes removals, backup lists files as the contract does, server names the services; everything else knows our own \
          types only",
     ),
     (

@@ -13,7 +13,9 @@ use tidemark_client::{Client, ClientOptions};
 use crate::failure::{Exit, OrFail, Outcome};
 use crate::output::{Format, Printer, Style};
 use crate::time::{TsFormat, parse_span};
-use crate::{alert, backup, cluster, completion, device, doctor, ingest, job, node, query, shard, top, types, version};
+use crate::{
+    alert, backup, cluster, completion, device, doctor, ingest, job, node, query, shard, top, types, version, watch,
+};
 
 /// Operates a Tidemark cluster: types, devices, data in, questions out
 #[derive(Debug, Parser)]
@@ -101,6 +103,8 @@ enum Noun {
     /// Alerts: levels that devices reached, and who has seen them
     #[command(subcommand)]
     Alert(alert::Verb),
+    /// Print records, alerts and silence as they happen
+    Watch(Box<watch::WatchArgs>),
     /// Copy a cluster into a folder while it serves, check copies, bring one back
     #[command(subcommand)]
     Backup(backup::Verb),
@@ -212,6 +216,7 @@ async fn dispatch(cli: Cli) -> Outcome {
         Noun::Ingest(args) => ingest::run(&context, *args).await,
         Noun::Query(verb) => query::run(&context, verb).await,
         Noun::Alert(verb) => alert::run(&context, verb).await,
+        Noun::Watch(args) => watch::run(&context, *args).await,
         Noun::Backup(verb) => backup::run(&context, verb).await,
         Noun::Completion(args) => completion::run(&args),
         Noun::Version(args) => version::run(&context, args).await,

@@ -28,6 +28,7 @@ mod time;
 mod top;
 mod types;
 mod version;
+mod watch;
 mod words;
 
 fn main() -> std::process::ExitCode {

@@ -79,7 +79,8 @@ impl Cell {
         if ns == 0 { Cell::None } else { Cell::Time(ns) }
     }
 
-    fn plain(&self, ts: TsFormat) -> String {
+    /// For people.
+    pub(crate) fn plain(&self, ts: TsFormat) -> String {
         match self {
             Cell::None => String::new(),
             Cell::Text(text) => escape(text),
@@ -96,7 +97,8 @@ impl Cell {
         }
     }
 
-    fn json(&self, ts: TsFormat) -> Value {
+    /// For programs.
+    pub(crate) fn json(&self, ts: TsFormat) -> Value {
         match self {
             Cell::None => Value::Null,
             Cell::Text(text) => Value::from(text.as_str()),

@@ -38,7 +38,7 @@ fn nobody() -> String {
     listener.local_addr().unwrap().to_string()
 }
 
-const VERBS: [&[&str]; 40] = [
+const VERBS: [&[&str]; 41] = [
     &[],
     &["cluster"],
     &["cluster", "init"],
@@ -61,6 +61,7 @@ const VERBS: [&[&str]; 40] = [
     &["alert", "list"],
     &["alert", "ack"],
     &["alert", "profile"],
+    &["watch"],
     &["backup"],
     &["backup", "create"],
     &["backup", "prune"],

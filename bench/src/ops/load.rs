@@ -3,6 +3,7 @@
 //! Invariant: a device belongs to one shard and one writer, so that each acknowledgement is one shard's word; requests
 //! are due by the clock, not when the last one was answered.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -56,6 +57,24 @@ pub(super) struct Fleet {
     /// Shard of each device.
     pub(super) shards: Vec<u32>,
     acknowledged: Mutex<Vec<Vec<Range<u64>>>>,
+    /// Batches that were due after a moment, by when they were acknowledged, once somebody wants to know.
+    noted: Mutex<Option<(Instant, Vec<Acknowledged>)>>,
+}
+
+/// A batch that was acknowledged.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Acknowledged {
+    pub(super) device: u32,
+    /// Number of its first record.
+    pub(super) first: u64,
+    pub(super) at: Instant,
+}
+
+impl Acknowledged {
+    /// Which batch it is.
+    pub(super) fn key(&self) -> (u32, u64) {
+        (self.device, self.first)
+    }
 }
 
 /// The load while it runs.
@@ -76,7 +95,42 @@ impl Fleet {
         self.plan.devices(device).next().unwrap_or_default()
     }
 
-    fn acknowledge(&self, device: u32, numbers: Range<u64>) {
+    /// Of batches that are due from now on it is noted when they are acknowledged.
+    pub(super) fn note_acknowledgements(&self) {
+        *self.noted.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), Vec::new()));
+    }
+
+    /// The batches that were noted so far.
+    pub(super) fn acknowledgements(&self) -> Vec<Acknowledged> {
+        let noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        noted.as_ref().map_or(Vec::new(), |(_, noted)| noted.clone())
+    }
+
+    /// All devices.
+    pub(super) fn everything(&self) -> v1::Selector {
+        v1::Selector {
+            device_type: TYPE.to_owned(),
+            ..Default::default()
+        }
+    }
+
+    /// Number of each device, by its id.
+    pub(super) fn numbers(&self) -> BTreeMap<String, u32> {
+        (0..self.plan.producers)
+            .map(|number| (self.device(number), number))
+            .collect()
+    }
+
+    fn acknowledge(&self, device: u32, numbers: Range<u64>, due: Instant) {
+        if let Some((since, noted)) = &mut *self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+            && due >= *since
+        {
+            noted.push(Acknowledged {
+                device,
+                first: numbers.start,
+                at: Instant::now(),
+            });
+        }
         if let Some(ranges) = self.book().get_mut(device as usize) {
             ranges.push(numbers);
         }
@@ -123,6 +177,7 @@ impl Load {
             plan,
             shards: shards.context("the cluster gives no shard map")?,
             acknowledged: Mutex::new(vec![Vec::new(); args.devices as usize]),
+            noted: Mutex::default(),
         });
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
@@ -203,7 +258,7 @@ impl Source {
             Ok(async move {
                 match client.write(request).await {
                     Ok(_) => {
-                        fleet.acknowledge(device, first..first + rows);
+                        fleet.acknowledge(device, first..first + rows, due);
                         record.written(fleet.shards.get(device as usize).copied().unwrap_or(0), due);
                     }
                     Err(error) => record.failed(Request::Write, due, said("write", &error)),

@@ -12,6 +12,7 @@ mod neighbour;
 mod nodes;
 mod proof;
 mod record;
+mod subscribe;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,6 +26,7 @@ pub(crate) use cluster::answers;
 pub(crate) use growth::OpsArgs;
 pub(crate) use leader_kill::LeaderKillArgs;
 pub(crate) use nodes::{Fleet, Setup, folder_bytes};
+pub(crate) use subscribe::SubscribeArgs;
 
 /// Which nodes to run.
 #[derive(Debug, Clone, Args)]
@@ -82,6 +84,11 @@ pub(crate) async fn run_leader_kill(args: LeaderKillArgs) -> Result<bool> {
 /// Runs `catch-up`; false when something did not hold.
 pub(crate) async fn run_catch_up(args: CatchUpArgs) -> Result<bool> {
     until_told(catch_up::run(args)).await
+}
+
+/// Runs `subscribe`; false when something did not hold.
+pub(crate) async fn run_subscribe(args: SubscribeArgs) -> Result<bool> {
+    until_told(subscribe::run(args)).await
 }
 
 /// Ends when told to, so that the nodes, which are children, end as well.

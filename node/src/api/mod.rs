@@ -11,6 +11,7 @@ mod peer;
 mod query;
 mod registry;
 mod same_cluster;
+mod subscribe;
 mod words;
 
 use std::pin::Pin;
@@ -29,6 +30,7 @@ pub use peer::PeerApi;
 pub use query::QueryApi;
 pub use registry::RegistryApi;
 pub use same_cluster::SameCluster;
+pub use subscribe::SubscribeApi;
 pub use words::InOurWords;
 
 use crate::error::{Error, Result};

@@ -7,9 +7,9 @@ use tidemark_proto::peer::install_snapshot_request::Part;
 use tidemark_proto::peer::peer_service_server::PeerService;
 use tidemark_proto::peer::{
     AddNodeRequest, AddNodeResponse, AdoptRequest, AdoptResponse, CompactReplicaRequest, CompactReplicaResponse,
-    InstallSnapshotRequest, InstallSnapshotResponse, ManageGroupRequest, ManageGroupResponse, NodeViewRequest,
-    NodeViewResponse, ProposeRequest, ProposeResponse, RaftRequests, RaftResponses, ReadShardRequest,
-    ReadShardResponse, SnapshotOffsets,
+    FollowShardRequest, FollowShardResponse, InstallSnapshotRequest, InstallSnapshotResponse, ManageGroupRequest,
+    ManageGroupResponse, NodeViewRequest, NodeViewResponse, ProposeRequest, ProposeResponse, RaftRequests,
+    RaftResponses, ReadShardRequest, ReadShardResponse, SnapshotOffsets,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -20,6 +20,7 @@ use crate::cluster::Cluster;
 use crate::error::{Error, Reason};
 use crate::raft::lane;
 use crate::route::{Router, ShardJob};
+use crate::subscribe::Follows;
 
 /// What other nodes ask.
 pub struct PeerApi {
@@ -29,6 +30,8 @@ pub struct PeerApi {
     pub cluster: Arc<Cluster>,
     /// Answers shard questions.
     pub job: ShardJob,
+    /// Follows shards for subscriptions.
+    pub follows: Arc<Follows>,
     /// Ends the Raft lanes.
     pub stopped: Stopped,
 }
@@ -37,6 +40,7 @@ pub struct PeerApi {
 impl PeerService for PeerApi {
     type RaftStream = Streamed<RaftResponses>;
     type ReadShardStream = Streamed<ReadShardResponse>;
+    type FollowShardStream = Streamed<FollowShardResponse>;
     type InstallSnapshotStream = Streamed<InstallSnapshotResponse>;
 
     async fn raft(&self, request: Request<Streaming<RaftRequests>>) -> Result<Response<Self::RaftStream>, Status> {
@@ -144,5 +148,14 @@ impl PeerService for PeerApi {
 
     async fn compact_replica(&self, request: Request<CompactReplicaRequest>) -> Answered<CompactReplicaResponse> {
         answered(self.cluster.serve_compact(request.into_inner()).await)
+    }
+
+    async fn follow_shard(
+        &self,
+        request: Request<FollowShardRequest>,
+    ) -> Result<Response<Self::FollowShardStream>, Status> {
+        let events = self.follows.serve(request.into_inner());
+        let events = events.map_err(|error| refused(&error))?;
+        Ok(Response::new(Box::pin(ReceiverStream::new(events).map(Ok))))
     }
 }

@@ -105,6 +105,14 @@ pub struct Metrics {
     pub alert_evaluations: Counter,
     /// Steps of alerts that this node found and had recorded.
     pub alert_steps: Counter,
+    /// Subscriptions that clients have begun.
+    pub subscriptions_begun: Counter,
+    /// Those of them that have ended.
+    pub subscriptions_ended: Counter,
+    /// Messages made for them.
+    pub subscription_messages: Counter,
+    /// Rows in these.
+    pub subscription_rows: Counter,
 }
 
 /// What a node says of its process and machine.
@@ -141,6 +149,10 @@ impl Metrics {
             buckets_expired: Counter::default(),
             alert_evaluations: Counter::default(),
             alert_steps: Counter::default(),
+            subscriptions_begun: Counter::default(),
+            subscriptions_ended: Counter::default(),
+            subscription_messages: Counter::default(),
+            subscription_rows: Counter::default(),
         }
     }
 
@@ -239,6 +251,16 @@ impl Metrics {
                 &self.alert_steps,
                 "Steps of alerts that this node found and had recorded.",
             ),
+            (
+                "tidemark_subscription_messages_total",
+                &self.subscription_messages,
+                "Messages made for subscriptions.",
+            ),
+            (
+                "tidemark_subscription_rows_total",
+                &self.subscription_rows,
+                "Rows in them.",
+            ),
         ] {
             text.counter(name, help, &[], counter.get());
         }
@@ -287,6 +309,13 @@ impl Metrics {
 
     fn write_state(&self, text: &mut Text) {
         let (room, process) = (self.disk.room(), Process::read());
+        text.gauge(
+            "tidemark_subscriptions",
+            "Subscriptions that clients have at this node.",
+            self.subscriptions_begun
+                .get()
+                .saturating_sub(self.subscriptions_ended.get()),
+        );
         for (name, help, value) in [
             (
                 "tidemark_disk_total_bytes",

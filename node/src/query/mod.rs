@@ -23,5 +23,6 @@ mod streams;
 mod top;
 mod walk;
 
+pub(crate) use shard_side::device_filter;
 pub use shard_side::shard_job;
 pub use streams::{Answers, Queries, targets};

@@ -249,27 +249,7 @@ impl Answering<'_> {
     }
 
     fn filter(&self, selector: &Selector) -> Result<DeviceFilter> {
-        let type_number = match selector.device_type.as_str() {
-            "" => None,
-            id => Some(
-                self.catalog
-                    .device_type(id)
-                    .map_err(|e| e.field("selector.device_type"))?
-                    .number(),
-            ),
-        };
-        let tag = |tag: &TagMatcher| (tag.key.clone(), tag.values.clone());
-        let nested = |selectors: &[Selector]| -> Result<Vec<DeviceFilter>> {
-            selectors.iter().map(|selector| self.filter(selector)).collect()
-        };
-        Ok(DeviceFilter {
-            ids: selector.device_ids.clone(),
-            type_number,
-            tags: selector.tags.iter().map(tag).collect(),
-            area: selector.area.as_ref().and_then(area),
-            any_of: nested(&selector.any_of)?,
-            none_of: nested(&selector.none_of)?,
-        })
+        device_filter(self.catalog, selector)
     }
 
     /// Type and ordinal of each id; an error names the first one that is not registered here.
@@ -282,6 +262,34 @@ impl Answering<'_> {
         };
         ids.iter().zip(found).map(known).collect()
     }
+}
+
+/// A selector in the numbers of the catalog.
+pub(crate) fn device_filter(catalog: &Catalog, selector: &Selector) -> Result<DeviceFilter> {
+    let type_number = match selector.device_type.as_str() {
+        "" => None,
+        id => Some(
+            catalog
+                .device_type(id)
+                .map_err(|e| e.field("selector.device_type"))?
+                .number(),
+        ),
+    };
+    let tag = |tag: &TagMatcher| (tag.key.clone(), tag.values.clone());
+    let nested = |selectors: &[Selector]| -> Result<Vec<DeviceFilter>> {
+        selectors
+            .iter()
+            .map(|selector| device_filter(catalog, selector))
+            .collect()
+    };
+    Ok(DeviceFilter {
+        ids: selector.device_ids.clone(),
+        type_number,
+        tags: selector.tags.iter().map(tag).collect(),
+        area: selector.area.as_ref().and_then(area),
+        any_of: nested(&selector.any_of)?,
+        none_of: nested(&selector.none_of)?,
+    })
 }
 
 /// Types of devices by number, the last one at hand.

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use super::codec;
 use super::lag::Lag;
-use super::log_store::GroupLog;
+use super::log_store::{GroupLog, GroupReader};
 use super::machine::{Machine, SnapshotData, blocking};
 use super::network::Network;
 use super::state::{Kept, ReplicaState};
@@ -58,6 +58,7 @@ pub struct Replica {
     /// When it last heard a leader that it follows.
     pub(super) heard: Mutex<Option<Instant>>,
     lag: Arc<Lag>,
+    pub(super) reader: GroupReader,
     /// Where it leads: it takes no new commands for want of room.
     pub(super) ebbing: Arc<AtomicBool>,
     /// Its group goes on without it, as a voter said that it asked for a vote.
@@ -105,6 +106,7 @@ impl Replica {
         let (group, id) = (network.group, network.from_replica);
         let (machine, lag) = (Machine::new(state.clone()), network.lag.clone());
         let (ebbing, left) = (network.ebbing.clone(), network.left.clone());
+        let reader = log.reader();
         let raft = Raft::new(id, raft_config()?, network, log, machine)
             .await
             .map_err(Error::internal)?;
@@ -116,6 +118,7 @@ impl Replica {
             state,
             heard: Mutex::new(None),
             lag,
+            reader,
             ebbing,
             left,
             receiving: Receiving::new(),

@@ -12,6 +12,7 @@
 //! old or the new state is there, whole.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
@@ -24,6 +25,7 @@ use tokio::sync::watch;
 use super::backlog::Backlog;
 use super::codec;
 use super::digests::{self, ContentDigests};
+use super::holds::Holds;
 use super::receiver::Receiver;
 use super::snapshot::{Digests, list_files};
 use super::transfers::Transfers;
@@ -31,7 +33,7 @@ use super::types::{LogId, SnapshotMeta, StoredMembership};
 use crate::catalog::{CATALOG_GROUP, Catalog};
 use crate::error::{Error, Reason, Result};
 use crate::identity::replace_file;
-use crate::shard::{ApplyEntry, Shard};
+use crate::shard::{ApplyEntry, DeviceFilter, Opening, Shard};
 use crate::store::{AppliedState, ReplicaStore, Resources, StoreError};
 use crate::wire::status::to_failure;
 
@@ -62,6 +64,10 @@ pub struct ReplicaState {
     backlog: Mutex<Backlog>,
     /// The last entry that is in `kept`: never ahead of it.
     last_applied: Mutex<Option<LogId>>,
+    /// Its index, for those that wait for it to grow.
+    applied_index: watch::Sender<u64>,
+    /// Parts of the log that readers of it have yet to read.
+    holds: Arc<Holds>,
     content_digests: ContentDigests,
     /// Checkpoints on their way to others.
     transfers: Arc<Transfers>,
@@ -106,7 +112,9 @@ impl ReplicaState {
             kept: RwLock::new(kept),
             gate: Mutex::new(()),
             backlog: Mutex::default(),
+            applied_index: watch::Sender::new(last_applied.as_ref().map_or(0, |id| id.index)),
             last_applied: Mutex::new(last_applied),
+            holds: Arc::default(),
             content_digests: ContentDigests::default(),
             transfers: Arc::default(),
             digests: Mutex::default(),
@@ -138,6 +146,31 @@ impl ReplicaState {
     /// Last applied entry, without a look into the store. Whoever was answered had his entry counted here before.
     pub fn last_applied(&self) -> Option<LogId> {
         *lock(&self.last_applied)
+    }
+
+    /// The index of the last applied entry, and every change of it.
+    pub fn watch_applied(&self) -> watch::Receiver<u64> {
+        self.applied_index.subscribe()
+    }
+
+    /// Parts of the log that readers of it have yet to read.
+    pub(super) fn holds(&self) -> &Arc<Holds> {
+        &self.holds
+    }
+
+    /// Visits the devices of a shard that a filter lets through as they are now; the index that they are of. See
+    /// [`Shard::open_reading`].
+    pub fn open_reading<B>(
+        &self,
+        filter: &DeviceFilter,
+        visit: impl FnMut(Opening<'_>) -> ControlFlow<B>,
+    ) -> Result<Option<(u64, ControlFlow<B>)>> {
+        self.with_shard(|shard| {
+            let opened = shard.open_reading(filter, visit).map_err(store_error)?;
+            let Some((applied, flow)) = opened else { return Ok(None) };
+            let (log_id, _) = decode_applied(&applied)?;
+            Ok(Some((log_id.map_or(0, |id| id.index), flow)))
+        })
     }
 
     /// The same as of the last flush: what a restart would find.
@@ -191,7 +224,8 @@ impl ReplicaState {
         };
         let answers = match self.kept().as_ref() {
             Kept::Shard(shard) => {
-                let answers = shard.apply(entries, applied).map_err(store_error)?;
+                let first = (last.index + 1).checked_sub(entries.len() as u64);
+                let answers = shard.apply_at(first, entries, applied).map_err(store_error)?;
                 // A chunk ends where a digest is asked for, so that every replica takes it at the same entry.
                 let asked = entries.last().and_then(|entry| digests::asked(entry.command.as_ref()));
                 if let Some(asked) = asked {
@@ -205,6 +239,7 @@ impl ReplicaState {
             Kept::Catalog { store, catalog } => self.apply_catalog(store, &mut lock(catalog), entries, applied)?,
         };
         *lock(&self.last_applied) = Some(*last);
+        self.applied_index.send_replace(last.index);
         Ok(answers)
     }
 
@@ -361,6 +396,8 @@ impl ReplicaState {
         lock(&self.retired).push((before.store().db().path().to_path_buf(), Arc::downgrade(&before)));
         lock(&self.digests).clear();
         *lock(&self.last_applied) = meta.last_log_id;
+        let index = meta.last_log_id.as_ref().map_or(0, |id| id.index);
+        self.applied_index.send_replace(index);
         drop(before);
         self.sweep();
         Ok(())

@@ -1,7 +1,7 @@
 //! What a replica does with its log: flush the state under it, and let go of what nobody needs. Never: when.
 //!
 //! Invariant: the log goes only below what is flushed here, and not above what a checkpoint on its way or a live replica
-//! that lags needs, within the bounds of `Tuning`.
+//! that lags needs, nor above what a reader of it has yet to read, within the bounds of `Tuning`.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -98,7 +98,8 @@ impl Replica {
             (index(&metrics.snapshot), index(&metrics.purged))
         };
         self.state.log_purged(purged);
-        let fence = self.log_needed(flushed, tuning);
+        let fence = [self.log_needed(flushed, tuning), self.log_unread(flushed, tuning)];
+        let fence = fence.into_iter().flatten().min();
         let (entries_kept, bytes_kept) = self.log_kept(tuning)?;
         let by_bytes = self.state.purgeable(flushed, bytes_kept).unwrap_or(0);
         let upto = flushed.saturating_sub(entries_kept).max(by_bytes);
@@ -166,5 +167,13 @@ impl Replica {
         let needed = [self.state.transfers().fence(index, now), lagging];
         let affordable = |from: &u64| self.state.log_bytes(*from, flushed) <= tuning.log_bytes_pinned;
         needed.into_iter().flatten().filter(affordable).min()
+    }
+
+    /// Above which index readers of this log have yet to read, as far as that costs no more than stays for a replica that lags a
+    /// little.
+    fn log_unread(&self, flushed: u64, tuning: &Tuning) -> Option<u64> {
+        let read = self.state.holds().read_upto(monotonic()).into_iter();
+        read.filter(|index| *index < flushed && self.state.log_bytes(*index, flushed) <= tuning.log_bytes_kept)
+            .min()
     }
 }

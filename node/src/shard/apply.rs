@@ -31,11 +31,24 @@ impl Shard {
     /// # Errors
     /// Any error stops the shard for good (it must be reopened): a command of unknown kind, or storage.
     pub fn apply(&self, entries: &[ApplyEntry], applied_state: AppliedState) -> Result<Vec<Applied>, StoreError> {
+        self.apply_at(None, entries, applied_state)
+    }
+
+    /// The same, given the log index of the first entry: entries that store nothing are remembered by theirs.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub fn apply_at(
+        &self,
+        first: Option<u64>,
+        entries: &[ApplyEntry],
+        applied_state: AppliedState,
+    ) -> Result<Vec<Applied>, StoreError> {
         let mut state = self.state.lock().map_err(|_| StoreError::Stopped)?;
         if state.stopped {
             return Err(StoreError::Stopped);
         }
-        let result = self.apply_chunk(&mut state, entries, applied_state);
+        let result = self.apply_chunk(&mut state, first, entries, applied_state);
         state.stopped = result.is_err();
         result
     }
@@ -43,14 +56,19 @@ impl Shard {
     fn apply_chunk(
         &self,
         state: &mut State,
+        first: Option<u64>,
         entries: &[ApplyEntry],
         applied_state: AppliedState,
     ) -> Result<Vec<Applied>, StoreError> {
         let watching = self.notes.is_watching();
         let mut chunk = Chunk::new(self.store.db(), &self.extents, state, watching)?;
         let mut answers = Vec::with_capacity(entries.len());
-        for entry in entries {
-            answers.push(chunk.entry(entry)?);
+        for (at, entry) in entries.iter().enumerate() {
+            let answer = chunk.entry(entry)?;
+            if let Some(first) = first {
+                chunk.note_void(first + at as u64, &answer);
+            }
+            answers.push(answer);
         }
         let Written {
             batch,

@@ -15,6 +15,8 @@
 //!          "r"                                                    next piece u64 BE | done u8 | id of the backup
 //!          "a"                                                    commands that changed alerts u64 BE
 //!          "a|" type u32 BE | ordinal u32 BE | profile            AlertState
+//!          "x|" log index u64 BE                                  empty: the entry stored nothing
+//!          "y"                                                    log index u64 BE, up to which such entries are forgotten
 //!          (and those of store::replica)
 //! ```
 //!
@@ -28,6 +30,10 @@ pub const NEXT_ORDINAL: &[u8] = b"n";
 pub const RESTORE: &[u8] = b"r";
 /// Meta keys of remembered writes begin with this.
 pub const SLOTS: &[u8] = b"p|";
+/// Meta keys of entries that stored nothing begin with this.
+pub const VOID: &[u8] = b"x|";
+/// Meta key of the index up to which they are forgotten.
+pub const VOID_FORGOTTEN: &[u8] = b"y";
 /// Device keys that sort by id begin with this.
 pub const IDS: &[u8] = b"i|";
 /// Meta keys of producers begin with this.
@@ -88,6 +94,34 @@ pub fn decode_latest(key: &[u8]) -> Result<(u32, u32), StoreError> {
     let decoded = (u32::from_be_bytes(fields.take()?), u32::from_be_bytes(fields.take()?));
     fields.end()?;
     Ok(decoded)
+}
+
+/// Key of an entry that stored nothing.
+#[must_use]
+pub fn void(index: u64) -> Vec<u8> {
+    [VOID, &index.to_be_bytes()].concat()
+}
+
+/// Log index of such a key.
+///
+/// # Errors
+/// When it is not one.
+pub fn decode_void(key: &[u8]) -> Result<u64, StoreError> {
+    decode_index(key.strip_prefix(VOID).unwrap_or_default())
+}
+
+/// A log index.
+///
+/// # Errors
+/// When it is not one.
+pub fn decode_index(bytes: &[u8]) -> Result<u64, StoreError> {
+    let mut fields = Fields {
+        rest: bytes,
+        what: "log index",
+    };
+    let index = u64::from_be_bytes(fields.take()?);
+    fields.end()?;
+    Ok(index)
 }
 
 /// Key of a device by id.

@@ -11,6 +11,9 @@
 //! | `producers` | exactly-once: what a producer sent before |
 //! | `remove` | the command that removes points |
 //! | `emptied` | ranges of keys that hold nothing any more and can be compacted away |
+//! | `void` | entries that stored nothing |
+//! | `pages` | devices of one page of ordinals, again only where they changed |
+//! | `opening` | where a reader of the log begins: newest records and the applied index, of one moment |
 //! | `restore` | the command that brings records of a backup back |
 //! | `alerts` | the command that changes states of alerts, and reads of them |
 //! | `notes` | which devices got points that may change an alert |
@@ -39,6 +42,8 @@ mod extents;
 pub mod keys;
 mod newest;
 mod notes;
+mod opening;
+mod pages;
 mod producers;
 mod read;
 mod registry;
@@ -47,6 +52,7 @@ mod restore;
 mod roster;
 mod select;
 mod versions;
+mod void;
 mod write;
 
 use std::sync::Mutex;
@@ -58,6 +64,8 @@ pub use area::{Area, Spot};
 pub use bucket_grid::bucket_start;
 pub use newest::Newest;
 pub use notes::{Changed, Notes};
+pub use opening::Opening;
+pub use pages::Page;
 pub use registry::DeviceFilter;
 pub use remove::{Counted, begins_chunk};
 pub use roster::Roster;
@@ -68,6 +76,7 @@ use extents::Extents;
 use producers::Producers;
 use restore::Restore;
 use versions::Versions;
+use void::Void;
 
 /// One data shard. Applies one chunk at a time; reads run beside it.
 pub struct Shard {
@@ -101,6 +110,7 @@ struct State {
     alert_commands: u64,
     producers: Producers,
     restore: Option<Restore>,
+    void: Void,
     stopped: bool,
 }
 
@@ -123,6 +133,7 @@ impl Shard {
             alert_commands,
             producers: Producers::load(&store)?,
             restore: Restore::load(&store)?,
+            void: Void::load(&store)?,
             stopped: false,
         };
         let extents = Extents::load(&store)?;

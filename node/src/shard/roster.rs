@@ -130,6 +130,12 @@ impl Roster {
         self.devices.get(at).map_or(0, |entry| entry.ordinal)
     }
 
+    /// Place of the device with this ordinal, in a roster that ascends by ordinal.
+    #[must_use]
+    pub fn place_of(&self, ordinal: u32) -> Option<usize> {
+        self.devices.binary_search_by_key(&ordinal, |entry| entry.ordinal).ok()
+    }
+
     /// Type of the device at a place.
     #[must_use]
     pub fn type_number(&self, at: usize) -> u32 {

@@ -17,7 +17,7 @@ pub(super) const PAGE: u32 = 1024;
 /// A moment that a selection is of.
 pub(super) struct Moment<'a> {
     pub(super) view: View<'a>,
-    seen: u64,
+    pub(super) seen: u64,
 }
 
 impl Shard {
@@ -74,7 +74,7 @@ impl Shard {
     }
 
     /// A page of devices of one type, or of all.
-    fn roster(&self, moment: &Moment<'_>, of: Option<u32>, page: u32) -> Result<Arc<Roster>, StoreError> {
+    pub(super) fn roster(&self, moment: &Moment<'_>, of: Option<u32>, page: u32) -> Result<Arc<Roster>, StoreError> {
         let key = self.roster_key(of, page);
         let resident = self.store.db().resident();
         if let Some(kept) = resident.get::<(u64, Arc<Roster>)>(key)

@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{Batch, Db, Family, Resources, StoreError};
+use super::{Batch, Db, Family, Resources, StoreError, View};
 
 /// Version of everything in a replica's directory.
 pub const FORMAT_VERSION: u32 = 1;
@@ -108,6 +108,14 @@ impl ReplicaStore {
     /// Corruption and I/O as found.
     pub fn applied(&self) -> Result<AppliedState, StoreError> {
         decode(self.db.get(Family::Meta, APPLIED)?)
+    }
+
+    /// The applied state of the moment at which a view was taken.
+    ///
+    /// # Errors
+    /// Corruption and I/O as found.
+    pub fn applied_in(&self, view: &View<'_>) -> Result<AppliedState, StoreError> {
+        decode(view.get(Family::Meta, APPLIED)?.map(|bytes| bytes.to_vec()))
     }
 
     /// The applied state on disk: the log must be kept from here.

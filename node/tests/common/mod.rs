@@ -11,6 +11,7 @@ pub(crate) mod direct;
 pub(crate) mod fleet;
 pub(crate) mod gate;
 pub(crate) mod operator;
+pub(crate) mod watch;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

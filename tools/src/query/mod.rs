@@ -115,7 +115,7 @@ impl SpanArgs {
 }
 
 /// A value of the store as a cell.
-fn value_cell(value: Value) -> Cell {
+pub(crate) fn value_cell(value: Value) -> Cell {
     match value {
         Value::F64(value) => Cell::Float(value),
         Value::I64(value) => Cell::Int(value),

@@ -1,0 +1,217 @@
+//! One entry of the log as events: the only place that says which commands a subscriber hears of.
+//!
+//! Never here: reading the log, or whether the entry stored anything. Invariant: an entry is cut into the same parts by every
+//! node, so that a cursor within it means the same everywhere.
+
+use std::collections::BTreeSet;
+
+use tidemark_proto::peer::upkeep::What;
+use tidemark_proto::peer::{AlertChanges, FollowEvent, RemoveRecords, ShardCommand, WriteFragments, shard_command};
+use tidemark_proto::v1::{Batch, Deleted, values};
+use tidemark_series::bucket;
+
+use super::follower::{Follower, Here, ROWS_PER_EVENT, chosen, corrupt, known_type};
+use crate::catalog::types::TypeDef;
+use crate::error::{Error, Reason, Result};
+use crate::wire::answer::BatchWriter;
+
+/// An entry that is applied, and did store something.
+pub(super) struct Entry {
+    pub(super) index: u64,
+    pub(super) command: ShardCommand,
+}
+
+/// What an entry tells at once, and the part at which it goes on.
+#[derive(Default)]
+struct Told {
+    event: FollowEvent,
+    next: Option<u32>,
+}
+
+impl Follower {
+    /// The next event of an entry; `None` once all of it was told. On a failure nothing has changed, and it may be tried again.
+    pub(super) fn event(&mut self, here: &Here<'_>, entry: &Entry) -> Result<Option<FollowEvent>> {
+        while self.index < entry.index {
+            let told = self.told(here, &entry.command)?;
+            match told.next {
+                Some(parts) => self.parts = parts,
+                None => self.entry_read(here, entry)?,
+            }
+            let event = told.event;
+            let nothing = event.batch.is_none() && event.alerts.is_empty() && event.deleted.is_empty();
+            if !nothing {
+                return Ok(Some(FollowEvent {
+                    upto: Some(self.upto()),
+                    stamp_ns: entry.command.stamp_ns,
+                    ..event
+                }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Passes over an entry that tells nothing.
+    pub(super) fn pass_over(&mut self, index: u64) {
+        (self.index, self.parts) = (index, 0);
+        self.known.read_upto(index);
+    }
+
+    /// What a command means to a subscriber.
+    fn told(&mut self, here: &Here<'_>, command: &ShardCommand) -> Result<Told> {
+        match &command.command {
+            Some(shard_command::Command::Write(write)) if self.asked.records => self.records(here, write),
+            Some(shard_command::Command::Upkeep(upkeep)) if self.asked.records => match &upkeep.what {
+                Some(What::RemoveRecords(removed)) => self.removed(here, upkeep.type_number, removed),
+                // What is too old goes for everybody alike.
+                Some(What::RemoveBuckets(_)) | None => Ok(Told::default()),
+            },
+            Some(shard_command::Command::Alerts(changes)) if self.asked.alerts => self.alert_steps(here, changes),
+            // All others change nothing that a subscriber hears of; those of a later version are not known here.
+            _ => Ok(Told::default()),
+        }
+    }
+
+    /// Takes notice of what an entry changed, once it was told.
+    fn entry_read(&mut self, here: &Here<'_>, entry: &Entry) -> Result<()> {
+        match &entry.command.command {
+            Some(shard_command::Command::Write(write)) => {
+                let mut devices = Vec::new();
+                for fragment in &write.fragments {
+                    if self.choice.device(here.shard, fragment.ordinal)?.is_none() {
+                        continue;
+                    }
+                    for block in bucket::blocks(&fragment.block) {
+                        self.known.note(fragment.ordinal, block.map_err(corrupt)?.last_ns());
+                    }
+                    devices.push(fragment.ordinal);
+                }
+                self.pass_over(entry.index);
+                for ordinal in devices {
+                    self.watch(here.catalog, ordinal, write.type_number);
+                }
+            }
+            Some(shard_command::Command::PutDevices(put)) => {
+                self.devices_changed(here, put)?;
+                self.pass_over(entry.index);
+            }
+            Some(shard_command::Command::Upkeep(upkeep)) => {
+                if let Some(What::RemoveRecords(removed)) = &upkeep.what {
+                    self.forget(here, upkeep.type_number, removed)?;
+                }
+                self.pass_over(entry.index);
+            }
+            _ => self.pass_over(entry.index),
+        }
+        Ok(())
+    }
+
+    /// Steps of alerts of the devices that are chosen.
+    fn alert_steps(&mut self, here: &Here<'_>, changes: &AlertChanges) -> Result<Told> {
+        let mut chosen = BTreeSet::new();
+        for change in &changes.changes {
+            let device = self.choice.device(here.shard, change.ordinal)?;
+            chosen.extend(device.map(|device| device.id().to_owned()));
+        }
+        let steps = changes.steps.iter().filter(|step| chosen.contains(&step.device));
+        let event = FollowEvent {
+            alerts: steps.cloned().collect(),
+            ..FollowEvent::default()
+        };
+        Ok(Told { event, next: None })
+    }
+
+    /// Records that are gone.
+    fn removed(&mut self, here: &Here<'_>, type_number: u32, removed: &RemoveRecords) -> Result<Told> {
+        let def = known_type(here.catalog, type_number)?;
+        let mut devices = Vec::new();
+        for ordinal in &removed.ordinals {
+            let device = self.choice.device(here.shard, *ordinal)?;
+            devices.extend(device.map(|device| device.id().to_owned()));
+        }
+        if devices.is_empty() {
+            return Ok(Told::default());
+        }
+        let deleted = Deleted {
+            devices,
+            device_type: def.id().to_owned(),
+            from_ns: removed.from_ns,
+            to_ns: removed.to_ns,
+        };
+        let event = FollowEvent {
+            deleted: vec![deleted],
+            ..FollowEvent::default()
+        };
+        Ok(Told { event, next: None })
+    }
+
+    /// Records of a write, from the part on at which it stopped.
+    fn records(&mut self, here: &Here<'_>, write: &WriteFragments) -> Result<Told> {
+        let def = known_type(here.catalog, write.type_number)?;
+        let Some((properties, numbers)) = chosen(&self.asked, def) else {
+            return Ok(Told::default());
+        };
+        let mut batch = BatchWriter::new(def, &properties);
+        let (mut late, mut next) = (Vec::new(), None);
+        for (at, fragment) in write.fragments.iter().enumerate().skip(self.parts as usize) {
+            if late.len() >= ROWS_PER_EVENT {
+                next = Some(at as u32);
+                break;
+            }
+            let Some(device) = self.choice.device(here.shard, fragment.ordinal)? else {
+                continue;
+            };
+            let before = self.known.before(fragment.ordinal);
+            for block in bucket::blocks(&fragment.block) {
+                let block = block.map_err(corrupt)?;
+                if block
+                    .properties()
+                    .any(|number| def.property_by_number(number).is_none())
+                {
+                    return Err(newer(def));
+                }
+                let mut records = block.decode(numbers.as_deref()).map_err(corrupt)?;
+                if numbers.is_some() {
+                    records = records.without_empty_rows();
+                }
+                let is_late = |observed: &i64| before.is_some_and(|before| *observed <= before);
+                late.extend(records.observed_at.iter().map(is_late));
+                batch.push(device.id(), &records, 0..records.len());
+            }
+        }
+        if late.is_empty() {
+            return Ok(Told {
+                next,
+                ..Told::default()
+            });
+        }
+        let batch = batch.finish();
+        check_labels(&batch, def)?;
+        let event = FollowEvent {
+            batch: Some(batch),
+            late,
+            ..FollowEvent::default()
+        };
+        Ok(Told { event, next })
+    }
+}
+
+/// A write was encoded with a later form of its type than this node knows.
+fn newer(def: &TypeDef) -> Error {
+    let message = format!("a later form of type {} is not known here yet", def.id());
+    Error::new(Reason::TooStale, message)
+}
+
+fn check_labels(batch: &Batch, def: &TypeDef) -> Result<()> {
+    let kinds = batch
+        .columns
+        .iter()
+        .filter_map(|column| column.values.as_ref()?.kind.as_ref());
+    let beyond = |kind: &values::Kind| match kind {
+        values::Kind::Enum(found) => found.indexes.iter().any(|at| *at as usize >= found.labels.len()),
+        _ => false,
+    };
+    match kinds.into_iter().any(beyond) {
+        true => Err(newer(def)),
+        false => Ok(()),
+    }
+}

@@ -1,0 +1,200 @@
+//! One shard of a subscription: follows it at one replica after the other, as long as anybody can be followed.
+//!
+//! Never here: what clients are sent. Invariant: whatever breaks, it goes on behind the last event that was handed on, so nothing is
+//! lost or doubled; what was handed on and not taken yet is bounded in bytes.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message as _;
+use tidemark_proto::peer::{FollowEvent, FollowedUpTo};
+use tidemark_proto::v1::Selector;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+
+use super::asked::Asked;
+use super::serve::Follows;
+use super::source::{Came, Source, candidates, open};
+use crate::clock::{Instant, monotonic};
+use crate::error::{Code, Error, Reason, Result};
+use crate::route::Router;
+
+/// A shard that nobody could be followed at for so long ends the subscription: another node may know one.
+const LOST_MAX: Duration = Duration::from_secs(10);
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_millis(200);
+/// Another node's events are not left waiting for longer: they would stand in the way of everything else it is asked.
+const WAIT_THERE: Duration = Duration::from_millis(50);
+/// Longest that newest records wait for a reader.
+const WAIT_NEWEST: Duration = Duration::from_secs(60);
+/// What an event takes of a subscription's bytes at least.
+const EVENT_BYTES_MIN: usize = 1 << 10;
+
+/// An event on its way to the subscriber.
+pub(super) struct Handed {
+    pub(super) group: u32,
+    pub(super) event: FollowEvent,
+    /// Its room, free again once it is dropped.
+    pub(super) room: OwnedSemaphorePermit,
+}
+
+/// What all shards of a subscription share.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) router: Arc<Router>,
+    pub(super) follows: Arc<Follows>,
+    pub(super) asked: Asked,
+    pub(super) out: mpsc::UnboundedSender<Handed>,
+    /// Bytes that may wait for the subscriber.
+    pub(super) room: Arc<Semaphore>,
+    pub(super) room_max: usize,
+    /// Whether every shard has begun: no change is handed on before.
+    pub(super) begun: watch::Receiver<bool>,
+}
+
+/// One shard.
+pub(super) struct Shard {
+    pub(super) shared: Shared,
+    pub(super) group: u32,
+    pub(super) selector: Selector,
+    /// The last event that was handed on.
+    pub(super) upto: Option<FollowedUpTo>,
+    tries: usize,
+    failing_since: Option<Instant>,
+    /// Nodes whose log does not reach back far enough.
+    expired: BTreeSet<u64>,
+}
+
+impl Shard {
+    pub(super) fn new(shared: Shared, group: u32, selector: Selector, upto: Option<FollowedUpTo>) -> Shard {
+        Shard {
+            shared,
+            group,
+            selector,
+            upto,
+            tries: 0,
+            failing_since: None,
+            expired: BTreeSet::new(),
+        }
+    }
+
+    /// Follows until it cannot, and says why.
+    pub(super) async fn run(mut self) -> Error {
+        loop {
+            let nodes = match candidates(&self.shared.router, self.group, self.upto.is_some()) {
+                Ok(nodes) => nodes,
+                Err(error) => return error,
+            };
+            let Some(node) = nodes.get(self.tries % nodes.len().max(1)).copied() else {
+                return Error::new(Reason::NoLeader, format!("shard {} has no replica", self.group));
+            };
+            let Err(error) = self.follow_at(node).await else {
+                continue;
+            };
+            if error.reason() == Reason::CursorExpired {
+                self.expired.insert(node);
+            }
+            self.tries += 1;
+            let since = *self.failing_since.get_or_insert_with(monotonic);
+            // Whoever could not be asked in a whole round does not count.
+            let all_asked = !self.expired.is_empty() && self.tries >= 2 * nodes.len();
+            let all_expired = nodes.iter().all(|node| self.expired.contains(node));
+            if all_expired || all_asked && error.reason() == Reason::CursorExpired {
+                return error;
+            }
+            if !may_go_on(&error) || since.elapsed() > LOST_MAX {
+                return error;
+            }
+            tracing::debug!(group = self.group, node, %error, "a subscription goes on at another replica");
+            let pause = (PAUSE_MIN * (1 << (self.tries / nodes.len().max(1)).min(8))).min(PAUSE_MAX);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Hands on the events of one replica until it fails, or is given up for a reader that is too slow.
+    async fn follow_at(&mut self, node: u64) -> Result<()> {
+        let mut request = self.shared.asked.to_peer(self.group, &self.selector);
+        request.after = self.upto;
+        let mut source = open(&self.shared.router, &self.shared.follows, node, request).await?;
+        loop {
+            let event = match source.next().await? {
+                Came::Event(event) => *event,
+                Came::NotLeader(leader) => {
+                    let leader = Some(leader).filter(|leader| *leader != node);
+                    self.shared.router.learn_leader(self.group, node, leader);
+                    return Err(Error::new(
+                        Reason::NoLeader,
+                        format!("node {node} does not lead the shard"),
+                    ));
+                }
+            };
+            (self.tries, self.failing_since) = (0, None);
+            self.expired.clear();
+            let first = self.upto.is_none() && event.upto.is_some();
+            if let Some(given_up) = self.hand_on(event, source).await? {
+                source = given_up;
+            } else {
+                return Ok(());
+            }
+            if first {
+                let mut begun = self.shared.begun.clone();
+                begun
+                    .wait_for(|begun| *begun)
+                    .await
+                    .map_err(|_| super::follower::gone())?;
+            }
+        }
+    }
+
+    /// Hands on an event once there is room for it; gives the source back unless it was let go meanwhile.
+    async fn hand_on(&mut self, event: FollowEvent, source: Source) -> Result<Option<Source>> {
+        let bytes = event.encoded_len().clamp(EVENT_BYTES_MIN, self.shared.room_max) as u32;
+        let room = self.shared.room.clone();
+        let closed = |_| super::follower::gone();
+        let wait = match (event.upto, source.is_there()) {
+            (None, _) => WAIT_NEWEST,
+            (Some(_), true) => WAIT_THERE,
+            (Some(_), false) => Duration::MAX,
+        };
+        let newest = event.upto.is_none();
+        let (room, source) = match tokio::time::timeout(wait, room.clone().acquire_many_owned(bytes)).await {
+            Ok(permit) => (permit.map_err(closed)?, Some(source)),
+            Err(_) if newest => {
+                return Err(Error::new(
+                    Reason::DeadlineExceeded,
+                    "the newest records were not taken in time",
+                ));
+            }
+            Err(_) => {
+                drop(source);
+                let permit = room.clone().acquire_many_owned(bytes).await.map_err(closed)?;
+                (permit, None)
+            }
+        };
+        let upto = event.upto;
+        let handed = Handed {
+            group: self.group,
+            event,
+            room,
+        };
+        self.shared.out.send(handed).map_err(|_| super::follower::gone())?;
+        self.upto = upto.or(self.upto);
+        if source.is_none() {
+            // Beginning again has its price: not for every event.
+            let half = self.shared.room.acquire_many((self.shared.room_max / 2) as u32).await;
+            drop(half.map_err(closed)?);
+        }
+        Ok(source)
+    }
+}
+
+/// Whether another replica, or this one a moment later, may do better.
+fn may_go_on(error: &Error) -> bool {
+    match error.code() {
+        Code::Unavailable | Code::Internal | Code::DataLoss | Code::ResourceExhausted => true,
+        // One that is on its way in or out does not have the shard.
+        Code::FailedPrecondition => error.reason() == Reason::WrongCluster,
+        Code::OutOfRange => error.reason() == Reason::CursorExpired,
+        Code::InvalidArgument | Code::NotFound | Code::DeadlineExceeded => false,
+    }
+}

@@ -1,0 +1,290 @@
+//! All shards of a subscription as one stream with a cursor; admission of subscriptions.
+//!
+//! Never here: the log, or where a shard is followed. Invariant: the cursor of a message covers that message and those before it, and
+//! nothing else; what waits for a reader has a cap in bytes, and its end frees everything.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidemark_proto::peer::{FollowEvent, FollowedUpTo};
+use tidemark_proto::v1::{Selector, SubscribeRequest, SubscribeResponse};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::asked::Asked;
+use super::cursor;
+use super::serve::Follows;
+use super::shard::{Handed, Shard, Shared};
+use crate::catalog::Catalog;
+use crate::clock::{NS_PER_MS, now_ns};
+use crate::error::{Error, Reason, Result};
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::query::targets;
+use crate::route::Router;
+use crate::wire::registry::check_selector;
+
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
+const CATALOG_WAIT: Duration = Duration::from_millis(600);
+
+/// The subscriptions that clients have at this node.
+pub struct Subscriptions {
+    router: Arc<Router>,
+    follows: Arc<Follows>,
+    limits: Arc<Limits>,
+    permits: Arc<Semaphore>,
+    /// Of shards, all subscriptions together.
+    shards: Arc<Semaphore>,
+}
+
+impl Subscriptions {
+    /// None yet.
+    pub fn new(router: Arc<Router>, follows: Arc<Follows>, limits: Arc<Limits>) -> Subscriptions {
+        Subscriptions {
+            router,
+            follows,
+            permits: Arc::new(Semaphore::new(limits.subscriptions_max)),
+            shards: Arc::new(Semaphore::new(limits.follows_max)),
+            limits,
+        }
+    }
+
+    /// Begins one.
+    pub async fn subscribe(&self, request: SubscribeRequest) -> Result<Messages> {
+        let full = |_| Error::new(Reason::Overloaded, "this node has as many subscriptions as it may");
+        let permit = self.permits.clone().try_acquire_owned().map_err(full)?;
+        let asked = Asked::new(&request)?;
+        let selector = check_selector(request.selector.as_ref(), true, &self.limits)?;
+        let catalog = self.catalog(&selector).await?;
+        if !selector.device_type.is_empty() {
+            let def = catalog.device_type(&selector.device_type);
+            let def = def.map_err(|e| e.field("selector.device_type"))?;
+            def.choose(&asked.properties)?;
+        }
+        let cluster_id = self.router.host().identity()?.cluster_id.clone();
+        let digest = asked.digest(&selector);
+        let targets = targets(&catalog, &selector);
+        let upto = match request.cursor.is_empty() {
+            true => None,
+            false => Some(known_shards(&request.cursor, (&cluster_id, digest), &targets)?),
+        };
+        let shards = self.shards.clone().try_acquire_many_owned(targets.len() as u32);
+        let shards = shards.map_err(full)?;
+        let (out, inbox) = mpsc::unbounded_channel();
+        let metrics = self.router.host().metrics().clone();
+        metrics.subscriptions_begun.add(1);
+        let joined = Joined {
+            cluster_id,
+            digest,
+            waits_for: if upto.is_some() { 0 } else { targets.len() },
+            upto: upto.unwrap_or_default(),
+            behind: BTreeMap::new(),
+            out,
+            metrics: metrics.clone(),
+        };
+        let (follows, room_max) = (self.follows.clone(), self.limits.subscription_bytes_max);
+        let (handed, events) = mpsc::unbounded_channel();
+        let begun = watch::Sender::new(joined.waits_for == 0);
+        let shared = Shared {
+            router: self.router.clone(),
+            follows,
+            asked,
+            out: handed,
+            room: Arc::new(Semaphore::new(room_max)),
+            room_max,
+            begun: begun.subscribe(),
+        };
+        tokio::spawn(async move {
+            let _permits = (permit, shards);
+            joined.run(shared, targets, events, begun).await;
+            metrics.subscriptions_ended.add(1);
+        });
+        Ok(Messages { inbox })
+    }
+
+    /// A catalog that knows the type of the selector, if there is one that does.
+    async fn catalog(&self, selector: &Selector) -> Result<Arc<Catalog>> {
+        let catalog = self.router.host().catalog()?;
+        if selector.device_type.is_empty() || catalog.device_type(&selector.device_type).is_ok() {
+            return Ok(catalog);
+        }
+        self.router.catch_up_catalog(CATALOG_WAIT).await;
+        self.router.host().catalog()
+    }
+}
+
+/// The places of a cursor, one for each shard that is followed.
+fn known_shards(
+    bytes: &[u8],
+    (cluster_id, digest): (&str, u64),
+    targets: &[(u32, Selector)],
+) -> Result<BTreeMap<u32, FollowedUpTo>> {
+    let shards = cursor::decode(bytes, cluster_id, digest)?;
+    let known: BTreeMap<u32, FollowedUpTo> = shards.into_iter().map(|upto| (upto.group, upto)).collect();
+    match targets.iter().all(|(group, _)| known.contains_key(group)) && known.len() == targets.len() {
+        true => Ok(known),
+        false => Err(Error::new(Reason::InvalidCursor, "the cursor is of other shards").field("cursor")),
+    }
+}
+
+/// A message, and the room that it takes until it is taken.
+struct Waiting {
+    message: Result<SubscribeResponse>,
+    /// Stamp of the newest write that it tells of.
+    stamp_ns: Option<i64>,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+/// The messages of one subscription; whoever drops them ends it.
+pub struct Messages {
+    inbox: mpsc::UnboundedReceiver<Waiting>,
+}
+
+impl Messages {
+    /// The next one; an error is the last.
+    pub async fn next(&mut self) -> Option<Result<SubscribeResponse>> {
+        let waiting = self.inbox.recv().await?;
+        Some(waiting.message.map(|message| SubscribeResponse {
+            // Told now, as it leaves, and not when it was made.
+            behind_ms: waiting.stamp_ns.map_or(0, age_ms),
+            ..message
+        }))
+    }
+}
+
+fn age_ms(stamp_ns: i64) -> i64 {
+    (now_ns().saturating_sub(stamp_ns) / NS_PER_MS).max(0)
+}
+
+/// The shards of a subscription, joined.
+struct Joined {
+    cluster_id: String,
+    digest: u64,
+    /// Shards that have not begun.
+    waits_for: usize,
+    upto: BTreeMap<u32, FollowedUpTo>,
+    /// Stamps of the newest writes of shards that have more to tell.
+    behind: BTreeMap<u32, i64>,
+    out: mpsc::UnboundedSender<Waiting>,
+    metrics: Arc<Metrics>,
+}
+
+impl Joined {
+    /// Follows the shards until one of them fails for good, or nobody takes the messages any more.
+    async fn run(
+        mut self,
+        shared: Shared,
+        targets: Vec<(u32, Selector)>,
+        mut events: mpsc::UnboundedReceiver<Handed>,
+        begun: watch::Sender<bool>,
+    ) {
+        let room = shared.room.clone();
+        let mut stopping = shared.follows.stopping();
+        let mut shards = JoinSet::new();
+        for (group, selector) in targets {
+            let upto = self.upto.get(&group).copied();
+            shards.spawn(Shard::new(shared.clone(), group, selector, upto).run());
+        }
+        drop(shared);
+        let mut heartbeats = tokio::time::interval(HEARTBEAT_EVERY);
+        heartbeats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let error = loop {
+            tokio::select! {
+                () = self.out.closed() => return,
+                _ = stopping.wait_for(|stop| *stop) => break Error::new(Reason::Stopping, "the node is stopping"),
+                Some(handed) = events.recv() => {
+                    let has_begun = self.waits_for == 0;
+                    self.take(handed);
+                    if !has_begun && self.waits_for == 0 {
+                        self.heartbeat(&room);
+                        begun.send_replace(true);
+                        heartbeats.reset();
+                    }
+                }
+                // Behind a full queue there is no need for one.
+                _ = heartbeats.tick(), if self.waits_for == 0 => self.heartbeat(&room),
+                Some(ended) = shards.join_next() => break ended.unwrap_or_else(Error::internal),
+            }
+        };
+        // What was told before the end is told.
+        while let Ok(handed) = events.try_recv() {
+            self.take(handed);
+        }
+        self.send(Err(error), None, None);
+    }
+
+    /// An event of a shard, and what of it a client is told.
+    fn take(&mut self, handed: Handed) {
+        let Handed { group, event, room } = handed;
+        if let Some(upto) = event.upto {
+            if self.upto.insert(group, upto).is_none() {
+                self.waits_for = self.waits_for.saturating_sub(1);
+            }
+            match event.stamp_ns {
+                _ if event.caught_up => drop(self.behind.remove(&group)),
+                0 => {}
+                stamp_ns => drop(self.behind.insert(group, stamp_ns)),
+            }
+        }
+        let nothing = event.batch.is_none() && event.alerts.is_empty() && event.silent.is_empty();
+        if nothing && event.deleted.is_empty() {
+            return;
+        }
+        let stamp_ns = Some(event.stamp_ns).filter(|stamp_ns| *stamp_ns != 0);
+        let message = self.message(event);
+        self.send(Ok(message), stamp_ns, Some(room));
+    }
+
+    fn message(&self, event: FollowEvent) -> SubscribeResponse {
+        SubscribeResponse {
+            batch: event.batch,
+            late: event.late,
+            alerts: event.alerts,
+            silent: event.silent,
+            deleted: event.deleted,
+            newest: event.newest,
+            cursor: match self.waits_for {
+                0 => self.cursor(),
+                _ => Vec::new(),
+            }
+            .into(),
+            ..SubscribeResponse::default()
+        }
+    }
+
+    fn cursor(&self) -> Vec<u8> {
+        cursor::encode(&self.cluster_id, self.digest, self.upto.values().copied().collect())
+    }
+
+    /// Says that the connection lives, unless a message that waits to be taken will.
+    fn heartbeat(&self, room: &Arc<Semaphore>) {
+        let Ok(room) = room.clone().try_acquire_many_owned(HEARTBEAT_BYTES) else {
+            return;
+        };
+        let message = SubscribeResponse {
+            cursor: self.cursor().into(),
+            heartbeat: true,
+            ..SubscribeResponse::default()
+        };
+        self.send(Ok(message), self.behind.values().min().copied(), Some(room));
+    }
+
+    fn send(&self, message: Result<SubscribeResponse>, stamp_ns: Option<i64>, room: Option<OwnedSemaphorePermit>) {
+        if let Ok(message) = &message {
+            self.metrics.subscription_messages.add(1);
+            let rows = message.batch.as_ref().map_or(0, |batch| batch.observed_at_ns.len());
+            self.metrics.subscription_rows.add(rows as u64);
+        }
+        let waiting = Waiting {
+            message,
+            stamp_ns,
+            _room: room,
+        };
+        // Nobody there: the loop ends by itself.
+        self.out.send(waiting).ok();
+    }
+}
+
+/// What a heartbeat takes of a subscription's bytes.
+const HEARTBEAT_BYTES: u32 = 4 << 10;
