@@ -18,6 +18,7 @@ pub mod latest;
 mod needs;
 pub mod partial;
 pub mod record;
+pub mod rollup;
 mod rows;
 pub mod sequence;
 mod stamps;

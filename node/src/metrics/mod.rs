@@ -101,6 +101,10 @@ pub struct Metrics {
     pub records_deleted: Counter,
     /// Buckets, over all devices of a type, that went because the type keeps them no longer.
     pub buckets_expired: Counter,
+    /// Rollups that this node had made, where it leads.
+    pub rollups_made: Counter,
+    /// Rollups that answered in the place of points.
+    pub rollups_used: Counter,
 }
 
 /// What a node says of its process and machine.
@@ -135,6 +139,8 @@ impl Metrics {
             leaders_shed: Counter::default(),
             records_deleted: Counter::default(),
             buckets_expired: Counter::default(),
+            rollups_made: Counter::default(),
+            rollups_used: Counter::default(),
         }
     }
 
@@ -222,6 +228,16 @@ impl Metrics {
                 "tidemark_expired_buckets_total",
                 &self.buckets_expired,
                 "Spans of time of a device type that went from a shard because they are older than its retention.",
+            ),
+            (
+                "tidemark_rollups_made_total",
+                &self.rollups_made,
+                "Rollups of buckets that were made, counted by the leader of their shard.",
+            ),
+            (
+                "tidemark_rollups_used_total",
+                &self.rollups_used,
+                "Rollups of buckets that answered in the place of points.",
             ),
         ] {
             text.counter(name, help, &[], counter.get());

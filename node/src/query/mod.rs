@@ -16,11 +16,13 @@ mod plan;
 mod quality;
 mod quality_merge;
 mod range;
+mod rollups;
 mod series;
 mod shard_side;
 mod streams;
 mod top;
 mod walk;
 
+pub use rollups::rolled_properties;
 pub use shard_side::shard_job;
 pub use streams::{Answers, Queries, targets};

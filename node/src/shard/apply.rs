@@ -3,7 +3,7 @@
 //! Never here: a clock, randomness, hash-map order. Invariant: the outcome of an entry depends on the entries before it
 //! and on nothing else; so later entries of a chunk must see earlier ones, which are in no database yet: see [`Chunk`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -57,6 +57,7 @@ impl Shard {
             changes,
             ordinals_end,
             emptied,
+            changed,
         } = chunk.finish();
         self.extents.widen(&widening);
         self.ordinals_end.fetch_max(ordinals_end, Ordering::SeqCst);
@@ -65,6 +66,7 @@ impl Shard {
         self.versions.publish(version);
         self.devices.store(state.next_ordinal, Ordering::Release);
         self.emptied.note(emptied);
+        self.stale.note(&changed);
         Ok(answers)
     }
 }
@@ -87,6 +89,8 @@ pub(super) struct Chunk<'a> {
     begun: bool,
     /// Ranges of block keys that it removes.
     pub(super) emptied: Vec<KeyRange>,
+    /// Types and starts of buckets whose points it changes.
+    pub(super) changed: BTreeSet<(u32, i64)>,
 }
 
 /// What a chunk came to.
@@ -97,6 +101,7 @@ struct Written<'a> {
     /// One more than the greatest ordinal in it.
     ordinals_end: u32,
     emptied: Vec<KeyRange>,
+    changed: BTreeSet<(u32, i64)>,
 }
 
 impl<'a> Chunk<'a> {
@@ -115,6 +120,7 @@ impl<'a> Chunk<'a> {
             changes: Changes::default(),
             begun: false,
             emptied: Vec::new(),
+            changed: BTreeSet::new(),
         })
     }
 
@@ -165,6 +171,7 @@ impl<'a> Chunk<'a> {
             changes: self.changes,
             ordinals_end,
             emptied: self.emptied,
+            changed: self.changed,
         }
     }
 }
@@ -177,6 +184,7 @@ pub(super) mod code {
     pub(in crate::shard) const INVALID_ARGUMENT: i32 = 3;
     pub(in crate::shard) const RESOURCE_EXHAUSTED: i32 = 8;
     pub(in crate::shard) const FAILED_PRECONDITION: i32 = 9;
+    pub(in crate::shard) const OUT_OF_RANGE: i32 = 11;
     pub(in crate::shard) const INTERNAL: i32 = 13;
 }
 

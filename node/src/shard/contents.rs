@@ -43,7 +43,8 @@ pub fn each_record<B>(
 }
 
 fn is_content(key: &[u8]) -> bool {
-    key == keys::NEXT_ORDINAL || key.starts_with(keys::PRODUCERS) || key.starts_with(keys::SLOTS)
+    let prefixes = [keys::PRODUCERS, keys::SLOTS, keys::ROLLUPS, keys::SEALS];
+    key == keys::NEXT_ORDINAL || prefixes.iter().any(|prefix| key.starts_with(prefix))
 }
 
 /// Gives `visit` the id of every device, until it breaks.

@@ -10,6 +10,8 @@
 //! | `devices` | the command that registers devices |
 //! | `producers` | exactly-once: what a producer sent before |
 //! | `remove` | the command that removes points |
+//! | `rollups` | rollups of buckets: made by an entry, gone with what changes their bucket |
+//! | `rolled` | reads of buckets, as rollups where they are there |
 //! | `emptied` | ranges of keys that hold nothing any more and can be compacted away |
 //! | `restore` | the command that brings records of a backup back |
 //! | `contents` | everything a shard keeps, as records |
@@ -40,6 +42,8 @@ mod read;
 mod registry;
 mod remove;
 mod restore;
+mod rolled;
+mod rollups;
 mod roster;
 mod select;
 mod versions;
@@ -51,9 +55,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub use apply::ApplyEntry;
 pub use area::{Area, Spot};
 pub use bucket_grid::bucket_start;
+pub use keys::Level;
 pub use newest::Newest;
 pub use registry::DeviceFilter;
 pub use remove::{Counted, begins_chunk};
+pub use rolled::{Rolling, Stored};
+pub use rollups::Missing;
 pub use roster::Roster;
 
 use crate::store::{Family, ReplicaStore, ResidentKey, StoreError};
@@ -61,6 +68,7 @@ use emptied::Emptied;
 use extents::Extents;
 use producers::Producers;
 use restore::Restore;
+use rollups::{RollupState, Stale};
 use versions::Versions;
 
 /// One data shard. Applies one chunk at a time; reads run beside it.
@@ -74,6 +82,7 @@ pub struct Shard {
     ordinals_end: AtomicU32,
     versions: Versions,
     emptied: Emptied,
+    stale: Stale,
     /// Who it is to the values it keeps in memory.
     owner: u64,
 }
@@ -91,6 +100,7 @@ enum Kind {
 struct State {
     next_ordinal: u32,
     producers: Producers,
+    rollups: RollupState,
     restore: Option<Restore>,
     stopped: bool,
 }
@@ -108,6 +118,7 @@ impl Shard {
         let state = State {
             next_ordinal,
             producers: Producers::load(&store)?,
+            rollups: RollupState::load(&store)?,
             restore: Restore::load(&store)?,
             stopped: false,
         };
@@ -122,6 +133,7 @@ impl Shard {
             ordinals_end: AtomicU32::new(ordinals_end),
             versions: Versions::new(),
             emptied: Emptied::default(),
+            stale: Stale::default(),
             owner,
         })
     }

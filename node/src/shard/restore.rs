@@ -141,6 +141,11 @@ impl Chunk<'_> {
             Checked::Slot(slot) => {
                 self.slots.insert(record.key.to_vec(), Some(slot));
             }
+            Checked::Rollup(level, bucket_ns) => {
+                self.widen(level.0, bucket_ns);
+                self.state.rollups.note(level, bucket_ns);
+            }
+            Checked::Seal(type_number, before_ns) => self.state.rollups.seal(type_number, before_ns),
             Checked::Latest | Checked::DeviceKey => {}
         }
     }
@@ -155,6 +160,8 @@ enum Checked {
     NextOrdinal(u32),
     Producer(String, Producer),
     Slot(Slot),
+    Rollup(keys::Level, i64),
+    Seal(u32, i64),
 }
 
 impl Checked {
@@ -178,6 +185,14 @@ impl Checked {
             Some(Family::Devices) => Self::DeviceKey,
             Some(Family::Meta) if key == keys::NEXT_ORDINAL => Self::NextOrdinal(keys::decode_u32(&record.value)?),
             Some(Family::Meta) if key.starts_with(keys::SLOTS) => Self::Slot(Slot::decode(&record.value)?),
+            Some(Family::Meta) if key.starts_with(keys::ROLLUPS) => {
+                let (level, bucket_ns, _) = keys::decode_rollup(key)?;
+                Self::Rollup(level, bucket_ns)
+            }
+            Some(Family::Meta) if key.starts_with(keys::SEALS) => {
+                let (type_number, before_ns) = keys::decode_seal(key, &record.value)?;
+                Self::Seal(type_number, before_ns)
+            }
             Some(Family::Meta) if key.starts_with(keys::PRODUCERS) => {
                 let name = String::from_utf8(key.get(keys::PRODUCERS.len()..).unwrap_or_default().to_vec())
                     .map_err(|_| StoreError::Corruption("name of a producer is not text".into()))?;
@@ -196,6 +211,7 @@ impl Checked {
             Self::Latest => Family::Latest,
             Self::Device(_) | Self::DeviceKey => Family::Devices,
             Self::NextOrdinal(_) | Self::Producer(..) | Self::Slot(_) => Family::Meta,
+            Self::Rollup(..) | Self::Seal(..) => Family::Meta,
         }
     }
 }
