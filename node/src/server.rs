@@ -94,7 +94,7 @@ impl Node {
             Ok((lock, identity, log, Arc::new(resources), disk))
         })
         .await?;
-        let (disk_every, retention_every) = (config.tuning.disk_every, config.tuning.retention_every);
+        let tuning = config.tuning.clone();
         let limits = Arc::new(Limits::default());
         let host = Host::new(
             config.data_dir.clone(),
@@ -125,8 +125,10 @@ impl Node {
             job,
             _lock: lock,
         };
-        tokio::spawn(node.host.clone().watch_disk(disk_every));
-        tokio::spawn(node.deletes.clone().keep_retention(retention_every));
+        tokio::spawn(node.host.clone().watch_disk(tuning.disk_every));
+        let deletes = node.deletes.clone();
+        tokio::spawn(deletes.clone().keep_retention(tuning.retention_every));
+        tokio::spawn(deletes.keep_rollups(tuning.rollups_every, tuning.rollups_after));
         if let Some(identity) = identity {
             node.host.start(identity).await?;
         }

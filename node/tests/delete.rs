@@ -137,10 +137,11 @@ async fn write_some(client: &Client, model: &mut Model, random: &mut Random, t0:
 
 async fn delete_some(client: &Client, model: &mut Model, random: &mut Random, t0: i64) {
     let chosen: Vec<&str> = IDS.into_iter().filter(|_| random.below(3) == 0).collect();
-    let (selector, matches): (_, Box<dyn Fn(&str) -> bool>) = match chosen.is_empty() {
-        true => (of_type(METER), Box::new(|id: &str| id.starts_with('m'))),
-        false => (of_devices(&chosen), Box::new(move |id: &str| chosen.contains(&id))),
+    let selector = match chosen.is_empty() {
+        true => of_type(METER),
+        false => of_devices(&chosen),
     };
+    let matches = |id: &str| chosen.contains(&id) || (chosen.is_empty() && id.starts_with('m'));
     let mut end = || t0 + random.below(32 * 1_440) as i64 * MIN - DAY;
     let (a, b) = (end(), end());
     let (from, to) = (a.min(b), a.max(b));

@@ -153,7 +153,7 @@ fn random_write(random: &mut Random, model: &mut Model, index: u64) -> ApplyEntr
 
 #[test]
 fn random_writes_and_removals_read_as_the_model_does() {
-    for seed in seeds(6) {
+    for seed in seeds(3) {
         println!("TIDEMARK_SEED={seed}");
         let mut random = Random(seed);
         let place = Place::new();
@@ -307,12 +307,15 @@ fn old_buckets_go_newest_values_stay_and_the_space_comes_back() {
     shards[0].store().db().compact().unwrap();
     let before = shards[0].store().db().disk_bytes().unwrap();
     let kept = newest(&shards[0]);
-    let expire = remove(What::RemoveBuckets(RemoveBuckets { before_ns: 25 * SPAN }));
+    let expire = remove(What::RemoveBuckets(RemoveBuckets {
+        before_ns: 25 * SPAN,
+        ..RemoveBuckets::default()
+    }));
     for shard in &mut shards {
-        assert!(shard.has_buckets_before(KIND, 25 * SPAN).unwrap());
+        assert_eq!(shard.first_bucket_before(KIND, 25 * SPAN).unwrap(), Some(-10 * SPAN));
         let answers = apply(shard, 2, std::slice::from_ref(&expire));
         assert_eq!(removed(&answers[0]).buckets, 35);
-        assert!(!shard.has_buckets_before(KIND, 25 * SPAN).unwrap());
+        assert_eq!(shard.first_bucket_before(KIND, 25 * SPAN).unwrap(), None);
         let first = cells(shard, 0, i64::MIN, i64::MAX)[0].0;
         assert_eq!((first, cells(shard, 1, i64::MIN, i64::MAX).len()), (25 * SPAN, 0));
         assert_eq!(newest(shard), kept);
@@ -329,7 +332,7 @@ fn old_buckets_go_newest_values_stay_and_the_space_comes_back() {
     // The last word of a device that fell silent goes when its time is deleted.
     let counted = shards[0].count_records(KIND, &[0, 1], SPAN, (0, 5 * SPAN)).unwrap();
     let silent = Counted {
-        newest: true,
+        beside: true,
         ..Counted::default()
     };
     assert_eq!(counted, [Counted::default(), silent]);

@@ -41,6 +41,13 @@ fn device_type(value: &Value) -> Result<DeviceType, String> {
             "report_interval_s" => made.report_interval_s = integer(key, value)?,
             "latency_s" => made.latency_s = integer(key, value)?,
             "retention_days" => made.retention_days = integer(key, value)?,
+            "rollups_s" => {
+                let lengths = value.as_array().ok_or("`rollups_s` must be a list of seconds")?;
+                let length =
+                    |value: &Value| u32::try_from(integer(key, value)?).map_err(|_| "`rollups_s` is too long".into());
+                made.rollups_s = lengths.iter().map(length).collect::<Result<_, String>>()?;
+            }
+            "rollup_retention_days" => made.rollup_retention_days = integer(key, value)?,
             "bucket_span_s" => made.bucket_span_s = integer(key, value)?,
             "department" => made.department = text(key, value)?,
             "grade" => made.grade = text(key, value)?,

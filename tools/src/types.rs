@@ -146,6 +146,11 @@ fn print_head(printer: &mut crate::output::Printer, made: &DeviceType) -> Outcom
         ("report_interval_s", Cell::Int(made.report_interval_s)),
         ("latency_s", Cell::Int(made.latency_s)),
         ("retention_days", Cell::Int(made.retention_days)),
+        (
+            "rollups_s",
+            Cell::List(made.rollups_s.iter().map(u32::to_string).collect()),
+        ),
+        ("rollup_retention_days", Cell::Int(made.rollup_retention_days)),
         ("bucket_span_s", Cell::Int(made.bucket_span_s)),
         ("department", Cell::some_text(&made.department)),
         ("grade", Cell::some_text(&made.grade)),

@@ -20,6 +20,7 @@ mod needs;
 pub mod partial;
 pub mod record;
 pub mod rise;
+pub mod rollup;
 mod rows;
 pub mod sequence;
 mod stamps;

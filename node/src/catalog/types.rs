@@ -15,6 +15,8 @@ use crate::limits::Limits;
 const BUCKET_RECORDS: i64 = 4096;
 /// Longest bucket: retention drops whole buckets.
 const BUCKET_SPAN_MAX_S: i64 = 364 * 86_400;
+/// Lengths of windows that may be rolled up, seconds.
+pub const ROLLUPS_S: [u32; 3] = [300, 3_600, 86_400];
 const TEXT_DEFAULT_BYTES: u32 = 256;
 
 /// A property, ready for use.
@@ -115,6 +117,14 @@ impl TypeDef {
     /// How long points are kept, nanoseconds; `None` means for ever.
     pub fn retention_ns(&self) -> Option<i64> {
         match self.stored.retention_days {
+            0 => None,
+            days => Some(days.saturating_mul(NS_PER_DAY)),
+        }
+    }
+
+    /// How long rollups are kept, nanoseconds; `None` means for ever.
+    pub fn rollup_retention_ns(&self) -> Option<i64> {
+        match self.stored.rollup_retention_days {
             0 => None,
             days => Some(days.saturating_mul(NS_PER_DAY)),
         }
@@ -246,6 +256,7 @@ pub fn check(new: &DeviceType, at: usize, limits: &Limits) -> Result<()> {
             format!("bucket_span_s is more than {BUCKET_SPAN_MAX_S}"),
         );
     }
+    check_rollups(new).or_else(|message| fail("rollups_s", message))?;
     let mut seen = HashMap::new();
     for (n, property) in new.properties.iter().enumerate() {
         check_property(property, limits).map_err(|message| {
@@ -287,6 +298,24 @@ fn check_property(p: &Property, limits: &Limits) -> std::result::Result<(), Stri
         ));
     }
     Ok(())
+}
+
+/// What can be wrong with the rollups of a type.
+fn check_rollups(new: &DeviceType) -> std::result::Result<(), String> {
+    let (raw, kept) = (new.retention_days, new.rollup_retention_days);
+    if !new.rollups_s.is_sorted_by(|a, b| a < b) || new.rollups_s.iter().any(|length_s| !ROLLUPS_S.contains(length_s)) {
+        return Err(format!(
+            "rollups_s is {:?}, not some of {ROLLUPS_S:?}, ascending",
+            new.rollups_s
+        ));
+    }
+    match kept {
+        0 => Ok(()),
+        1..=1_000_000_000 if kept >= raw && raw > 0 => Ok(()),
+        _ => Err(format!(
+            "rollups are kept for {kept} days, points for {raw}: that is no longer"
+        )),
+    }
 }
 
 /// `[A-Za-z0-9._:-]`, 1 to `max` bytes.
@@ -420,6 +449,28 @@ mod tests {
         check(86_400, 3650, 364 * 86_400);
         check(86_400, 80, 10 * 86_400);
         check(0, 0, 2 * 86_400);
+    }
+
+    #[test]
+    fn rollups_are_of_known_lengths_and_outlive_points() {
+        let check = |rollups_s: &[u32], days: i64, expected: bool| {
+            let new = DeviceType {
+                rollups_s: rollups_s.to_vec(),
+                rollup_retention_days: days,
+                ..device_type(vec![gauge("a")])
+            };
+            assert_eq!(
+                super::check(&new, 0, &Limits::default()).is_ok(),
+                expected,
+                "{rollups_s:?} for {days}"
+            );
+        };
+        check(&[], 0, true);
+        check(&[300, 86_400], 365, true);
+        check(&[3_600], 364, false);
+        check(&[3_600], -1, false);
+        check(&[60], 0, false);
+        check(&[3_600, 300], 0, false);
     }
 
     #[test]

@@ -110,6 +110,10 @@ pub struct Tuning {
     pub move_bytes_per_second: u64,
     /// Expired points are looked for this often.
     pub retention_every: Duration,
+    /// Rollups that are missing are looked for this often.
+    pub rollups_every: Duration,
+    /// Buckets that ended so long ago are rolled up: mostly nothing comes for them any more.
+    pub rollups_after: Duration,
     /// The disk is looked at this often.
     pub disk_every: Duration,
     /// Free bytes of a disk that a test makes up, in the place of the real one.
@@ -128,6 +132,8 @@ impl Default for Tuning {
             silent_after: Duration::from_secs(10),
             move_bytes_per_second: 64 << 20,
             retention_every: Duration::from_secs(300),
+            rollups_every: Duration::from_secs(60),
+            rollups_after: Duration::from_secs(3_600),
             disk_every: Duration::from_secs(1),
             disk_free: None,
         }

@@ -1,8 +1,9 @@
-//! Removing points: on demand, and when a type keeps them no longer.
+//! What is done with points that are there: removing them, on demand and when a type keeps them no longer; rollups.
 //!
 //! ```text
 //! demand      each shard says which devices have how much in the range (off the log) -> commands of bounded work,
 //!             whole devices each -> its log -> what was removed
+//! rollups     the leader of a shard looks for buckets that miss one -> small commands -> its log
 //! retention   the leader of a shard looks at its clock -> one command per type with expired buckets -> its log
 //! ```
 //!
@@ -10,6 +11,7 @@
 //! a device is in one command alone, so that it loses its range at one moment.
 
 mod retention;
+mod rollups;
 
 use std::sync::Arc;
 

@@ -11,11 +11,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemark_proto::peer::RemoveBuckets;
 use tidemark_proto::peer::upkeep::What;
+use tidemark_proto::peer::{RemoveBuckets, RemoveRollups};
 
 use super::Deletes;
+use super::rollups::oldest_rollup_ns;
 use crate::catalog::CATALOG_GROUP;
+use crate::catalog::types::TypeDef;
 use crate::clock::{monotonic, now_ns};
 use crate::error::Result;
 use crate::raft::machine::blocking;
@@ -37,10 +39,14 @@ impl Deletes {
                 if group == CATALOG_GROUP {
                     continue;
                 }
-                if replica.is_leader()
-                    && let Err(error) = self.remove_expired(&replica, now_ns()).await
-                {
-                    tracing::warn!(group, %error, "expired buckets stay for now");
+                if replica.is_leader() {
+                    let mut removed = self.remove_expired(&replica, now_ns()).await;
+                    if removed.is_ok() {
+                        removed = self.remove_expired_rollups(&replica, now_ns()).await;
+                    }
+                    if let Err(error) = removed {
+                        tracing::warn!(group, %error, "what is expired stays for now");
+                    }
                 }
                 let state = replica.state().clone();
                 let compacted =
@@ -60,30 +66,53 @@ impl Deletes {
             let Some(kept_ns) = def.retention_ns() else { continue };
             let (number, group) = (def.number(), replica.group());
             let before_ns = bucket_start(now_ns.saturating_sub(kept_ns), def.bucket_span_ns);
-            let state = replica.state().clone();
-            let any =
-                move || state.with_shard(|shard| shard.has_buckets_before(number, before_ns).map_err(store_error));
-            if !blocking(any).await? {
-                continue;
+            while let Some(first_ns) = first_bucket(replica, number, before_ns).await? {
+                // Where rollups have to be there each bucket is looked at: one at a time.
+                let before_ns = match def.stored.rollups_s.is_empty() {
+                    true => before_ns,
+                    false => first_ns.saturating_add(def.bucket_span_ns).min(before_ns),
+                };
+                let buckets = RemoveBuckets {
+                    before_ns,
+                    lengths_s: def.stored.rollups_s.clone(),
+                };
+                let deadline = monotonic() + self.limits.request_timeout();
+                let what = What::RemoveBuckets(buckets);
+                let buckets = self.propose(group, number, what, deadline).await?.buckets;
+                if buckets == 0 {
+                    break;
+                }
+                self.router.host().metrics().buckets_expired.add(buckets);
+                tracing::info!(group, device_type = def.id(), buckets, before_ns, "expired");
             }
-            let deadline = monotonic() + self.limits.request_timeout();
-            let removed = self
-                .propose(
-                    group,
-                    number,
-                    What::RemoveBuckets(RemoveBuckets { before_ns }),
-                    deadline,
-                )
-                .await?;
-            self.router.host().metrics().buckets_expired.add(removed.buckets);
-            tracing::info!(
-                group,
-                device_type = def.id(),
-                buckets = removed.buckets,
-                before_ns,
-                "expired"
-            );
         }
         Ok(())
     }
+
+    /// Has rollups removed that are expired. Those of lengths that a type does not have any more stay: points may be gone.
+    async fn remove_expired_rollups(&self, replica: &Replica, now_ns: i64) -> Result<()> {
+        let catalog = self.router.host().catalog()?;
+        let lengths = |def: &Arc<TypeDef>| {
+            let of = |length_s: &u32| ((def.number(), *length_s), oldest_rollup_ns(def, now_ns));
+            def.stored.rollups_s.iter().map(of).collect::<Vec<_>>()
+        };
+        for (level, before_ns) in catalog.types().flat_map(lengths) {
+            let (length_s, state) = (level.1, replica.state().clone());
+            let any = move || state.with_shard(|shard| shard.has_rollups_before(level, before_ns).map_err(store_error));
+            if blocking(any).await? {
+                let deadline = monotonic() + self.limits.request_timeout();
+                let rollups = RemoveRollups { length_s, before_ns };
+                self.propose(replica.group(), level.0, What::RemoveRollups(rollups), deadline)
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Start of the first bucket of a type, if it is before a time.
+async fn first_bucket(replica: &Replica, type_number: u32, before_ns: i64) -> Result<Option<i64>> {
+    let state = replica.state().clone();
+    let look = move || state.with_shard(|shard| shard.first_bucket_before(type_number, before_ns).map_err(store_error));
+    blocking(look).await
 }

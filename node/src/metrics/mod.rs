@@ -113,6 +113,10 @@ pub struct Metrics {
     pub subscription_messages: Counter,
     /// Rows in these.
     pub subscription_rows: Counter,
+    /// Rollups that this node had made, where it leads.
+    pub rollups_made: Counter,
+    /// Rollups that answered in the place of points.
+    pub rollups_used: Counter,
 }
 
 /// What a node says of its process and machine.
@@ -153,6 +157,8 @@ impl Metrics {
             subscriptions_ended: Counter::default(),
             subscription_messages: Counter::default(),
             subscription_rows: Counter::default(),
+            rollups_made: Counter::default(),
+            rollups_used: Counter::default(),
         }
     }
 
@@ -260,6 +266,16 @@ impl Metrics {
                 "tidemark_subscription_rows_total",
                 &self.subscription_rows,
                 "Rows in them.",
+            ),
+            (
+                "tidemark_rollups_made_total",
+                &self.rollups_made,
+                "Rollups of buckets that were made, counted by the leader of their shard.",
+            ),
+            (
+                "tidemark_rollups_used_total",
+                &self.rollups_used,
+                "Rollups of buckets that answered in the place of points.",
             ),
         ] {
             text.counter(name, help, &[], counter.get());

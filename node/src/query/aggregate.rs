@@ -9,19 +9,21 @@ use std::ops::ControlFlow;
 use tidemark_proto::peer::Partials;
 use tidemark_proto::peer::read_shard_response::Part;
 use tidemark_proto::v1::{AnswerSummary, QueryAggregateRequest};
-use tidemark_series::{Function, Needs, Windows, bucket};
+use tidemark_series::{Function, Needs, Windows, bucket, rollup};
 
 use super::finish::Finishing;
 use super::follow::Follower;
 use super::functions::{Asked, functions, has_sequences};
 use super::groups::Groups;
 use super::plan::{aggregate_properties, check_aggregate, passes_over_types, scan_range, windows};
+use super::rollups::rolling;
 use super::series::{Series, check_budget, window_bytes};
 use super::shard_side::{Answering, Chosen, Wanted, corrupt};
 use super::top::Leaders;
 use super::walk::choice;
 use crate::catalog::types::{PropertyDef, TypeDef};
 use crate::error::Result;
+use crate::shard::{Rolling, Stored};
 
 /// Devices are read together as long as the windows of all of them take no more than this part of the budget.
 const TOGETHER_SHARE: usize = 8;
@@ -133,20 +135,17 @@ impl Aggregating<'_> {
         if self.following {
             return self.follow(def, devices, asked);
         }
-        let folding = Folding::new(self.request, asked, self.needs);
+        let folding = Folding::new(self.request, def, asked, self.needs);
         let (mut held, bytes_max) = (0, self.answering.limits.partials_bytes_max);
         let (folded, dropped) = (&mut self.folded, &mut self.dropped);
-        let _ = self
-            .answering
-            .scan(def, devices, folding.from, folding.to, |at, value| {
-                let series = &mut folded[at * asked.len()..][..asked.len()];
-                held -= bytes_of(series);
-                *dropped += folding.fold(value, series)?;
-                held += bytes_of(series);
-                check_budget(held, bytes_max)?;
-                Ok(ControlFlow::Continue(()))
-            })?;
-        Ok(())
+        let (range, rolling) = ((folding.from, folding.to), folding.rolling.as_ref());
+        self.answering.scan_rolled(def, devices, range, rolling, |at, stored| {
+            let series = &mut folded[at * asked.len()..][..asked.len()];
+            held -= bytes_of(series);
+            *dropped += folding.fold(stored, series)?;
+            held += bytes_of(series);
+            check_budget(held, bytes_max)
+        })
     }
 
     /// Follows the points of each device.
@@ -169,15 +168,13 @@ impl Aggregating<'_> {
         let numbers = numbers(asked);
         let place = |chosen: &Chosen| groups.place(def.number(), &numbers, |key| chosen.tag(key));
         let places: Vec<usize> = devices.iter().map(place).collect();
-        let folding = Folding::new(self.request, asked, self.needs);
+        let folding = Folding::new(self.request, def, asked, self.needs);
         let dropped = &mut self.dropped;
-        let _ = self
-            .answering
-            .scan(def, devices, folding.from, folding.to, |at, value| {
-                *dropped += groups.with(places[at], |series| folding.fold(value, series))?;
-                Ok(ControlFlow::Continue(()))
-            })?;
-        Ok(())
+        let (range, rolling) = ((folding.from, folding.to), folding.rolling.as_ref());
+        self.answering.scan_rolled(def, devices, range, rolling, |at, stored| {
+            *dropped += groups.with(places[at], |series| folding.fold(stored, series))?;
+            Ok(())
+        })
     }
 
     /// Hands on what was folded, device by device.
@@ -243,11 +240,14 @@ struct Folding<'a> {
     /// What any of the windows may hold.
     from: i64,
     to: i64,
+    /// Which rollups will do, if any.
+    rolling: Option<Rolling>,
 }
 
 impl Folding<'_> {
     fn new<'a>(
         request: &'a QueryAggregateRequest,
+        def: &TypeDef,
         asked: &'a [(&'a PropertyDef, Windows)],
         needs: Needs,
     ) -> Folding<'a> {
@@ -258,12 +258,18 @@ impl Folding<'_> {
             needs,
             from,
             to,
+            rolling: rolling(def, request, asked),
         }
     }
 
-    /// Adds a bucket value to series, one per property; returns how many points were left out for their quality.
-    fn fold(&self, value: &[u8], series: &mut [Series]) -> Result<u64> {
+    /// Adds a bucket to series, one per property; returns how many points were left out for their quality.
+    fn fold(&self, stored: Stored<'_>, series: &mut [Series]) -> Result<u64> {
         let mut dropped = 0;
+        let value = match (stored, &self.rolling) {
+            (Stored::Points(value), _) => value,
+            (Stored::Rollup(windows), Some(rolling)) => return self.fold_rollup(windows, rolling, series),
+            (Stored::Rollup(_), None) => return Ok(0),
+        };
         for block in bucket::blocks(value) {
             let block = block.map_err(corrupt)?;
             if block.last_ns() < self.from || block.first_ns() >= self.to {
@@ -276,6 +282,16 @@ impl Folding<'_> {
                 folded.map_err(corrupt)?;
             }
             dropped += folding.dropped();
+        }
+        Ok(dropped)
+    }
+
+    fn fold_rollup(&self, rolled: &[u8], rolling: &Rolling, series: &mut [Series]) -> Result<u64> {
+        let mut dropped = 0;
+        for ((property, windows), series) in self.asked.iter().zip(series.iter_mut()) {
+            let of = (property.number, property.value_type);
+            let folded = rollup::fold(rolled, rolling.length_ns(), of, windows, &mut series.points);
+            dropped += folded.map_err(corrupt)?;
         }
         Ok(dropped)
     }

@@ -34,7 +34,7 @@ pub(super) fn answer(answering: &Answering<'_>, request: &ShardCount) -> Result<
             ..RecordCounts::default()
         };
         for (ordinal, counted) in ordinals.into_iter().zip(counted) {
-            if counted.records > 0 || counted.newest {
+            if counted.records > 0 || counted.beside {
                 counts.ordinals.push(ordinal);
                 counts.records.push(counted.records);
                 counts.buckets.push(counted.buckets);

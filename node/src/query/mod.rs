@@ -17,6 +17,7 @@ mod plan;
 mod quality;
 mod quality_merge;
 mod range;
+mod rollups;
 mod series;
 mod shard_side;
 mod streams;
@@ -24,5 +25,6 @@ mod top;
 mod walk;
 
 pub(crate) use shard_side::device_filter;
+pub use rollups::rolled_properties;
 pub use shard_side::shard_job;
 pub use streams::{Answers, Queries, targets};

@@ -15,6 +15,7 @@ use crate::catalog::Catalog;
 use crate::catalog::types::TypeDef;
 use crate::error::{Error, Reason, Result};
 use crate::limits::Limits;
+use crate::metrics::Metrics;
 use crate::raft::host::Host;
 use crate::raft::replica::Replica;
 use crate::raft::state::store_error;
@@ -30,6 +31,7 @@ pub(super) struct Answering<'a> {
     pub(super) shard: &'a Shard,
     pub(super) catalog: &'a Catalog,
     pub(super) limits: &'a Limits,
+    pub(super) metrics: &'a Metrics,
     send: &'a dyn Fn(Part) -> bool,
 }
 
@@ -71,6 +73,7 @@ pub fn shard_job(host: Arc<Host>, limits: Arc<Limits>) -> ShardJob {
                 shard,
                 catalog: &catalog,
                 limits: &limits,
+                metrics: host.metrics(),
                 send,
             };
             match query {

@@ -3,7 +3,7 @@
 //! Never here: a clock, randomness, hash-map order. Invariant: the outcome of an entry depends on the entries before it
 //! and on nothing else; so later entries of a chunk must see earlier ones, which are in no database yet: see [`Chunk`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -77,6 +77,7 @@ impl Shard {
             ordinals_end,
             emptied,
             noted,
+            changed,
         } = chunk.finish();
         self.extents.widen(&widening);
         self.ordinals_end.fetch_max(ordinals_end, Ordering::SeqCst);
@@ -86,6 +87,7 @@ impl Shard {
         self.notes.note(noted);
         self.devices.store(state.next_ordinal, Ordering::Release);
         self.emptied.note(emptied);
+        self.stale.note(&changed);
         Ok(answers)
     }
 }
@@ -110,6 +112,8 @@ pub(super) struct Chunk<'a> {
     pub(super) emptied: Vec<KeyRange>,
     /// Devices (type, ordinal, earliest time) that got points, where anybody wants to know.
     pub(super) noted: Option<Vec<(u32, u32, i64)>>,
+    /// Types and starts of buckets whose points it changes.
+    pub(super) changed: BTreeSet<(u32, i64)>,
 }
 
 /// What a chunk came to.
@@ -121,6 +125,7 @@ struct Written<'a> {
     ordinals_end: u32,
     emptied: Vec<KeyRange>,
     noted: Vec<(u32, u32, i64)>,
+    changed: BTreeSet<(u32, i64)>,
 }
 
 impl<'a> Chunk<'a> {
@@ -140,6 +145,7 @@ impl<'a> Chunk<'a> {
             begun: false,
             emptied: Vec::new(),
             noted: noting.then(Vec::new),
+            changed: BTreeSet::new(),
         })
     }
 
@@ -192,6 +198,7 @@ impl<'a> Chunk<'a> {
             ordinals_end,
             emptied: self.emptied,
             noted: self.noted.unwrap_or_default(),
+            changed: self.changed,
         }
     }
 }
@@ -204,6 +211,7 @@ pub(super) mod code {
     pub(in crate::shard) const INVALID_ARGUMENT: i32 = 3;
     pub(in crate::shard) const RESOURCE_EXHAUSTED: i32 = 8;
     pub(in crate::shard) const FAILED_PRECONDITION: i32 = 9;
+    pub(in crate::shard) const OUT_OF_RANGE: i32 = 11;
     pub(in crate::shard) const INTERNAL: i32 = 13;
 }
 

@@ -43,7 +43,7 @@ pub fn each_record<B>(
 }
 
 fn is_content(key: &[u8]) -> bool {
-    let prefixes = [keys::PRODUCERS, keys::SLOTS, keys::ALERTS];
+    let prefixes = [keys::PRODUCERS, keys::SLOTS, keys::ALERTS, keys::ROLLUPS, keys::SEALS];
     key == keys::NEXT_ORDINAL || key == keys::ALERT_COMMANDS || prefixes.iter().any(|prefix| key.starts_with(prefix))
 }
 

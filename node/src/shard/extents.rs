@@ -1,4 +1,4 @@
-//! First and last bucket of each device type, so that an open-ended query costs what the data costs.
+//! First and last bucket of each device type, as points or as rollups, so that an open-ended query costs what the data costs.
 //!
 //! Never here: time ranges of queries. Invariant: an extent covers every bucket that any view can see: it is widened
 //! before the write that needs it and never narrowed.
@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{PoisonError, RwLock};
 
-use super::keys;
+use super::{keys, rollups};
 use crate::store::{Family, ReplicaStore, StoreError};
 
 /// Starts of first and last bucket by type number.
@@ -30,6 +30,7 @@ impl Extents {
                 None => break,
             }
         }
+        rollups::include_all(&view, &mut extents)?;
         Ok(Self(RwLock::new(extents)))
     }
 

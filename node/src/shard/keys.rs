@@ -17,6 +17,9 @@
 //!          "a|" type u32 BE | ordinal u32 BE | profile            AlertState
 //!          "x|" log index u64 BE                                  empty: the entry stored nothing
 //!          "y"                                                    log index u64 BE, up to which such entries are forgotten
+//!          "u|" type u32 BE | length in seconds u32 BE |
+//!          bucket start and ordinal as in blocks                  rollup (series::rollup)
+//!          "s|" type u32 BE                                       raw points before this are gone, i64 BE
 //!          (and those of store::replica)
 //! ```
 //!
@@ -44,6 +47,74 @@ pub const ALERT_COMMANDS: &[u8] = b"a";
 pub const ALERTS: &[u8] = b"a|";
 /// Device keys that sort by ordinal begin with this.
 pub const ORDINALS: &[u8] = b"o|";
+
+/// Meta keys of rollups begin with this.
+pub const ROLLUPS: &[u8] = b"u|";
+/// Meta keys of times before which raw points are gone begin with this.
+pub const SEALS: &[u8] = b"s|";
+
+/// A type number and the length of the windows of a rollup, seconds.
+pub type Level = (u32, u32);
+
+/// Prefix of the rollups of a type and a length.
+#[must_use]
+pub fn rollups((type_number, length_s): Level) -> [u8; 10] {
+    let mut key = [0; 10];
+    key[..2].copy_from_slice(ROLLUPS);
+    key[2..6].copy_from_slice(&type_number.to_be_bytes());
+    key[6..].copy_from_slice(&length_s.to_be_bytes());
+    key
+}
+
+/// Key of the rollup of one bucket of one device.
+#[must_use]
+pub fn rollup(level: Level, bucket_ns: i64, ordinal: u32) -> [u8; 22] {
+    let mut key = [0; 22];
+    key[..10].copy_from_slice(&rollups(level));
+    key[10..].copy_from_slice(&block(0, bucket_ns, ordinal)[4..]);
+    key
+}
+
+/// Type and length, bucket start and ordinal of a key of a rollup.
+///
+/// # Errors
+/// When it is not one.
+pub fn decode_rollup(key: &[u8]) -> Result<(Level, i64, u32), StoreError> {
+    let mut fields = Fields {
+        rest: key.strip_prefix(ROLLUPS).unwrap_or_default(),
+        what: "key of a rollup",
+    };
+    let type_number = u32::from_be_bytes(fields.take()?);
+    let level = (type_number, u32::from_be_bytes(fields.take()?));
+    let bucket_ns = i64::from_be_bytes(fields.take()?) ^ i64::MIN;
+    let ordinal = u32::from_be_bytes(fields.take()?);
+    fields.end()?;
+    Ok((level, bucket_ns, ordinal))
+}
+
+/// Key of the time before which raw points of a type are gone.
+#[must_use]
+pub fn seal(type_number: u32) -> [u8; 6] {
+    let [a, b, c, d] = type_number.to_be_bytes();
+    [b's', b'|', a, b, c, d]
+}
+
+/// Type and time of such a record.
+///
+/// # Errors
+/// When it is not one.
+pub fn decode_seal(key: &[u8], value: &[u8]) -> Result<(u32, i64), StoreError> {
+    let mut fields = Fields {
+        rest: key.strip_prefix(SEALS).unwrap_or_default(),
+        what: "time before which points are gone",
+    };
+    let type_number = u32::from_be_bytes(fields.take()?);
+    fields.end()?;
+    fields.rest = value;
+    let before_ns = i64::from_be_bytes(fields.take()?);
+    fields.end()?;
+    Ok((type_number, before_ns))
+}
 
 /// Key of one bucket of one device.
 #[must_use]
@@ -405,6 +476,23 @@ mod tests {
         assert_eq!(decode_u64(&7_u64.to_be_bytes()).unwrap(), 7);
         assert!(device_ordinal(255) < device_ordinal(256));
         assert!(device_ordinal(7).starts_with(ORDINALS));
+    }
+
+    #[test]
+    fn keys_of_rollups_round_trip_and_sort_as_their_fields() {
+        let mut all = Vec::new();
+        for level in NUMBERS.into_iter().flat_map(|a| NUMBERS.map(|b| (a, b))) {
+            for (bucket, ordinal) in TIMES.into_iter().flat_map(|a| NUMBERS.map(|b| (a, b))) {
+                let key = rollup(level, bucket, ordinal);
+                assert_eq!(decode_rollup(&key).unwrap(), (level, bucket, ordinal));
+                assert!(key.starts_with(&rollups(level)));
+                all.push(key);
+            }
+        }
+        assert!(all.is_sorted_by(|a, b| a < b));
+        assert!(decode_rollup(&all[0][1..]).unwrap_err().is_corruption());
+        assert_eq!(decode_seal(&seal(7), &(-5_i64).to_be_bytes()).unwrap(), (7, -5));
+        assert!(decode_seal(&seal(7), &[0; 7]).unwrap_err().is_corruption());
     }
 
     #[test]

@@ -10,6 +10,8 @@
 //! | `devices` | the command that registers devices |
 //! | `producers` | exactly-once: what a producer sent before |
 //! | `remove` | the command that removes points |
+//! | `rollups` | rollups of buckets: made by an entry, gone with what changes their bucket |
+//! | `rolled` | reads of buckets, as rollups where they are there |
 //! | `emptied` | ranges of keys that hold nothing any more and can be compacted away |
 //! | `void` | entries that stored nothing |
 //! | `pages` | devices of one page of ordinals, again only where they changed |
@@ -49,6 +51,8 @@ mod read;
 mod registry;
 mod remove;
 mod restore;
+mod rolled;
+mod rollups;
 mod roster;
 mod select;
 mod versions;
@@ -62,12 +66,15 @@ pub use alerts::{AlertName, AlertStates};
 pub use apply::ApplyEntry;
 pub use area::{Area, Spot};
 pub use bucket_grid::bucket_start;
+pub use keys::Level;
 pub use newest::Newest;
 pub use notes::{Changed, Notes};
 pub use opening::Opening;
 pub use pages::Page;
 pub use registry::DeviceFilter;
 pub use remove::{Counted, begins_chunk};
+pub use rolled::{Rolling, Stored};
+pub use rollups::Missing;
 pub use roster::Roster;
 
 use crate::store::{Family, ReplicaStore, ResidentKey, StoreError};
@@ -75,6 +82,7 @@ use emptied::Emptied;
 use extents::Extents;
 use producers::Producers;
 use restore::Restore;
+use rollups::{RollupState, Stale};
 use versions::Versions;
 use void::Void;
 
@@ -90,6 +98,7 @@ pub struct Shard {
     versions: Versions,
     emptied: Emptied,
     notes: Notes,
+    stale: Stale,
     /// Who it is to the values it keeps in memory.
     owner: u64,
 }
@@ -109,6 +118,7 @@ struct State {
     /// Commands that changed alerts.
     alert_commands: u64,
     producers: Producers,
+    rollups: RollupState,
     restore: Option<Restore>,
     void: Void,
     stopped: bool,
@@ -132,6 +142,7 @@ impl Shard {
             next_ordinal,
             alert_commands,
             producers: Producers::load(&store)?,
+            rollups: RollupState::load(&store)?,
             restore: Restore::load(&store)?,
             void: Void::load(&store)?,
             stopped: false,
@@ -148,6 +159,7 @@ impl Shard {
             versions: Versions::new(),
             emptied: Emptied::default(),
             notes: Notes::default(),
+            stale: Stale::default(),
             owner,
         })
     }

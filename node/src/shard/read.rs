@@ -3,6 +3,7 @@
 //! Never here: decoding, windows, budgets (a visitor breaks when it has enough). Invariant: every read sees one point in
 //! time; a device over a range gives its buckets in ascending time.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use super::bucket_grid::Grid;
@@ -54,8 +55,10 @@ impl Shard {
         mut visit: impl FnMut(usize, &[u8]) -> ControlFlow<B>,
     ) -> Result<ControlFlow<B>, StoreError> {
         let view = self.store.db().view();
-        let devices = Devices::new(&view, bucket_span_ns, type_number, ordinals);
-        devices.scan((from_ns, to_ns), self.extents.of(type_number), &mut visit)
+        let devices = Devices::new(&view, Rows::blocks(type_number), bucket_span_ns, ordinals);
+        devices.scan((from_ns, to_ns), self.extents.of(type_number), &mut |at, _, value| {
+            visit(at, value)
+        })
     }
 
     /// Gives `visit` ordinal, bucket start and value of every bucket of a type that may hold records with
@@ -77,7 +80,8 @@ impl Shard {
             return Ok(ControlFlow::Continue(()));
         };
         let lower = keys::block(type_number, grid.start(first), 0);
-        let mut scan = view.scan(Family::Blocks, &lower, Some(after(type_number, grid.start(last))))?;
+        let upper = Rows::blocks(type_number).after(grid.start(last), u32::MAX);
+        let mut scan = view.scan(Family::Blocks, &lower, Some(upper))?;
         while let Some((key, value)) = scan.next()? {
             let (_, bucket_ns, ordinal) = keys::decode_block(key)?;
             if let ControlFlow::Break(with) = visit(ordinal, bucket_ns, value) {
@@ -130,37 +134,97 @@ impl Shard {
     }
 }
 
-/// First key above every device of a bucket.
-fn after(type_number: u32, bucket_ns: i64) -> Vec<u8> {
-    let mut key = keys::block(type_number, bucket_ns, u32::MAX).to_vec();
-    key.push(0);
-    key
+/// Rows that are kept by bucket, then device: blocks or rollups of a type.
+#[derive(Copy, Clone)]
+pub(super) struct Rows {
+    family: Family,
+    /// What their keys begin with, and how long that is.
+    prefix: ([u8; 10], usize),
 }
 
-/// Devices of a type, at a moment.
-pub(super) struct Devices<'a> {
-    view: &'a View<'a>,
-    grid: Grid,
-    type_number: u32,
-    ordinals: &'a [u32],
+/// Key of a row.
+pub(super) struct RowKey([u8; 22], usize);
+
+impl AsRef<[u8]> for RowKey {
+    fn as_ref(&self) -> &[u8] {
+        &self.0[..self.1]
+    }
 }
 
-impl<'a> Devices<'a> {
-    pub(super) fn new(view: &'a View<'a>, bucket_span_ns: i64, type_number: u32, ordinals: &'a [u32]) -> Self {
+impl Rows {
+    pub(super) fn blocks(type_number: u32) -> Self {
+        let mut prefix = [0; 10];
+        prefix[..4].copy_from_slice(&type_number.to_be_bytes());
         Self {
-            view,
-            grid: Grid::new(bucket_span_ns),
-            type_number,
-            ordinals,
+            family: Family::Blocks,
+            prefix: (prefix, 4),
         }
     }
 
-    /// Their buckets that a range of time touches, given the extent of the type: see [`Shard::scan_devices`].
+    pub(super) fn rollups(level: keys::Level) -> Self {
+        Self {
+            family: Family::Meta,
+            prefix: (keys::rollups(level), 10),
+        }
+    }
+
+    pub(super) fn key(&self, bucket_ns: i64, ordinal: u32) -> RowKey {
+        let (prefix, length) = (&self.prefix.0, self.prefix.1);
+        let mut key = [0; 22];
+        key[..length].copy_from_slice(&prefix[..length]);
+        key[length..length + 12].copy_from_slice(&keys::block(0, bucket_ns, ordinal)[4..]);
+        RowKey(key, length + 12)
+    }
+
+    /// First key above every device of a bucket.
+    fn after(&self, bucket_ns: i64, ordinal: u32) -> Vec<u8> {
+        let mut key = self.key(bucket_ns, ordinal).as_ref().to_vec();
+        key.push(0);
+        key
+    }
+
+    /// Bucket start and ordinal of a key.
+    fn decode(&self, key: &[u8]) -> Result<(i64, u32), StoreError> {
+        match self.family {
+            Family::Blocks => keys::decode_block(key).map(|(_, bucket_ns, ordinal)| (bucket_ns, ordinal)),
+            _ => keys::decode_rollup(key).map(|(_, bucket_ns, ordinal)| (bucket_ns, ordinal)),
+        }
+    }
+}
+
+/// Rows of devices, at a moment.
+pub(super) struct Devices<'a> {
+    view: &'a View<'a>,
+    rows: Rows,
+    grid: Grid,
+    ordinals: &'a [u32],
+    /// Places among the ordinals and buckets that are passed over.
+    without: Option<&'a HashSet<(usize, i64)>>,
+}
+
+impl<'a> Devices<'a> {
+    pub(super) fn new(view: &'a View<'a>, rows: Rows, bucket_span_ns: i64, ordinals: &'a [u32]) -> Self {
+        Self {
+            view,
+            rows,
+            grid: Grid::new(bucket_span_ns),
+            ordinals,
+            without: None,
+        }
+    }
+
+    pub(super) fn without(self, without: &'a HashSet<(usize, i64)>) -> Self {
+        let without = Some(without).filter(|without| !without.is_empty());
+        Self { without, ..self }
+    }
+
+    /// Gives `visit` place, bucket start and value of the rows of buckets that a range of time touches, given the extent of the
+    /// type: see [`Shard::scan_devices`].
     pub(super) fn scan<B>(
         &self,
         (from_ns, to_ns): (i64, i64),
         extent: Option<(i64, i64)>,
-        visit: &mut impl FnMut(usize, &[u8]) -> ControlFlow<B>,
+        visit: &mut impl FnMut(usize, i64, &[u8]) -> ControlFlow<B>,
     ) -> Result<ControlFlow<B>, StoreError> {
         let Some(range) = self.grid.touched(from_ns, to_ns, extent) else {
             return Ok(ControlFlow::Continue(()));
@@ -174,8 +238,9 @@ impl<'a> Devices<'a> {
         }
     }
 
-    fn key(&self, index: i64, ordinal: u32) -> [u8; 16] {
-        keys::block(self.type_number, self.grid.start(index), ordinal)
+    /// Whether a row is wanted.
+    fn wants(&self, at: usize, bucket_ns: i64) -> bool {
+        self.without.is_none_or(|without| !without.contains(&(at, bucket_ns)))
     }
 
     /// First and last ordinal, where the devices ascend and are many of those between them.
@@ -192,18 +257,24 @@ impl<'a> Devices<'a> {
         &self,
         (first, last): (i64, i64),
         ends: (u32, u32),
-        visit: &mut impl FnMut(usize, &[u8]) -> ControlFlow<B>,
+        visit: &mut impl FnMut(usize, i64, &[u8]) -> ControlFlow<B>,
     ) -> Result<ControlFlow<B>, StoreError> {
         for index in first..=last {
-            let mut upper = self.key(index, ends.1).to_vec();
-            upper.push(0);
-            let mut scan = self.view.scan(Family::Blocks, &self.key(index, ends.0), Some(upper))?;
-            let mut ours = self.ordinals.iter().enumerate().peekable();
+            let bucket_ns = self.grid.start(index);
+            let mut ours = self.ordinals.iter().enumerate();
+            if self.without.is_some() && !ours.clone().any(|(at, _)| self.wants(at, bucket_ns)) {
+                continue;
+            }
+            let lower = self.rows.key(bucket_ns, ends.0);
+            let upper = self.rows.after(bucket_ns, ends.1);
+            let mut scan = self.view.scan(self.rows.family, lower.as_ref(), Some(upper))?;
+            let mut ours = ours.by_ref().peekable();
             while let Some((key, value)) = scan.next()? {
-                let (_, _, found) = keys::decode_block(key)?;
+                let (_, found) = self.rows.decode(key)?;
                 while ours.next_if(|(_, ordinal)| **ordinal < found).is_some() {}
                 if let Some((at, _)) = ours.next_if(|(_, ordinal)| **ordinal == found)
-                    && let ControlFlow::Break(with) = visit(at, value)
+                    && self.wants(at, bucket_ns)
+                    && let ControlFlow::Break(with) = visit(at, bucket_ns, value)
                 {
                     return Ok(ControlFlow::Break(with));
                 }
@@ -216,26 +287,29 @@ impl<'a> Devices<'a> {
     fn by_key<B>(
         &self,
         (first, last): (i64, i64),
-        visit: &mut impl FnMut(usize, &[u8]) -> ControlFlow<B>,
+        visit: &mut impl FnMut(usize, i64, &[u8]) -> ControlFlow<B>,
     ) -> Result<ControlFlow<B>, StoreError> {
         let sorted = self.ordinals.is_sorted();
         let devices = || self.ordinals.iter().enumerate();
-        let mut all = (first..=last).flat_map(|index| devices().map(move |(at, ordinal)| (at, index, *ordinal)));
+        let start = |index| self.grid.start(index);
+        let mut all = (first..=last)
+            .flat_map(|index| devices().map(move |(at, ordinal)| (at, start(index), *ordinal)))
+            .filter(|(at, bucket_ns, _)| self.wants(*at, *bucket_ns));
         let (mut places, mut keys) = (Vec::with_capacity(CHUNK), Vec::with_capacity(CHUNK));
         loop {
             places.clear();
             keys.clear();
-            for (at, index, ordinal) in all.by_ref().take(CHUNK) {
-                places.push(at);
-                keys.push(self.key(index, ordinal));
+            for (at, bucket_ns, ordinal) in all.by_ref().take(CHUNK) {
+                places.push((at, bucket_ns));
+                keys.push(self.rows.key(bucket_ns, ordinal));
             }
             if keys.is_empty() {
                 return Ok(ControlFlow::Continue(()));
             }
-            let values = self.view.multi_get(Family::Blocks, &keys, sorted)?;
-            for (at, value) in places.iter().zip(values) {
+            let values = self.view.multi_get(self.rows.family, &keys, sorted)?;
+            for ((at, bucket_ns), value) in places.iter().zip(values) {
                 if let Some(value) = value
-                    && let ControlFlow::Break(with) = visit(*at, &value)
+                    && let ControlFlow::Break(with) = visit(*at, *bucket_ns, &value)
                 {
                     return Ok(ControlFlow::Break(with));
                 }
@@ -246,10 +320,10 @@ impl<'a> Devices<'a> {
     fn by_seek<B>(
         &self,
         range: (i64, i64),
-        visit: &mut impl FnMut(usize, &[u8]) -> ControlFlow<B>,
+        visit: &mut impl FnMut(usize, i64, &[u8]) -> ControlFlow<B>,
     ) -> Result<ControlFlow<B>, StoreError> {
-        for (at, ordinal) in self.ordinals.iter().enumerate() {
-            if let ControlFlow::Break(with) = self.seek_one(*ordinal, range, &mut |value| visit(at, value))? {
+        for at in 0..self.ordinals.len() {
+            if let ControlFlow::Break(with) = self.seek_one(at, range, visit)? {
                 return Ok(ControlFlow::Break(with));
             }
         }
@@ -259,29 +333,35 @@ impl<'a> Devices<'a> {
     /// From bucket to bucket that any device of the type has: one seek each.
     fn seek_one<B>(
         &self,
-        ours: u32,
+        at: usize,
         (first, last): (i64, i64),
-        visit: &mut impl FnMut(&[u8]) -> ControlFlow<B>,
+        visit: &mut impl FnMut(usize, i64, &[u8]) -> ControlFlow<B>,
     ) -> Result<ControlFlow<B>, StoreError> {
-        let upper = after(self.type_number, self.grid.start(last));
-        let mut scan = self.view.scan(Family::Blocks, &self.key(first, ours), Some(upper))?;
-        while let Some((key, value)) = scan.next()? {
-            let (_, bucket_ns, ordinal) = keys::decode_block(key)?;
+        let ours = self.ordinals[at];
+        let key = |index: i64| self.rows.key(self.grid.start(index), ours);
+        let upper = self.rows.after(self.grid.start(last), u32::MAX);
+        let mut scan = self.view.scan(self.rows.family, key(first).as_ref(), Some(upper))?;
+        while let Some((found, value)) = scan.next()? {
+            let (bucket_ns, ordinal) = self.rows.decode(found)?;
             if ordinal == ours
-                && let ControlFlow::Break(with) = visit(value)
+                && self.wants(at, bucket_ns)
+                && let ControlFlow::Break(with) = visit(at, bucket_ns, value)
             {
                 return Ok(ControlFlow::Break(with));
             }
             if ordinal < ours {
                 // Ours may follow in the same bucket.
-                scan.seek(&keys::block(self.type_number, bucket_ns, ours));
+                scan.seek(self.rows.key(bucket_ns, ours).as_ref());
                 continue;
             }
-            let next = self.grid.index(bucket_ns).saturating_add(1);
+            let mut next = self.grid.index(bucket_ns).saturating_add(1);
+            while next <= last && !self.wants(at, self.grid.start(next)) {
+                next += 1;
+            }
             if next > last {
                 break;
             }
-            scan.seek(&self.key(next, ours));
+            scan.seek(key(next).as_ref());
         }
         Ok(ControlFlow::Continue(()))
     }

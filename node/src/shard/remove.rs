@@ -19,7 +19,8 @@ use tidemark_series::{Block, PropertyNumber, Records, bucket, latest};
 
 use super::apply::{Chunk, Outcome, code, failure};
 use super::bucket_grid::bucket_start;
-use super::read::Devices;
+use super::read::{Devices, Rows};
+use super::rollups::each_sealed;
 use super::{Shard, keys};
 use crate::store::{Family, StoreError, View};
 
@@ -51,8 +52,8 @@ pub struct Counted {
     pub records: u64,
     /// Buckets that hold them.
     pub buckets: u64,
-    /// Some of its newest values are of the range.
-    pub newest: bool,
+    /// Some of its newest values may be of the range, or rollups of points that are gone.
+    pub beside: bool,
 }
 
 impl Shard {
@@ -68,9 +69,9 @@ impl Shard {
         (from_ns, to_ns): (i64, i64),
     ) -> Result<Vec<Counted>, StoreError> {
         let view = self.store.db().view();
-        let devices = Devices::new(&view, bucket_span_ns, type_number, ordinals);
+        let devices = Devices::new(&view, Rows::blocks(type_number), bucket_span_ns, ordinals);
         let mut counted = vec![Counted::default(); ordinals.len()];
-        let flow = devices.scan((from_ns, to_ns), self.extents.of(type_number), &mut |at, value| {
+        let flow = devices.scan((from_ns, to_ns), self.extents.of(type_number), &mut |at, _, value| {
             match Inside::of(value, from_ns, to_ns) {
                 Ok(None) => {}
                 Ok(Some(inside)) => {
@@ -91,20 +92,28 @@ impl Shard {
         let newest = view.multi_get(Family::Latest, &keys, keys.is_sorted())?;
         for (counted, value) in counted.iter_mut().zip(newest) {
             let Some(value) = value else { continue };
-            counted.newest = !newest_inside(&value, from_ns, to_ns)?.is_empty();
+            counted.beside = !newest_inside(&value, from_ns, to_ns)?.is_empty();
         }
+        let devices = (type_number, ordinals, bucket_span_ns);
+        each_sealed(&view, devices, &self.extents, (from_ns, to_ns), |_, _, ordinal, _| {
+            if let Some(at) = ordinals.iter().position(|one| *one == ordinal) {
+                counted[at].beside = true;
+            }
+            Ok(())
+        })?;
         Ok(counted)
     }
 
-    /// Whether a type has a bucket that starts before a time.
+    /// Start of the first bucket of a type, if it is before a time.
     ///
     /// # Errors
     /// Corruption and I/O as found.
-    pub fn has_buckets_before(&self, type_number: u32, before_ns: i64) -> Result<bool, StoreError> {
+    pub fn first_bucket_before(&self, type_number: u32, before_ns: i64) -> Result<Option<i64>, StoreError> {
         let view = self.store.db().view();
         let (lower, upper) = old_buckets(type_number, before_ns);
         let mut scan = view.scan(Family::Blocks, &lower, Some(upper.to_vec()))?;
-        Ok(scan.next()?.is_some())
+        let first = scan.next()?.map(|(key, _)| keys::decode_block(key));
+        Ok(first.transpose()?.map(|(_, bucket_ns, _)| bucket_ns))
     }
 }
 
@@ -124,7 +133,18 @@ impl Chunk<'_> {
                 Ok(()) => self.remove_records(upkeep.type_number, records)?,
                 Err(message) => return Ok(Err(failure(code::INTERNAL, "INTERNAL", message))),
             },
-            Some(What::RemoveBuckets(buckets)) => self.remove_buckets(upkeep.type_number, buckets.before_ns)?,
+            Some(What::RemoveBuckets(buckets)) => {
+                let before_ns = match buckets.lengths_s.is_empty() {
+                    true => buckets.before_ns,
+                    false => self.seal(upkeep.type_number, buckets.before_ns, &buckets.lengths_s)?,
+                };
+                self.remove_buckets(upkeep.type_number, before_ns)?
+            }
+            Some(What::RollUp(roll_up)) => self.roll_up(upkeep.type_number, roll_up)?,
+            Some(What::RemoveRollups(rollups)) => {
+                self.remove_rollups((upkeep.type_number, rollups.length_s), rollups.before_ns);
+                Removed::default()
+            }
             None => return Err(StoreError::UnknownCommand("a removal of no known kind".into())),
         };
         Ok(Ok(applied::Result::Removed(removed)))
@@ -143,10 +163,11 @@ impl Chunk<'_> {
         let (from_ns, to_ns, span_ns) = (records.from_ns, records.to_ns, records.bucket_span_ns);
         let mut removed = Removed::default();
         let mut of_devices = BTreeSet::new();
-        let devices = Devices::new(&view, span_ns, type_number, &records.ordinals);
+        let devices = Devices::new(&view, Rows::blocks(type_number), span_ns, &records.ordinals);
+        let mut changed = Vec::new();
         let batch = &mut self.batch;
         let extent = self.extents.of(type_number);
-        let flow = devices.scan((from_ns, to_ns), extent, &mut |at, value| {
+        let flow = devices.scan((from_ns, to_ns), extent, &mut |at, bucket_ns, value| {
             let cut = Inside::of(value, from_ns, to_ns).and_then(|inside| match inside {
                 Some(inside) if !inside.whole => Ok(Some((inside, without(value, from_ns, to_ns)?))),
                 inside => Ok(inside.map(|inside| (inside, Vec::new()))),
@@ -157,7 +178,8 @@ impl Chunk<'_> {
                 Err(error) => return ControlFlow::Break(error),
             };
             let ordinal = records.ordinals[at];
-            let key = keys::block(type_number, bucket_start(inside.first_ns, span_ns), ordinal);
+            changed.push((bucket_ns, ordinal));
+            let key = keys::block(type_number, bucket_ns, ordinal);
             match rest.is_empty() {
                 true => batch.delete(Family::Blocks, &key),
                 false => batch.put(Family::Blocks, &key, &rest),
@@ -170,6 +192,10 @@ impl Chunk<'_> {
         if let ControlFlow::Break(error) = flow {
             return Err(error);
         }
+        for (bucket_ns, ordinal) in changed {
+            self.unroll(type_number, bucket_ns, ordinal);
+        }
+        of_devices.extend(self.cut_rollups(&view, type_number, records)?);
         for ordinal in &records.ordinals {
             if self.renew_newest(&view, (type_number, *ordinal), records)? {
                 of_devices.insert(*ordinal);
@@ -265,8 +291,6 @@ fn old_buckets(type_number: u32, before_ns: i64) -> ([u8; 16], [u8; 16]) {
 
 /// Rows of a bucket value within a range of time.
 struct Inside {
-    /// Time of the first row of the bucket.
-    first_ns: i64,
     rows: u64,
     /// There are no others.
     whole: bool,
@@ -287,11 +311,7 @@ impl Inside {
                     .filter(|time| (from_ns..to_ns).contains(time))
                     .count(),
             };
-            let found = found.get_or_insert(Self {
-                first_ns: block.first_ns(),
-                rows: 0,
-                whole: true,
-            });
+            let found = found.get_or_insert(Self { rows: 0, whole: true });
             found.rows += rows as u64;
             found.whole &= whole;
         }

@@ -142,6 +142,11 @@ impl Chunk<'_> {
             Checked::Slot(slot) => {
                 self.slots.insert(record.key.to_vec(), Some(slot));
             }
+            Checked::Rollup(level, bucket_ns) => {
+                self.widen(level.0, bucket_ns);
+                self.state.rollups.note(level, bucket_ns);
+            }
+            Checked::Seal(type_number, before_ns) => self.state.rollups.seal(type_number, before_ns),
             Checked::Latest | Checked::DeviceKey | Checked::Alert => {}
         }
     }
@@ -158,6 +163,8 @@ enum Checked {
     Alert,
     Producer(String, Producer),
     Slot(Slot),
+    Rollup(keys::Level, i64),
+    Seal(u32, i64),
 }
 
 impl Checked {
@@ -188,6 +195,14 @@ impl Checked {
                 Self::Alert
             }
             Some(Family::Meta) if key.starts_with(keys::SLOTS) => Self::Slot(Slot::decode(&record.value)?),
+            Some(Family::Meta) if key.starts_with(keys::ROLLUPS) => {
+                let (level, bucket_ns, _) = keys::decode_rollup(key)?;
+                Self::Rollup(level, bucket_ns)
+            }
+            Some(Family::Meta) if key.starts_with(keys::SEALS) => {
+                let (type_number, before_ns) = keys::decode_seal(key, &record.value)?;
+                Self::Seal(type_number, before_ns)
+            }
             Some(Family::Meta) if key.starts_with(keys::PRODUCERS) => {
                 let name = String::from_utf8(key.get(keys::PRODUCERS.len()..).unwrap_or_default().to_vec())
                     .map_err(|_| StoreError::Corruption("name of a producer is not text".into()))?;
@@ -208,6 +223,7 @@ impl Checked {
             Self::NextOrdinal(_) | Self::AlertCommands(_) | Self::Alert | Self::Producer(..) | Self::Slot(_) => {
                 Family::Meta
             }
+            Self::Rollup(..) | Self::Seal(..) => Family::Meta,
         }
     }
 }

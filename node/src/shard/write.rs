@@ -25,7 +25,12 @@ impl Chunk<'_> {
         if let Err(message) = self.check(write) {
             return Ok(Err(failure(code::INTERNAL, "BAD_FRAGMENT", message)));
         }
+        let sealed = |fragment: &Fragment| self.sealed(write.type_number, fragment.bucket_ns);
+        if let Some(refused) = write.fragments.iter().find_map(sealed) {
+            return Ok(Err(refused));
+        }
         for fragment in &write.fragments {
+            self.unroll(write.type_number, fragment.bucket_ns, fragment.ordinal);
             let key = keys::block(write.type_number, fragment.bucket_ns, fragment.ordinal);
             self.batch.merge(Family::Blocks, &key, &fragment.block);
             self.widen(write.type_number, fragment.bucket_ns);

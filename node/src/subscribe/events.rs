@@ -63,7 +63,7 @@ impl Follower {
             Some(shard_command::Command::Upkeep(upkeep)) if self.asked.records => match &upkeep.what {
                 Some(What::RemoveRecords(removed)) => self.removed(here, upkeep.type_number, removed),
                 // What is too old goes for everybody alike.
-                Some(What::RemoveBuckets(_)) | None => Ok(Told::default()),
+                _ => Ok(Told::default()),
             },
             Some(shard_command::Command::Alerts(changes)) if self.asked.alerts => self.alert_steps(here, changes),
             // All others change nothing that a subscriber hears of; those of a later version are not known here.

@@ -173,11 +173,16 @@ pub fn rows(cells: &[(i64, f64)]) -> Records {
 
 /// Cut at the buckets, one fragment each.
 pub fn fragments(ordinal: u32, records: &Records) -> Vec<Fragment> {
+    fragments_of(ordinal, records, SPAN)
+}
+
+/// The same for other buckets.
+pub fn fragments_of(ordinal: u32, records: &Records, span_ns: i64) -> Vec<Fragment> {
     let mut rest = records.clone();
     let mut fragments = Vec::new();
     while let Some(first) = rest.observed_at.first().copied() {
-        let bucket_ns = bucket_start(first, SPAN);
-        let end = bucket_ns.saturating_add(SPAN);
+        let bucket_ns = bucket_start(first, span_ns);
+        let end = bucket_ns.saturating_add(span_ns);
         let block = Bytes::from(bucket::encode(&rest.slice_time(i64::MIN, end)));
         fragments.push(Fragment {
             ordinal,

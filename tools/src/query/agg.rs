@@ -69,6 +69,9 @@ pub(crate) struct AggArgs {
     /// Leave suspect values out too, not only those that failed a check
     #[arg(long)]
     drop_suspect: bool,
+    /// Read points even where rollups give the same answer
+    #[arg(long)]
+    no_rollups: bool,
     /// Compute what was asked even where the kind of a property gives it no meaning
     #[arg(long)]
     allow_unlawful: bool,
@@ -161,6 +164,7 @@ fn request(args: &AggArgs) -> Outcome<v1::QueryAggregateRequest> {
         max_gap_ms: args.max_gap.map_or(0, |ns| (ns / 1_000_000).max(1)),
         min_coverage: args.min_coverage,
         drop_suspect: args.drop_suspect,
+        no_rollups: args.no_rollups,
     })
 }
 

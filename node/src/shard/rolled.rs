@@ -1,0 +1,104 @@
+//! Reads of buckets, as rollups where they are there and will do.
+//!
+//! Never here: what a rollup holds, whether a question can be answered by rollups at all. Invariant: rollups and points are read
+//! at one moment, and each bucket of a device is given once, as one or the other.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+
+use tidemark_series::rollup;
+
+use super::Shard;
+use super::read::{Devices, Rows};
+use super::rollups::sealed_before;
+use crate::store::StoreError;
+
+const NS_PER_S: i64 = 1_000_000_000;
+
+/// Which rollups will do.
+#[derive(Copy, Clone, Debug)]
+pub struct Rolling {
+    /// Length of their windows, seconds.
+    pub length_s: u32,
+    /// What they were made by.
+    pub rule: u64,
+    /// Only whole windows between these are wanted.
+    pub from_ns: i64,
+    /// See `from_ns`.
+    pub to_ns: i64,
+}
+
+/// A bucket of a device.
+#[derive(Copy, Clone, Debug)]
+pub enum Stored<'a> {
+    /// Its points: a bucket value.
+    Points(&'a [u8]),
+    /// Its windows: what `rollup::open` gave.
+    Rollup(&'a [u8]),
+}
+
+impl Rolling {
+    /// Length of their windows, nanoseconds.
+    #[must_use]
+    pub fn length_ns(&self) -> i64 {
+        i64::from(self.length_s) * NS_PER_S
+    }
+
+    /// Whether no window of a bucket is only in part between the ends.
+    fn holds(&self, bucket_ns: i64, bucket_span_ns: i64) -> bool {
+        let length_ns = self.length_ns();
+        let whole = |end_ns: i64| end_ns % length_ns == 0 || end_ns == i64::MIN || end_ns == i64::MAX;
+        // A window that ends where the bucket begins may have the first point of it.
+        let first_ns = bucket_ns.saturating_sub(length_ns);
+        let last_ns = bucket_ns.saturating_add(bucket_span_ns).saturating_add(length_ns);
+        let after = whole(self.from_ns) || first_ns.saturating_sub(length_ns) >= self.from_ns;
+        after && (whole(self.to_ns) || last_ns <= self.to_ns)
+    }
+}
+
+impl Shard {
+    /// [`Shard::scan_devices`] with rollups in the place of points where `rolling` says that they will do, and where points are
+    /// gone for their age. Points come after rollups, those of one device oldest first.
+    ///
+    /// # Errors
+    /// Corruption and I/O as found.
+    pub fn scan_rolled<B>(
+        &self,
+        (type_number, ordinals): (u32, &[u32]),
+        bucket_span_ns: i64,
+        (from_ns, to_ns): (i64, i64),
+        rolling: &Rolling,
+        mut visit: impl FnMut(usize, Stored<'_>) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>, StoreError> {
+        let view = self.store.db().view();
+        let extent = self.extents.of(type_number);
+        let sealed_ns = sealed_before(&view, type_number)?;
+        // Windows that touch the range may be of a bucket before it or behind it.
+        let length_ns = rolling.length_ns();
+        let around = (from_ns.saturating_sub(length_ns), to_ns.saturating_add(length_ns));
+        let mut taken = HashSet::new();
+        let rows = Rows::rollups((type_number, rolling.length_s));
+        let devices = Devices::new(&view, rows, bucket_span_ns, ordinals);
+        let flow = devices.scan(around, extent, &mut |at, bucket_ns, value| {
+            let (rule, windows) = match rollup::open(value) {
+                Ok(opened) => opened,
+                Err(corrupt) => return ControlFlow::Break(Err(corrupt.into())),
+            };
+            let sealed = bucket_ns < sealed_ns;
+            if !sealed && (rule != rolling.rule || !rolling.holds(bucket_ns, bucket_span_ns)) {
+                return ControlFlow::Continue(());
+            }
+            taken.insert((at, bucket_ns));
+            visit(at, Stored::Rollup(windows)).map_break(Ok)
+        })?;
+        match flow {
+            ControlFlow::Continue(()) => {}
+            ControlFlow::Break(Ok(with)) => return Ok(ControlFlow::Break(with)),
+            ControlFlow::Break(Err(error)) => return Err(error),
+        }
+        let devices = Devices::new(&view, Rows::blocks(type_number), bucket_span_ns, ordinals).without(&taken);
+        devices.scan((from_ns, to_ns), extent, &mut |at, _, value| {
+            visit(at, Stored::Points(value))
+        })
+    }
+}

@@ -1,0 +1,282 @@
+//! Rollups through the public client: made by themselves, used by themselves, and never another answer than that of points.
+//! Never here: what a rollup holds (`shard_rollups.rs`). Invariant: every answer is compared with that without rollups.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "tests; seeds are printed"
+)]
+
+mod common;
+
+use std::time::Duration;
+
+use common::fleet::*;
+use common::{TestCluster, eventually};
+use tidemark_client::{BatchBuilder, Client, v1};
+use tidemark_node::clock::now_ns;
+use tidemark_node::config::Tuning;
+use v1::Function;
+
+const IDS: [&str; 6] = ["g1", "g2", "g3", "g4", "g5", "g6"];
+const GRADED: &str = "graded";
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % bound
+    }
+}
+
+/// Makes rollups at once.
+fn tuning() -> Tuning {
+    Tuning {
+        rollups_every: Duration::from_millis(50),
+        rollups_after: Duration::ZERO,
+        retention_every: Duration::from_millis(100),
+        flush_every: Duration::from_millis(200),
+        flush_all_every: 2,
+        ..Tuning::default()
+    }
+}
+
+/// A level that must be in range, rain, and a count of pulses.
+fn graded(retention_days: i64) -> v1::DeviceType {
+    let mut graded = v1::DeviceType {
+        rollups_s: vec![300, 3_600, 86_400],
+        bucket_span_s: 3 * 3_600,
+        ..device_type(GRADED, retention_days)
+    };
+    graded.properties[0].min = Some(0.0);
+    graded.properties[0].max = Some(50.0);
+    graded
+}
+
+async fn furnish_graded(client: &Client, retention_days: i64) {
+    client.apply_device_types(vec![graded(retention_days)]).await.unwrap();
+    let town = |id: &str| if id < "g4" { "north" } else { "south" };
+    let devices = IDS.map(|id| device(id, GRADED, &[("town", town(id))]));
+    client.register_devices(devices.to_vec()).await.unwrap();
+}
+
+fn some_rows(random: &mut Random, t0: i64) -> v1::Batch {
+    let mut batch = BatchBuilder::new(GRADED);
+    for _ in 0..1 + random.below(60) {
+        let t = t0 + random.below(2 * 1_440) as i64 * MIN;
+        let row = batch.row(IDS[random.below(6) as usize], t);
+        let level = random.below(600) as f64 / 10.0;
+        let row = match random.below(8) {
+            0 => row.set_with_quality("level", level, v1::Quality::Fail),
+            _ => row.set("level", level),
+        };
+        let row = row.set("rain", random.below(30) as f64 / 10.0);
+        row.set("pulses", random.below(9) as i64)
+            .set("on", random.below(2) == 0);
+    }
+    batch.build().unwrap()
+}
+
+fn some_question(random: &mut Random, t0: i64) -> v1::QueryAggregateRequest {
+    let (property, functions): (&str, &[Function]) = match random.below(4) {
+        0 => (
+            "level",
+            &[
+                Function::Avg,
+                Function::Min,
+                Function::Max,
+                Function::First,
+                Function::Last,
+                Function::Count,
+            ],
+        ),
+        1 => ("rain", &[Function::Sum, Function::Max, Function::Count]),
+        2 => ("pulses", &[Function::Sum, Function::Count]),
+        _ => ("on", &[Function::Last, Function::Count]),
+    };
+    let unit = [MIN, 5 * MIN, HOUR][random.below(3) as usize];
+    let mut end = || t0 + (random.below(60) as i64 - 6) * HOUR + random.below(12) as i64 * unit;
+    let (a, b) = (end(), end());
+    let step_ns = [5 * MIN, 15 * MIN, HOUR, 6 * HOUR, DAY, 7 * MIN][random.below(6) as usize];
+    let mut window = v1::Window {
+        step_ns,
+        ..v1::Window::default()
+    };
+    if random.below(4) == 0 {
+        window.length_ns = 2 * step_ns;
+    }
+    if random.below(3) == 0 {
+        window.origin_ns = 8 * HOUR;
+    }
+    v1::QueryAggregateRequest {
+        selector: of_type(GRADED),
+        properties: vec![property.into()],
+        functions: functions.iter().map(|function| *function as i32).collect(),
+        from_ns: a.min(b),
+        to_ns: a.max(b),
+        window: (random.below(5) > 0).then_some(window),
+        grouping: (random.below(3) == 0).then(|| v1::Grouping {
+            tags: vec!["town".into()],
+        }),
+        ..v1::QueryAggregateRequest::default()
+    }
+}
+
+/// Series of an answer by name, and how many points were left out.
+async fn answer(client: &Client, request: v1::QueryAggregateRequest) -> (Vec<String>, u64) {
+    let (messages, summary) = client.query_aggregate(request).await.unwrap().collect().await.unwrap();
+    let series = messages.into_iter().flat_map(|message| message.series);
+    let mut series: Vec<String> = series.map(|series| format!("{series:?}")).collect();
+    series.sort();
+    (series, summary.points_dropped)
+}
+
+async fn compare(client: &Client, request: v1::QueryAggregateRequest) {
+    let without = v1::QueryAggregateRequest {
+        no_rollups: true,
+        ..request.clone()
+    };
+    let (with, without) = (answer(client, request.clone()).await, answer(client, without).await);
+    assert_eq!(with, without, "{request:?}");
+}
+
+async fn used(cluster: &TestCluster) -> u64 {
+    let mut used = 0;
+    for node in 0..3 {
+        used += cluster.metric(node, "tidemark_rollups_used_total").await;
+    }
+    used
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_with_rollups_is_the_answer_without() {
+    let seed = std::env::var("TIDEMARK_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or(11);
+    println!("TIDEMARK_SEED={seed}");
+    let mut random = Random(seed);
+    let cluster = TestCluster::start_with(3, tuning()).await;
+    let client = cluster.client().await;
+    furnish_graded(&client, 0).await;
+    let t0 = T0;
+    for round in 0..60 {
+        match random.below(6) {
+            0 => {
+                let (a, b) = (random.below(48) as i64 * HOUR, random.below(2_880) as i64 * MIN);
+                let request = v1::DeletePointsRequest {
+                    selector: of_devices(&[IDS[random.below(6) as usize], IDS[random.below(6) as usize]]),
+                    from_ns: Some(t0 + a.min(b)),
+                    to_ns: Some(t0 + a.max(b)),
+                    ..v1::DeletePointsRequest::default()
+                };
+                client.delete_points(request).await.unwrap();
+            }
+            _ => drop(client.write(write(some_rows(&mut random, t0))).await.unwrap()),
+        }
+        if round == 30 {
+            let status = cluster.healthy(0).await;
+            let shard = status.shards.iter().find(|shard| shard.shard == 1).unwrap();
+            let to_node = if shard.leader_node == 1 { 2 } else { 1 };
+            let request = v1::TransferLeaderRequest { shard: 1, to_node };
+            client.transfer_leader(request).await.unwrap();
+        }
+        for _ in 0..6 {
+            compare(&client, some_question(&mut random, t0)).await;
+        }
+    }
+    // Once more something of every bucket, so that each has lost its rollups and gets them again.
+    let mut everywhere = BatchBuilder::new(GRADED);
+    for (hour, id) in (0..48).flat_map(|hour| IDS.map(|id| (hour, id))) {
+        everywhere.row(id, t0 + hour * HOUR).set("level", hour as f64);
+    }
+    client.write(write(everywhere.build().unwrap())).await.unwrap();
+    let whole = v1::QueryAggregateRequest {
+        window: Some(v1::Window {
+            step_ns: HOUR,
+            ..v1::Window::default()
+        }),
+        properties: vec!["level".into()],
+        functions: vec![Function::Avg as i32],
+        from_ns: t0 - DAY,
+        to_ns: t0 + 3 * DAY,
+        ..some_question(&mut random, t0)
+    };
+    eventually("rollups answer", || async {
+        let before = used(&cluster).await;
+        compare(&client, whole.clone()).await;
+        match used(&cluster).await - before {
+            96.. => Ok(()),
+            few => Err(format!("{few} rollups answered")),
+        }
+    })
+    .await;
+    for shard in client
+        .status()
+        .await
+        .unwrap()
+        .shards
+        .iter()
+        .filter(|shard| shard.shard > 0)
+    {
+        let check = client.check_shard(shard.shard).await.unwrap();
+        assert!(check.equal, "{check:?}");
+    }
+}
+
+#[tokio::test]
+async fn points_go_and_their_rollups_answer_on() {
+    let cluster = TestCluster::start_with(3, tuning()).await;
+    let client = cluster.client().await;
+    furnish_graded(&client, 0).await;
+    let t0 = (now_ns() - 4 * DAY) / DAY * DAY;
+    let mut batch = BatchBuilder::new(GRADED);
+    for minute in 0..600 {
+        for (at, id) in IDS.into_iter().enumerate() {
+            let level = ((minute * 7 + at as i64) % 40) as f64;
+            batch.row(id, t0 + minute * MIN).set("level", level).set("rain", 0.2);
+        }
+    }
+    client.write(write(batch.build().unwrap())).await.unwrap();
+    let hours = |property: &str, functions: &[Function]| v1::QueryAggregateRequest {
+        selector: of_type(GRADED),
+        properties: vec![property.into()],
+        functions: functions.iter().map(|function| *function as i32).collect(),
+        from_ns: t0,
+        to_ns: t0 + 12 * HOUR,
+        window: Some(v1::Window {
+            step_ns: HOUR,
+            ..v1::Window::default()
+        }),
+        ..v1::QueryAggregateRequest::default()
+    };
+    let level = hours(
+        "level",
+        &[Function::Avg, Function::Min, Function::Last, Function::Count],
+    );
+    let rain = hours("rain", &[Function::Sum, Function::Count]);
+    let expected = (
+        answer(&client, level.clone()).await,
+        answer(&client, rain.clone()).await,
+    );
+    // From now on points are kept for two days, their rollups for good.
+    client.apply_device_types(vec![graded(2)]).await.unwrap();
+    eventually("points are gone", || async {
+        match read(&client, everything(of_type(GRADED))).await.len() {
+            0 => Ok(()),
+            others => Err(format!("{others} points")),
+        }
+    })
+    .await;
+    assert_eq!(
+        (answer(&client, level.clone()).await, answer(&client, rain).await),
+        expected
+    );
+    let points = v1::QueryAggregateRequest {
+        no_rollups: true,
+        ..level
+    };
+    assert_eq!(answer(&client, points).await.0.len(), 0, "there are no points to read");
+}
