@@ -93,6 +93,7 @@ fn add(sum: &mut v1::QualityReport, other: &v1::QualityReport) {
     sum.points_in_time += other.points_in_time;
     sum.points_fail += other.points_fail;
     sum.points_suspect += other.points_suspect;
+    sum.duplicates += other.duplicates;
     sum.slower += other.slower;
     sum.stalled += other.stalled;
     sum.never += other.never;
@@ -138,9 +139,9 @@ fn remark(report: &v1::QualityReport) -> String {
     }
 }
 
-const HEADS: [&str; 5] = ["devices", "offline", "complete", "in time", "accurate"];
+const HEADS: [&str; 6] = ["devices", "offline", "complete", "in time", "accurate", "repeated"];
 
-fn cells(report: &v1::QualityReport) -> [String; 5] {
+fn cells(report: &v1::QualityReport) -> [String; 6] {
     let percent = |share: Option<f64>| share.map_or("-".to_owned(), |share| format!("{:.2} %", share * 100.0));
     let [complete, timely, accurate] = shares(report).map(percent);
     [
@@ -149,11 +150,12 @@ fn cells(report: &v1::QualityReport) -> [String; 5] {
         complete,
         timely,
         accurate,
+        report.duplicates.to_string(),
     ]
 }
 
 fn print((title, lines): &Section) {
-    let row = |name: &str, cells: [String; 5], remark: &str| {
+    let row = |name: &str, cells: [String; 6], remark: &str| {
         let cells: String = cells.iter().map(|cell| format!(" {cell:>10}")).collect();
         println!("{name:<44}{cells}  {remark}");
     };
@@ -169,7 +171,8 @@ fn json(sections: &[Section]) -> String {
         let [completeness, timeliness, accuracy] = shares(report);
         serde_json::json!({
             "section": title, "name": name, "devices": report.devices, "offline": report.offline,
-            "completeness": completeness, "timeliness": timeliness, "accuracy": accuracy, "remark": remark(report),
+            "completeness": completeness, "timeliness": timeliness, "accuracy": accuracy,
+            "repeated": report.duplicates, "remark": remark(report),
         })
     };
     let each = sections

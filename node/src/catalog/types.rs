@@ -136,6 +136,12 @@ impl TypeDef {
         }
     }
 
+    /// The same for points that are sent because something happened: an attribute of the type.
+    pub fn event_latency_ns(&self) -> Option<i64> {
+        let seconds: i64 = self.stored.attributes.get("event_latency_s")?.parse().ok()?;
+        (seconds > 0).then(|| seconds.saturating_mul(NS_PER_S))
+    }
+
     /// Silence after which a latest value counts as stale, nanoseconds.
     pub fn stale_after_ns(&self) -> Option<i64> {
         let report = match self.stored.report_interval_s {

@@ -14,6 +14,7 @@ mod merge;
 mod near;
 mod plan;
 mod quality;
+mod quality_device;
 mod quality_merge;
 mod range;
 mod series;

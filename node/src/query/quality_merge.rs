@@ -127,6 +127,7 @@ impl Reports {
         group.points_in_time += report.points_in_time;
         group.points_fail += report.points_fail;
         group.points_suspect += report.points_suspect;
+        group.duplicates += report.duplicates;
         group.availability_mean += report.availability_mean;
         group.offline += report.offline;
         group.as_promised += report.as_promised;
