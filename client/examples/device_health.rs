@@ -22,10 +22,8 @@ type Section = (&'static str, Vec<(String, v1::QualityReport)>);
 async fn main() -> anyhow::Result<()> {
     let mut args = std::env::args().skip(1);
     let form = args.next().unwrap_or_else(|| "table".to_owned());
-    let hours: i64 = args
-        .next()
-        .map_or(Ok(24), |hours| hours.parse())
-        .context("how many hours?")?;
+    let hours = args.next().unwrap_or_else(|| "24".to_owned());
+    let hours: i64 = hours.parse().context("how many hours?")?;
     let endpoints = args.next().or_else(|| std::env::var("TIDEMARK_ENDPOINT").ok());
     let endpoints = endpoints.unwrap_or_else(|| "127.0.0.1:7777".to_owned());
     let client = Client::connect(endpoints.split(',')).await?;
@@ -41,13 +39,13 @@ async fn main() -> anyhow::Result<()> {
 
 async fn report(client: &Client, hours: i64) -> anyhow::Result<Vec<Section>> {
     let now_ns = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_nanos() as i64;
-    let request = v1::GetQualityRequest {
+    let request = v1::GetHealthRequest {
         selector: Some(everything()),
         from_ns: now_ns - hours * HOUR_NS,
         to_ns: now_ns,
         ..Default::default()
     };
-    let grouped = v1::GetQualityRequest {
+    let grouped = v1::GetHealthRequest {
         grouping: Some(v1::Grouping {
             tags: TAGS.map(str::to_owned).to_vec(),
         }),
@@ -69,17 +67,13 @@ async fn report(client: &Client, hours: i64) -> anyhow::Result<Vec<Section>> {
     for tag in TAGS {
         sections.push((tag, by(&|group| group.tags.get(tag).cloned().unwrap_or_default())));
     }
-    let worst = reports(
-        client,
-        v1::GetQualityRequest {
-            worst: WORST,
-            ..request
-        },
-    )
-    .await?;
+    let asked = v1::GetHealthRequest {
+        worst: WORST,
+        ..request
+    };
+    let worst = reports(client, asked).await?;
     let named = |report: v1::QualityReport| (format!("{} {}", report.device, report.device_type), report);
-    let worst = worst.into_iter().map(named);
-    sections.push(("the worst devices", worst.collect()));
+    sections.push(("the worst devices", worst.into_iter().map(named).collect()));
     Ok(sections)
 }
 
@@ -97,6 +91,7 @@ fn add(sum: &mut v1::QualityReport, other: &v1::QualityReport) {
     sum.slower += other.slower;
     sum.stalled += other.stalled;
     sum.never += other.never;
+    sum.health.get_or_insert_default().battery_low += low_batteries(other);
 }
 
 /// Every device: those that are not nowhere.
@@ -112,9 +107,13 @@ fn everything() -> v1::Selector {
     }
 }
 
-async fn reports(client: &Client, request: v1::GetQualityRequest) -> anyhow::Result<Vec<v1::QualityReport>> {
-    let (messages, _) = client.get_quality(request).await?.collect().await?;
+async fn reports(client: &Client, request: v1::GetHealthRequest) -> anyhow::Result<Vec<v1::QualityReport>> {
+    let (messages, _) = client.get_health(request).await?.collect().await?;
     Ok(messages.into_iter().flat_map(|message| message.reports).collect())
+}
+
+fn low_batteries(report: &v1::QualityReport) -> u64 {
+    report.health.as_ref().map_or(0, |health| health.battery_low)
 }
 
 /// Completeness, timeliness and accuracy; a share of nothing is no share.
@@ -139,9 +138,11 @@ fn remark(report: &v1::QualityReport) -> String {
     }
 }
 
-const HEADS: [&str; 6] = ["devices", "offline", "complete", "in time", "accurate", "repeated"];
+const HEADS: [&str; 7] = [
+    "devices", "offline", "complete", "in time", "accurate", "repeated", "low bat.",
+];
 
-fn cells(report: &v1::QualityReport) -> [String; 6] {
+fn cells(report: &v1::QualityReport) -> [String; 7] {
     let percent = |share: Option<f64>| share.map_or("-".to_owned(), |share| format!("{:.2} %", share * 100.0));
     let [complete, timely, accurate] = shares(report).map(percent);
     [
@@ -151,11 +152,12 @@ fn cells(report: &v1::QualityReport) -> [String; 6] {
         timely,
         accurate,
         report.duplicates.to_string(),
+        low_batteries(report).to_string(),
     ]
 }
 
 fn print((title, lines): &Section) {
-    let row = |name: &str, cells: [String; 6], remark: &str| {
+    let row = |name: &str, cells: [String; 7], remark: &str| {
         let cells: String = cells.iter().map(|cell| format!(" {cell:>10}")).collect();
         println!("{name:<44}{cells}  {remark}");
     };
@@ -172,7 +174,7 @@ fn json(sections: &[Section]) -> String {
         serde_json::json!({
             "section": title, "name": name, "devices": report.devices, "offline": report.offline,
             "completeness": completeness, "timeliness": timeliness, "accuracy": accuracy,
-            "repeated": report.duplicates, "remark": remark(report),
+            "repeated": report.duplicates, "low_battery": low_batteries(report), "remark": remark(report),
         })
     };
     let each = sections
@@ -181,7 +183,6 @@ fn json(sections: &[Section]) -> String {
     format!("{:#}", each.collect::<serde_json::Value>())
 }
 
-/// A page without scripts.
 fn html(sections: &[Section], hours: i64) -> String {
     let escape = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;");
     let mut page = format!(

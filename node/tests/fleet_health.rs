@@ -216,6 +216,32 @@ async fn check_fleet(client: &Client, from: i64, known: &toml::Table) {
     );
 }
 
+/// Who is there, and whom nobody can mend.
+async fn check_health(client: &Client, from: i64, known: &toml::Table) {
+    let known = known["fleet"].as_table().unwrap();
+    let by_support = by(&["warranty", "vendor_support"], true, from);
+    let request = v1::GetHealthRequest {
+        selector: by_support.selector,
+        from_ns: by_support.from_ns,
+        to_ns: by_support.to_ns,
+        grouping: by_support.grouping,
+        across_types: true,
+        ..Default::default()
+    };
+    let (messages, _) = client.get_health(request).await.unwrap().collect().await.unwrap();
+    let groups: Vec<_> = messages.into_iter().flat_map(|message| message.reports).collect();
+    let online: u64 = groups.iter().map(|group| group.health.as_ref().unwrap().online).sum();
+    let never: u64 = groups.iter().map(|group| group.never).sum();
+    assert_eq!(online, whole(known, "devices") - whole(known, "offline"));
+    assert_eq!(never, whole(known, "never"));
+    let is = |group: &&v1::QualityReport, key: &str, value: &str| group.tags[key] == value;
+    let unsupported = groups
+        .iter()
+        .filter(|group| is(group, "warranty", "out") && is(group, "vendor_support", "ended"));
+    let devices: u64 = unsupported.map(|group| group.devices).sum();
+    assert_eq!(devices, whole(known, "out_of_warranty_unsupported"));
+}
+
 /// Types, towns and vendors.
 async fn check_groups(client: &Client, from: i64, known: &toml::Table) {
     let by_type = reports(client, by(&[], false, from)).await;
@@ -338,7 +364,10 @@ async fn check_faults(client: &Client, from: i64, known: &toml::Table) {
         }
     }
     let known = known["faults"].as_table().unwrap();
-    let expected: BTreeMap<&str, i64> = known.iter().map(|(k, n)| (k.as_str(), n.as_integer().unwrap())).collect();
+    let expected: BTreeMap<&str, i64> = known
+        .iter()
+        .map(|(k, n)| (k.as_str(), n.as_integer().unwrap()))
+        .collect();
     assert_eq!(found, expected);
 }
 
@@ -358,6 +387,7 @@ async fn a_day_of_the_fleet_is_reported_as_it_was() {
     a_day(&client, from).await;
     let known = known();
     check_fleet(&client, from, &known).await;
+    check_health(&client, from, &known).await;
     check_groups(&client, from, &known).await;
     check_devices(&client, from, &known).await;
     check_faults(&client, from, &known).await;

@@ -121,7 +121,11 @@ async fn each_kind_of_report_has_its_own_promise() {
     let mut batch = BatchBuilder::new(GAUGE);
     for t in stamps().skip(1) {
         let hour = TWO + ((t - TWO - 1) / HOUR + 1) * HOUR;
-        let kind = if t == at(16, 20) { ReportKind::Event } else { ReportKind::Routine };
+        let kind = if t == at(16, 20) {
+            ReportKind::Event
+        } else {
+            ReportKind::Routine
+        };
         let row = batch.row("RG3", t).received_at(hour + 30 * S);
         row.report_kind(kind).set("rain", 0.5);
     }
@@ -177,7 +181,159 @@ async fn a_device_that_speaks_once_a_month_instead_of_once_a_day_is_slower() {
     let of = |id: &str| reports.iter().find(|report| report.device == id).unwrap();
     let monthly = of("monthly");
     assert_eq!(monthly.freshness(), v1::Freshness::Slower);
-    assert!((30.0..=31.0).contains(&monthly.spacing_ratio), "{}", monthly.spacing_ratio);
+    assert!(
+        (30.0..=31.0).contains(&monthly.spacing_ratio),
+        "{}",
+        monthly.spacing_ratio
+    );
     assert_eq!((monthly.points, monthly.slots_filled, monthly.slower), (4, 4, 1));
-    assert_eq!((of("silent").freshness(), of("silent").never), (v1::Freshness::Never, 1));
+    assert_eq!(
+        (of("silent").freshness(), of("silent").never),
+        (v1::Freshness::Never, 1)
+    );
+}
+
+/// A type that says which of its readings are of the device itself.
+async fn furnish_lamps(client: &Client, ids: &[(&str, &str)]) {
+    let diagnostic = |id: &str, role: &str| v1::Property {
+        min: Some(-140.0),
+        max: Some(100.0),
+        attributes: [("diag".to_owned(), role.to_owned())].into(),
+        ..property(id, ValueType::F64, Kind::Gauge)
+    };
+    let lamp = v1::DeviceType {
+        id: "lamp".into(),
+        properties: vec![
+            property("lux", ValueType::F64, Kind::Gauge),
+            diagnostic("charge", "battery"),
+            diagnostic("volts", "supply"),
+            diagnostic("dbm", "signal"),
+            diagnostic("soot", "true"),
+        ],
+        sample_interval_s: 300,
+        latency_s: 60,
+        ..v1::DeviceType::default()
+    };
+    client.apply_device_types(vec![lamp]).await.unwrap();
+    let devices = ids.iter().map(|(id, town)| device(id, "lamp", &[("town", town)]));
+    client.register_devices(devices.collect()).await.unwrap();
+}
+
+async fn healths(client: &Client, request: v1::GetHealthRequest) -> Vec<v1::QualityReport> {
+    let (messages, _) = client.get_health(request).await.unwrap().collect().await.unwrap();
+    let mut reports: Vec<_> = messages.into_iter().flat_map(|message| message.reports).collect();
+    reports.sort_by(|a, b| a.device.cmp(&b.device));
+    reports
+}
+
+#[tokio::test]
+async fn health_is_what_devices_say_of_themselves_and_whether_they_are_there() {
+    let cluster = TestCluster::start(3).await;
+    let client = cluster.client().await;
+    furnish_lamps(
+        &client,
+        &[("L1", "danghu"), ("L2", "danghu"), ("L3", "zhapu"), ("L4", "zhapu")],
+    )
+    .await;
+    let mut batch = BatchBuilder::new("lamp");
+    for t in stamps() {
+        let n = (t - TWO) / (5 * MIN);
+        let row = batch.row("L1", t).received_at(t + 5 * S);
+        let row = row
+            .set("lux", 5.0)
+            .set("charge", 55.0 - n as f64 / 2.0)
+            .set("volts", 12.5);
+        row.set("dbm", -80.0 - (n % 3) as f64);
+        if t < at(15, 0) {
+            let row = batch.row("L2", t).received_at(t + 5 * S);
+            row.set("lux", 5.0).set("volts", 11.75).set("dbm", -101.0);
+        }
+    }
+    // It says nothing of lux, and that its battery is fuller than full is not believed.
+    batch.row("L3", at(19, 50)).set("charge", 15.0);
+    batch.row("L3", at(19, 55)).set("charge", 101.0);
+    client.write(write(batch.build().unwrap())).await.unwrap();
+
+    let request = |to_ns: i64| v1::GetHealthRequest {
+        selector: of_type("lamp"),
+        from_ns: TWO,
+        to_ns,
+        ..Default::default()
+    };
+    let told = |report: &v1::QualityReport| {
+        let health = report.health.clone().unwrap();
+        let age_s = health.age_ms / 1_000;
+        (
+            health.online,
+            age_s,
+            health.battery,
+            health.battery_low,
+            health.supply,
+            health.signal,
+            health.signal_median,
+        )
+    };
+    let found = healths(&client, request(at(20, 0))).await;
+    let ids: Vec<_> = found.iter().map(|report| report.device.as_str()).collect();
+    assert_eq!(ids, ["L1", "L2", "L3", "L4"]);
+    assert_eq!(
+        told(&found[0]),
+        (1, 0, Some(19.0), 1, Some(12.5), Some(-80.0), Some(-81.0))
+    );
+    assert_eq!(
+        told(&found[1]),
+        (0, 5 * 3_600 + 300, None, 0, Some(11.75), Some(-101.0), Some(-101.0))
+    );
+    assert_eq!(told(&found[2]), (1, 300, Some(15.0), 1, None, None, None));
+    assert_eq!(told(&found[3]), (0, 0, None, 0, None, None, None));
+    assert_eq!(
+        (found[0].slots_filled, found[0].slots_expected, found[3].never),
+        (72, 72, 1)
+    );
+
+    // At three nobody was low, and one was not heard yet.
+    let found = healths(&client, request(at(15, 0))).await;
+    assert_eq!(
+        told(&found[0]),
+        (1, 0, Some(49.0), 0, Some(12.5), Some(-80.0), Some(-81.0))
+    );
+    assert_eq!(
+        told(&found[1]),
+        (1, 300, None, 0, Some(11.75), Some(-101.0), Some(-101.0))
+    );
+    assert_eq!(told(&found[2]), (0, 0, None, 0, None, None, None));
+
+    let by_town = v1::GetHealthRequest {
+        grouping: Some(v1::Grouping {
+            tags: vec!["town".into()],
+        }),
+        battery_low: 16.0,
+        ..request(at(20, 0))
+    };
+    let mut found = healths(&client, by_town).await;
+    found.sort_by(|a, b| a.tags["town"].cmp(&b.tags["town"]));
+    let told = |report: &v1::QualityReport| {
+        let health = report.health.clone().unwrap();
+        let battery = (health.battery_known, health.battery_low);
+        (
+            report.devices,
+            health.online,
+            report.offline,
+            battery,
+            health.supply_min,
+            health.signal_median,
+        )
+    };
+    assert_eq!(told(&found[0]), (2, 1, 1, (1, 0), Some(11.75), Some(-81.0)));
+    assert_eq!(told(&found[1]), (2, 1, 1, (1, 1), None, None));
+    let refused = client
+        .get_health(v1::GetHealthRequest {
+            battery_low: -1.0,
+            ..request(at(20, 0))
+        })
+        .await;
+    assert_eq!(
+        shown(&refused.unwrap_err()),
+        "INVALID_ARGUMENT INVALID_VALUE battery_low"
+    );
 }

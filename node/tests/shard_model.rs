@@ -87,9 +87,15 @@ fn compare(shard: &Shard, model: &Model, writes: &Writes, random: &mut Random) {
         let records = read(shard, ordinal, from, to).unwrap();
         let mut found = Writes::new();
         count_writes(ordinal, &records, &mut found);
-        let inside = writes.iter().filter(|((device, time), _)| *device == ordinal && (from..to).contains(time));
+        let inside = writes
+            .iter()
+            .filter(|((device, time), _)| *device == ordinal && (from..to).contains(time));
         let expected = inside.map(|(key, times)| (*key, *times)).collect();
-        same(&found, &expected, &format!("writes of device {ordinal} from {from} to {to}"));
+        same(
+            &found,
+            &expected,
+            &format!("writes of device {ordinal} from {from} to {to}"),
+        );
         let found = cells_of(ordinal, &records);
         assert_eq!(
             found,

@@ -57,6 +57,7 @@ const VERBS: [&[&str]; 36] = [
     &["query", "latest"],
     &["query", "intervals"],
     &["query", "quality"],
+    &["query", "health"],
     &["backup"],
     &["backup", "create"],
     &["backup", "prune"],

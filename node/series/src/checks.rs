@@ -135,7 +135,9 @@ impl Checks {
 
     /// Whether any value can be wrong, neighbours aside.
     pub fn limits_nothing(&self) -> bool {
-        [self.min, self.max, self.typical_min, self.typical_max].iter().all(Option::is_none)
+        [self.min, self.max, self.typical_min, self.typical_max]
+            .iter()
+            .all(Option::is_none)
     }
 
     fn is_typical(&self, value: f64) -> bool {

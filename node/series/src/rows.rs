@@ -126,7 +126,9 @@ fn fold(property: PropertyNumber, mut pieces: Vec<(usize, Column)>, placement: &
                 .as_ref()
                 .map_or(old, |map| map.get(old).map_or(usize::MAX, |&r| r as usize));
             if let Some(slot) = winner.get_mut(new) {
-                if *slot != NONE && let Some(repeats) = placement.repeats.get_mut(new) {
+                if *slot != NONE
+                    && let Some(repeats) = placement.repeats.get_mut(new)
+                {
                     *repeats = repeats.saturating_add(1);
                 }
                 *slot = (seen + i) as u32;

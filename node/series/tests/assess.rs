@@ -57,7 +57,11 @@ fn promise(rng: &mut Rng, step: i64) -> Promise {
     Promise {
         from_ns,
         to_ns: from_ns + rng.below(90) as i64 * interval_ns,
-        edge: if rng.chance(2) { Edge::StartClosed } else { Edge::EndClosed },
+        edge: if rng.chance(2) {
+            Edge::StartClosed
+        } else {
+            Edge::EndClosed
+        },
         interval_ns,
         alive_ns: interval_ns * (1 + rng.below(4) as i64),
         gap_factor: [1.0, 1.5, 3.0][rng.below(3) as usize],

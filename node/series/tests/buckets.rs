@@ -69,7 +69,11 @@ fn again(row: &Records) -> u32 {
 
 fn overwrite(older: &Records, newer: &Records) -> Records {
     let mut columns = older.columns.clone();
-    let both = newer.columns.iter().filter(|c| older.column(c.property).is_some()).count();
+    let both = newer
+        .columns
+        .iter()
+        .filter(|c| older.column(c.property).is_some())
+        .count();
     for column in &newer.columns {
         columns.retain(|c| c.property != column.property);
         columns.push(column.clone());

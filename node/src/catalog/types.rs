@@ -17,6 +17,17 @@ const BUCKET_RECORDS: i64 = 4096;
 const BUCKET_SPAN_MAX_S: i64 = 364 * 86_400;
 const TEXT_DEFAULT_BYTES: u32 = 256;
 
+/// What a reading says of the device itself.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Diagnostic {
+    /// Charge of its battery, percent.
+    Battery,
+    /// Voltage of its supply.
+    Supply,
+    /// Strength of its signal, dBm.
+    Signal,
+}
+
 /// A property, ready for use.
 #[derive(Clone, Debug)]
 pub struct PropertyDef {
@@ -38,6 +49,8 @@ pub struct PropertyDef {
     pub wrap: Option<f64>,
     /// What its values are checked against when they are read.
     pub checks: Checks,
+    /// What it says of the device itself, if anything.
+    pub diagnostic: Option<Diagnostic>,
 }
 
 impl PropertyDef {
@@ -98,6 +111,11 @@ impl TypeDef {
     /// The property with this number.
     pub fn property_by_number(&self, number: PropertyNumber) -> Option<&PropertyDef> {
         self.by_number.get(&number.0).map(|&at| &self.properties[at])
+    }
+
+    /// The first property that says this of the device itself.
+    pub fn diagnostic(&self, role: Diagnostic) -> Option<&PropertyDef> {
+        self.properties.iter().find(|p| p.diagnostic == Some(role))
     }
 
     /// The properties with these ids, or all where none is named.
@@ -178,7 +196,17 @@ fn property_def(p: &Property, sample_interval_s: i64) -> Result<PropertyDef> {
         allow_non_finite: p.allow_non_finite,
         wrap: p.wrap,
         checks: checks(p, sample_interval_s),
+        diagnostic: p.attributes.get("diag").and_then(|role| diagnostic(role)),
     })
+}
+
+fn diagnostic(role: &str) -> Option<Diagnostic> {
+    match role {
+        "battery" => Some(Diagnostic::Battery),
+        "supply" => Some(Diagnostic::Supply),
+        "signal" => Some(Diagnostic::Signal),
+        _ => None,
+    }
 }
 
 /// Limits of a property; spikes and rates are attributes, in units of the property and per minute.

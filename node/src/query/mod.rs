@@ -7,6 +7,7 @@ mod finish;
 mod follow;
 mod functions;
 mod groups;
+mod health;
 mod intervals;
 mod last_good;
 mod latest;

@@ -50,6 +50,6 @@ pub(super) fn names_few(query: &Query) -> bool {
         Query::Aggregate(request) => few(&request.selector),
         Query::Latest(request) => few(&request.selector),
         Query::Intervals(request) => few(&request.selector),
-        Query::Resolve(_) | Query::Devices(_) | Query::Quality(_) | Query::Count(_) => false,
+        Query::Resolve(_) | Query::Devices(_) | Query::Quality(_) | Query::Health(_) | Query::Count(_) => false,
     }
 }

@@ -7,9 +7,10 @@ use std::ops::ControlFlow;
 
 use tidemark_proto::peer::QualityReports;
 use tidemark_proto::peer::read_shard_response::Part;
-use tidemark_proto::v1::{AnswerSummary, GetQualityRequest, QualityReport, ReportKind};
+use tidemark_proto::v1::{AnswerSummary, GetHealthRequest, GetQualityRequest, Health, QualityReport, ReportKind};
 use tidemark_series::assess::{Assessment, Freshness, Promise};
 
+use super::health;
 use super::plan::{check_range, one_property, passes_over_types};
 use super::quality_device::{Counts, Device};
 use super::quality_merge::{Reports, check};
@@ -27,12 +28,22 @@ const INTERVALS_BEFORE: i64 = 10;
 
 /// Answers a question about quality.
 pub(super) fn answer(answering: &Answering<'_>, request: &GetQualityRequest) -> Result<AnswerSummary> {
+    judge(answering, request, None)
+}
+
+/// The same with the health of each device where that is asked for.
+pub(super) fn judge(
+    answering: &Answering<'_>,
+    request: &GetQualityRequest,
+    health: Option<&GetHealthRequest>,
+) -> Result<AnswerSummary> {
     check_range(request.from_ns, request.to_ns)?;
     check(request)?;
     let selector = request.selector.clone().unwrap_or_default();
     let mut looking = Looking {
         answering,
         request,
+        health,
         pass_over: passes_over_types(&selector),
         reports: Reports::new(request),
         summary: AnswerSummary::default(),
@@ -59,6 +70,7 @@ pub(super) fn answer(answering: &Answering<'_>, request: &GetQualityRequest) -> 
 struct Looking<'a> {
     answering: &'a Answering<'a>,
     request: &'a GetQualityRequest,
+    health: Option<&'a GetHealthRequest>,
     pass_over: bool,
     reports: Reports,
     summary: AnswerSummary,
@@ -81,8 +93,9 @@ impl Looking<'_> {
             self.summary.devices += devices.len() as u64;
             let reports = match def.sample_interval_ns() {
                 Some(interval) => self.assess(&def, property, interval, devices)?,
-                None => devices.iter().map(|_| nothing_promised()).collect(),
+                None => devices.iter().map(|_| Found::default()).collect(),
             };
+            let reports = self.with_health(&def, devices, reports)?;
             let mut part = QualityReports::default();
             for (chosen, report) in devices.iter().zip(reports) {
                 let named = QualityReport {
@@ -114,9 +127,11 @@ impl Looking<'_> {
         property: &PropertyDef,
         interval_ns: i64,
         devices: &[Chosen],
-    ) -> Result<Vec<QualityReport>> {
+    ) -> Result<Vec<Found>> {
         let promises = self.promises(def, property, interval_ns, devices)?;
-        let devices_of = promises.iter().map(|promise| Device::new(promise, def, property));
+        let devices_of = promises
+            .iter()
+            .map(|promise| Device::new(promise, def, property, self.health.is_some()));
         let mut looked_at: Vec<Device<'_>> = devices_of.collect();
         let before = alive_ns(def, interval_ns).max(interval_ns.saturating_mul(INTERVALS_BEFORE));
         let from = self.request.from_ns.saturating_sub(before);
@@ -127,10 +142,32 @@ impl Looking<'_> {
         })?;
         let ever = self.ever(def, property, devices, &looked_at)?;
         let reports = looked_at.into_iter().zip(ever).map(|(device, ever)| {
-            let (promise, found, counts) = device.finish();
-            report(promise, found, counts, ever, self.request.gaps)
+            let (promise, found, counts, signal_median) = device.finish();
+            let heard_ns = found.heard_ns.or(ever.word_ns);
+            Found {
+                report: report(promise, found, counts, ever, self.request.gaps),
+                signal_median,
+                heard_ns,
+            }
         });
         Ok(reports.collect())
+    }
+
+    /// The reports, each with the health of its device where that is asked for.
+    fn with_health(&self, def: &TypeDef, devices: &[Chosen], found: Vec<Found>) -> Result<Vec<QualityReport>> {
+        let Some(request) = self.health else {
+            return Ok(found.into_iter().map(|found| found.report).collect());
+        };
+        let said = health::said(self.answering, def, devices, request.to_ns)?;
+        let with = |(found, said): (Found, Health)| {
+            let online = found.heard_ns.is_some() && found.report.offline == 0;
+            let health = health::of_device(request, said, found.signal_median, found.heard_ns, online);
+            QualityReport {
+                health: Some(health),
+                ..found.report
+            }
+        };
+        Ok(found.into_iter().zip(said).map(with).collect())
     }
 
     /// What each device promises: nothing for the time before it was installed and after it was retired.
@@ -197,10 +234,15 @@ impl Looking<'_> {
         let mut ever = vec![Ever::default(); devices.len()];
         for (at, newest) in silent.into_iter().zip(&newest) {
             let of_property = newest.iter().filter(|value| value.property == property.number);
-            let words = newest.iter().filter(|value| value.report_kind != ReportKind::Test as u8);
+            let words = newest
+                .iter()
+                .filter(|value| value.report_kind != ReportKind::Test as u8);
             ever[at] = Ever {
                 point_ns: of_property.map(|value| value.observed_at).max(),
-                word_ns: words.map(|value| value.observed_at).filter(|t| *t <= self.request.to_ns).max(),
+                word_ns: words
+                    .map(|value| value.observed_at)
+                    .filter(|t| *t <= self.request.to_ns)
+                    .max(),
             };
         }
         Ok(ever)
@@ -218,11 +260,25 @@ fn alive_ns(def: &TypeDef, interval_ns: i64) -> i64 {
     def.stale_after_ns().unwrap_or(interval_ns.saturating_mul(3))
 }
 
-fn nothing_promised() -> QualityReport {
-    QualityReport {
-        devices: 1,
-        freshness: tidemark_proto::v1::Freshness::NothingPromised as i32,
-        ..QualityReport::default()
+/// What was found of a device.
+struct Found {
+    report: QualityReport,
+    signal_median: Option<f64>,
+    heard_ns: Option<i64>,
+}
+
+impl Default for Found {
+    /// Of a device that promises nothing.
+    fn default() -> Found {
+        Found {
+            report: QualityReport {
+                devices: 1,
+                freshness: tidemark_proto::v1::Freshness::NothingPromised as i32,
+                ..QualityReport::default()
+            },
+            signal_median: None,
+            heard_ns: None,
+        }
     }
 }
 

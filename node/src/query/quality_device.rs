@@ -9,6 +9,7 @@ use tidemark_series::assess::{Assessing, Assessment, Promise};
 use tidemark_series::checks::{Judge, Judged};
 use tidemark_series::{Block, Column, Corrupt, ValueRef, bucket};
 
+use super::health::Signals;
 use super::shard_side::corrupt;
 use crate::catalog::types::{PropertyDef, TypeDef};
 use crate::error::Result;
@@ -21,6 +22,7 @@ pub(super) struct Device<'a> {
     assessing: Assessing<'a>,
     judge: Judge<'a>,
     counts: Counts,
+    signals: Signals<'a>,
 }
 
 /// What is counted of points and records within the time.
@@ -34,7 +36,7 @@ pub(super) struct Counts {
 
 impl<'a> Device<'a> {
     /// Nothing was seen yet.
-    pub(super) fn new(promise: &'a Promise, def: &TypeDef, property: &'a PropertyDef) -> Device<'a> {
+    pub(super) fn new(promise: &'a Promise, def: &'a TypeDef, property: &'a PropertyDef, signals: bool) -> Device<'a> {
         Device {
             promise,
             latencies: Latencies::of_type(def),
@@ -42,6 +44,7 @@ impl<'a> Device<'a> {
             assessing: Assessing::new(promise),
             judge: Judge::new(&property.checks, counts_for_nothing),
             counts: Counts::default(),
+            signals: Signals::of(def, signals),
         }
     }
 
@@ -51,6 +54,8 @@ impl<'a> Device<'a> {
             let block = block.map_err(corrupt)?;
             if block.last_ns() >= range.0 && block.first_ns() < range.1 {
                 self.block(&block, range).map_err(corrupt)?;
+                let (from, to) = (self.promise.from_ns, self.promise.to_ns);
+                self.signals.take(&block, from, to).map_err(corrupt)?;
             }
         }
         Ok(())
@@ -61,11 +66,11 @@ impl<'a> Device<'a> {
         (!self.assessing.any(), !self.assessing.any_word())
     }
 
-    /// There are no more.
-    pub(super) fn finish(mut self) -> (&'a Promise, Assessment, Counts) {
+    /// There are no more: what was promised, what was found, counted, and the median of the signals.
+    pub(super) fn finish(mut self) -> (&'a Promise, Assessment, Counts, Option<f64>) {
         let (counts, promise) = (&mut self.counts, self.promise);
         self.judge.end(|point| counts.note(point, promise));
-        (promise, self.assessing.finish(), self.counts)
+        (promise, self.assessing.finish(), self.counts, self.signals.median())
     }
 
     fn block(&mut self, block: &Block<'_>, range: (i64, i64)) -> std::result::Result<(), Corrupt> {
@@ -103,7 +108,8 @@ impl<'a> Device<'a> {
             self.assessing.point(t_ns, records.received_at[row], latency_ns);
             if let Some(value) = number_of(value) {
                 let (counts, promise) = (&mut self.counts, self.promise);
-                self.judge.point(t_ns, value, stated, |point| counts.note(point, promise));
+                self.judge
+                    .point(t_ns, value, stated, |point| counts.note(point, promise));
             }
         }
         Ok(())
@@ -179,4 +185,3 @@ fn number_of(value: ValueRef<'_>) -> Option<f64> {
         ValueRef::Text(_) => None,
     }
 }
-

@@ -10,7 +10,7 @@ use tidemark_proto::peer::read_shard_response::Part;
 use tidemark_proto::peer::{DeviceList, Resolved, ShardDevices, ShardResolve};
 use tidemark_proto::v1::{AnswerSummary, Selector, TagMatcher};
 
-use super::{aggregate, count, intervals, latest, quality, range};
+use super::{aggregate, count, health, intervals, latest, quality, range};
 use crate::catalog::Catalog;
 use crate::catalog::types::TypeDef;
 use crate::error::{Error, Reason, Result};
@@ -82,6 +82,7 @@ pub fn shard_job(host: Arc<Host>, limits: Arc<Limits>) -> ShardJob {
                 Query::Intervals(request) => intervals::answer(&answering, request),
                 Query::Quality(request) => quality::answer(&answering, request),
                 Query::Count(request) => count::answer(&answering, request),
+                Query::Health(request) => health::answer(&answering, request),
             }
         })
     })

@@ -166,7 +166,8 @@ fn row(report: &v1::QualityReport, args: &QualityArgs, grouped: bool) -> Vec<Cel
     cells
 }
 
-fn freshness_name(freshness: v1::Freshness) -> &'static str {
+/// The name of a verdict.
+pub(super) fn freshness_name(freshness: v1::Freshness) -> &'static str {
     match freshness {
         v1::Freshness::Unspecified => "",
         v1::Freshness::AsPromised => "as_promised",

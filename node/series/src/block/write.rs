@@ -4,8 +4,7 @@
 
 use super::header::{
     FLAG_DELAY, FLAG_EQUAL, FLAG_KIND, FLAG_SMALL, SHAPE_LIKE, SHAPE_QUALITY, SHAPE_STATS, VERSION, VERSION_REPEATS,
-    names_encoding,
-    type_number,
+    names_encoding, type_number,
 };
 use super::sections::{Part, Sections};
 use super::units::{UNITS_NS, unit_of};
