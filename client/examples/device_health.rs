@@ -39,7 +39,7 @@ async fn main() -> anyhow::Result<()> {
 
 async fn report(client: &Client, hours: i64) -> anyhow::Result<Vec<Section>> {
     let now_ns = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_nanos() as i64;
-    let request = v1::GetHealthRequest {
+    let mut request = v1::GetHealthRequest {
         selector: Some(everything()),
         from_ns: now_ns - hours * HOUR_NS,
         to_ns: now_ns,
@@ -67,11 +67,8 @@ async fn report(client: &Client, hours: i64) -> anyhow::Result<Vec<Section>> {
     for tag in TAGS {
         sections.push((tag, by(&|group| group.tags.get(tag).cloned().unwrap_or_default())));
     }
-    let asked = v1::GetHealthRequest {
-        worst: WORST,
-        ..request
-    };
-    let worst = reports(client, asked).await?;
+    request.worst = WORST;
+    let worst = reports(client, request).await?;
     let named = |report: v1::QualityReport| (format!("{} {}", report.device, report.device_type), report);
     sections.push(("the worst devices", worst.into_iter().map(named).collect()));
     Ok(sections)
@@ -133,16 +130,18 @@ fn remark(report: &v1::QualityReport) -> String {
         v1::Freshness::Slower => format!("{:.1} times slower than promised", report.spacing_ratio),
         v1::Freshness::Stalled => "silent".to_owned(),
         v1::Freshness::Never => "never heard".to_owned(),
-        _ if !report.device.is_empty() => String::new(),
-        _ => format!("{} slower, {} silent", report.slower, report.stalled + report.never),
+        _ if report.device.is_empty() => {
+            let (silent, low) = (report.stalled + report.never, low_batteries(report));
+            format!("{} slower, {silent} silent, {low} with a low battery", report.slower)
+        }
+        _ if low_batteries(report) > 0 => "low battery".to_owned(),
+        _ => String::new(),
     }
 }
 
-const HEADS: [&str; 7] = [
-    "devices", "offline", "complete", "in time", "accurate", "repeated", "low bat.",
-];
+const HEADS: [&str; 6] = ["devices", "offline", "complete", "in time", "accurate", "repeated"];
 
-fn cells(report: &v1::QualityReport) -> [String; 7] {
+fn cells(report: &v1::QualityReport) -> [String; 6] {
     let percent = |share: Option<f64>| share.map_or("-".to_owned(), |share| format!("{:.2} %", share * 100.0));
     let [complete, timely, accurate] = shares(report).map(percent);
     [
@@ -152,12 +151,11 @@ fn cells(report: &v1::QualityReport) -> [String; 7] {
         timely,
         accurate,
         report.duplicates.to_string(),
-        low_batteries(report).to_string(),
     ]
 }
 
 fn print((title, lines): &Section) {
-    let row = |name: &str, cells: [String; 7], remark: &str| {
+    let row = |name: &str, cells: [String; 6], remark: &str| {
         let cells: String = cells.iter().map(|cell| format!(" {cell:>10}")).collect();
         println!("{name:<44}{cells}  {remark}");
     };

@@ -38,7 +38,7 @@ fn nobody() -> String {
     listener.local_addr().unwrap().to_string()
 }
 
-const VERBS: [&[&str]; 36] = [
+const VERBS: [&[&str]; 37] = [
     &[],
     &["cluster"],
     &["cluster", "init"],
