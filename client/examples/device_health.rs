@@ -22,10 +22,8 @@ type Section = (&'static str, Vec<(String, v1::QualityReport)>);
 async fn main() -> anyhow::Result<()> {
     let mut args = std::env::args().skip(1);
     let form = args.next().unwrap_or_else(|| "table".to_owned());
-    let hours: i64 = args
-        .next()
-        .map_or(Ok(24), |hours| hours.parse())
-        .context("how many hours?")?;
+    let hours = args.next().unwrap_or_else(|| "24".to_owned());
+    let hours: i64 = hours.parse().context("how many hours?")?;
     let endpoints = args.next().or_else(|| std::env::var("TIDEMARK_ENDPOINT").ok());
     let endpoints = endpoints.unwrap_or_else(|| "127.0.0.1:7777".to_owned());
     let client = Client::connect(endpoints.split(',')).await?;
@@ -41,13 +39,13 @@ async fn main() -> anyhow::Result<()> {
 
 async fn report(client: &Client, hours: i64) -> anyhow::Result<Vec<Section>> {
     let now_ns = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_nanos() as i64;
-    let request = v1::GetQualityRequest {
+    let mut request = v1::GetHealthRequest {
         selector: Some(everything()),
         from_ns: now_ns - hours * HOUR_NS,
         to_ns: now_ns,
         ..Default::default()
     };
-    let grouped = v1::GetQualityRequest {
+    let grouped = v1::GetHealthRequest {
         grouping: Some(v1::Grouping {
             tags: TAGS.map(str::to_owned).to_vec(),
         }),
@@ -69,17 +67,10 @@ async fn report(client: &Client, hours: i64) -> anyhow::Result<Vec<Section>> {
     for tag in TAGS {
         sections.push((tag, by(&|group| group.tags.get(tag).cloned().unwrap_or_default())));
     }
-    let worst = reports(
-        client,
-        v1::GetQualityRequest {
-            worst: WORST,
-            ..request
-        },
-    )
-    .await?;
+    request.worst = WORST;
+    let worst = reports(client, request).await?;
     let named = |report: v1::QualityReport| (format!("{} {}", report.device, report.device_type), report);
-    let worst = worst.into_iter().map(named);
-    sections.push(("the worst devices", worst.collect()));
+    sections.push(("the worst devices", worst.into_iter().map(named).collect()));
     Ok(sections)
 }
 
@@ -93,9 +84,11 @@ fn add(sum: &mut v1::QualityReport, other: &v1::QualityReport) {
     sum.points_in_time += other.points_in_time;
     sum.points_fail += other.points_fail;
     sum.points_suspect += other.points_suspect;
+    sum.duplicates += other.duplicates;
     sum.slower += other.slower;
     sum.stalled += other.stalled;
     sum.never += other.never;
+    sum.health.get_or_insert_default().battery_low += low_batteries(other);
 }
 
 /// Every device: those that are not nowhere.
@@ -111,9 +104,13 @@ fn everything() -> v1::Selector {
     }
 }
 
-async fn reports(client: &Client, request: v1::GetQualityRequest) -> anyhow::Result<Vec<v1::QualityReport>> {
-    let (messages, _) = client.get_quality(request).await?.collect().await?;
+async fn reports(client: &Client, request: v1::GetHealthRequest) -> anyhow::Result<Vec<v1::QualityReport>> {
+    let (messages, _) = client.get_health(request).await?.collect().await?;
     Ok(messages.into_iter().flat_map(|message| message.reports).collect())
+}
+
+fn low_batteries(report: &v1::QualityReport) -> u64 {
+    report.health.as_ref().map_or(0, |health| health.battery_low)
 }
 
 /// Completeness, timeliness and accuracy; a share of nothing is no share.
@@ -133,14 +130,18 @@ fn remark(report: &v1::QualityReport) -> String {
         v1::Freshness::Slower => format!("{:.1} times slower than promised", report.spacing_ratio),
         v1::Freshness::Stalled => "silent".to_owned(),
         v1::Freshness::Never => "never heard".to_owned(),
-        _ if !report.device.is_empty() => String::new(),
-        _ => format!("{} slower, {} silent", report.slower, report.stalled + report.never),
+        _ if report.device.is_empty() => {
+            let (silent, low) = (report.stalled + report.never, low_batteries(report));
+            format!("{} slower, {silent} silent, {low} with a low battery", report.slower)
+        }
+        _ if low_batteries(report) > 0 => "low battery".to_owned(),
+        _ => String::new(),
     }
 }
 
-const HEADS: [&str; 5] = ["devices", "offline", "complete", "in time", "accurate"];
+const HEADS: [&str; 6] = ["devices", "offline", "complete", "in time", "accurate", "repeated"];
 
-fn cells(report: &v1::QualityReport) -> [String; 5] {
+fn cells(report: &v1::QualityReport) -> [String; 6] {
     let percent = |share: Option<f64>| share.map_or("-".to_owned(), |share| format!("{:.2} %", share * 100.0));
     let [complete, timely, accurate] = shares(report).map(percent);
     [
@@ -149,11 +150,12 @@ fn cells(report: &v1::QualityReport) -> [String; 5] {
         complete,
         timely,
         accurate,
+        report.duplicates.to_string(),
     ]
 }
 
 fn print((title, lines): &Section) {
-    let row = |name: &str, cells: [String; 5], remark: &str| {
+    let row = |name: &str, cells: [String; 6], remark: &str| {
         let cells: String = cells.iter().map(|cell| format!(" {cell:>10}")).collect();
         println!("{name:<44}{cells}  {remark}");
     };
@@ -169,7 +171,8 @@ fn json(sections: &[Section]) -> String {
         let [completeness, timeliness, accuracy] = shares(report);
         serde_json::json!({
             "section": title, "name": name, "devices": report.devices, "offline": report.offline,
-            "completeness": completeness, "timeliness": timeliness, "accuracy": accuracy, "remark": remark(report),
+            "completeness": completeness, "timeliness": timeliness, "accuracy": accuracy,
+            "repeated": report.duplicates, "low_battery": low_batteries(report), "remark": remark(report),
         })
     };
     let each = sections
@@ -178,7 +181,6 @@ fn json(sections: &[Section]) -> String {
     format!("{:#}", each.collect::<serde_json::Value>())
 }
 
-/// A page without scripts.
 fn html(sections: &[Section], hours: i64) -> String {
     let escape = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;");
     let mut page = format!(

@@ -82,6 +82,15 @@ impl Piece for v1::ListAlertsResponse {
     }
 }
 
+impl Piece for v1::GetHealthResponse {
+    fn take_summary(&mut self) -> Option<v1::AnswerSummary> {
+        self.summary.take()
+    }
+    fn is_empty(&self) -> bool {
+        self.reports.is_empty()
+    }
+}
+
 impl Piece for v1::GetLatestResponse {
     fn take_summary(&mut self) -> Option<v1::AnswerSummary> {
         self.summary.take()

@@ -319,6 +319,16 @@ impl Client {
         self.question(selector.as_ref(), request, call).await
     }
 
+    /// How devices are, beside how well they kept the promises of their types.
+    ///
+    /// # Errors
+    /// What the server refuses; no first message in time.
+    pub async fn get_health(&self, request: v1::GetHealthRequest) -> Result<Answer<v1::GetHealthResponse>, Error> {
+        let selector = request.selector.clone();
+        let call = |mut queries: Queries, request| async move { queries.get_health(request).await };
+        self.question(selector.as_ref(), request, call).await
+    }
+
     /// Pipelined writes: several batches in flight, each stored once. Runs a task; call within a tokio runtime.
     pub fn writer(&self, options: WriterOptions) -> Writer {
         Writer::new(Arc::clone(&self.core), options)

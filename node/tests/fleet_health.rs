@@ -5,6 +5,7 @@
 
 mod common;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
@@ -16,6 +17,7 @@ use v1::ValueType;
 
 const CATALOGUE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../bench/catalogue/device-types.toml");
 const ROWS_PER_BATCH: usize = 30_000;
+const DAYS_BEFORE: i64 = 12;
 
 /// What ails a device.
 #[derive(Copy, Clone, PartialEq, Eq)]
@@ -68,7 +70,7 @@ fn value(property: &v1::Property, above: bool) -> Value {
     }
 }
 
-/// Sends the day that begins at `from`, type by type.
+/// Sends the day that begins at `from`, type by type, and days before it of devices that report once a day.
 async fn a_day(client: &Client, from: i64) {
     let types = client.list_device_types(Vec::new()).await.unwrap();
     for of in &types {
@@ -91,11 +93,13 @@ async fn a_day(client: &Client, from: i64) {
                     .set(&first.id, value(first, false));
                 continue;
             }
-            for k in (0..records).filter(|k| fault != Fault::Slow || k % 4 == 0) {
+            // A day is too short to tell how often one reports that does so once a day.
+            let before = if interval < DAY { 0 } else { DAYS_BEFORE };
+            for k in (-before..records).filter(|k| fault != Fault::Slow || k % 4 == 0) {
                 let t = from + k * interval + interval / 2;
                 let delay = if fault == Fault::Late { of.latency_s + 600 } else { 5 };
                 let above = fault == Fault::OutOfRange && k == records / 2;
-                for _ in 0..if fault == Fault::Doubled { 2 } else { 1 } {
+                for _ in 0..if fault == Fault::Doubled && k >= 0 { 2 } else { 1 } {
                     let row = batch.row(&device.id, t).received_at(t + delay * S);
                     row.set(&first.id, value(first, above));
                 }
@@ -200,6 +204,7 @@ async fn check_fleet(client: &Client, from: i64, known: &toml::Table) {
         (all.points_fail, all.offline, all.never),
         (number("points_fail"), number("offline"), number("never"))
     );
+    assert_eq!(all.duplicates, number("duplicates"));
     let by_warranty = reports(client, by(&["warranty"], true, from)).await;
     let out = by_warranty
         .iter()
@@ -209,6 +214,32 @@ async fn check_fleet(client: &Client, from: i64, known: &toml::Table) {
         (out.devices, out.offline),
         (number("out_of_warranty"), number("out_of_warranty_offline"))
     );
+}
+
+/// Who is there, and whom nobody can mend.
+async fn check_health(client: &Client, from: i64, known: &toml::Table) {
+    let known = known["fleet"].as_table().unwrap();
+    let by_support = by(&["warranty", "vendor_support"], true, from);
+    let request = v1::GetHealthRequest {
+        selector: by_support.selector,
+        from_ns: by_support.from_ns,
+        to_ns: by_support.to_ns,
+        grouping: by_support.grouping,
+        across_types: true,
+        ..Default::default()
+    };
+    let (messages, _) = client.get_health(request).await.unwrap().collect().await.unwrap();
+    let groups: Vec<_> = messages.into_iter().flat_map(|message| message.reports).collect();
+    let online: u64 = groups.iter().map(|group| group.health.as_ref().unwrap().online).sum();
+    let never: u64 = groups.iter().map(|group| group.never).sum();
+    assert_eq!(online, whole(known, "devices") - whole(known, "offline"));
+    assert_eq!(never, whole(known, "never"));
+    let is = |group: &&v1::QualityReport, key: &str, value: &str| group.tags[key] == value;
+    let unsupported = groups
+        .iter()
+        .filter(|group| is(group, "warranty", "out") && is(group, "vendor_support", "ended"));
+    let devices: u64 = unsupported.map(|group| group.devices).sum();
+    assert_eq!(devices, whole(known, "out_of_warranty_unsupported"));
 }
 
 /// Types, towns and vendors.
@@ -305,6 +336,41 @@ async fn check_devices(client: &Client, from: i64, known: &toml::Table) {
     assert_eq!(devices.iter().filter(misses).count() as u64, whole(fleet, "missed"));
 }
 
+/// What ails each device, told by its reports alone.
+async fn check_faults(client: &Client, from: i64, known: &toml::Table) {
+    let slower = |reports: Vec<v1::QualityReport>| {
+        let slower = reports.into_iter().filter(|r| r.freshness() == v1::Freshness::Slower);
+        slower.map(|report| report.device).collect::<BTreeSet<_>>()
+    };
+    let days = v1::GetQualityRequest {
+        from_ns: from - DAYS_BEFORE * DAY,
+        ..fleet(from)
+    };
+    let slow = slower(reports(client, days).await);
+    let ails = |report: &v1::QualityReport| match report {
+        r if r.never == 1 => "never",
+        r if r.points == 0 => "silent",
+        r if r.slots_filled * 2 <= r.slots_expected || slow.contains(&r.device) => "slow",
+        r if r.points_in_time == 0 => "late",
+        r if r.duplicates > 0 => "duplicating",
+        r if r.points_fail > 0 => "out_of_range",
+        _ => "clean",
+    };
+    let mut found: BTreeMap<&str, i64> = BTreeMap::new();
+    for report in reports(client, fleet(from)).await {
+        *found.entry(ails(&report)).or_default() += 1;
+        if report.duplicates > 0 {
+            assert_eq!(report.duplicates, report.points, "{}: each once again", report.device);
+        }
+    }
+    let known = known["faults"].as_table().unwrap();
+    let expected: BTreeMap<&str, i64> = known
+        .iter()
+        .map(|(k, n)| (k.as_str(), n.as_integer().unwrap()))
+        .collect();
+    assert_eq!(found, expected);
+}
+
 #[tokio::test]
 async fn a_day_of_the_fleet_is_reported_as_it_was() {
     let cluster = TestCluster::start(3).await;
@@ -321,6 +387,8 @@ async fn a_day_of_the_fleet_is_reported_as_it_was() {
     a_day(&client, from).await;
     let known = known();
     check_fleet(&client, from, &known).await;
+    check_health(&client, from, &known).await;
     check_groups(&client, from, &known).await;
     check_devices(&client, from, &known).await;
+    check_faults(&client, from, &known).await;
 }

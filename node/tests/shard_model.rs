@@ -21,6 +21,8 @@ const DEVICES: u32 = 4;
 
 /// Value bits by device, time, property.
 type Model = BTreeMap<(u32, i64, u32), u64>;
+/// Values written of a device's record of a time.
+type Writes = BTreeMap<(u32, i64), u32>;
 
 fn each_cell(records: &Records, mut cell: impl FnMut(i64, u32, u64)) {
     for column in &records.columns {
@@ -69,13 +71,32 @@ fn same<K: Ord + std::fmt::Debug, V: PartialEq + std::fmt::Debug>(
     }
 }
 
-fn compare(shard: &Shard, model: &Model, random: &mut Random) {
+fn count_writes(ordinal: u32, records: &Records, writes: &mut Writes) {
+    each_cell(records, |time, _, _| *writes.entry((ordinal, time)).or_default() += 1);
+    for (row, repeats) in records.repeats.iter().enumerate() {
+        *writes.entry((ordinal, records.observed_at[row])).or_default() += repeats;
+    }
+}
+
+fn compare(shard: &Shard, model: &Model, writes: &Writes, random: &mut Random) {
     let (mut from, mut to) = (random_time(random), random_time(random));
     if random.below(4) == 0 {
         (from, to) = (i64::MIN, i64::MAX);
     }
     for ordinal in 0..DEVICES {
-        let found = cells_of(ordinal, &read(shard, ordinal, from, to).unwrap());
+        let records = read(shard, ordinal, from, to).unwrap();
+        let mut found = Writes::new();
+        count_writes(ordinal, &records, &mut found);
+        let inside = writes
+            .iter()
+            .filter(|((device, time), _)| *device == ordinal && (from..to).contains(time));
+        let expected = inside.map(|(key, times)| (*key, *times)).collect();
+        same(
+            &found,
+            &expected,
+            &format!("writes of device {ordinal} from {from} to {to}"),
+        );
+        let found = cells_of(ordinal, &records);
         assert_eq!(
             found,
             part(model, from, to, Some(ordinal)),
@@ -122,7 +143,7 @@ fn random_writes_read_as_the_model_does() {
         let place = Place::new();
         let mut shard = open(&place.path("db"));
         apply(&shard, 1, &[put_count(DEVICES)]);
-        let mut model = Model::new();
+        let (mut model, mut writes) = (Model::new(), Writes::new());
         for index in 2..80 {
             let mut entries = Vec::new();
             for _ in 0..1 + random.below(3) {
@@ -131,6 +152,7 @@ fn random_writes_read_as_the_model_does() {
                     .collect();
                 for (ordinal, records) in &parts {
                     model.append(&mut cells_of(*ordinal, records));
+                    count_writes(*ordinal, records, &mut writes);
                 }
                 entries.push(write(index as i64, write_of(&parts)));
             }
@@ -146,9 +168,9 @@ fn random_writes_read_as_the_model_does() {
                 _ => {}
             }
             if random.below(4) == 0 {
-                compare(&shard, &model, &mut random);
+                compare(&shard, &model, &writes, &mut random);
             }
         }
-        compare(&shard, &model, &mut random);
+        compare(&shard, &model, &writes, &mut random);
     }
 }

@@ -294,6 +294,7 @@ fn newest_values_do_not_depend_on_when_a_replica_flushes() {
         observed_at: vec![time],
         received_at: vec![received],
         report_kind: vec![0],
+        repeats: Vec::new(),
         columns: column(property, &[Some(1.0)]).into_iter().collect(),
     };
     let log = [row(10, 1, 1), row(10, 2, 2), row(20, 3, 2)].map(|records| write(1, write_of(&[(0, records)])));

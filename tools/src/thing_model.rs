@@ -6,6 +6,9 @@
 use tidemark_client::v1::{DeviceType, Kind, Property, ValueType};
 use toml::{Table, Value};
 
+/// What readings of a device itself say, by the names that catalogues give them.
+const DIAGNOSTICS: [(&str, &str); 3] = [("battery_pct", "battery"), ("supply_v", "supply"), ("rssi", "signal")];
+
 /// The types of a file, in file order. `file` is named in errors.
 pub(crate) fn parse(file: &str, text: &str) -> Result<Vec<DeviceType>, String> {
     let table: Table = text
@@ -132,7 +135,18 @@ fn property(value: &Value) -> Result<Property, String> {
         }
     }
     name_from_attributes(&mut made.name, &mut made.attributes);
+    name_diagnostic(&mut made);
     Ok(made)
+}
+
+/// A catalogue only says that a reading is of the device itself. What it says of it the store must be told.
+fn name_diagnostic(property: &mut Property) {
+    let role = DIAGNOSTICS.iter().find(|(id, _)| *id == property.id);
+    if let (Some((_, role)), Some(diag)) = (role, property.attributes.get_mut("diag"))
+        && diag == "true"
+    {
+        *diag = (*role).to_owned();
+    }
 }
 
 /// The value type of a name of the catalogue.
@@ -284,6 +298,25 @@ properties = [
             ("7200", "true")
         );
         assert_eq!(made.properties[1].labels, ["on", "off"]);
+    }
+
+    #[test]
+    fn readings_of_the_device_itself_get_their_role() {
+        let role = |property: &str| {
+            let text = GAUGE.replace("id = \"depth\"", property);
+            let made = parse("t.toml", &text).unwrap().remove(0);
+            made.properties[0].attributes["diag"].clone()
+        };
+        assert_eq!(role("id = \"battery_pct\""), "battery");
+        assert_eq!(role("id = \"supply_v\""), "supply");
+        assert_eq!(role("id = \"rssi\""), "signal");
+        assert_eq!(role("id = \"contamination\""), "true", "known to nobody here");
+        let given = GAUGE.replace("diag = true", "diag = \"battery\"");
+        let made = parse("t.toml", &given).unwrap().remove(0);
+        assert_eq!(
+            made.properties[0].attributes["diag"], "battery",
+            "a file may say so itself"
+        );
     }
 
     #[test]

@@ -38,7 +38,7 @@ fn nobody() -> String {
     listener.local_addr().unwrap().to_string()
 }
 
-const VERBS: [&[&str]; 41] = [
+const VERBS: [&[&str]; 42] = [
     &[],
     &["cluster"],
     &["cluster", "init"],
@@ -57,6 +57,7 @@ const VERBS: [&[&str]; 41] = [
     &["query", "latest"],
     &["query", "intervals"],
     &["query", "quality"],
+    &["query", "health"],
     &["alert"],
     &["alert", "list"],
     &["alert", "ack"],

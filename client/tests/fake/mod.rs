@@ -357,6 +357,10 @@ impl QueryService for Service {
     async fn get_quality(&self, _: Request<v1::GetQualityRequest>) -> Result<Response<Self::GetQualityStream>, Status> {
         Err(Status::unimplemented("not in the script"))
     }
+    type GetHealthStream = Answer<v1::GetHealthResponse>;
+    async fn get_health(&self, _: Request<v1::GetHealthRequest>) -> Result<Response<Self::GetHealthStream>, Status> {
+        Err(Status::unimplemented("not in the script"))
+    }
     type GetLatestStream = Answer<v1::GetLatestResponse>;
     async fn get_latest(&self, _: Request<v1::GetLatestRequest>) -> Result<Response<Self::GetLatestStream>, Status> {
         Err(Status::unimplemented("latest"))

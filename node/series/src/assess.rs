@@ -4,6 +4,8 @@
 //! Never here: what values say (see `checks`), groups of devices. Invariant: late points count as if they had come in time,
 //! and no slot counts twice.
 
+mod rows;
+
 use crate::window::Edge;
 
 /// What is promised, and over which time that is judged.
@@ -17,8 +19,6 @@ pub struct Promise {
     pub edge: Edge,
     /// One point each so long, nanoseconds.
     pub interval_ns: i64,
-    /// From observation to receipt, nanoseconds; `None` where nothing is promised.
-    pub latency_ns: Option<i64>,
     /// A device whose last point is older cannot be relied on, nanoseconds.
     pub alive_ns: i64,
     /// So many intervals without a point are a gap.
@@ -62,12 +62,16 @@ pub struct Assessment {
     pub filled: u64,
     /// Points within the time.
     pub points: u64,
-    /// Those that came within the promised latency.
+    /// Those of them for which a latency is promised.
+    pub timed: u64,
+    /// Those of these that came within it.
     pub in_time: u64,
     /// For how much of the time there was a point that was young enough, nanoseconds.
     pub alive_ns: i64,
     /// The newest point that was looked at, not after the time.
     pub last_ns: Option<i64>,
+    /// When the device was heard last, not after the time, by whatever it said.
+    pub heard_ns: Option<i64>,
     /// Times without points.
     pub gaps: Vec<Gap>,
     /// The verdict; a device without any point here is taken for one that never had any.
@@ -81,6 +85,8 @@ pub struct Assessing<'a> {
     found: Assessment,
     slot: Option<i64>,
     spacings: Vec<i64>,
+    /// Spacings that came so often one after the other.
+    evenly: Vec<(i64, u64)>,
 }
 
 impl<'a> Assessing<'a> {
@@ -92,20 +98,31 @@ impl<'a> Assessing<'a> {
                 slots: (length / promise.interval_ns.max(1)) as u64,
                 filled: 0,
                 points: 0,
+                timed: 0,
                 in_time: 0,
                 alive_ns: 0,
                 last_ns: None,
+                heard_ns: None,
                 gaps: Vec::new(),
                 freshness: Freshness::Never,
             },
             promise,
             slot: None,
             spacings: Vec::new(),
+            evenly: Vec::new(),
         }
     }
 
-    /// The next point; those before the time tell how it began, those behind it nothing.
-    pub fn point(&mut self, t_ns: i64, received_ns: i64) {
+    /// The device said something, perhaps only that it is there.
+    pub fn heard(&mut self, t_ns: i64) {
+        if t_ns <= self.promise.to_ns {
+            self.found.heard_ns = self.found.heard_ns.max(Some(t_ns));
+        }
+    }
+
+    /// The next point, and from observation to receipt the latency that is promised for it, if any. Points before the time tell how
+    /// it began, those behind it nothing.
+    pub fn point(&mut self, t_ns: i64, received_ns: i64, latency_ns: Option<i64>) {
         let promise = self.promise;
         let (before, behind) = match promise.edge {
             Edge::StartClosed => (t_ns < promise.from_ns, t_ns >= promise.to_ns),
@@ -128,22 +145,31 @@ impl<'a> Assessing<'a> {
         }
         self.found.points += 1;
         let late_by = received_ns.saturating_sub(t_ns);
-        self.found.in_time += u64::from(promise.latency_ns.is_some_and(|latency| late_by <= latency));
-        let since = t_ns.saturating_sub(promise.from_ns);
-        let since = if promise.edge == Edge::EndClosed {
-            since - 1
-        } else {
-            since
-        };
-        let slot = since.div_euclid(promise.interval_ns.max(1));
+        self.found.timed += u64::from(latency_ns.is_some());
+        self.found.in_time += u64::from(latency_ns.is_some_and(|latency| late_by <= latency));
+        let slot = self.slot_of(t_ns);
         if self.slot.replace(slot) != Some(slot) && slot < self.found.slots as i64 {
             self.found.filled += 1;
         }
     }
 
+    fn slot_of(&self, t_ns: i64) -> i64 {
+        let since = t_ns.saturating_sub(self.promise.from_ns);
+        let since = match self.promise.edge {
+            Edge::StartClosed => since,
+            Edge::EndClosed => since - 1,
+        };
+        since.div_euclid(self.promise.interval_ns.max(1))
+    }
+
     /// Whether a point was seen, before the time or in it.
     pub fn any(&self) -> bool {
         self.found.last_ns.is_some()
+    }
+
+    /// Whether it was heard, not after the time.
+    pub fn any_word(&self) -> bool {
+        self.found.heard_ns.is_some()
     }
 
     /// There are no more points.
@@ -204,16 +230,33 @@ impl<'a> Assessing<'a> {
         if promise.to_ns.saturating_sub(last) > interval.saturating_mul(10) {
             return Freshness::Stalled;
         }
-        if self.found.slots < 3 || self.spacings.is_empty() {
+        let Some(median) = self.median_spacing().filter(|_| self.found.slots >= 3) else {
             return Freshness::NotAssessable;
-        }
-        let middle = self.spacings.len() / 2;
-        let (_, median, _) = self.spacings.select_nth_unstable(middle);
-        let ratio = *median as f64 / interval as f64;
+        };
+        let ratio = median as f64 / interval as f64;
         match ratio <= 1.5 {
             true => Freshness::AsPromised,
             false => Freshness::Slower(ratio),
         }
+    }
+
+    /// The spacing in the middle of all of them by length; of two the longer one.
+    fn median_spacing(&mut self) -> Option<i64> {
+        let evenly: u64 = self.evenly.iter().map(|(_, count)| count).sum();
+        let middle = (self.spacings.len() as u64 + evenly) / 2;
+        if evenly == 0 {
+            let places = 0..self.spacings.len();
+            let middle = usize::try_from(middle).ok().filter(|middle| places.contains(middle))?;
+            return Some(*self.spacings.select_nth_unstable(middle).1);
+        }
+        self.evenly.extend(self.spacings.drain(..).map(|spacing| (spacing, 1)));
+        self.evenly.sort_unstable();
+        let mut seen = 0;
+        let reaches = |(_, count): &&(i64, u64)| {
+            seen += count;
+            seen > middle
+        };
+        self.evenly.iter().find(reaches).map(|(spacing, _)| *spacing)
     }
 }
 
@@ -231,7 +274,6 @@ mod tests {
             to_ns: 3_600 * S,
             edge,
             interval_ns: 300 * S,
-            latency_ns: Some(60 * S),
             alive_ns: 900 * S,
             gap_factor: 1.5,
         }
@@ -242,7 +284,7 @@ mod tests {
         let mut assessing = Assessing::new(promise);
         points
             .iter()
-            .for_each(|(t, late)| assessing.point(t * S, (t + late) * S));
+            .for_each(|(t, late)| assessing.point(t * S, (t + late) * S, Some(60 * S)));
         assessing.finish()
     }
 

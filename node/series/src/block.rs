@@ -1,8 +1,8 @@
-//! One block: the records of one device over a stretch of time, in columns. Version 1:
+//! One block: the records of one device over a stretch of time, in columns. Versions 1 and 2:
 //!
 //! ```text
 //! block    = header | sections in the order of their descriptors
-//! header   = version u8 = 1
+//! header   = version u8: 1, or 2 where rows have repeats (all else is the same)
 //!          | flags u8: 0x01 small  one CRC-32C covers header and sections, descriptors carry none
 //!          |           0x02 equal  rows of equal time may follow each other (the newest values of a device)
 //!          |           0x04 delay  the receipt section holds received_at - observed_at (else received_at)
@@ -16,6 +16,7 @@
 //!          | times     descriptor: length (varint) | crc                only where rows > 1
 //!          | receipts  descriptor: length (varint) | crc
 //!          | kinds     descriptor: length (varint) | crc                only without flag kind
+//!          | repeats   descriptor: rows with some (varint) | sum (varint) | length (varint) | crc   only in version 2
 //!          | presences descriptors: form u8 | rows set (varint) | length (varint) | crc
 //!          | columns   descriptors, ascending:
 //!          |   property (varint; after the first: less the one before, less one)
@@ -28,6 +29,7 @@
 //! crc      = CRC-32C, u32 little endian; that of a section is absent in small blocks
 //! times    = int stream of differences between rows, in units, or those of several clocks, see `clocks`
 //! receipts, kinds = int stream
+//! repeats  = see `repeats`
 //! column   = qualities, an int stream with its length (with shape 0x10) | values
 //! ```
 //! All other versions, flags, shapes and encodings are free.
@@ -41,6 +43,7 @@ mod fold;
 mod header;
 mod like;
 mod read;
+mod repeats;
 mod sections;
 mod sizes;
 mod stats;
@@ -51,6 +54,8 @@ pub(crate) use clocks::read_clocks;
 pub use fold::{Accepted, Folding, Points};
 pub(crate) use like::decode as read_like;
 pub use read::Block;
+pub(crate) use read::{Receipts, Ticks};
+pub(crate) use repeats::read_repeats;
 pub use sizes::Sizes;
 pub use stats::ColumnStats;
 pub(crate) use stats::read_stats;

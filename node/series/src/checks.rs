@@ -123,6 +123,23 @@ impl Checks {
         self.min.is_none_or(|min| value >= min) && self.max.is_none_or(|max| value <= max)
     }
 
+    /// Whether neighbours say something about a value.
+    pub fn needs_order(&self) -> bool {
+        self.spike.is_some() || self.rate_per_s.is_some()
+    }
+
+    /// Whether nothing is wrong with a value, neighbours aside.
+    pub fn finds_nothing(&self, value: f64) -> bool {
+        self.is_in_range(value) && self.is_typical(value)
+    }
+
+    /// Whether any value can be wrong, neighbours aside.
+    pub fn limits_nothing(&self) -> bool {
+        [self.min, self.max, self.typical_min, self.typical_max]
+            .iter()
+            .all(Option::is_none)
+    }
+
     fn is_typical(&self, value: f64) -> bool {
         self.typical_min.is_none_or(|min| value >= min) && self.typical_max.is_none_or(|max| value <= max)
     }

@@ -18,13 +18,14 @@ use crate::record::{ValueType, Values};
 pub type Decoder = fn(usize, &[u8]) -> Result<(), Corrupt>;
 
 /// All of them, by name.
-pub const ALL: [(&str, Decoder); 11] = [
+pub const ALL: [(&str, Decoder); 12] = [
     ("ints", read_ints),
     ("floats", read_floats),
     ("text", read_text),
     ("presence", read_presence),
     ("stats", read_stats),
     ("clocks", read_clocks),
+    ("repeats", read_repeats),
     ("like", read_like),
     ("block", read_block),
     ("bucket", read_bucket),
@@ -106,6 +107,14 @@ pub fn read_stats(count: usize, bytes: &[u8]) -> Result<(), Corrupt> {
 /// The bytes are not such times.
 pub fn read_clocks(count: usize, bytes: &[u8]) -> Result<(), Corrupt> {
     crate::block::read_clocks(bytes, count)
+}
+
+/// How often rows were sent again.
+///
+/// # Errors
+/// The bytes are not such counts.
+pub fn read_repeats(count: usize, bytes: &[u8]) -> Result<(), Corrupt> {
+    crate::block::read_repeats(bytes, count)
 }
 
 /// A form byte and a column that is like another one.

@@ -75,6 +75,8 @@ fn gather(newest: BTreeMap<PropertyNumber, Newest>) -> Records {
         received_at: rows.iter().map(|r| r.1).collect(),
         report_kind: rows.iter().map(|r| r.2).collect(),
         columns: newest.into_iter().map(column).collect(),
+        // Those of a record count where the record is.
+        repeats: Vec::new(),
     }
 }
 

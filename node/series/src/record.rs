@@ -2,7 +2,7 @@
 //!
 //! Never here: bytes (see `block`) and the sorting and folding of rows (see `rows`).
 //! Invariant of normalised records: times strictly increase, columns ascend by property, no column is empty, a
-//! presence that covers every row is `None`, qualities that are all 0 are `None`.
+//! presence that covers every row is `None`, qualities that are all 0 are `None`, repeats that are all 0 are empty.
 
 use std::ops::Range;
 
@@ -229,6 +229,9 @@ pub struct Records {
     pub report_kind: Vec<u8>,
     /// The properties, ascending.
     pub columns: Vec<Column>,
+    /// How many values of a row took the place of others, per row: a record of three values that was sent once more has 3. Empty: none
+    /// of any. It adds up whatever is merged first.
+    pub repeats: Vec<u32>,
 }
 
 impl Records {
@@ -257,12 +260,13 @@ impl Records {
 
     /// Sorts rows by time (stable) and folds rows of equal time into one: per property the later row wins; receipt
     /// time and report kind are those of the later row. Two columns of one property become one; where their types
-    /// differ the later type wins and the other values are dropped.
+    /// differ the later type wins and the other values are dropped. A value that takes the place of another is a repeat;
+    /// a record that comes in pieces has none.
     pub fn normalise(self) -> Records {
         rows::normalise(vec![self])
     }
 
-    /// `newer` overwrites `older` at equal time, property by property. Both normalised.
+    /// `newer` overwrites `older` at equal time, property by property; each such value is a repeat. Both normalised.
     pub fn merge(older: &Records, newer: &Records) -> Records {
         rows::normalise(vec![older.clone(), newer.clone()])
     }

@@ -15,6 +15,8 @@ struct Placement {
     /// New row per old row; `None`: nothing moves.
     new_row: Option<Vec<u32>>,
     rows: usize,
+    /// Values that were written again, per new row; none where nothing moves.
+    repeats: Vec<u32>,
 }
 
 /// One normalised `Records` of all parts; of rows of equal time the later one (in the order of the parts) wins,
@@ -31,25 +33,36 @@ pub(crate) fn normalise(mut parts: Vec<Records>) -> Records {
         out.received_at.resize(offset + rows, 0);
         out.report_kind.extend(part.report_kind);
         out.report_kind.resize(offset + rows, 0);
+        if !part.repeats.is_empty() {
+            out.repeats.resize(offset, 0);
+            out.repeats.extend(part.repeats);
+        }
         for column in part.columns {
             columns.entry(column.property).or_default().push((offset, column));
         }
     }
-    let placement = place(&mut out);
+    if !out.repeats.is_empty() {
+        out.repeats.resize(out.observed_at.len(), 0);
+    }
+    let mut placement = place(&mut out);
     out.columns = columns
         .into_iter()
-        .filter_map(|(property, pieces)| fold(property, pieces, &placement))
+        .filter_map(|(property, pieces)| fold(property, pieces, &mut placement))
         .collect();
+    if placement.repeats.iter().any(|&n| n > 0) {
+        out.repeats = placement.repeats;
+    }
     out
 }
 
-/// Sorts and folds the row attributes of `out` in place.
+/// Sorts and folds the row attributes of `out` in place; repeats move to the placement.
 fn place(out: &mut Records) -> Placement {
     let times = &out.observed_at;
     if times.windows(2).all(|w| w[0] < w[1]) {
         return Placement {
             new_row: None,
             rows: times.len(),
+            repeats: Vec::new(),
         };
     }
     let mut order: Vec<u32> = (0..times.len() as u32).collect();
@@ -69,15 +82,29 @@ fn place(out: &mut Records) -> Placement {
         new_row[at] = row as u32;
     }
     let rows = sorted.len();
+    let mut repeats = vec![0u32; rows];
+    for (&row, &had) in new_row.iter().zip(&out.repeats) {
+        let slot = &mut repeats[row as usize];
+        *slot = slot.saturating_add(had);
+    }
     *out = sorted;
     Placement {
         new_row: Some(new_row),
         rows,
+        repeats,
+    }
+}
+
+/// Repeats, unless all are 0.
+fn some(repeats: Vec<u32>) -> Vec<u32> {
+    match repeats.iter().any(|&n| n > 0) {
+        true => repeats,
+        false => Vec::new(),
     }
 }
 
 /// One column of the pieces of a property, each with the number of its first row.
-fn fold(property: PropertyNumber, mut pieces: Vec<(usize, Column)>, placement: &Placement) -> Option<Column> {
+fn fold(property: PropertyNumber, mut pieces: Vec<(usize, Column)>, placement: &mut Placement) -> Option<Column> {
     let value_type = pieces.last()?.1.values.value_type();
     pieces.retain(|(_, c)| c.values.value_type() == value_type);
     if placement.new_row.is_none() {
@@ -99,6 +126,11 @@ fn fold(property: PropertyNumber, mut pieces: Vec<(usize, Column)>, placement: &
                 .as_ref()
                 .map_or(old, |map| map.get(old).map_or(usize::MAX, |&r| r as usize));
             if let Some(slot) = winner.get_mut(new) {
+                if *slot != NONE
+                    && let Some(repeats) = placement.repeats.get_mut(new)
+                {
+                    *repeats = repeats.saturating_add(1);
+                }
                 *slot = (seen + i) as u32;
                 ascending &= highest < Some(new);
                 highest = Some(new);
@@ -183,6 +215,7 @@ pub(crate) fn slice(records: &Records, start: usize, end: usize) -> Records {
         received_at: records.received_at[start..end].to_vec(),
         report_kind: records.report_kind[start..end].to_vec(),
         columns,
+        repeats: some(records.repeats.get(start..end).unwrap_or_default().to_vec()),
     }
 }
 
@@ -241,7 +274,10 @@ pub(crate) fn newest(records: &Records) -> Records {
         })
     });
     let columns = columns.collect();
-    with_rows(records, &rows, columns)
+    Records {
+        repeats: Vec::new(),
+        ..with_rows(records, &rows, columns)
+    }
 }
 
 /// Only `properties`, and only rows that have a value of one of them.
@@ -252,6 +288,7 @@ pub(crate) fn project(records: &Records, properties: &[PropertyNumber]) -> Recor
         received_at: records.received_at.clone(),
         report_kind: records.report_kind.clone(),
         columns: columns.cloned().collect(),
+        repeats: records.repeats.clone(),
     })
 }
 
@@ -285,5 +322,6 @@ fn with_rows(records: &Records, rows: &[usize], columns: Vec<Column>) -> Records
         received_at: rows.iter().map(|&r| records.received_at[r]).collect(),
         report_kind: rows.iter().map(|&r| records.report_kind[r]).collect(),
         columns,
+        repeats: some(rows.iter().filter_map(|&r| records.repeats.get(r).copied()).collect()),
     }
 }

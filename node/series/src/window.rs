@@ -12,6 +12,17 @@ pub enum Edge {
     EndClosed,
 }
 
+impl Edge {
+    /// Whether a time lies between two others, of which one belongs to what lies between.
+    #[inline]
+    pub fn holds(self, start_ns: i64, t_ns: i64, end_ns: i64) -> bool {
+        match self {
+            Edge::StartClosed => start_ns <= t_ns && t_ns < end_ns,
+            Edge::EndClosed => start_ns < t_ns && t_ns <= end_ns,
+        }
+    }
+}
+
 /// A grid of windows over a range of time. Times are nanoseconds since the epoch.
 #[derive(Copy, Clone, Debug)]
 pub struct Windows {
@@ -57,10 +68,7 @@ impl Windows {
     /// Whether a time lies in the window from `start_ns` to `end_ns`.
     #[inline]
     pub(crate) fn holds(&self, start_ns: i64, t_ns: i64, end_ns: i64) -> bool {
-        match self.edge {
-            Edge::StartClosed => start_ns <= t_ns && t_ns < end_ns,
-            Edge::EndClosed => start_ns < t_ns && t_ns <= end_ns,
-        }
+        self.edge.holds(start_ns, t_ns, end_ns)
     }
 
     /// True for times before the range: all of these are before all that are in it.

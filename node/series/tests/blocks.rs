@@ -119,6 +119,7 @@ fn a_record_of_four_properties_costs_less_than_sixty_bytes() {
         observed_at: vec![1_700_000_000_123_000_000],
         received_at: vec![1_700_000_000_345_678_901],
         report_kind: vec![1],
+        repeats: Vec::new(),
         columns: vec![
             column(1, Values::F64(vec![442.7])),
             column(2, Values::F64(vec![21.35])),
@@ -144,6 +145,7 @@ fn a_damaged_column_spoils_only_itself() {
         observed_at: (0..1000).collect(),
         received_at: vec![5; 1000],
         report_kind: vec![0; 1000],
+        repeats: Vec::new(),
         columns: vec![
             column(
                 1,
@@ -172,6 +174,7 @@ fn times_at_the_ends_of_the_range_round_trip() {
         received_at: times.iter().map(|t| !t).collect(),
         report_kind: vec![9; times.len()],
         columns: Vec::new(),
+        repeats: Vec::new(),
     };
     check_round_trip(&at(&[i64::MIN]));
     check_round_trip(&at(&[i64::MAX]));

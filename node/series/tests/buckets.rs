@@ -38,15 +38,16 @@ fn by_points(parts: &[Records]) -> Records {
     for part in parts {
         for row in 0..part.len() {
             let one = part.slice_rows(row, row + 1);
-            let kept = rows.entry(part.observed_at[row]).or_insert_with(|| one.clone());
-            *kept = overwrite(kept, &one);
+            let merged = rows.get(&one.observed_at[0]).map(|kept| overwrite(kept, &one));
+            rows.insert(one.observed_at[0], merged.unwrap_or(one));
         }
     }
-    rows.into_values().fold(Records::default(), |mut all, row| {
+    let mut all = rows.into_values().fold(Records::default(), |mut all, row| {
         let at = all.len();
         all.observed_at.extend(&row.observed_at);
         all.received_at.extend(&row.received_at);
         all.report_kind.extend(&row.report_kind);
+        all.repeats.push(again(&row));
         all.columns.extend(row.columns.into_iter().map(|mut column| {
             let mut map = tidemark_series::Bitmap::new(at + 1);
             map.set(at, true);
@@ -54,11 +55,25 @@ fn by_points(parts: &[Records]) -> Records {
             column
         }));
         all
-    })
+    });
+    if all.repeats.iter().all(|&repeats| repeats == 0) {
+        all.repeats.clear();
+    }
+    all
+}
+
+/// Repeats of a single row.
+fn again(row: &Records) -> u32 {
+    row.repeats.first().copied().unwrap_or(0)
 }
 
 fn overwrite(older: &Records, newer: &Records) -> Records {
     let mut columns = older.columns.clone();
+    let both = newer
+        .columns
+        .iter()
+        .filter(|c| older.column(c.property).is_some())
+        .count();
     for column in &newer.columns {
         columns.retain(|c| c.property != column.property);
         columns.push(column.clone());
@@ -66,6 +81,7 @@ fn overwrite(older: &Records, newer: &Records) -> Records {
     columns.sort_by_key(|c| c.property);
     Records {
         columns,
+        repeats: vec![again(older) + again(newer) + both as u32],
         ..newer.clone()
     }
 }
@@ -103,7 +119,12 @@ proptest! {
         }
         let mut twice = operands.clone();
         twice.push(operands[operands.len() - 1].clone());
-        prop_assert_eq!(&bucket::decode(&merge(None, &twice), None).unwrap(), &expected, "a replay changed something");
+        let mut replayed = bucket::decode(&merge(None, &twice), None).unwrap();
+        let sum = |repeats: &[u32]| repeats.iter().sum::<u32>();
+        let last = &parts[parts.len() - 1];
+        prop_assert_eq!(sum(&replayed.repeats), sum(&expected.repeats) + sum(&last.repeats) + last.points() as u32);
+        replayed.repeats.clone_from(&expected.repeats);
+        prop_assert_eq!(&replayed, &expected, "a replay changed something");
     }
 
     #[test]
@@ -156,6 +177,7 @@ fn row(at: i64, value: f64) -> Records {
         observed_at: vec![at * 1_000_000_000],
         received_at: vec![at * 1_000_000_000 + 7],
         report_kind: vec![1],
+        repeats: Vec::new(),
         columns: vec![Column {
             property: PropertyNumber(2),
             presence: None,
@@ -163,6 +185,48 @@ fn row(at: i64, value: f64) -> Records {
             quality: None,
         }],
     }
+}
+
+#[test]
+fn a_record_in_pieces_is_no_repeat() {
+    let of = |property: u32, times: &[i64]| Records {
+        columns: vec![Column {
+            property: PropertyNumber(property),
+            presence: None,
+            values: Values::I64(times.to_vec()),
+            quality: None,
+        }],
+        observed_at: times.to_vec(),
+        received_at: times.to_vec(),
+        report_kind: vec![0; times.len()],
+        repeats: Vec::new(),
+    };
+    let batch = |parts: &[(u32, &[i64])]| {
+        let mut all = Records::default();
+        for (property, times) in parts {
+            let mut column = of(*property, times).columns.remove(0);
+            let mut map = tidemark_series::Bitmap::new(all.len() + times.len());
+            (all.len()..all.len() + times.len()).for_each(|row| map.set(row, true));
+            column.presence = Some(map);
+            all.columns.push(column);
+            all.observed_at.extend_from_slice(times);
+        }
+        all.normalise()
+    };
+    assert_eq!(batch(&[(1, &[1, 2, 3]), (2, &[1, 2, 3])]).repeats, [0; 0]);
+    assert_eq!(batch(&[(1, &[1, 2, 2, 2, 3]), (2, &[1, 2, 3, 3])]).repeats, [0, 2, 1]);
+    let repeats = |older: &Records, newer: &Records| {
+        let merged = merge(None, &[bucket::encode(older), bucket::encode(newer)]);
+        let block = bucket::blocks(&merged).next().unwrap().unwrap();
+        (block.repeats_sum(), block.repeated_records().unwrap())
+    };
+    assert_eq!(repeats(&of(1, &[1, 2]), &of(2, &[2])), (0, vec![]));
+    assert_eq!(repeats(&of(1, &[1, 2]), &of(1, &[2])), (1, vec![0, 1]));
+    let both = batch(&[(1, &[1, 2]), (2, &[1, 2])]);
+    assert_eq!(repeats(&both, &both), (4, vec![1, 1]), "each record once again");
+    assert_eq!(repeats(&both, &of(2, &[2])), (1, vec![0, 1]), "a part of a record too");
+    let sparse = batch(&[(1, &[1, 2, 3]), (2, &[2])]);
+    assert_eq!(repeats(&sparse, &sparse), (4, vec![1, 1, 1]));
 }
 
 fn hot(order: impl Iterator<Item = i64>) -> Vec<Records> {

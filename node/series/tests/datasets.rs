@@ -50,6 +50,7 @@ fn devices(cells: &Cells) -> Vec<Records> {
             received_at,
             report_kind,
             columns,
+            repeats: Vec::new(),
         });
     }
     parts.into_values().map(Records::merge_all).collect()
@@ -110,6 +111,7 @@ fn generated() -> Vec<Records> {
     vec![Records {
         received_at,
         report_kind: vec![1; rows as usize],
+        repeats: Vec::new(),
         observed_at,
         columns,
     }]

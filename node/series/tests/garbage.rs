@@ -93,6 +93,7 @@ fn every_decoder_knows_its_own() {
         "stats" => vec![2, 0, 5],
         "clocks" => vec![2, 25, 3, 2, 0, 4, 25, 3, 2, 2, 4],
         "like" => vec![2, 1, 4],
+        "repeats" => vec![2, 1, 0, 1, 4],
         "partial" => partial.clone(),
         _ => bytes.clone(),
     };

@@ -1,4 +1,4 @@
-//! Version 1 for ever: the bytes in `tests/golden/*.hex` decode to what they were made of, whatever the encoder of today
+//! Every version for ever: the bytes in `tests/golden/*.hex` decode to what they were made of, whatever the encoder of today
 //! would write instead. A file is written where it is missing (then the test fails once, so that it gets looked at and
 //! committed), never again after.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
@@ -75,6 +75,7 @@ fn records(rows: usize, columns: Vec<(u32, Values)>) -> Records {
         observed_at,
         received_at,
         report_kind: vec![1; rows],
+        repeats: Vec::new(),
         columns,
     }
 }
@@ -263,6 +264,17 @@ fn rows_of_several_clocks() {
     let all = Records::merge_all(parts);
     let made = check("clocks", &all);
     insta::assert_snapshot!(made, @"120 rows, clocks 0x40; 1: 0x00 0x11 presence 6; 2: 0x00 0x11 presence 7; 7: 0x00 0x11 presence 6");
+}
+
+#[test]
+fn repeats_of_version_2() {
+    let plain = records(40, vec![(1, Values::I64(walk(40, 2).collect()))]);
+    let mut again = plain.clone();
+    again.repeats = vec![0; 40];
+    assert_eq!(block::encode(&again), block::encode(&plain), "none take nothing");
+    (again.repeats[3], again.repeats[4], again.repeats[39]) = (1, 70_000, 2);
+    let made = check("repeats", &again);
+    insta::assert_snapshot!(made, @"40 rows, times 0x01, 70003 repeats of 3 rows; 1: 0x00 0x11");
 }
 
 #[test]

@@ -49,6 +49,7 @@ fn records(rng: &mut Rng, rows: usize) -> Records {
         parts.push(Records {
             received_at: observed_at.iter().map(|t| t + rng.below(3) as i64 * S).collect(),
             report_kind: vec![1; rows],
+            repeats: Vec::new(),
             observed_at,
             columns,
         });
@@ -236,6 +237,7 @@ fn even_times_fold_like_any_others() {
         let records = Records {
             received_at: observed_at.clone(),
             report_kind: vec![0; observed_at.len()],
+            repeats: Vec::new(),
             observed_at,
             columns,
         };

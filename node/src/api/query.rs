@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use tidemark_proto::v1::query_service_server::QueryService;
 use tidemark_proto::v1::{
-    GetLatestRequest, GetLatestResponse, GetQualityRequest, GetQualityResponse, QueryAggregateRequest,
-    QueryAggregateResponse, QueryIntervalsRequest, QueryIntervalsResponse, QueryRangeRequest, QueryRangeResponse,
+    GetHealthRequest, GetHealthResponse, GetLatestRequest, GetLatestResponse, GetQualityRequest, GetQualityResponse,
+    QueryAggregateRequest, QueryAggregateResponse, QueryIntervalsRequest, QueryIntervalsResponse, QueryRangeRequest,
+    QueryRangeResponse,
 };
 use tonic::{Request, Response, Status};
 
@@ -25,6 +26,7 @@ impl QueryService for QueryApi {
     type GetLatestStream = Streamed<GetLatestResponse>;
     type QueryIntervalsStream = Streamed<QueryIntervalsResponse>;
     type GetQualityStream = Streamed<GetQualityResponse>;
+    type GetHealthStream = Streamed<GetHealthResponse>;
 
     async fn query_range(
         &self,
@@ -56,5 +58,9 @@ impl QueryService for QueryApi {
         request: Request<GetQualityRequest>,
     ) -> Result<Response<Self::GetQualityStream>, Status> {
         streamed(self.queries.quality(request.into_inner()).await)
+    }
+
+    async fn get_health(&self, request: Request<GetHealthRequest>) -> Result<Response<Self::GetHealthStream>, Status> {
+        streamed(self.queries.health(request.into_inner()).await)
     }
 }

@@ -19,6 +19,17 @@ const BUCKET_SPAN_MAX_S: i64 = 364 * 86_400;
 pub const ROLLUPS_S: [u32; 3] = [300, 3_600, 86_400];
 const TEXT_DEFAULT_BYTES: u32 = 256;
 
+/// What a reading says of the device itself.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Diagnostic {
+    /// Charge of its battery, percent.
+    Battery,
+    /// Voltage of its supply.
+    Supply,
+    /// Strength of its signal, dBm.
+    Signal,
+}
+
 /// A property, ready for use.
 #[derive(Clone, Debug)]
 pub struct PropertyDef {
@@ -40,6 +51,8 @@ pub struct PropertyDef {
     pub wrap: Option<f64>,
     /// What its values are checked against when they are read.
     pub checks: Checks,
+    /// What it says of the device itself, if anything.
+    pub diagnostic: Option<Diagnostic>,
 }
 
 impl PropertyDef {
@@ -102,6 +115,11 @@ impl TypeDef {
         self.by_number.get(&number.0).map(|&at| &self.properties[at])
     }
 
+    /// The first property that says this of the device itself.
+    pub fn diagnostic(&self, role: Diagnostic) -> Option<&PropertyDef> {
+        self.properties.iter().find(|p| p.diagnostic == Some(role))
+    }
+
     /// The properties with these ids, or all where none is named.
     pub fn choose(&self, ids: &[String]) -> Result<Vec<&PropertyDef>> {
         if ids.is_empty() {
@@ -146,6 +164,12 @@ impl TypeDef {
         }
     }
 
+    /// The same for points that are sent because something happened: an attribute of the type.
+    pub fn event_latency_ns(&self) -> Option<i64> {
+        let seconds: i64 = self.stored.attributes.get("event_latency_s")?.parse().ok()?;
+        (seconds > 0).then(|| seconds.saturating_mul(NS_PER_S))
+    }
+
     /// Silence after which a latest value counts as stale, nanoseconds.
     pub fn stale_after_ns(&self) -> Option<i64> {
         let report = match self.stored.report_interval_s {
@@ -182,7 +206,17 @@ fn property_def(p: &Property, sample_interval_s: i64) -> Result<PropertyDef> {
         allow_non_finite: p.allow_non_finite,
         wrap: p.wrap,
         checks: checks(p, sample_interval_s),
+        diagnostic: p.attributes.get("diag").and_then(|role| diagnostic(role)),
     })
+}
+
+fn diagnostic(role: &str) -> Option<Diagnostic> {
+    match role {
+        "battery" => Some(Diagnostic::Battery),
+        "supply" => Some(Diagnostic::Supply),
+        "signal" => Some(Diagnostic::Signal),
+        _ => None,
+    }
 }
 
 /// Limits of a property; spikes and rates are attributes, in units of the property and per minute.

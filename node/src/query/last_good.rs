@@ -16,7 +16,8 @@ pub(super) fn is_good(property: &PropertyDef, value: &NewestValue) -> bool {
     counts(property, value.value(), value.quality)
 }
 
-fn counts(property: &PropertyDef, value: ValueRef<'_>, quality: u8) -> bool {
+/// The same of a value and its quality.
+pub(super) fn counts(property: &PropertyDef, value: ValueRef<'_>, quality: u8) -> bool {
     let choice = choice(property, false);
     choice.accepted.accepts(quality) && value.number().is_none_or(|number| choice.takes(number))
 }

@@ -50,6 +50,7 @@ pub(super) fn names_few(query: &Query) -> bool {
         Query::Aggregate(request) => few(&request.selector),
         Query::Latest(request) => few(&request.selector),
         Query::Intervals(request) => few(&request.selector),
-        Query::Resolve(_) | Query::Devices(_) | Query::Quality(_) | Query::Count(_) | Query::Alerts(_) => false,
+        Query::Resolve(_) | Query::Devices(_) | Query::Quality(_) | Query::Health(_) => false,
+        Query::Count(_) | Query::Alerts(_) => false,
     }
 }

@@ -7,14 +7,14 @@ use std::ops::ControlFlow;
 
 use tidemark_proto::peer::QualityReports;
 use tidemark_proto::peer::read_shard_response::Part;
-use tidemark_proto::v1::{AnswerSummary, GetQualityRequest, Quality, QualityReport, ReportKind};
-use tidemark_series::assess::{Assessing, Assessment, Freshness, Promise};
-use tidemark_series::checks::{Judge, Judged};
-use tidemark_series::{PropertyNumber, ValueRef, bucket};
+use tidemark_proto::v1::{AnswerSummary, GetHealthRequest, GetQualityRequest, Health, QualityReport, ReportKind};
+use tidemark_series::assess::{Assessment, Freshness, Promise};
 
+use super::health;
 use super::plan::{check_range, one_property, passes_over_types};
+use super::quality_device::{Counts, Device};
 use super::quality_merge::{Reports, check};
-use super::shard_side::{Answering, Chosen, Wanted, corrupt};
+use super::shard_side::{Answering, Chosen, Wanted};
 use crate::catalog::types::{PropertyDef, TypeDef};
 use crate::error::Result;
 use crate::raft::state::store_error;
@@ -28,12 +28,22 @@ const INTERVALS_BEFORE: i64 = 10;
 
 /// Answers a question about quality.
 pub(super) fn answer(answering: &Answering<'_>, request: &GetQualityRequest) -> Result<AnswerSummary> {
+    judge(answering, request, None)
+}
+
+/// The same with the health of each device where that is asked for.
+pub(super) fn judge(
+    answering: &Answering<'_>,
+    request: &GetQualityRequest,
+    health: Option<&GetHealthRequest>,
+) -> Result<AnswerSummary> {
     check_range(request.from_ns, request.to_ns)?;
     check(request)?;
     let selector = request.selector.clone().unwrap_or_default();
     let mut looking = Looking {
         answering,
         request,
+        health,
         pass_over: passes_over_types(&selector),
         reports: Reports::new(request),
         summary: AnswerSummary::default(),
@@ -60,23 +70,10 @@ pub(super) fn answer(answering: &Answering<'_>, request: &GetQualityRequest) -> 
 struct Looking<'a> {
     answering: &'a Answering<'a>,
     request: &'a GetQualityRequest,
+    health: Option<&'a GetHealthRequest>,
     pass_over: bool,
     reports: Reports,
     summary: AnswerSummary,
-}
-
-/// A device that is looked at.
-struct Device<'a> {
-    promise: &'a Promise,
-    assessing: Assessing<'a>,
-    judge: Judge<'a>,
-    judged: Counts,
-}
-
-#[derive(Default)]
-struct Counts {
-    fail: u64,
-    suspect: u64,
 }
 
 impl Looking<'_> {
@@ -96,8 +93,9 @@ impl Looking<'_> {
             self.summary.devices += devices.len() as u64;
             let reports = match def.sample_interval_ns() {
                 Some(interval) => self.assess(&def, property, interval, devices)?,
-                None => devices.iter().map(|_| nothing_promised()).collect(),
+                None => devices.iter().map(|_| Found::default()).collect(),
             };
+            let reports = self.with_health(&def, devices, reports)?;
             let mut part = QualityReports::default();
             for (chosen, report) in devices.iter().zip(reports) {
                 let named = QualityReport {
@@ -129,31 +127,47 @@ impl Looking<'_> {
         property: &PropertyDef,
         interval_ns: i64,
         devices: &[Chosen],
-    ) -> Result<Vec<QualityReport>> {
+    ) -> Result<Vec<Found>> {
         let promises = self.promises(def, property, interval_ns, devices)?;
-        let device = |promise| Device {
-            promise,
-            assessing: Assessing::new(promise),
-            judge: Judge::new(&property.checks, counts_for_nothing),
-            judged: Counts::default(),
-        };
-        let mut looked_at: Vec<Device<'_>> = promises.iter().map(device).collect();
+        let devices_of = promises
+            .iter()
+            .map(|promise| Device::new(promise, def, property, self.health.is_some()));
+        let mut looked_at: Vec<Device<'_>> = devices_of.collect();
         let before = alive_ns(def, interval_ns).max(interval_ns.saturating_mul(INTERVALS_BEFORE));
         let from = self.request.from_ns.saturating_sub(before);
         let to = self.request.to_ns.saturating_add(1);
         let _ = self.answering.scan(def, devices, from, to, |at, value| {
-            looked_at[at].take(value, property.number, (from, to))?;
+            looked_at[at].take(value, (from, to))?;
             Ok(ControlFlow::Continue(()))
         })?;
         let ever = self.ever(def, property, devices, &looked_at)?;
-        let reports = looked_at.into_iter().zip(ever).map(|(mut device, ever)| {
-            let (from_ns, to_ns) = (device.promise.from_ns, device.promise.to_ns);
-            let judged = &mut device.judged;
-            device.judge.end(|point| judged.note(point, from_ns, to_ns));
-            let found = device.assessing.finish();
-            report(device.promise, found, device.judged, ever, self.request.gaps)
+        let reports = looked_at.into_iter().zip(ever).map(|(device, ever)| {
+            let (promise, found, counts, signal_median) = device.finish();
+            let heard_ns = found.heard_ns.or(ever.word_ns);
+            Found {
+                report: report(promise, found, counts, ever, self.request.gaps),
+                signal_median,
+                heard_ns,
+            }
         });
         Ok(reports.collect())
+    }
+
+    /// The reports, each with the health of its device where that is asked for.
+    fn with_health(&self, def: &TypeDef, devices: &[Chosen], found: Vec<Found>) -> Result<Vec<QualityReport>> {
+        let Some(request) = self.health else {
+            return Ok(found.into_iter().map(|found| found.report).collect());
+        };
+        let said = health::said(self.answering, def, devices, request.to_ns)?;
+        let with = |(found, said): (Found, Health)| {
+            let online = found.heard_ns.is_some() && found.report.offline == 0;
+            let health = health::of_device(request, said, found.signal_median, found.heard_ns, online);
+            QualityReport {
+                health: Some(health),
+                ..found.report
+            }
+        };
+        Ok(found.into_iter().zip(said).map(with).collect())
     }
 
     /// What each device promises: nothing for the time before it was installed and after it was retired.
@@ -186,7 +200,6 @@ impl Looking<'_> {
                 to_ns: (from + slots(end) * interval_ns).max(begin),
                 edge: property.kind.edge(),
                 interval_ns,
-                latency_ns: def.latency_ns(),
                 alive_ns: alive_ns(def, interval_ns),
                 gap_factor: match self.request.gap_factor {
                     0.0 => 1.5,
@@ -201,16 +214,16 @@ impl Looking<'_> {
         Ok(dates.map(promise).collect())
     }
 
-    /// When devices that showed no point were heard last, if ever.
+    /// What is known of devices that showed no point, or were not heard at all, from before.
     fn ever(
         &self,
         def: &TypeDef,
         property: &PropertyDef,
         devices: &[Chosen],
         looked_at: &[Device<'_>],
-    ) -> Result<Vec<Option<i64>>> {
+    ) -> Result<Vec<Ever>> {
         let silent: Vec<usize> = (0..devices.len())
-            .filter(|at| !looked_at[*at].assessing.any())
+            .filter(|at| looked_at[*at].silent() != (false, false))
             .collect();
         let ordinals: Vec<u32> = silent.iter().map(|at| devices[*at].ordinal()).collect();
         let newest = self
@@ -218,105 +231,75 @@ impl Looking<'_> {
             .shard
             .newest(def.number(), &ordinals)
             .map_err(store_error)?;
-        let mut ever = vec![None; devices.len()];
+        let mut ever = vec![Ever::default(); devices.len()];
         for (at, newest) in silent.into_iter().zip(&newest) {
             let of_property = newest.iter().filter(|value| value.property == property.number);
-            ever[at] = of_property.map(|value| value.observed_at).max();
+            let words = newest
+                .iter()
+                .filter(|value| value.report_kind != ReportKind::Test as u8);
+            ever[at] = Ever {
+                point_ns: of_property.map(|value| value.observed_at).max(),
+                word_ns: words
+                    .map(|value| value.observed_at)
+                    .filter(|t| *t <= self.request.to_ns)
+                    .max(),
+            };
         }
         Ok(ever)
     }
 }
 
-impl Device<'_> {
-    /// Looks at the points of a bucket value.
-    fn take(&mut self, value: &[u8], property: PropertyNumber, (from, to): (i64, i64)) -> Result<()> {
-        for block in bucket::blocks(value) {
-            let block = block.map_err(corrupt)?;
-            if block.last_ns() < from || block.first_ns() >= to {
-                continue;
-            }
-            let records = block.decode(Some(&[property])).map_err(corrupt)?;
-            let Some(column) = records.column(property) else {
-                continue;
-            };
-            for (row, value, stated) in column.cells() {
-                let (t_ns, kind) = (records.observed_at[row], i32::from(records.report_kind[row]));
-                let apart = kind == ReportKind::Test as i32 || kind == ReportKind::Keepalive as i32;
-                if apart || stated == Quality::Missing as u8 || !(from..to).contains(&t_ns) {
-                    continue;
-                }
-                self.assessing.point(t_ns, records.received_at[row]);
-                if let Some(value) = number(value) {
-                    let (judged, promise) = (&mut self.judged, self.promise);
-                    self.judge.point(t_ns, value, stated, |point| {
-                        judged.note(point, promise.from_ns, promise.to_ns)
-                    });
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Counts {
-    fn note(&mut self, point: Judged, from_ns: i64, to_ns: i64) {
-        if point.t_ns < from_ns || point.t_ns > to_ns {
-            return;
-        }
-        let stated = |quality: Quality| point.stated == quality as u8;
-        if stated(Quality::Fail) || point.finding.is_some_and(|finding| finding.fails()) {
-            self.fail += 1;
-        } else if stated(Quality::Suspect) || point.finding.is_some() {
-            self.suspect += 1;
-        }
-    }
-}
-
-fn counts_for_nothing(stated: u8) -> bool {
-    stated == Quality::Fail as u8 || stated == Quality::Missing as u8
-}
-
-/// What is checked of a value; texts have nothing to check.
-fn number(value: ValueRef<'_>) -> Option<f64> {
-    match value {
-        ValueRef::F64(value) => Some(value),
-        ValueRef::I64(value) => Some(value as f64),
-        ValueRef::Bool(value) => Some(f64::from(u8::from(value))),
-        ValueRef::Enum(value) => Some(f64::from(value)),
-        ValueRef::Text(_) => None,
-    }
+/// When a device was heard last, as far as its newest values tell.
+#[derive(Copy, Clone, Default)]
+struct Ever {
+    point_ns: Option<i64>,
+    word_ns: Option<i64>,
 }
 
 fn alive_ns(def: &TypeDef, interval_ns: i64) -> i64 {
     def.stale_after_ns().unwrap_or(interval_ns.saturating_mul(3))
 }
 
-fn nothing_promised() -> QualityReport {
-    QualityReport {
-        devices: 1,
-        freshness: tidemark_proto::v1::Freshness::NothingPromised as i32,
-        ..QualityReport::default()
+/// What was found of a device.
+struct Found {
+    report: QualityReport,
+    signal_median: Option<f64>,
+    heard_ns: Option<i64>,
+}
+
+impl Default for Found {
+    /// Of a device that promises nothing.
+    fn default() -> Found {
+        Found {
+            report: QualityReport {
+                devices: 1,
+                freshness: tidemark_proto::v1::Freshness::NothingPromised as i32,
+                ..QualityReport::default()
+            },
+            signal_median: None,
+            heard_ns: None,
+        }
     }
 }
 
 /// The report of one device; its means are sums over one.
-fn report(promise: &Promise, found: Assessment, judged: Counts, ever: Option<i64>, gaps: bool) -> QualityReport {
+fn report(promise: &Promise, found: Assessment, counts: Counts, ever: Ever, gaps: bool) -> QualityReport {
     use tidemark_proto::v1::Freshness as Wire;
     let length = promise.to_ns.saturating_sub(promise.from_ns);
     let share = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 0.0 };
-    let last = found.last_ns.or(ever.filter(|at| *at <= promise.to_ns));
+    let last = found.last_ns.or(ever.point_ns.filter(|at| *at <= promise.to_ns));
+    let heard = found.heard_ns.or(ever.word_ns);
     let (freshness, spacing_ratio) = match found.freshness {
         Freshness::AsPromised => (Wire::AsPromised, 0.0),
         Freshness::Slower(ratio) => (Wire::Slower, ratio),
         Freshness::Stalled => (Wire::Stalled, 0.0),
         // It was heard before, or only behind the time.
-        Freshness::Never if ever.is_some() => (Wire::Stalled, 0.0),
+        Freshness::Never if ever.point_ns.is_some() => (Wire::Stalled, 0.0),
         Freshness::Never => (Wire::Never, 0.0),
         Freshness::NotAssessable => (Wire::NotAssessable, 0.0),
     };
     let is = |verdict: Wire| u64::from(freshness == verdict);
-    let timed = if promise.latency_ns.is_some() { found.points } else { 0 };
-    let offline = last.is_none_or(|last| promise.to_ns.saturating_sub(last) > promise.alive_ns);
+    let offline = heard.is_none_or(|heard| promise.to_ns.saturating_sub(heard) > promise.alive_ns);
     let wire = |gap: &tidemark_series::assess::Gap| tidemark_proto::v1::Gap {
         from_ns: gap.from_ns,
         to_ns: gap.to_ns,
@@ -330,10 +313,11 @@ fn report(promise: &Promise, found: Assessment, judged: Counts, ever: Option<i64
         slots_filled: found.filled,
         completeness_mean: share(found.filled as f64, found.slots as f64),
         points: found.points,
-        points_timed: timed,
+        points_timed: found.timed,
         points_in_time: found.in_time,
-        points_fail: judged.fail,
-        points_suspect: judged.suspect,
+        points_fail: counts.fail,
+        points_suspect: counts.suspect,
+        duplicates: counts.repeats,
         availability_mean: share(found.alive_ns as f64, length as f64),
         offline: u64::from(offline),
         as_promised: is(Wire::AsPromised),

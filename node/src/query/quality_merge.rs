@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tidemark_proto::peer::read_shard_request::Query;
 use tidemark_proto::peer::read_shard_response::Part;
-use tidemark_proto::v1::{AnswerSummary, GetQualityRequest, GetQualityResponse, QualityReport};
+use tidemark_proto::v1::{AnswerSummary, GetQualityRequest, GetQualityResponse, QualityReport, Selector};
 
+use super::health;
 use super::plan::check_range;
 use super::streams::{Answers, Queries, unexpected};
 use crate::error::{Error, Reason, Result};
@@ -127,6 +128,7 @@ impl Reports {
         group.points_in_time += report.points_in_time;
         group.points_fail += report.points_fail;
         group.points_suspect += report.points_suspect;
+        group.duplicates += report.duplicates;
         group.availability_mean += report.availability_mean;
         group.offline += report.offline;
         group.as_promised += report.as_promised;
@@ -134,6 +136,7 @@ impl Reports {
         group.stalled += report.stalled;
         group.never += report.never;
         group.not_assessable += report.not_assessable;
+        health::add(&mut group.health, report.health.as_ref());
     }
 }
 
@@ -141,7 +144,8 @@ fn share(part: u64, whole: u64) -> f64 {
     if whole > 0 { part as f64 / whole as f64 } else { 1.0 }
 }
 
-fn finished(report: QualityReport) -> QualityReport {
+fn finished(mut report: QualityReport) -> QualityReport {
+    health::finish(&mut report);
     let mean = |sum: f64, of: u64| if of > 0 { sum / of as f64 } else { 0.0 };
     QualityReport {
         completeness_mean: mean(report.completeness_mean, report.devices_assessed),
@@ -171,6 +175,24 @@ pub(super) fn check(request: &GetQualityRequest) -> Result<()> {
 impl Queries {
     /// How well devices kept their promises.
     pub async fn quality(&self, request: GetQualityRequest) -> Result<Answers<GetQualityResponse>> {
+        let asked = request.clone();
+        let ask = move |selector| {
+            Query::Quality(GetQualityRequest {
+                selector: Some(selector),
+                ..asked.clone()
+            })
+        };
+        self.judged(request, ask, |reports, summary| GetQualityResponse { reports, summary })
+            .await
+    }
+
+    /// Reports on what `ask` asks each shard, of which the request is what is about promises.
+    pub(super) async fn judged<M: Send + 'static>(
+        &self,
+        request: GetQualityRequest,
+        ask: impl Fn(Selector) -> Query + Send + 'static,
+        message: impl Fn(Vec<QualityReport>, Option<AnswerSummary>) -> M + Copy + Send + 'static,
+    ) -> Result<Answers<M>> {
         check_range(request.from_ns, request.to_ns)?;
         check(&request)?;
         let start = self
@@ -182,13 +204,7 @@ impl Queries {
                 .map_err(|error| error.field("property"))?;
         }
         let reports = Arc::new(Mutex::new(Reports::new(&request)));
-        let ask = move |selector, _| {
-            Query::Quality(GetQualityRequest {
-                selector: Some(selector),
-                ..request.clone()
-            })
-        };
-        let message = |reports: Vec<QualityReport>| GetQualityResponse { reports, summary: None };
+        let ask = move |selector, _| ask(selector);
         let taking = reports.clone();
         let translate = move |parts: Vec<Part>| {
             let mut taking = taking.lock().unwrap_or_else(PoisonError::into_inner);
@@ -200,7 +216,7 @@ impl Queries {
                 ready.extend(part.reports.into_iter().filter_map(|report| taking.take_sums(report)));
             }
             let rows = ready.len() as u64;
-            let messages = (rows > 0).then(|| message(ready));
+            let messages = (rows > 0).then(|| message(ready, None));
             Ok((rows, messages.into_iter().collect()))
         };
         let finish = move |summary: &mut AnswerSummary| {
@@ -210,13 +226,10 @@ impl Queries {
             summary.rows += rest.len() as u64;
             Ok(rest
                 .chunks(REPORTS_PER_MESSAGE)
-                .map(|some| message(some.to_vec()))
+                .map(|some| message(some.to_vec(), None))
                 .collect())
         };
-        let last = |summary| GetQualityResponse {
-            reports: Vec::new(),
-            summary: Some(summary),
-        };
+        let last = move |summary| message(Vec::new(), Some(summary));
         Ok(start.stream(0, ask, translate, finish, last).await)
     }
 }

@@ -10,7 +10,7 @@ use tidemark_proto::peer::read_shard_response::Part;
 use tidemark_proto::peer::{DeviceList, Resolved, ShardDevices, ShardResolve};
 use tidemark_proto::v1::{AnswerSummary, Selector, TagMatcher};
 
-use super::{aggregate, alerts, count, intervals, latest, quality, range};
+use super::{aggregate, alerts, count, health, intervals, latest, quality, range};
 use crate::catalog::Catalog;
 use crate::catalog::types::TypeDef;
 use crate::error::{Error, Reason, Result};
@@ -86,6 +86,7 @@ pub fn shard_job(host: Arc<Host>, limits: Arc<Limits>) -> ShardJob {
                 Query::Quality(request) => quality::answer(&answering, request),
                 Query::Count(request) => count::answer(&answering, request),
                 Query::Alerts(asked) => alerts::answer(&answering, asked),
+                Query::Health(request) => health::answer(&answering, request),
             }
         })
     })

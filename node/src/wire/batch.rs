@@ -458,6 +458,7 @@ fn cut_by_device(batch: &Batch, columns: &[CheckedColumn<'_>], received_at_ns: i
             },
             report_kind: rows.iter().map(|&row| kind_of(row)).collect(),
             columns: columns.iter().filter_map(|column| gather(column, &rows)).collect(),
+            repeats: Vec::new(),
         };
         DeviceRecords {
             device,

@@ -165,6 +165,7 @@ pub fn rows(cells: &[(i64, f64)]) -> Records {
     Records {
         received_at: observed_at.clone(),
         report_kind: vec![0; cells.len()],
+        repeats: Vec::new(),
         observed_at,
         columns: column(1, &values).into_iter().collect(),
     }
@@ -302,6 +303,7 @@ pub fn random_records(random: &mut Random) -> Records {
         received_at,
         observed_at: times,
         columns,
+        repeats: Vec::new(),
     }
     .normalise()
 }

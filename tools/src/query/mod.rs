@@ -1,9 +1,10 @@
-//! `query range|agg|latest|intervals|quality`: the flags they share. Never: aggregation (the server's answer is printed as it is).
+//! `query range|agg|latest|intervals|quality|health`: the flags they share. Never: aggregation (the server's answer is printed as it is).
 //!
 //! Invariant: an answer that ended without its summary is an error, never a shorter table.
 
 mod agg;
 mod chart;
+mod health;
 mod intervals;
 mod latest;
 mod quality;
@@ -31,6 +32,8 @@ pub(crate) enum Verb {
     Intervals(intervals::IntervalsArgs),
     /// How well devices kept the promises of their types
     Quality(quality::QualityArgs),
+    /// How devices are: whether they are there, their batteries, supplies and signals
+    Health(health::HealthArgs),
 }
 
 /// Runs a verb.
@@ -41,6 +44,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Outcome {
         Verb::Latest(args) => latest::run(context, args).await,
         Verb::Intervals(args) => intervals::run(context, args).await,
         Verb::Quality(args) => quality::run(context, args).await,
+        Verb::Health(args) => health::run(context, args).await,
     }
 }
 

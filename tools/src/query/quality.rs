@@ -106,7 +106,7 @@ fn header(args: &QualityArgs, grouped: bool) -> Vec<&str> {
     if grouped {
         header.extend(["devices", "completeness_mean"]);
     }
-    header.extend(["timeliness", "accuracy", "availability"]);
+    header.extend(["timeliness", "accuracy", "availability", "duplicates"]);
     match grouped {
         true => header.extend(["offline", "slower", "stalled", "never"]),
         false => header.extend(["online", "freshness", "spacing_ratio", "last_observed_at"]),
@@ -149,6 +149,7 @@ fn row(report: &v1::QualityReport, args: &QualityArgs, grouped: bool) -> Vec<Cel
         share(report.points_in_time, report.points_timed),
         share(sound, report.points),
         mean(report.availability_mean),
+        Cell::Uint(report.duplicates),
     ]);
     match grouped {
         true => cells.extend([report.offline, report.slower, report.stalled, report.never].map(Cell::Uint)),
@@ -165,7 +166,8 @@ fn row(report: &v1::QualityReport, args: &QualityArgs, grouped: bool) -> Vec<Cel
     cells
 }
 
-fn freshness_name(freshness: v1::Freshness) -> &'static str {
+/// The name of a verdict.
+pub(super) fn freshness_name(freshness: v1::Freshness) -> &'static str {
     match freshness {
         v1::Freshness::Unspecified => "",
         v1::Freshness::AsPromised => "as_promised",

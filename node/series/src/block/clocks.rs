@@ -27,7 +27,7 @@ const ROWS_MIN: usize = 12;
 
 /// The rows of each clock, one by one and together.
 #[derive(Clone, Debug)]
-pub(super) struct Clocks {
+pub(crate) struct Clocks {
     clocks: Vec<(Vec<u32>, Bitmap)>,
 }
 

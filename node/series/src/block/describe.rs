@@ -8,7 +8,7 @@ use super::Block;
 use super::clocks::CLOCKS;
 
 impl Block<'_> {
-    /// One line: rows, how times are told, and of each column number, encoding, first byte (of integers the method), and
+    /// One line: rows, how times are told, repeats, and of each column number, encoding, first byte (of integers the method), and
     /// the form of its presence and the number of the column that it is like, where it has these.
     pub fn describe(&self) -> String {
         let header = self.header();
@@ -18,6 +18,9 @@ impl Block<'_> {
             let method = first(times.at, times.len);
             let told = if method == CLOCKS { "clocks" } else { "times" };
             let _ = write!(out, ", {told} {method:#04x}");
+        }
+        if let Some(repeats) = &header.repeats {
+            let _ = write!(out, ", {} repeats of {} rows", repeats.sum, repeats.rows);
         }
         for column in &header.columns {
             let method = first(column.section.at, column.section.len);

@@ -10,6 +10,8 @@ use crate::corrupt::Corrupt;
 use crate::record::{PropertyNumber, ValueType};
 
 pub(super) const VERSION: u8 = 1;
+/// The same with repeats.
+pub(super) const VERSION_REPEATS: u8 = 2;
 pub(super) const FLAG_SMALL: u8 = 0x01;
 pub(super) const FLAG_EQUAL: u8 = 0x02;
 pub(super) const FLAG_DELAY: u8 = 0x04;
@@ -26,6 +28,14 @@ pub(super) struct Section {
     pub(super) len: usize,
     /// `None`: covered by the CRC of the block.
     pub(super) crc: Option<u32>,
+}
+
+/// Where repeats lie, of how many rows, and how many in all.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RepeatsAt {
+    pub(super) rows: usize,
+    pub(super) sum: u64,
+    pub(super) section: Section,
 }
 
 #[derive(Clone, Debug)]
@@ -60,6 +70,7 @@ pub(super) struct Header<'a> {
     pub(super) times: Option<Section>,
     pub(super) receipts: Section,
     pub(super) kinds: Option<Section>,
+    pub(super) repeats: Option<RepeatsAt>,
     pub(super) presences: Vec<PresenceAt>,
     pub(super) columns: Vec<ColumnAt<'a>>,
     /// Bytes of the whole block.
@@ -85,7 +96,8 @@ pub(super) fn names_encoding(value_type: ValueType) -> bool {
 /// Parses and checks the header at the start of `bytes`.
 pub(super) fn parse(bytes: &[u8]) -> Result<Header<'_>, Corrupt> {
     let mut reader = Reader::new(bytes, "block header");
-    if reader.byte()? != VERSION {
+    let version = reader.byte()?;
+    if version != VERSION && version != VERSION_REPEATS {
         return Err(Corrupt::new("block version", 0));
     }
     let flags = reader.byte()?;
@@ -118,6 +130,11 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Header<'_>, Corrupt> {
     } else {
         None
     };
+    let repeats = if version == VERSION_REPEATS {
+        Some(repeats(&mut reader, rows, small)?)
+    } else {
+        None
+    };
     let mut header = Header {
         flags,
         rows,
@@ -128,6 +145,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Header<'_>, Corrupt> {
         times,
         receipts,
         kinds,
+        repeats,
         presences: Vec::new(),
         columns: Vec::new(),
         byte_len: 0,
@@ -162,6 +180,13 @@ fn section(reader: &mut Reader<'_>, small: bool) -> Result<Section, Corrupt> {
         Some(u32::from_le_bytes(reader.array()?))
     };
     Ok(Section { at: 0, len, crc })
+}
+
+fn repeats(reader: &mut Reader<'_>, most: usize, small: bool) -> Result<RepeatsAt, Corrupt> {
+    let rows = reader.count(most)?;
+    let sum = reader.varint()?;
+    let section = section(reader, small)?;
+    Ok(RepeatsAt { rows, sum, section })
 }
 
 fn column<'a>(reader: &mut Reader<'a>, header: &Header<'a>, small: bool) -> Result<ColumnAt<'a>, Corrupt> {
@@ -252,9 +277,10 @@ impl<'a> Header<'a> {
     /// Gives every section its place, the first one at `at`; returns the end of the last.
     fn place_sections(&mut self, mut at: usize) -> Option<usize> {
         let rows = self.times.iter_mut().chain([&mut self.receipts]).chain(&mut self.kinds);
+        let repeats = self.repeats.iter_mut().map(|r| &mut r.section);
         let presences = self.presences.iter_mut().map(|p| &mut p.section);
         let columns = self.columns.iter_mut().map(|c| &mut c.section);
-        for section in rows.chain(presences).chain(columns) {
+        for section in rows.chain(repeats).chain(presences).chain(columns) {
             section.at = at;
             at = at.checked_add(section.len)?;
         }

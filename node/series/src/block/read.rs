@@ -8,6 +8,7 @@ use std::ops::Range;
 use super::clocks::{self, Clocks};
 use super::header::{self, ColumnAt, FLAG_DELAY, FLAG_EQUAL, Header, PresenceAt, Section};
 use super::like;
+use super::repeats;
 use super::stats::{self, ColumnStats, Span};
 use crate::bitmap::Bitmap;
 use crate::codec::emit::Whole;
@@ -16,7 +17,7 @@ use crate::codec::wire::Reader;
 use crate::codec::{floats, ints, presence, text};
 use crate::corrupt::Corrupt;
 use crate::record::{Column, PropertyNumber, Records, ValueType, Values};
-use crate::stamps::Even;
+use crate::stamps::{Even, Stamps};
 
 /// A block whose header was checked and whose columns were not touched.
 #[derive(Debug, Clone)]
@@ -27,11 +28,43 @@ pub struct Block<'a> {
 
 /// Times of the rows of a block.
 #[derive(Debug)]
-pub(super) enum Ticks {
+pub(crate) enum Ticks {
     /// All so far apart.
     Even(Even),
     /// One by one and, where several clocks tell them, the rows of each clock.
     List(Vec<i64>, Option<Clocks>),
+}
+
+impl Ticks {
+    pub(crate) fn list(self) -> Vec<i64> {
+        match self {
+            Ticks::Even(even) => even.list(),
+            Ticks::List(times, _) => times,
+        }
+    }
+}
+
+/// When the rows of a block were received.
+#[derive(Debug)]
+pub(crate) enum Receipts {
+    /// All so long after they were observed.
+    Delay(i64),
+    /// So long after they were observed.
+    Delays(Vec<i64>),
+    /// Then.
+    Times(Vec<i64>),
+}
+
+impl Receipts {
+    /// When a row was received that was observed at `time`.
+    #[inline]
+    pub(crate) fn at(&self, row: usize, time: i64) -> i64 {
+        match self {
+            Receipts::Delay(delay) => time.wrapping_add(*delay),
+            Receipts::Delays(delays) => time.wrapping_add(delays.get(row).copied().unwrap_or_default()),
+            Receipts::Times(times) => times.get(row).copied().unwrap_or_default(),
+        }
+    }
 }
 
 impl<'a> Block<'a> {
@@ -95,6 +128,11 @@ impl<'a> Block<'a> {
         self.find(property).map_or(0, |c| self.values_of(c))
     }
 
+    /// Why all rows were reported, where it was for one reason.
+    pub fn report_kind(&self) -> Option<u8> {
+        self.header.kind
+    }
+
     /// Whether some values of a column have a quality other than 0.
     pub fn has_qualities(&self, property: PropertyNumber) -> bool {
         self.find(property).is_some_and(|c| c.quality)
@@ -143,7 +181,7 @@ impl<'a> Block<'a> {
     }
 
     /// Which rows have a value of a column, given the clocks of the rows; `None`: every row.
-    pub(super) fn presence_of(
+    pub(crate) fn presence_of(
         &self,
         property: PropertyNumber,
         clocks: Option<&Clocks>,
@@ -154,7 +192,7 @@ impl<'a> Block<'a> {
     }
 
     /// Some of the values of a column, by their places among all of them.
-    pub(super) fn values_between(&self, property: PropertyNumber, range: Range<usize>) -> Result<Values, Corrupt> {
+    pub(crate) fn values_between(&self, property: PropertyNumber, range: Range<usize>) -> Result<Values, Corrupt> {
         let at = self.find(property).ok_or(Corrupt::new("column", 0))?;
         let part = Part::of(range, self.values_of(at));
         let other = at.like.map(|index| &self.header.columns[index]);
@@ -168,14 +206,15 @@ impl<'a> Block<'a> {
     /// A section that was read is damaged.
     pub fn decode(&self, projection: Option<&[PropertyNumber]>) -> Result<Records, Corrupt> {
         let (observed_at, clocks) = self.read_times()?;
-        let receipts = &self.header.receipts;
-        let mut received_at = ints::decode(self.section(receipts, "receipts")?, self.rows())?;
-        if self.header.flags & FLAG_DELAY != 0 {
-            received_at
-                .iter_mut()
-                .zip(&observed_at)
-                .for_each(|(delay, time)| *delay = delay.wrapping_add(*time));
-        }
+        let received_at = match self.read_receipts()? {
+            Receipts::Times(times) => times,
+            Receipts::Delay(delay) => observed_at.iter().map(|time| time.wrapping_add(delay)).collect(),
+            Receipts::Delays(mut delays) => {
+                let both = delays.iter_mut().zip(&observed_at);
+                both.for_each(|(delay, time)| *delay = delay.wrapping_add(*time));
+                delays
+            }
+        };
         let report_kind = match (&self.header.kinds, self.header.kind) {
             (Some(section), _) => bytes_of(self.section(section, "report kinds")?, self.rows(), "report kinds")?,
             (None, kind) => vec![kind.unwrap_or_default(); self.rows()],
@@ -202,6 +241,77 @@ impl<'a> Block<'a> {
             received_at,
             report_kind,
             columns,
+            repeats: self.repeats()?,
+        })
+    }
+
+    /// How many values of a row took the place of others, per row; empty: none of any.
+    ///
+    /// # Errors
+    /// The section is damaged.
+    pub fn repeats(&self) -> Result<Vec<u32>, Corrupt> {
+        let Some(at) = &self.header.repeats else {
+            return Ok(Vec::new());
+        };
+        let bytes = self.section(&at.section, "repeats")?;
+        repeats::decode(at, bytes, self.rows()).map_err(|corrupt| corrupt.shift(at.section.at))
+    }
+
+    /// How often each record came again, per row; empty: none. One whose values all came again counts each time, one of which some did
+    /// counts for a part, rounded up.
+    ///
+    /// # Errors
+    /// A section is damaged.
+    pub fn repeated_records(&self) -> Result<Vec<u32>, Corrupt> {
+        let mut repeats = self.repeats()?;
+        if repeats.is_empty() {
+            return Ok(repeats);
+        }
+        let clocks = self.read_times()?.1;
+        let columns = |index: Option<usize>| self.header.columns.iter().filter(|c| c.presence == index).count() as u32;
+        let mut values = vec![columns(None); self.rows()];
+        for (index, presence) in self.header.presences.iter().enumerate() {
+            let columns = columns(Some(index));
+            let map = self.presence(presence, clocks.as_ref())?;
+            map.iter_ones().for_each(|row| values[row] += columns);
+        }
+        for (repeats, values) in repeats.iter_mut().zip(values) {
+            *repeats = repeats.div_ceil(values.max(1));
+        }
+        Ok(repeats)
+    }
+
+    /// The sum of all repeats: the header knows it.
+    pub fn repeats_sum(&self) -> u64 {
+        self.header.repeats.as_ref().map_or(0, |at| at.sum)
+    }
+
+    /// When the rows were received.
+    pub(crate) fn read_receipts(&self) -> Result<Receipts, Corrupt> {
+        let bytes = self.section(&self.header.receipts, "receipts")?;
+        let delayed = self.header.flags & FLAG_DELAY != 0;
+        if let Some(delay) = ints::constant(bytes).filter(|_| delayed) {
+            return Ok(Receipts::Delay(delay));
+        }
+        let numbers = ints::decode(bytes, self.rows())?;
+        Ok(match delayed {
+            true => Receipts::Delays(numbers),
+            false => Receipts::Times(numbers),
+        })
+    }
+
+    /// The newest time of a row that is not after `until_ns`; of a block that begins before that.
+    ///
+    /// # Errors
+    /// The times are damaged.
+    pub fn last_until(&self, until_ns: i64) -> Result<Option<i64>, Corrupt> {
+        if self.last_ns() <= until_ns {
+            return Ok(Some(self.last_ns()));
+        }
+        let last = |times: &[i64]| Some(times[times.partition_point(|t| *t <= until_ns).checked_sub(1)?]);
+        Ok(match self.read_ticks()? {
+            Ticks::Even(even) => even.partition(|t| t <= until_ns).checked_sub(1).map(|row| even.at(row)),
+            Ticks::List(times, _) => last(&times),
         })
     }
 
@@ -214,7 +324,7 @@ impl<'a> Block<'a> {
     }
 
     /// The same without a list where the steps between the times are even.
-    pub(super) fn read_ticks(&self) -> Result<Ticks, Corrupt> {
+    pub(crate) fn read_ticks(&self) -> Result<Ticks, Corrupt> {
         let Some(section) = &self.header.times else {
             return Ok(Ticks::List(vec![self.first_ns()], None));
         };

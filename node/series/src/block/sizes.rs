@@ -17,6 +17,8 @@ pub struct Sizes {
     pub receipts: usize,
     /// Report kinds.
     pub kinds: usize,
+    /// How often rows were sent again.
+    pub repeats: usize,
     /// Which rows have a value.
     pub presences: usize,
     /// Values and qualities.
@@ -32,6 +34,7 @@ impl Sizes {
             times: header.times.as_ref().map_or(0, |s| s.len),
             receipts: header.receipts.len,
             kinds: header.kinds.as_ref().map_or(0, |s| s.len),
+            repeats: header.repeats.as_ref().map_or(0, |r| r.section.len),
             presences: header.presences.iter().map(|p| p.section.len).sum(),
             values: header.columns.iter().map(|c| c.section.len).sum(),
             header: 0,
@@ -42,7 +45,8 @@ impl Sizes {
 
     /// All of them.
     pub fn total(&self) -> usize {
-        self.header + self.statistics + self.times + self.receipts + self.kinds + self.presences + self.values
+        let rows = self.times + self.receipts + self.kinds + self.repeats + self.presences;
+        self.header + self.statistics + rows + self.values
     }
 
     /// Adds those of another block.
@@ -52,6 +56,7 @@ impl Sizes {
         self.times += other.times;
         self.receipts += other.receipts;
         self.kinds += other.kinds;
+        self.repeats += other.repeats;
         self.presences += other.presences;
         self.values += other.values;
     }

@@ -53,6 +53,14 @@ impl ColumnStats {
             Partial::Bool(_) | Partial::Enum(_) | Partial::Text(_) => None,
         }
     }
+
+    /// The same where every value lies between them: none is no number.
+    pub(crate) fn ends_of_all(&self) -> Option<(f64, f64)> {
+        match &self.partial {
+            Partial::F64(p) if p.sum.is_nan() => None,
+            _ => self.ends(),
+        }
+    }
 }
 
 /// What the header knows without the statistics: number of values and the times of the first and the last one.

@@ -3,12 +3,12 @@
 //! Never here: reading. Invariant: equal records give equal bytes.
 
 use super::header::{
-    FLAG_DELAY, FLAG_EQUAL, FLAG_KIND, FLAG_SMALL, SHAPE_LIKE, SHAPE_QUALITY, SHAPE_STATS, VERSION, names_encoding,
-    type_number,
+    FLAG_DELAY, FLAG_EQUAL, FLAG_KIND, FLAG_SMALL, SHAPE_LIKE, SHAPE_QUALITY, SHAPE_STATS, VERSION, VERSION_REPEATS,
+    names_encoding, type_number,
 };
 use super::sections::{Part, Sections};
 use super::units::{UNITS_NS, unit_of};
-use super::{BLOCK_ROWS_MAX, clocks, like, stats};
+use super::{BLOCK_ROWS_MAX, clocks, like, repeats, stats};
 use crate::bitmap::Bitmap;
 use crate::codec::wire::{put_part, put_varint, varint_len, zigzag};
 use crate::codec::{floats, ints, presence, text};
@@ -53,6 +53,7 @@ pub fn encode(records: &Records) -> Vec<u8> {
         let kinds: Vec<i64> = records.report_kind.iter().map(|&k| k.into()).collect();
         sections.plain(|out| ints::put(&kinds, out));
     }
+    put_repeats(records, &mut sections);
     for (map, (form, bytes)) in rows_of.distinct.iter().zip(presences) {
         let bytes = sections.range(|out| out.extend(bytes));
         let before = sections.range(|out| {
@@ -85,6 +86,10 @@ fn check(records: &Records) {
         "ragged rows"
     );
     assert!(
+        records.repeats.is_empty() || records.repeats.len() == rows,
+        "ragged repeats"
+    );
+    assert!(
         records.columns.windows(2).all(|w| w[0].property < w[1].property),
         "columns must ascend"
     );
@@ -107,7 +112,11 @@ fn assemble(records: &Records, flags: u8, kind: u8, counts: (usize, usize), sect
     let (first, last) = (records.observed_at[0], records.observed_at[rows - 1]);
     let small = flags & FLAG_SMALL != 0;
     let mut out = Vec::with_capacity(sections.buffer.len() + sections.parts.len() * 6 + 40);
-    out.extend([VERSION, flags]);
+    let version = match records.repeats.iter().any(|&repeats| repeats > 0) {
+        true => VERSION_REPEATS,
+        false => VERSION,
+    };
+    out.extend([version, flags]);
     put_varint(&mut out, rows as u64);
     out.extend(first.to_le_bytes());
     if rows > 1 {
@@ -172,6 +181,23 @@ fn put_receipts(records: &Records, out: &mut Vec<u8>) -> bool {
     let delayed = delayed < plain;
     ints::put(if delayed { &delays } else { &records.received_at }, out);
     delayed
+}
+
+/// Appends repeats where there are some.
+fn put_repeats(records: &Records, sections: &mut Sections) {
+    let Some((rows, sum, bytes)) = repeats::encode(&records.repeats) else {
+        return;
+    };
+    let bytes = sections.range(|out| out.extend(bytes));
+    let before = sections.range(|out| {
+        put_varint(out, rows as u64);
+        put_varint(out, sum);
+    });
+    sections.parts.push(Part {
+        before,
+        bytes,
+        after: 0..0,
+    });
 }
 
 /// The distinct presences of columns that not every row has, and which one each column with values has.

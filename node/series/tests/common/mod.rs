@@ -165,6 +165,7 @@ pub fn records(rng: &mut Rng, rows: usize) -> Records {
         received_at,
         report_kind,
         columns,
+        repeats: Vec::new(),
     }
     .normalise()
 }
@@ -181,6 +182,7 @@ pub fn overlapping(rng: &mut Rng, rows: usize, grid: u64) -> Records {
         received_at,
         report_kind,
         columns,
+        repeats: Vec::new(),
     }
     .normalise()
 }

@@ -165,6 +165,7 @@ fn of_columns(observed_at: Vec<i64>, columns: Vec<(u32, Values)>) -> Records {
     Records {
         received_at: observed_at.iter().map(|t| t + 250_000_000).collect(),
         report_kind: vec![1; observed_at.len()],
+        repeats: Vec::new(),
         columns: columns.into_iter().map(column).collect(),
         observed_at,
     }

@@ -1,0 +1,187 @@
+//! One device that is looked at for its quality: what its blocks say of points in time, of records that came again, and of when it was
+//! heard last.
+//!
+//! Never here: what is promised (see `quality`), how slots are filled (see `tidemark_series::assess`). Invariant: a block that is told by
+//! its header counts as its rows would.
+
+use tidemark_proto::v1::{Quality, ReportKind};
+use tidemark_series::assess::{Assessing, Assessment, Promise};
+use tidemark_series::checks::{Judge, Judged};
+use tidemark_series::{Block, Column, Corrupt, ValueRef, bucket};
+
+use super::health::Signals;
+use super::shard_side::corrupt;
+use crate::catalog::types::{PropertyDef, TypeDef};
+use crate::error::Result;
+
+/// A device that is looked at.
+pub(super) struct Device<'a> {
+    promise: &'a Promise,
+    latencies: Latencies,
+    property: &'a PropertyDef,
+    assessing: Assessing<'a>,
+    judge: Judge<'a>,
+    counts: Counts,
+    signals: Signals<'a>,
+}
+
+/// What is counted of points and records within the time.
+#[derive(Copy, Clone, Default)]
+pub(super) struct Counts {
+    pub(super) fail: u64,
+    pub(super) suspect: u64,
+    /// Records that were sent again, each as often.
+    pub(super) repeats: u64,
+}
+
+impl<'a> Device<'a> {
+    /// Nothing was seen yet.
+    pub(super) fn new(promise: &'a Promise, def: &'a TypeDef, property: &'a PropertyDef, signals: bool) -> Device<'a> {
+        Device {
+            promise,
+            latencies: Latencies::of_type(def),
+            property,
+            assessing: Assessing::new(promise),
+            judge: Judge::new(&property.checks, counts_for_nothing),
+            counts: Counts::default(),
+            signals: Signals::of(def, signals),
+        }
+    }
+
+    /// Looks at the blocks of a bucket value, as far as they are in a range.
+    pub(super) fn take(&mut self, value: &[u8], range: (i64, i64)) -> Result<()> {
+        for block in bucket::blocks(value) {
+            let block = block.map_err(corrupt)?;
+            if block.last_ns() >= range.0 && block.first_ns() < range.1 {
+                self.block(&block, range).map_err(corrupt)?;
+                let (from, to) = (self.promise.from_ns, self.promise.to_ns);
+                self.signals.take(&block, from, to).map_err(corrupt)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is missing for a verdict: a point, and any word of it.
+    pub(super) fn silent(&self) -> (bool, bool) {
+        (!self.assessing.any(), !self.assessing.any_word())
+    }
+
+    /// There are no more: what was promised, what was found, counted, and the median of the signals.
+    pub(super) fn finish(mut self) -> (&'a Promise, Assessment, Counts, Option<f64>) {
+        let (counts, promise) = (&mut self.counts, self.promise);
+        self.judge.end(|point| counts.note(point, promise));
+        (promise, self.assessing.finish(), self.counts, self.signals.median())
+    }
+
+    fn block(&mut self, block: &Block<'_>, range: (i64, i64)) -> std::result::Result<(), Corrupt> {
+        let number = self.property.number;
+        if let Some(kind) = block.report_kind()
+            && block.is_sound(number, &self.property.checks)?
+        {
+            if kind == ReportKind::Test as u8 {
+                return Ok(());
+            }
+            if let Some(last) = block.last_until(self.promise.to_ns)? {
+                self.assessing.heard(last);
+            }
+            if block.repeats_sum() > 0 {
+                self.repeats(&block.times()?, &block.repeated_records()?, |_| true);
+            }
+            if !is_apart(kind) && block.count(number) > 0 {
+                self.assessing.rows(block, number, range, self.latencies.of(kind))?;
+            }
+            return Ok(());
+        }
+        let records = block.decode(Some(&[number]))?;
+        let kinds = &records.report_kind;
+        let is_word = |row: usize| kinds[row] != ReportKind::Test as u8;
+        let words = (0..records.len()).filter(|row| is_word(*row));
+        words.for_each(|row| self.assessing.heard(records.observed_at[row]));
+        self.repeats(&records.observed_at, &block.repeated_records()?, is_word);
+        let cells = records.column(number).into_iter().flat_map(Column::cells);
+        for (row, value, stated) in cells {
+            let (t_ns, kind) = (records.observed_at[row], kinds[row]);
+            if is_apart(kind) || stated == Quality::Missing as u8 || !(range.0..range.1).contains(&t_ns) {
+                continue;
+            }
+            let latency_ns = self.latencies.of(kind);
+            self.assessing.point(t_ns, records.received_at[row], latency_ns);
+            if let Some(value) = number_of(value) {
+                let (counts, promise) = (&mut self.counts, self.promise);
+                self.judge
+                    .point(t_ns, value, stated, |point| counts.note(point, promise));
+            }
+        }
+        Ok(())
+    }
+
+    /// Records that were sent again count for that whatever they say.
+    fn repeats(&mut self, times: &[i64], repeats: &[u32], counts: impl Fn(usize) -> bool) {
+        let promise = self.promise;
+        let within = |row: &usize| promise.edge.holds(promise.from_ns, times[*row], promise.to_ns) && counts(*row);
+        let rows = (0..repeats.len()).filter(within);
+        self.counts.repeats += rows.map(|row| u64::from(repeats[row])).sum::<u64>();
+    }
+}
+
+impl Counts {
+    fn note(&mut self, point: Judged, promise: &Promise) {
+        if point.t_ns < promise.from_ns || point.t_ns > promise.to_ns {
+            return;
+        }
+        let stated = |quality: Quality| point.stated == quality as u8;
+        if stated(Quality::Fail) || point.finding.is_some_and(|finding| finding.fails()) {
+            self.fail += 1;
+        } else if stated(Quality::Suspect) || point.finding.is_some() {
+            self.suspect += 1;
+        }
+    }
+}
+
+/// Tests are stored apart, and who only says that it is there has nothing else to say.
+fn is_apart(kind: u8) -> bool {
+    kind == ReportKind::Test as u8 || kind == ReportKind::Keepalive as u8
+}
+
+/// How long from observation to receipt is promised, by why a point was reported.
+#[derive(Copy, Clone)]
+struct Latencies {
+    routine: Option<i64>,
+    event: Option<i64>,
+}
+
+impl Latencies {
+    fn of_type(def: &TypeDef) -> Latencies {
+        Latencies {
+            routine: def.latency_ns(),
+            event: def.event_latency_ns().or(def.latency_ns()),
+        }
+    }
+
+    /// A point that was held back was due when it was observed: the shorter promise.
+    fn of(&self, kind: u8) -> Option<i64> {
+        match kind {
+            kind if kind == ReportKind::Event as u8 => self.event,
+            kind if kind == ReportKind::Backfill as u8 => match (self.routine, self.event) {
+                (Some(routine), Some(event)) => Some(routine.min(event)),
+                (routine, event) => routine.or(event),
+            },
+            _ => self.routine,
+        }
+    }
+}
+
+fn counts_for_nothing(stated: u8) -> bool {
+    stated == Quality::Fail as u8 || stated == Quality::Missing as u8
+}
+
+/// What is checked of a value; texts have nothing to check.
+fn number_of(value: ValueRef<'_>) -> Option<f64> {
+    match value {
+        ValueRef::F64(value) => Some(value),
+        ValueRef::I64(value) => Some(value as f64),
+        ValueRef::Bool(value) => Some(f64::from(u8::from(value))),
+        ValueRef::Enum(value) => Some(f64::from(value)),
+        ValueRef::Text(_) => None,
+    }
+}
