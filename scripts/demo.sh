@@ -68,6 +68,11 @@ show query intervals --type ponding_gauge --tag town=danghu --property depth --a
 say ""
 say "what the device office asks: data/device_health.html (client/examples/device_health.rs)"
 
+say ""
+say "what a flood-control room keeps open: the gauges of a town by danger (client/examples/flood_monitor.rs)"
+"$bin/examples/flood_monitor" list | sed -n 1,8p
+scripts/monitor.sh up
+
 stop=make\ demo-stop
 if [ "$kind" = cluster ]; then stop=make\ cluster-stop; fi
 cat <<TEXT
