@@ -167,6 +167,7 @@ def look_at_monitor(tab):
     tab.picture("page-monitor.png")
     moves(tab)
     dark(tab)
+    cut_off(tab)
 
 
 def moves(tab):
@@ -198,6 +199,19 @@ def dark(tab):
     tab.call("Emulation.setDeviceMetricsOverride", width=420, height=900, deviceScaleFactor=1, mobile=False)
     check("it fits a narrow screen", tab.value("document.documentElement.scrollWidth") <= 420)
     tab.picture("page-monitor-small.png")
+
+
+def cut_off(tab):
+    """A page that hears nothing says so, and goes on by itself."""
+    check("no script failed", not tab.faults, " | ".join(tab.faults[:3]))
+    cut = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    tab.call("Network.emulateNetworkConditions", offline=True, **cut)
+    told = tab.until("!document.querySelector('#trouble').hidden", 10)
+    check("a monitor that does not answer is told", told, tab.value("document.querySelector('#trouble').textContent"))
+    tab.call("Network.emulateNetworkConditions", offline=False, **cut)
+    check("and forgotten when it answers again", tab.until("document.querySelector('#trouble').hidden", 10))
+    # The browser logs the requests that it could not send.
+    tab.faults.clear()
 
 
 def look_at_health(tab):

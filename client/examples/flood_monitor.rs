@@ -14,6 +14,8 @@ use tokio::sync::watch;
 
 #[path = "flood_monitor/http.rs"]
 mod http;
+#[path = "flood_monitor/show.rs"]
+mod show;
 #[cfg(test)]
 #[path = "flood_monitor/tests.rs"]
 mod tests;
@@ -81,8 +83,10 @@ async fn main() -> anyhow::Result<()> {
     }
     let gauges = monitor.look().await?;
     match (verb.as_str(), monitor.flags["o"].as_str()) {
-        ("list", "json") => println!("{}", gauges.iter().map(json).collect::<Json>()),
-        ("list", "table") => gauges.iter().for_each(|gauge| println!("{}", line(gauge))),
+        ("list", "json") => println!("{}", gauges.iter().map(show::json).collect::<Json>()),
+        ("list", "table") => gauges
+            .iter()
+            .for_each(|gauge| println!("{}", show::line(gauge, now_ns()))),
         other => anyhow::bail!("{other:?}: list (-o table or json) or serve"),
     }
     Ok(())
@@ -198,7 +202,7 @@ impl Monitor {
             let looked = self.look().await;
             self.board.send_modify(|board| match looked {
                 Ok(gauges) => {
-                    board["gauges"] = gauges.iter().map(json).collect();
+                    board["gauges"] = gauges.iter().map(show::json).collect();
                     (board["at_ns"], board["trouble"]) = (now_ns().into(), "".into());
                 }
                 Err(error) => board["trouble"] = format!("{error:#}").into(),
@@ -235,29 +239,4 @@ fn by_danger(gauges: &mut [Gauge], rank: impl Fn(&str) -> usize) {
         let order = key(a).cmp(&key(b)).then(value(b).total_cmp(&value(a)));
         order.then(a.id.cmp(&b.id))
     });
-}
-
-fn json(gauge: &Gauge) -> Json {
-    json!({
-        "device": gauge.id, "level": gauge.level, "value": gauge.value, "unit": gauge.unit, "stale": gauge.stale,
-        "observed_at_ns": gauge.observed_at_ns, "is_summed": gauge.is_summed, "interval_s": gauge.interval_s,
-        "place": gauge.place.map(|place| [place.longitude_deg, place.latitude_deg]),
-        "sum_1h": gauge.sums[1], "sum_3h": gauge.sums[2], "windows": gauge.windows[..2],
-    })
-}
-
-fn line(gauge: &Gauge) -> String {
-    let sum = |sum: Option<Window>| match sum {
-        Some((_, sum, coverage)) if coverage < 1.0 => format!(">= {sum:.1} ({:.0} %)", coverage * 100.0),
-        Some((_, sum, _)) => format!("{sum:.1}"),
-        None => "-".to_owned(),
-    };
-    let [_, hour, three] = gauge.sums.map(sum);
-    let value = gauge.value.map_or("-".to_owned(), |value| format!("{value:.2}"));
-    let age_s = gauge
-        .value
-        .map_or(0, |_| (now_ns() - gauge.observed_at_ns) / 1_000_000_000);
-    let stale = if gauge.stale { "STALE" } else { "" };
-    let Gauge { id, unit, level, .. } = gauge;
-    format!("{level:<12}{id:<24}{value:>8} {unit:<4}{age_s:>8} s {stale:<6}{hour:>16}{three:>16}")
 }

@@ -52,15 +52,15 @@ fn the_most_dangerous_come_first_and_nothing_is_left_out() {
 fn a_sum_with_readings_missing_is_a_lower_bound_and_no_sum_is_not_zero() {
     let mut rain = gauge("rg", CALM[1], Some(3.0), true);
     let check = |rain: &Gauge, expected: &str| {
-        let line = line(rain);
+        let line = show::line(rain, 0);
         let sums: Vec<_> = line.split("STALE").nth(1).unwrap_or("").split_whitespace().collect();
         assert_eq!(sums.join(" "), expected, "{line}");
     };
     check(&rain, "- -");
     rain.sums = [None, Some((0, 9.0, 1.0 / 3.0)), Some((0, 69.0, 1.0))];
     check(&rain, ">= 9.0 (33 %) 69.0");
-    assert_eq!(json(&rain)["sum_1h"][1], 9.0);
-    assert!(json(&gauge("pd", CALM[0], None, false))["value"].is_null());
+    assert_eq!(show::json(&rain)["sum_1h"][1], 9.0);
+    assert!(show::json(&gauge("pd", CALM[0], None, false))["value"].is_null());
 }
 
 #[test]
