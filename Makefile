@@ -20,11 +20,11 @@ build: setup
 	$(RUN) cargo build --release --locked -p tidemark-node -p tidemark-tools -p tidemark-bench -p tidemark-client \
 	    --bins --example device_health --example flood_monitor
 
-demo: build ## One process, a fleet of 22,042 devices and two hours of a storm, and what to try next
+demo: build ## One process, a fleet of 22,042 devices in a storm, both applications, and what to try next
 	@./scripts/demo.sh
 
 demo-stop: ## Stops the demo; its data stays under ./data
-	@./scripts/monitor.sh down
+	@./scripts/apps.sh down
 	@./scripts/nodes.sh down demo 1
 
 cluster: build ## The same on three processes
@@ -35,7 +35,7 @@ cluster-add: build ## One more process, the fourth, the fifth …, which joins t
 	@echo "  next: tidemark cluster status; tidemark rebalance --dry-run"
 
 cluster-stop: ## Stops all processes of the cluster; their data stays under ./data
-	@./scripts/monitor.sh down
+	@./scripts/apps.sh down
 	@./scripts/nodes.sh down node 3
 
 cluster-status: ## Which of them run, and what the cluster says of itself
