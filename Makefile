@@ -5,7 +5,7 @@ SHELL := /bin/bash
 RUN := ./scripts/run.sh
 
 .PHONY: help setup setup-tests build demo demo-stop cluster cluster-add cluster-stop cluster-status test verify fix \
-        docker-test partition-test disk-test proto-lint proto-baseline deb
+        docker-test partition-test disk-test page-test proto-lint proto-baseline deb
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,13 +17,14 @@ setup-tests:
 	@./scripts/setup.sh --tests
 
 build: setup
-	$(RUN) cargo build --release --locked -p tidemark-node -p tidemark-tools -p tidemark-bench
-	$(RUN) cargo build --release --locked -p tidemark-client --example device_health
+	$(RUN) cargo build --release --locked -p tidemark-node -p tidemark-tools -p tidemark-bench -p tidemark-client \
+	    --bins --example device_health --example flood_monitor
 
-demo: build ## One process, a fleet of 22,042 devices and two hours of a storm, and what to try next
+demo: build ## One process, a fleet of 22,042 devices in a storm, both applications, and what to try next
 	@./scripts/demo.sh
 
 demo-stop: ## Stops the demo; its data stays under ./data
+	@./scripts/apps.sh down
 	@./scripts/nodes.sh down demo 1
 
 cluster: build ## The same on three processes
@@ -34,6 +35,7 @@ cluster-add: build ## One more process, the fourth, the fifth …, which joins t
 	@echo "  next: tidemark cluster status; tidemark rebalance --dry-run"
 
 cluster-stop: ## Stops all processes of the cluster; their data stays under ./data
+	@./scripts/apps.sh down
 	@./scripts/nodes.sh down node 3
 
 cluster-status: ## Which of them run, and what the cluster says of itself
@@ -61,6 +63,9 @@ partition-test: build ## Three nodes on hosts of their own (network namespaces, 
 
 disk-test: build ## Three nodes on small disks that fill up to the last byte (tmpfs, as root)
 	@$(RUN) ./scripts/disk-test.sh
+
+page-test: ## The pages of the reference applications in a headless browser, against a demo that runs
+	@$(RUN) ./scripts/page-test.sh
 
 deb: setup ## A Debian package with both programs, the unit and a configuration
 	@./scripts/deb.sh

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A fleet and two hours of a storm, on one process (`demo.sh`) or on three (`demo.sh cluster`), and a first answer.
+# A fleet in a storm and two applications, on one process (`demo.sh`) or on three (`demo.sh cluster`), and a first answer.
 # Expects the binaries to be built: `make demo` and `make cluster` do that first.
 . "$(dirname "$0")/lib.sh"
 load_env
@@ -52,13 +52,17 @@ else
     init
 fi
 wait_healthy
+# A storm of an earlier run would write into this one.
+scripts/apps.sh down
 
 show type apply "$catalogue"
 show device import --catalogue "$catalogue"
 
+# It began two hours ago; what is still to come is sent when it is due.
+start=$(date -u -d "@$((($(date +%s) - 7200) / 300 * 300))" +%FT%TZ)
 say ""
-say "\$ tidemark-bench storm --hours 2"
-"$bin/tidemark-bench" storm --hours 2
+say "\$ tidemark-bench storm --hours 2 --start $start"
+"$bin/tidemark-bench" storm --hours 2 --start "$start"
 
 show query latest --type ponding_gauge --tag town=danghu --limit 8
 show query agg --type rain_gauge --tag town=danghu --by town --property rain_5min --fn count,sum,max --every 1h --since 3h
@@ -67,6 +71,11 @@ show query intervals --type ponding_gauge --tag town=danghu --property depth --a
 "$bin/examples/device_health" html 3 >data/device_health.html
 say ""
 say "what the device office asks: data/device_health.html (client/examples/device_health.rs)"
+
+say ""
+say "what a flood-control room keeps open: the gauges of a town by danger (client/examples/flood_monitor.rs)"
+"$bin/examples/flood_monitor" list | sed -n 1,8p
+scripts/apps.sh up "$start"
 
 stop=make\ demo-stop
 if [ "$kind" = cluster ]; then stop=make\ cluster-stop; fi

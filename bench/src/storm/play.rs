@@ -23,6 +23,8 @@ const CLOCK_NS: i64 = 300 * SECOND_NS;
 const DAY_NS: i64 = 86_400 * SECOND_NS;
 /// Time played at once.
 const SLICE_NS: i64 = 15 * MINUTE_NS;
+/// The same where readings are sent when they are due.
+const LIVE_NS: i64 = 10 * SECOND_NS;
 /// How a cluster gets a fleet.
 const HINT: &str = "register a fleet first: tidemark type apply bench/catalogue/device-types.toml, then \
     tidemark device import --catalogue bench/catalogue/device-types.toml";
@@ -50,6 +52,9 @@ pub(crate) struct StormArgs {
     /// Most batches without an acknowledgement.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=128))]
     in_flight: u32,
+    /// Plays what is still to come, each reading when it is due, from the last whole five minutes to the end of the scenario.
+    #[arg(long, requires = "start")]
+    live: bool,
     /// Prints figures as JSON.
     #[arg(long)]
     json: bool,
@@ -124,10 +129,17 @@ async fn play(client: &Client, storm: &Storm, types: &[usize], devices: usize, a
         latencies: Latencies::new()?,
     };
     let mut pipe = Pipe::new(client, args.in_flight as usize, Duration::from_secs(60));
-    let mut at_ns = storm.start_ns;
+    let (mut at_ns, slice_ns) = match args.live {
+        true => (begin_live(storm.start_ns, setup::now_ns()?), LIVE_NS),
+        false => (storm.start_ns, SLICE_NS),
+    };
     while at_ns <= storm.end_ns {
+        if args.live {
+            let due_ns = u64::try_from(at_ns + slice_ns - setup::now_ns()?).unwrap_or(0);
+            tokio::time::sleep(Duration::from_nanos(due_ns)).await;
+        }
         for t in types {
-            for batch in storm.batches(*t, at_ns, at_ns + SLICE_NS, args.batch as usize) {
+            for batch in storm.batches(*t, at_ns, at_ns + slice_ns, args.batch as usize) {
                 if let Some(done) = pipe.send(batch, ()).await? {
                     tally.take(done)?;
                     let rate = tally.points as f64 / began.elapsed().as_secs_f64();
@@ -135,7 +147,12 @@ async fn play(client: &Client, storm: &Storm, types: &[usize], devices: usize, a
                 }
             }
         }
-        at_ns += SLICE_NS;
+        at_ns += slice_ns;
+        if args.live {
+            while let Some(done) = pipe.next().await? {
+                tally.take(done)?;
+            }
+        }
         bar.set_position(((at_ns.min(storm.end_ns) - storm.start_ns) / MINUTE_NS) as u64);
     }
     while let Some(done) = pipe.next().await? {
@@ -252,6 +269,11 @@ fn parse_start(text: &str) -> Result<jiff::Timestamp> {
     )?)
 }
 
+/// Where a live play begins: the last whole five minutes, which a play up to now may have sent, and nothing between is left out.
+fn begin_live(start_ns: i64, now_ns: i64) -> i64 {
+    start_ns.max(now_ns.div_euclid(CLOCK_NS) * CLOCK_NS)
+}
+
 fn time_text(ns: i64) -> Result<String> {
     Ok(jiff::Timestamp::from_nanosecond(i128::from(ns))?.to_string())
 }
@@ -301,6 +323,17 @@ mod tests {
             1_718_863_200
         );
         assert!(parse_start("now-soon").is_err() && parse_start("yesterday").is_err());
+    }
+
+    #[test]
+    fn a_live_play_begins_at_the_last_reading_on_the_clock() {
+        assert_eq!(begin_live(0, NOW_NS), 1_718_871_000 * SECOND_NS);
+        assert_eq!(
+            begin_live(1_718_871_000 * SECOND_NS, 1_718_871_000 * SECOND_NS),
+            1_718_871_000 * SECOND_NS
+        );
+        let to_come_ns = NOW_NS + 5;
+        assert_eq!(begin_live(to_come_ns, NOW_NS), to_come_ns);
     }
 
     #[test]

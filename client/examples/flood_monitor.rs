@@ -1,0 +1,242 @@
+//! What a flood-control room keeps open: the gauges of a town by danger, with age and staleness, alerts as they come, rain
+//! of the last one and three hours, and a page with a map and charts. What is missing is never shown as zero.
+//!
+//! `cargo run --example flood_monitor list [-o json]` prints once, `… serve` serves the page on loopback; `FLAGS` has the rest.
+#![allow(clippy::print_stdout, reason = "an example talks to whoever runs it")]
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use serde_json::{Value as Json, json};
+use tidemark_client::{Client, Value, answers_of, v1, value_at};
+use tokio::sync::watch;
+
+#[path = "flood_monitor/http.rs"]
+mod http;
+#[path = "flood_monitor/show.rs"]
+mod show;
+#[cfg(test)]
+#[path = "flood_monitor/tests.rs"]
+mod tests;
+
+/// Asks for `/board` every two seconds and draws it.
+const PAGE: &str = include_str!("flood_monitor/page.html");
+/// What `--NAME VALUE` may say, and what holds otherwise. Levels: the most serious first.
+const FLAGS: &str = "endpoint=127.0.0.1:7777 town=danghu type=ponding_gauge property=depth rain-type=rain_gauge \
+    rain-property=rain_5min levels=red,orange,yellow,blue port=0 o=table";
+/// What a gauge without a level is, in order of danger.
+const CALM: [&str; 3] = ["normal", "silent", "never heard"];
+/// Lengths of windows: the interval of the type, and two for sums of rain. Charts go back as far as the last.
+const LENGTHS_NS: [i64; 3] = [0, 3_600_000_000_000, 3 * 3_600_000_000_000];
+
+type Flags = BTreeMap<&'static str, String>;
+/// When it is, what is in it, and how much of what was promised: below 1 a sum is a lower bound.
+type Window = (i64, f64, f64);
+
+/// One gauge as it is now.
+#[derive(Debug, Clone, Default)]
+struct Gauge {
+    id: String,
+    unit: String,
+    interval_s: i64,
+    is_summed: bool,
+    place: Option<v1::Place>,
+    /// None: nothing was ever received.
+    value: Option<f64>,
+    observed_at_ns: i64,
+    stale: bool,
+    level: String,
+    /// For each of `LENGTHS_NS`, without those that have no points.
+    windows: [Vec<Window>; 3],
+    /// The last of them, where they are sums until now.
+    sums: [Option<Window>; 3],
+}
+
+struct Monitor {
+    client: Client,
+    flags: Flags,
+    /// What the page shows.
+    board: watch::Sender<Json>,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let mut args = std::env::args().skip(1);
+    let verb = args.next().unwrap_or_default();
+    let flags = FLAGS.split(' ').filter_map(|flag| flag.split_once('='));
+    let mut flags: Flags = flags.map(|(name, value)| (name, value.to_owned())).collect();
+    flags.extend(std::env::var("TIDEMARK_ENDPOINT").map(|endpoint| ("endpoint", endpoint)));
+    while let Some(flag) = args.next() {
+        let value = flags.get_mut(flag.trim_start_matches('-'));
+        let value = value.with_context(|| format!("{flag} is none of {FLAGS}"))?;
+        *value = args.next().with_context(|| format!("{flag} wants a value"))?;
+    }
+    let client = Client::connect(flags["endpoint"].split(',')).await?;
+    let levels: Vec<_> = flags["levels"].split(',').collect();
+    let board = json!({ "town": flags["town"], "levels": levels, "gauges": [], "steps": [], "trouble": "asking" });
+    let board = watch::Sender::new(board);
+    let monitor = Monitor { client, flags, board };
+    if verb == "serve" {
+        let serving = http::serve(monitor.flags["port"].parse()?, PAGE, monitor.board.subscribe());
+        return tokio::select! { served = serving => served, ended = monitor.follow() => ended };
+    }
+    let gauges = monitor.look().await?;
+    match (verb.as_str(), monitor.flags["o"].as_str()) {
+        ("list", "json") => println!("{}", gauges.iter().map(show::json).collect::<Json>()),
+        ("list", "table") => gauges
+            .iter()
+            .for_each(|gauge| println!("{}", show::line(gauge, now_ns()))),
+        other => anyhow::bail!("{other:?}: list (-o table or json) or serve"),
+    }
+    Ok(())
+}
+
+impl Monitor {
+    /// The devices of a type in the town.
+    fn selector(&self, device_type: &str) -> Option<v1::Selector> {
+        let town = v1::TagMatcher {
+            key: "town".to_owned(),
+            values: vec![self.flags["town"].clone()],
+        };
+        Some(v1::Selector {
+            device_type: self.flags[device_type].clone(),
+            tags: vec![town],
+            ..Default::default()
+        })
+    }
+
+    /// Every gauge of the town, the most dangerous first. Those of which nothing is known are last, never left out.
+    async fn look(&self) -> anyhow::Result<Vec<Gauge>> {
+        let mut gauges = self.gauges("type", "property").await?;
+        gauges.extend(self.gauges("rain-type", "rain-property").await?);
+        anyhow::ensure!(!gauges.is_empty(), "no gauge has the tag town={}", self.flags["town"]);
+        let mut gauges: Vec<_> = gauges.into_values().collect();
+        by_danger(&mut gauges, |level| self.rank(level));
+        Ok(gauges)
+    }
+
+    /// All gauges of a type, at their levels.
+    async fn gauges(&self, device_type: &str, property: &str) -> anyhow::Result<BTreeMap<String, Gauge>> {
+        let types = self
+            .client
+            .list_device_types(vec![self.flags[device_type].clone()])
+            .await?;
+        let described = types.first().context("no such type")?;
+        let property = described.properties.iter().find(|one| one.id == self.flags[property]);
+        let property = property.with_context(|| format!("{} has no such property", described.id))?;
+        let is_summed = property.kind() == v1::Kind::Increment;
+        let mut gauges = BTreeMap::new();
+        let request = v1::ListDevicesRequest {
+            selector: self.selector(device_type),
+            ..Default::default()
+        };
+        let (listed, _) = self.client.list_devices(request).await?.collect().await?;
+        for device in listed.into_iter().flat_map(|message| message.devices) {
+            let gauge = Gauge {
+                id: device.id.clone(),
+                unit: property.unit.clone(),
+                interval_s: described.sample_interval_s.max(1),
+                is_summed,
+                place: device.place,
+                level: CALM[2].to_owned(),
+                ..Default::default()
+            };
+            gauges.insert(device.id, gauge);
+        }
+        let request = v1::GetLatestRequest {
+            selector: self.selector(device_type),
+            properties: vec![property.id.clone()],
+            ..Default::default()
+        };
+        let (latest, _) = self.client.get_latest(request).await?.collect().await?;
+        for device in latest.iter().flat_map(|message| &message.devices) {
+            if let (Some(gauge), Some(newest)) = (gauges.get_mut(&device.device), device.values.first()) {
+                gauge.value = newest.value.as_ref().and_then(|values| number(value_at(values, 0)?));
+                (gauge.observed_at_ns, gauge.stale) = (newest.observed_at_ns, newest.stale);
+                gauge.level = CALM[usize::from(newest.stale)].to_owned();
+            }
+        }
+        // Until the last whole interval; sums end at their last point, all others begin at their first.
+        let step_ns = described.sample_interval_s.max(1) * 1_000_000_000;
+        let clock_ns = now_ns() / step_ns * step_ns;
+        let (lengths, to_ns, function) = match is_summed {
+            true => (&LENGTHS_NS[..], clock_ns, v1::Function::Sum),
+            false => (&LENGTHS_NS[..1], clock_ns + step_ns, v1::Function::Max),
+        };
+        for (position, length_ns) in lengths.iter().enumerate() {
+            let request = v1::QueryAggregateRequest {
+                selector: self.selector(device_type),
+                properties: vec![property.id.clone()],
+                functions: vec![function.into()],
+                from_ns: to_ns - LENGTHS_NS[2],
+                to_ns,
+                window: Some(v1::Window {
+                    step_ns,
+                    origin_ns: 0,
+                    length_ns: *length_ns,
+                }),
+                ..Default::default()
+            };
+            let (messages, _) = self.client.query_aggregate(request).await?.collect().await?;
+            for series in messages.iter().flat_map(|message| &message.series) {
+                if let Some(gauge) = gauges.get_mut(&series.device) {
+                    gauge.windows[position] = read(series, is_summed);
+                    let last = gauge.windows[position].last().copied();
+                    gauge.sums[position] = last.filter(|(at_ns, ..)| is_summed && *at_ns == to_ns);
+                }
+            }
+        }
+        Ok(gauges)
+    }
+
+    /// Position among all levels, 0 the most serious; one that nobody named is taken for that.
+    fn rank(&self, level: &str) -> usize {
+        let mut known = self.flags["levels"].split(',').chain(CALM);
+        known.position(|known| known == level).unwrap_or(0)
+    }
+
+    /// Looks again and again. A failure is shown, with the time of what was known before.
+    async fn follow(&self) -> anyhow::Result<()> {
+        loop {
+            let looked = self.look().await;
+            self.board.send_modify(|board| match looked {
+                Ok(gauges) => {
+                    board["gauges"] = gauges.iter().map(show::json).collect();
+                    (board["at_ns"], board["trouble"]) = (now_ns().into(), "".into());
+                }
+                Err(error) => board["trouble"] = format!("{error:#}").into(),
+            });
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+    }
+}
+
+fn read(series: &v1::AggregateSeries, is_summed: bool) -> Vec<Window> {
+    let times = if is_summed { &series.end_ns } else { &series.start_ns };
+    let shares = series.points_seen.iter().zip(&series.points_promised);
+    let shares = shares.map(|(seen, promised)| (*seen as f64 / (*promised).max(1) as f64).min(1.0));
+    let values = series.columns.iter().flat_map(answers_of);
+    let windows = times.iter().zip(shares).zip(values);
+    let windows = windows.map(|((at_ns, coverage), value)| Some((*at_ns, number(value?)?, coverage)));
+    windows.flatten().collect()
+}
+
+fn now_ns() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_nanos() as i64)
+}
+
+fn number(value: Value) -> Option<f64> {
+    value.to_string().parse().ok()
+}
+
+/// By level, then by value.
+fn by_danger(gauges: &mut [Gauge], rank: impl Fn(&str) -> usize) {
+    let key = |gauge: &Gauge| (rank(&gauge.level), gauge.is_summed);
+    let value = |gauge: &Gauge| gauge.value.unwrap_or(f64::NEG_INFINITY);
+    gauges.sort_by(|a, b| {
+        let order = key(a).cmp(&key(b)).then(value(b).total_cmp(&value(a)));
+        order.then(a.id.cmp(&b.id))
+    });
+}

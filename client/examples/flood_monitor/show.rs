@@ -1,0 +1,32 @@
+//! How a gauge is told: a line for people, JSON for programs. Pure. Never here: what is dangerous.
+
+use serde_json::{Value as Json, json};
+
+use super::{Gauge, Window};
+
+/// For programs, the page among them.
+pub(crate) fn json(gauge: &Gauge) -> Json {
+    json!({
+        "device": gauge.id, "level": gauge.level, "value": gauge.value, "unit": gauge.unit, "stale": gauge.stale,
+        "observed_at_ns": gauge.observed_at_ns, "is_summed": gauge.is_summed, "interval_s": gauge.interval_s,
+        "place": gauge.place.map(|place| [place.longitude_deg, place.latitude_deg]),
+        "sum_1h": gauge.sums[1], "sum_3h": gauge.sums[2], "windows": gauge.windows[..2],
+    })
+}
+
+/// For people. A sum of which readings are missing is a lower bound; no sum is not zero.
+pub(crate) fn line(gauge: &Gauge, now_ns: i64) -> String {
+    let sum = |sum: Option<Window>| match sum {
+        Some((_, sum, coverage)) if coverage < 1.0 => format!(">= {sum:.1} ({:.0} %)", coverage * 100.0),
+        Some((_, sum, _)) => format!("{sum:.1}"),
+        None => "-".to_owned(),
+    };
+    let [_, hour, three] = gauge.sums.map(sum);
+    let value = gauge.value.map_or("-".to_owned(), |value| format!("{value:.2}"));
+    let age_s = gauge
+        .value
+        .map_or(0, |_| (now_ns - gauge.observed_at_ns) / 1_000_000_000);
+    let stale = if gauge.stale { "STALE" } else { "" };
+    let Gauge { id, unit, level, .. } = gauge;
+    format!("{level:<12}{id:<24}{value:>8} {unit:<4}{age_s:>8} s {stale:<6}{hour:>16}{three:>16}")
+}
