@@ -127,6 +127,7 @@ fn encode<'k>(rule: u64, starts: &[i64], rows: impl Iterator<Item = &'k BTreeMap
         observed_at: starts.to_vec(),
         received_at: starts.to_vec(),
         report_kind: vec![0; starts.len()],
+        repeats: Vec::new(),
         columns: columns.finish(),
     };
     let mut out = vec![VERSION];
