@@ -64,8 +64,14 @@ impl Writing {
     }
 }
 
+/// Times by device, and how often the subscription went on with a new stream.
+type Read = (BTreeMap<String, Vec<i64>>, u64);
+
+/// The last row to read, once it is known, and the task that reads.
+type Reading = (Arc<AtomicI64>, JoinHandle<Read>);
+
 /// Reads in a task, so that nothing waits for it.
-fn reading(mut subscription: Subscription) -> (Arc<AtomicI64>, JoinHandle<(BTreeMap<String, Vec<i64>>, u64)>) {
+fn reading(mut subscription: Subscription) -> Reading {
     let goal = Arc::new(AtomicI64::new(i64::MAX));
     let until = goal.clone();
     let task = tokio::spawn(async move {
@@ -91,11 +97,7 @@ fn reading(mut subscription: Subscription) -> (Arc<AtomicI64>, JoinHandle<(BTree
 }
 
 /// Waits for what reading gave, and compares it with what was written.
-async fn check(
-    (goal, task): (Arc<AtomicI64>, JoinHandle<(BTreeMap<String, Vec<i64>>, u64)>),
-    last: i64,
-    which: &str,
-) -> u64 {
+async fn check((goal, task): Reading, last: i64, which: &str) -> u64 {
     goal.store(last, Ordering::Relaxed);
     let ended = tokio::time::timeout(std::time::Duration::from_secs(60), task).await;
     let (found, resumed) = ended

@@ -28,7 +28,7 @@ const WAIT_THERE: Duration = Duration::from_millis(50);
 /// Longest that newest records wait for a reader.
 const WAIT_NEWEST: Duration = Duration::from_secs(60);
 /// What an event takes of a subscription's bytes at least.
-const EVENT_BYTES_MIN: usize = 1 << 10;
+pub(super) const EVENT_BYTES_MIN: usize = 1 << 10;
 
 /// An event on its way to the subscriber.
 pub(super) struct Handed {
@@ -44,7 +44,7 @@ pub(super) struct Shared {
     pub(super) router: Arc<Router>,
     pub(super) follows: Arc<Follows>,
     pub(super) asked: Asked,
-    pub(super) out: mpsc::UnboundedSender<Handed>,
+    pub(super) out: mpsc::Sender<Handed>,
     /// Bytes that may wait for the subscriber.
     pub(super) room: Arc<Semaphore>,
     pub(super) room_max: usize,
@@ -177,7 +177,7 @@ impl Shard {
             event,
             room,
         };
-        self.shared.out.send(handed).map_err(|_| super::follower::gone())?;
+        self.shared.out.try_send(handed).map_err(|_| super::follower::gone())?;
         self.upto = upto.or(self.upto);
         if source.is_none() {
             // Beginning again has its price: not for every event.

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use super::asked::Asked;
 use super::cursor;
 use super::serve::Follows;
-use super::shard::{Handed, Shard, Shared};
+use super::shard::{EVENT_BYTES_MIN, Handed, Shard, Shared};
 use crate::catalog::Catalog;
 use crate::clock::{NS_PER_MS, now_ns};
 use crate::error::{Error, Reason, Result};
@@ -71,7 +71,9 @@ impl Subscriptions {
         };
         let shards = self.shards.clone().try_acquire_many_owned(targets.len() as u32);
         let shards = shards.map_err(full)?;
-        let (out, inbox) = mpsc::unbounded_channel();
+        // Everything in them has its room, of which there is no more: they are never full.
+        let most = self.limits.subscription_bytes_max / EVENT_BYTES_MIN + 1;
+        let (out, inbox) = mpsc::channel(most);
         let metrics = self.router.host().metrics().clone();
         metrics.subscriptions_begun.add(1);
         let joined = Joined {
@@ -84,7 +86,7 @@ impl Subscriptions {
             metrics: metrics.clone(),
         };
         let (follows, room_max) = (self.follows.clone(), self.limits.subscription_bytes_max);
-        let (handed, events) = mpsc::unbounded_channel();
+        let (handed, events) = mpsc::channel(most);
         let begun = watch::Sender::new(joined.waits_for == 0);
         let shared = Shared {
             router: self.router.clone(),
@@ -138,7 +140,7 @@ struct Waiting {
 
 /// The messages of one subscription; whoever drops them ends it.
 pub struct Messages {
-    inbox: mpsc::UnboundedReceiver<Waiting>,
+    inbox: mpsc::Receiver<Waiting>,
 }
 
 impl Messages {
@@ -166,7 +168,7 @@ struct Joined {
     upto: BTreeMap<u32, FollowedUpTo>,
     /// Stamps of the newest writes of shards that have more to tell.
     behind: BTreeMap<u32, i64>,
-    out: mpsc::UnboundedSender<Waiting>,
+    out: mpsc::Sender<Waiting>,
     metrics: Arc<Metrics>,
 }
 
@@ -176,7 +178,7 @@ impl Joined {
         mut self,
         shared: Shared,
         targets: Vec<(u32, Selector)>,
-        mut events: mpsc::UnboundedReceiver<Handed>,
+        mut events: mpsc::Receiver<Handed>,
         begun: watch::Sender<bool>,
     ) {
         let room = shared.room.clone();
@@ -282,7 +284,7 @@ impl Joined {
             _room: room,
         };
         // Nobody there: the loop ends by itself.
-        self.out.send(waiting).ok();
+        self.out.try_send(waiting).ok();
     }
 }
 
