@@ -135,6 +135,9 @@ async fn an_outage_is_silence_until_its_points_come() {
         .await
         .unwrap();
     goes(&client, "RG2", "rain_3h", &["15:50 normal stale"], shift).await;
+    goes(&client, "PD1", "depth", &DEPTH_STEPS[..4], shift).await;
+    goes(&client, "RG1", "rain_3h", &["15:40 orange"], shift).await;
+    goes(&client, "RL1", "rise", &["15:45 yellow", "16:00 orange"], shift).await;
     let town = |at_ns: i64| v1::ListAlertsRequest {
         selector: of_devices(&ALL),
         at_ns: at_ns + shift,
