@@ -26,7 +26,7 @@ mod streams;
 mod top;
 mod walk;
 
-pub(crate) use shard_side::device_filter;
 pub use rollups::rolled_properties;
+pub(crate) use shard_side::device_filter;
 pub use shard_side::shard_job;
 pub use streams::{Answers, Queries, targets};

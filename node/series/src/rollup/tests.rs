@@ -60,6 +60,7 @@ fn records(random: &mut Random) -> Records {
     Records {
         received_at: times.clone(),
         report_kind: vec![0; times.len()],
+        repeats: Vec::new(),
         observed_at: times,
         columns,
     }
@@ -155,6 +156,7 @@ fn windows_that_were_deleted_from_are_gone() {
         observed_at: times.to_vec(),
         received_at: times.to_vec(),
         report_kind: vec![0; times.len()],
+        repeats: Vec::new(),
         columns: vec![Column {
             property: PropertyNumber(1),
             presence: None,
