@@ -56,6 +56,7 @@ wait_healthy
 scripts/apps.sh down
 
 show type apply "$catalogue"
+show alert profile apply "$catalogue"
 show device import --catalogue "$catalogue"
 
 # It began two hours ago; what is still to come is sent when it is due.
@@ -67,6 +68,7 @@ say "\$ tidemark-bench storm --hours 2 --start $start"
 show query latest --type ponding_gauge --tag town=danghu --limit 8
 show query agg --type rain_gauge --tag town=danghu --by town --property rain_5min --fn count,sum,max --every 1h --since 3h
 
+show alert list --type ponding_gauge --tag town=danghu --limit 5
 show query intervals --type ponding_gauge --tag town=danghu --property depth --at-least 0.4 --since 3h
 "$bin/examples/device_health" html 3 >data/device_health.html
 say ""

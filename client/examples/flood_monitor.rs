@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use serde_json::{Value as Json, json};
-use tidemark_client::{Client, Value, answers_of, v1, value_at};
+use tidemark_client::{Client, Error, Subscription, Value, answers_of, v1, value_at};
 use tokio::sync::watch;
 
 #[path = "flood_monitor/http.rs"]
@@ -93,14 +93,14 @@ async fn main() -> anyhow::Result<()> {
 }
 
 impl Monitor {
-    /// The devices of a type in the town.
+    /// The devices of a type, or all, in the town.
     fn selector(&self, device_type: &str) -> Option<v1::Selector> {
         let town = v1::TagMatcher {
             key: "town".to_owned(),
             values: vec![self.flags["town"].clone()],
         };
         Some(v1::Selector {
-            device_type: self.flags[device_type].clone(),
+            device_type: device_type.to_owned(),
             tags: vec![town],
             ..Default::default()
         })
@@ -108,9 +108,19 @@ impl Monitor {
 
     /// Every gauge of the town, the most dangerous first. Those of which nothing is known are last, never left out.
     async fn look(&self) -> anyhow::Result<Vec<Gauge>> {
-        let mut gauges = self.gauges("type", "property").await?;
-        gauges.extend(self.gauges("rain-type", "rain-property").await?);
+        let mut gauges = self.gauges(&self.flags["type"], &self.flags["property"]).await?;
+        gauges.extend(
+            self.gauges(&self.flags["rain-type"], &self.flags["rain-property"])
+                .await?,
+        );
         anyhow::ensure!(!gauges.is_empty(), "no gauge has the tag town={}", self.flags["town"]);
+        let most_serious = v1::ListAlertsRequest {
+            by_device: true,
+            ..Default::default()
+        };
+        for alert in self.alerts(most_serious).await? {
+            gauges.entry(alert.device).and_modify(|gauge| gauge.level = alert.level);
+        }
         let mut gauges: Vec<_> = gauges.into_values().collect();
         by_danger(&mut gauges, |level| self.rank(level));
         Ok(gauges)
@@ -118,12 +128,9 @@ impl Monitor {
 
     /// All gauges of a type, at their levels.
     async fn gauges(&self, device_type: &str, property: &str) -> anyhow::Result<BTreeMap<String, Gauge>> {
-        let types = self
-            .client
-            .list_device_types(vec![self.flags[device_type].clone()])
-            .await?;
+        let types = self.client.list_device_types(vec![device_type.to_owned()]).await?;
         let described = types.first().context("no such type")?;
-        let property = described.properties.iter().find(|one| one.id == self.flags[property]);
+        let property = described.properties.iter().find(|one| one.id == property);
         let property = property.with_context(|| format!("{} has no such property", described.id))?;
         let is_summed = property.kind() == v1::Kind::Increment;
         let mut gauges = BTreeMap::new();
@@ -196,19 +203,65 @@ impl Monitor {
         known.position(|known| known == level).unwrap_or(0)
     }
 
-    /// Looks again and again. A failure is shown, with the time of what was known before.
+    /// Alerts of the town, those of other types too.
+    async fn alerts(&self, asked: v1::ListAlertsRequest) -> Result<Vec<v1::Alert>, Error> {
+        let selector = self.selector("");
+        let answer = self.client.list_alerts(v1::ListAlertsRequest { selector, ..asked });
+        let (messages, _) = answer.await?.collect().await?;
+        Ok(messages.into_iter().flat_map(|message| message.alerts).collect())
+    }
+
+    /// Looks every two seconds, and at once when an alert changes. A failure is shown, with the time of what was known before.
     async fn follow(&self) -> anyhow::Result<()> {
+        let mut changes = None;
         loop {
-            let looked = self.look().await;
-            self.board.send_modify(|board| match looked {
-                Ok(gauges) => {
-                    board["gauges"] = gauges.iter().map(show::json).collect();
-                    (board["at_ns"], board["trouble"]) = (now_ns().into(), "".into());
-                }
-                Err(error) => board["trouble"] = format!("{error:#}").into(),
-            });
-            tokio::time::sleep(Duration::from_secs(2)).await;
+            let shown = self.show().await;
+            let heard = tokio::time::timeout(Duration::from_secs(2), self.hear(&mut changes)).await;
+            if let Err(error) = shown.and(heard.unwrap_or(Ok(()))) {
+                changes = None;
+                self.board
+                    .send_modify(|board| board["trouble"] = format!("{error:#}").into());
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
         }
+    }
+
+    /// Puts on the page what is known now.
+    async fn show(&self) -> anyhow::Result<()> {
+        let (gauges, to_ns) = (self.look().await?, now_ns());
+        let history = v1::ListAlertsRequest {
+            history: true,
+            steps: true,
+            from_ns: to_ns - LENGTHS_NS[2],
+            to_ns,
+            ..Default::default()
+        };
+        let alerts = self.alerts(history).await?;
+        self.board.send_modify(|board| {
+            board["gauges"] = gauges.iter().map(show::json).collect();
+            board["steps"] = alerts.iter().flat_map(|alert| &alert.steps).map(show::step).collect();
+            (board["at_ns"], board["trouble"]) = (to_ns.into(), "".into());
+        });
+        Ok(())
+    }
+
+    /// The next change. A subscription goes on by itself after a failure, from where it was, as long as it is kept.
+    async fn hear(&self, changes: &mut Option<Subscription>) -> anyhow::Result<()> {
+        let request = v1::SubscribeRequest {
+            selector: self.selector(""),
+            alerts: true,
+            ..Default::default()
+        };
+        let changes = match changes {
+            Some(changes) => changes,
+            None => changes.insert(self.client.subscribe(request).await?),
+        };
+        let heard = changes.next().await?;
+        self.board.send_modify(|board| {
+            let steps = board["steps"].as_array_mut().into_iter();
+            steps.for_each(|steps| steps.extend(heard.alerts.iter().map(show::step)));
+        });
+        Ok(())
     }
 }
 

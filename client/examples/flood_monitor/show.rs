@@ -1,6 +1,7 @@
 //! How a gauge is told: a line for people, JSON for programs. Pure. Never here: what is dangerous.
 
 use serde_json::{Value as Json, json};
+use tidemark_client::v1;
 
 use super::{Gauge, Window};
 
@@ -29,4 +30,25 @@ pub(crate) fn line(gauge: &Gauge, now_ns: i64) -> String {
     let stale = if gauge.stale { "STALE" } else { "" };
     let Gauge { id, unit, level, .. } = gauge;
     format!("{level:<12}{id:<24}{value:>8} {unit:<4}{age_s:>8} s {stale:<6}{hour:>16}{three:>16}")
+}
+
+/// A change of an alert.
+pub(crate) fn step(step: &v1::AlertStep) -> Json {
+    let level = |level: &str| {
+        if level.is_empty() {
+            "normal".to_owned()
+        } else {
+            level.to_owned()
+        }
+    };
+    let reason = step
+        .reason()
+        .as_str_name()
+        .trim_start_matches("ALERT_REASON_")
+        .to_lowercase();
+    json!({
+        "device": step.device, "profile": step.profile, "before": level(&step.level_before), "level": level(&step.level),
+        "value": step.value, "stale": step.stale, "reason": reason.replace('_', " "),
+        "since_ns": step.since_ns, "raised_at_ns": step.raised_at_ns,
+    })
 }

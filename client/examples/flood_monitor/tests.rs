@@ -83,6 +83,18 @@ fn windows_are_read_with_their_coverage() {
     assert_eq!(read(&series, false), [(0, 2.5, 1.0), (5, 9.0, 4.0 / 12.0)]);
 }
 
+#[test]
+fn a_step_says_from_where_to_where_and_why() {
+    let step = show::step(&v1::AlertStep {
+        device: "pd".to_owned(),
+        level_before: "blue".to_owned(),
+        reason: v1::AlertReason::ProfileChanged.into(),
+        ..Default::default()
+    });
+    assert_eq!((&step["before"], &step["level"]), (&json!("blue"), &json!("normal")));
+    assert_eq!(step["reason"], "profile changed");
+}
+
 #[tokio::test]
 async fn the_page_is_for_browsers_of_this_machine() {
     async fn ask(request: &str) -> String {
