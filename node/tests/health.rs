@@ -226,15 +226,8 @@ async fn healths(client: &Client, request: v1::GetHealthRequest) -> Vec<v1::Qual
     reports
 }
 
-#[tokio::test]
-async fn health_is_what_devices_say_of_themselves_and_whether_they_are_there() {
-    let cluster = TestCluster::start(3).await;
-    let client = cluster.client().await;
-    furnish_lamps(
-        &client,
-        &[("L1", "danghu"), ("L2", "danghu"), ("L3", "zhapu"), ("L4", "zhapu")],
-    )
-    .await;
+/// One speaks all afternoon, one falls silent at three, one is heard late, and one never.
+async fn lamps_speak(client: &Client) {
     let mut batch = BatchBuilder::new("lamp");
     for t in stamps() {
         let n = (t - TWO) / (5 * MIN);
@@ -253,6 +246,18 @@ async fn health_is_what_devices_say_of_themselves_and_whether_they_are_there() {
     batch.row("L3", at(19, 50)).set("charge", 15.0);
     batch.row("L3", at(19, 55)).set("charge", 101.0);
     client.write(write(batch.build().unwrap())).await.unwrap();
+}
+
+#[tokio::test]
+async fn health_is_what_devices_say_of_themselves_and_whether_they_are_there() {
+    let cluster = TestCluster::start(3).await;
+    let client = cluster.client().await;
+    furnish_lamps(
+        &client,
+        &[("L1", "danghu"), ("L2", "danghu"), ("L3", "zhapu"), ("L4", "zhapu")],
+    )
+    .await;
+    lamps_speak(&client).await;
 
     let request = |to_ns: i64| v1::GetHealthRequest {
         selector: of_type("lamp"),
