@@ -182,6 +182,7 @@ impl Monitor {
                     step_ns,
                     origin_ns: 0,
                     length_ns: *length_ns,
+                    ..Default::default()
                 }),
                 ..Default::default()
             };

@@ -111,6 +111,7 @@ async fn print_aggregate(client: &Client, selector: v1::Selector, from_ns: i64, 
             step_ns: 5 * MINUTE_NS,
             origin_ns: from_ns,
             length_ns: 0,
+            ..Default::default()
         }),
         ..Default::default()
     };

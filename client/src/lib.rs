@@ -48,5 +48,5 @@ pub use options::{ClientOptions, WriterOptions};
 pub use rows::{Row, Rows, rows};
 pub use subscription::Subscription;
 pub use tidemark_proto::v1;
-pub use value::{Value, answers_of, value_at, values_of};
+pub use value::{Value, answers_of, is_filled, value_at, values_of};
 pub use writer::{Ack, Writer};

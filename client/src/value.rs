@@ -96,6 +96,14 @@ pub fn answers_of(column: &v1::AggregateColumn) -> impl Iterator<Item = Option<V
     })
 }
 
+/// Whether a window of a series has no values of its own: nothing in it was measured, or too little, and what it has was filled in.
+pub fn is_filled(series: &v1::AggregateSeries, window: usize) -> bool {
+    series
+        .filled
+        .get(window / 8)
+        .is_some_and(|bits| bits >> (window % 8) & 1 == 1)
+}
+
 /// Every value of a column, in order; ends at the first that [`value_at`] cannot give.
 pub fn values_of(values: &v1::Values) -> impl Iterator<Item = Value> + '_ {
     (0..).map_while(|index| value_at(values, index))

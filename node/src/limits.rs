@@ -17,8 +17,10 @@
 //! | `SELECTORS_MAX` | 64 in a list of a selector | INVALID_ARGUMENT `INVALID_VALUE` |
 //! | `SELECTOR_DEPTH_MAX` | 4 selectors in one another | INVALID_ARGUMENT `INVALID_VALUE` |
 //! | percentiles, bins, states | 256 each | INVALID_ARGUMENT `INVALID_VALUE` |
+//! | `rise_over_ms` | 7 days | INVALID_ARGUMENT `INVALID_VALUE` |
 //! | states that a window keeps apart | 1,024 | RESOURCE_EXHAUSTED `QUERY_TOO_LARGE` |
 //! | `windows_max` | 1,000,000 a series | RESOURCE_EXHAUSTED `TOO_MANY_WINDOWS` |
+//! | `windows_listed_max` | 100,000 a series by the calendar, between borders, or filled in | RESOURCE_EXHAUSTED `TOO_MANY_WINDOWS` |
 //! | `partials_bytes_max` | 256 MiB a query | RESOURCE_EXHAUSTED `QUERY_TOO_LARGE` |
 //! | `RESIDENT_BYTES_MAX` | 32 MiB a node: newest values and devices, decoded | what was not asked for lately is read from its database again |
 //! | `rows_named_max` | 100 | further bad rows are counted, not named |
@@ -61,6 +63,7 @@ pub struct Limits {
     pub register_devices_max: usize,
     pub future_max_ns: i64,
     pub windows_max: u64,
+    pub windows_listed_max: usize,
     pub partials_bytes_max: usize,
     pub rows_named_max: usize,
     pub write_bytes_in_flight_max: usize,
@@ -114,6 +117,7 @@ impl Default for Limits {
             register_devices_max: 10_000,
             future_max_ns: crate::clock::NS_PER_DAY,
             windows_max: 1_000_000,
+            windows_listed_max: 100_000,
             partials_bytes_max: 256 << 20,
             rows_named_max: 100,
             write_bytes_in_flight_max: 256 << 20,

@@ -230,6 +230,7 @@ fn random_question(random: &mut StdRng, property: &str, functions: &[Function]) 
             step_ns,
             origin_ns,
             length_ns: 0,
+            ..Default::default()
         }),
         grouping: random.random_bool(0.5).then_some(v1::Grouping { tags }),
         ..v1::QueryAggregateRequest::default()
@@ -324,6 +325,7 @@ async fn sums_are_exact_or_refused() {
             step_ns: S,
             origin_ns: 0,
             length_ns: 0,
+            ..Default::default()
         }),
         ..over("r2", "pulses", &[Sum])
     };

@@ -194,6 +194,7 @@ async fn answers(client: &Client) -> BTreeMap<&'static str, String> {
             step_ns: HOUR,
             origin_ns: 0,
             length_ns: 0,
+            ..Default::default()
         }),
         properties: vec!["level".into()],
         functions: vec![

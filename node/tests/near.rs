@@ -84,6 +84,7 @@ async fn aggregates_and_newest_values_of_few_are_those_of_many() {
                 step_ns: DAY,
                 origin_ns: 0,
                 length_ns: 0,
+                ..Default::default()
             }),
             ..v1::QueryAggregateRequest::default()
         };

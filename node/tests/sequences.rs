@@ -10,12 +10,12 @@ use std::collections::BTreeMap;
 use common::TestCluster;
 use common::afternoon::*;
 use common::fleet::*;
+use common::random::*;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use tidemark_client::{BatchBuilder, Client, Value, answers_of, v1};
+use tidemark_client::{Client, Value, answers_of, v1};
 use v1::Function::{self, Avg, Delta, Duration, Histogram, Increase, Max, Mode, Percentile, Rate, Stddev, Sum};
 use v1::Function::{Count, Integral, Spread, TimeWeightedAvg, Transitions};
-use v1::Quality;
 
 fn over(device: &str, property: &str, function: Function, span: (i64, i64)) -> v1::QueryAggregateRequest {
     v1::QueryAggregateRequest {
@@ -33,6 +33,7 @@ fn by(step_ns: i64, length_ns: i64, request: v1::QueryAggregateRequest) -> v1::Q
         step_ns,
         origin_ns: TWO,
         length_ns,
+        ..Default::default()
     };
     v1::QueryAggregateRequest {
         window: Some(window),
@@ -156,52 +157,6 @@ async fn an_afternoon_of_rain_is_answered_as_it_was() {
     assert_eq!(number(&client, over("RG1", "rain", Sum, all)).await, 98.0);
 }
 
-/// What a device said of one property: (time, value), and whether it counts.
-type Said = BTreeMap<i64, (f64, bool)>;
-
-/// Random points of a minute-by-minute type, with gaps, late and doubled rows, some of which failed a check.
-async fn random_points(client: &Client, random: &mut StdRng) -> BTreeMap<String, BTreeMap<&'static str, Said>> {
-    furnish(client, &["r1", "r2", "r3"]).await;
-    let mut all = BTreeMap::new();
-    let mut rows = Vec::new();
-    for device in ["r1", "r2", "r3"] {
-        let mut minute = 0;
-        while minute < 600 {
-            minute += match random.random_range(0..20) {
-                0 => random.random_range(4..90),
-                _ => 1,
-            };
-            rows.push((device, minute * MIN + random.random_range(0..20) * S));
-        }
-    }
-    // The second half comes first, and some of it twice.
-    let half = rows.len() / 2;
-    rows.rotate_left(half);
-    for part in rows.chunks(97) {
-        let mut batch = BatchBuilder::new(RELIC);
-        for (device, t) in part {
-            let said: &mut BTreeMap<&'static str, Said> = all.entry((*device).to_owned()).or_default();
-            let fails = random.random_bool(0.1);
-            let mut row = batch.row(device, *t);
-            let mut say = |property, value: f64| {
-                said.entry(property).or_default().insert(*t, (value, !fails));
-            };
-            let quality = if fails { Quality::Fail } else { Quality::Good };
-            let level = f64::from(random.random_range(-400..400)) / 4.0;
-            say("level", level);
-            row = row.set_with_quality("level", level, quality);
-            let count = random.random_range(0..1_000);
-            say("count", count as f64);
-            row = row.set_with_quality("count", count, quality);
-            let mode = random.random_range(0..3_usize);
-            say("mode", mode as f64);
-            row.set_with_quality("mode", Value::Enum(["off", "slow", "fast"][mode].into()), quality);
-        }
-        client.write(write(batch.build().unwrap())).await.unwrap();
-    }
-    all
-}
-
 /// One window, recomputed from the points that count, in order.
 fn expected(points: &[(i64, f64)], function: Function, (start, end): (i64, i64), gap: i64) -> Option<Vec<f64>> {
     let inside: Vec<f64> = points
@@ -275,7 +230,7 @@ async fn random_questions_are_answered_as_a_recomputation_does() {
     let mut random = StdRng::seed_from_u64(seed);
     let mut cluster = TestCluster::start(1).await;
     let client = cluster.client().await;
-    let all = random_points(&client, &mut random).await;
+    let all = random_points(&client, &mut random, 0).await;
     let cases: [(&str, Function); 9] = [
         ("level", Delta),
         ("count", Increase),
@@ -312,14 +267,10 @@ async fn random_questions_are_answered_as_a_recomputation_does() {
                     step_ns: step,
                     origin_ns: 0,
                     length_ns: step * steps,
+                    ..Default::default()
                 });
                 let what = format!("seed {seed}, round {round}, flushed {flushed}: {request:?}");
-                let said = &all[device][property];
-                let points: Vec<_> = said
-                    .iter()
-                    .filter(|(_, (_, counts))| *counts)
-                    .map(|(t, (v, _))| (*t, *v))
-                    .collect();
+                let points = counting(&all, device, property);
                 let mut found: BTreeMap<i64, Vec<Option<f64>>> = BTreeMap::new();
                 for series in ask(&client, request)
                     .await

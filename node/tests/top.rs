@@ -133,6 +133,7 @@ async fn a_list_that_cannot_be_is_refused() {
         step_ns: HOUR,
         origin_ns: 0,
         length_ns: 0,
+        ..Default::default()
     });
     let two = vec!["level".into(), "count".into()];
     let cases = [

@@ -17,6 +17,7 @@ const DAYS: Windows = Windows {
     to_ns: i64::MAX,
     step_ns: Some(86_400_000_000_000),
     origin_ns: 0,
+    borders: None,
     edge: Edge::StartClosed,
 };
 

@@ -149,6 +149,7 @@ fn fold(entries: &[Vec<u8>]) -> u64 {
         to_ns: i64::MAX,
         step_ns: Some(86_400_000_000_000),
         origin_ns: 0,
+        borders: None,
         edge: Edge::StartClosed,
     };
     let mut count = 0;

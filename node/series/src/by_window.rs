@@ -73,6 +73,11 @@ impl<P: Unfinished> ByWindow<P> {
         self.run.is_empty()
     }
 
+    /// What was gathered, of all windows in any order.
+    pub fn values(&self) -> impl Iterator<Item = &P> {
+        self.run.iter().map(|(_, gathered)| gathered).chain(self.late.values())
+    }
+
     /// Forgets all windows and keeps their room.
     pub fn clear(&mut self) {
         self.run.clear();

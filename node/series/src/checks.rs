@@ -1,10 +1,11 @@
 //! Quality of values that can be judged from the values themselves: outside of what a sensor can tell, of what is usual, too
-//! far from both neighbours, or changed too fast. Pure.
+//! far from both neighbours, changed too fast, or standing still. Pure.
 //!
 //! Never here: where limits are configured, silence. Invariant: the same points in the same order are judged alike, whenever
 //! each of them came; what the source says of a value is never made better.
 
 use crate::block::Accepted;
+use crate::flat::{Flat, Still};
 
 /// Limits of a property; what is not set is not checked.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -23,6 +24,8 @@ pub struct Checks {
     pub rate_per_s: Option<f64>,
     /// Rates are told from a point at most this old, nanoseconds.
     pub reach_ns: i64,
+    /// A value that stands still for so long is suspect.
+    pub flat: Option<Flat>,
 }
 
 /// Which points of a property are looked at.
@@ -44,6 +47,7 @@ const NOTHING: &Checks = &Checks {
     spike: None,
     rate_per_s: None,
     reach_ns: 0,
+    flat: None,
 };
 
 impl Choice<'static> {
@@ -58,7 +62,23 @@ impl Choice<'static> {
 impl Choice<'_> {
     /// Whether neighbours have to be known to choose.
     pub fn needs_order(&self) -> bool {
-        self.checks.spike.is_some() || (self.drop_suspect && self.checks.rate_per_s.is_some())
+        let suspects = self.checks.rate_per_s.is_some() || self.checks.flat.is_some();
+        self.checks.spike.is_some() || (self.drop_suspect && suspects)
+    }
+
+    /// How far before a point others tell whether it is one of those to leave out, nanoseconds, neighbours aside.
+    pub fn looks_back_ns(&self) -> i64 {
+        let flat = self.checks.flat.filter(|_| self.drop_suspect);
+        flat.map_or(0, |flat| flat.over_ns)
+    }
+
+    /// Looks at points as far as is needed to choose.
+    pub fn judge(&self) -> Judge<'_> {
+        let judge = Judge::new(self.checks, |_| false);
+        match self.drop_suspect {
+            true => judge,
+            false => judge.without_flat(),
+        }
     }
 
     /// Whether a finding leaves a value out.
@@ -95,6 +115,8 @@ pub enum Finding {
     Spike,
     /// Changed too fast.
     Rate,
+    /// Stands still.
+    Flat,
 }
 
 /// A point and what became of it.
@@ -125,7 +147,7 @@ impl Checks {
 
     /// Whether neighbours say something about a value.
     pub fn needs_order(&self) -> bool {
-        self.spike.is_some() || self.rate_per_s.is_some()
+        self.spike.is_some() || self.rate_per_s.is_some() || self.flat.is_some()
     }
 
     /// Whether nothing is wrong with a value, neighbours aside.
@@ -157,6 +179,8 @@ pub struct Judge<'a> {
     sure: Option<(i64, f64)>,
     /// The point to judge next, and those behind it that do not count.
     waiting: Vec<Judged>,
+    /// The points that count and were judged, where values may not stand still.
+    flat: Option<(Flat, Still)>,
 }
 
 /// What a judge remembers of the points before one that it has not judged yet.
@@ -169,12 +193,13 @@ pub struct Remembered {
 }
 
 impl<'a> Judge<'a> {
-    /// Goes on with the point that [`Judge::remembers`] was asked for.
+    /// Goes on with the point that [`Judge::remembers`] was asked for. It is blind to values that stand still: what it would take to
+    /// see them is not remembered.
     pub fn resume(checks: &'a Checks, discounts: fn(u8) -> bool, remembered: Remembered) -> Judge<'a> {
         Judge {
             before: remembered.before,
             sure: remembered.sure,
-            ..Judge::new(checks, discounts)
+            ..Judge::new(checks, discounts).without_flat()
         }
     }
 
@@ -195,7 +220,13 @@ impl<'a> Judge<'a> {
             before: None,
             sure: None,
             waiting: Vec::new(),
+            flat: checks.flat.map(|flat| (flat, Still::default())),
         }
+    }
+
+    /// The same, blind to values that stand still.
+    pub fn without_flat(self) -> Judge<'a> {
+        Judge { flat: None, ..self }
     }
 
     /// The next point; gives out those that can be judged now.
@@ -231,6 +262,11 @@ impl<'a> Judge<'a> {
             let point = (first.t_ns, first.value);
             if !first.finding.is_some_and(Finding::fails) {
                 self.before = Some(point);
+                if let Some((flat, still)) = &mut self.flat
+                    && still.point(flat, point.0, point.1)
+                {
+                    first.finding = first.finding.or(Some(Finding::Flat));
+                }
                 if first.finding.is_none() {
                     self.sure = Some(point);
                 }
@@ -329,6 +365,45 @@ mod tests {
         );
         assert_eq!(found(&checks, 300, &[1.1, 1.3]), [None, untypical]);
     }
+
+    #[test]
+    fn what_stands_still_is_suspect_and_a_spike_does_not_move_it() {
+        let flat = Flat {
+            over_ns: 1_200 * S,
+            within: 0.01,
+            ignore: None,
+            interval_ns: 300 * S,
+        };
+        let checks = Checks {
+            spike: Some(0.5),
+            flat: Some(flat),
+            ..Checks::default()
+        };
+        let (flat, spike) = (Some(Finding::Flat), Some(Finding::Spike));
+        assert_eq!(
+            found(&checks, 300, &[1.0, 1.0, 1.0, 1.0, 1.0, 1.1, 1.0]),
+            [None, None, None, flat, flat, None, None]
+        );
+        let ten = Flat {
+            over_ns: 1_500 * S,
+            ..checks.flat.unwrap_or(NEVER)
+        };
+        let checks = Checks {
+            flat: Some(ten),
+            ..checks
+        };
+        assert_eq!(
+            found(&checks, 300, &[1.0, 1.0, 1.0, 9.0, 1.0, 1.0]),
+            [None, None, None, spike, flat, flat]
+        );
+    }
+
+    const NEVER: Flat = Flat {
+        over_ns: 0,
+        within: 0.0,
+        ignore: None,
+        interval_ns: 0,
+    };
 
     #[test]
     fn what_the_source_does_not_count_is_no_neighbour() {

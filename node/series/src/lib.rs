@@ -15,6 +15,8 @@ mod corrupt;
 #[doc(hidden)]
 pub mod decoders;
 pub mod exceed;
+pub mod flat;
+pub mod gaps;
 pub mod latest;
 mod needs;
 pub mod partial;
@@ -35,5 +37,5 @@ pub use latest::NewestValue;
 pub use needs::Needs;
 pub use partial::{Finished, Function, Kind, Partial, SumOverflow};
 pub use record::{Column, PropertyNumber, Records, ValueRef, ValueType, Values};
-pub use sequence::{Between, Feed, Gathered, Sequence, SequenceFunction};
+pub use sequence::{Between, Feed, Gathered, Rise, Sequence, SequenceFunction};
 pub use window::{Edge, Windows};

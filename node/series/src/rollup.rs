@@ -103,6 +103,7 @@ fn all_of_time(length_ns: i64, edge: Edge) -> Windows {
         to_ns: i64::MAX,
         step_ns: Some(length_ns),
         origin_ns: 0,
+        borders: None,
         edge,
     }
 }

@@ -10,7 +10,7 @@ mod quantiles;
 
 use std::collections::BTreeMap;
 
-pub use feed::{Between, Feed, Gathered};
+pub use feed::{Between, Feed, Gathered, Rise};
 pub use quantiles::{QUANTILE_ERROR, Quantiles};
 
 use crate::corrupt::Corrupt;
@@ -45,18 +45,22 @@ pub enum SequenceFunction {
     Transitions,
     /// Number of values in a bin: its number, by the bounds that were gathered with.
     Bin(u32),
+    /// How fast the value rose until the last point, per hour; see [`Rise`].
+    RisePerHour,
+    /// How fast it rose at most until any point.
+    RisePerHourMax,
 }
 
 impl SequenceFunction {
     /// Whether it makes sense for values of `kind`.
     pub fn is_lawful(self, kind: Kind) -> bool {
         use SequenceFunction::{
-            Bin, Delta, Duration, Increase, Integral, Mode, Quantile, Rate, Stddev, TimeWeightedAvg, Transitions,
+            Bin, Delta, Duration, Increase, Integral, Mode, Quantile, Rate, RisePerHour, RisePerHourMax, Stddev,
+            TimeWeightedAvg, Transitions,
         };
         match self {
             Increase | Rate => kind == Kind::Counter,
-            Delta => kind == Kind::Gauge,
-            Integral => kind == Kind::Gauge,
+            Delta | Integral | RisePerHour | RisePerHourMax => kind == Kind::Gauge,
             TimeWeightedAvg => matches!(kind, Kind::Gauge | Kind::State),
             Stddev => matches!(kind, Kind::Gauge | Kind::Mean),
             Quantile(_) | Bin(_) => matches!(kind, Kind::Gauge | Kind::Mean | Kind::Increment),
@@ -87,6 +91,10 @@ pub struct Sequence {
     pub bins: Vec<u64>,
     /// States that held or began.
     pub states: BTreeMap<i64, State>,
+    /// The last point, and how fast the value rose until it, per hour, where that is known.
+    pub last_rise: Option<(i64, Option<f64>)>,
+    /// The fastest rise until any point.
+    pub most_rise: Option<f64>,
 }
 
 /// What there is to say of one state in a window.
@@ -160,6 +168,19 @@ impl Sequence {
             mine.entered = mine.entered.saturating_add(theirs.entered);
             mine.points = mine.points.saturating_add(theirs.points);
         }
+        if let Some(theirs) = other.last_rise {
+            self.rise_until(theirs);
+        }
+        self.most_rise = greater(self.most_rise, other.most_rise);
+    }
+
+    /// Adds how fast the value rose until a point. Of several at one time the fastest counts.
+    fn rise_until(&mut self, (t_ns, rise): (i64, Option<f64>)) {
+        self.last_rise = Some(match self.last_rise {
+            Some((mine, known)) if mine > t_ns => (mine, known),
+            Some((mine, known)) if mine == t_ns => (mine, greater(known, rise)),
+            _ => (t_ns, rise),
+        });
     }
 
     /// The answer for a window so long; `None` where there is none.
@@ -205,6 +226,8 @@ impl Sequence {
                 let count = self.bins.get(bin as usize).copied();
                 (!self.bins.is_empty()).then(|| Finished::U64(count.unwrap_or(0)))
             }
+            SequenceFunction::RisePerHour => self.last_rise.and_then(|(_, rise)| rise).map(Finished::F64),
+            SequenceFunction::RisePerHourMax => self.most_rise.map(Finished::F64),
         })
     }
 
@@ -219,6 +242,14 @@ impl Sequence {
     /// The bytes are not those of a sequence, or there are more.
     pub fn decode(bytes: &[u8]) -> Result<Sequence, Corrupt> {
         bytes::decode(bytes)
+    }
+}
+
+/// The greater of what is known.
+fn greater(a: Option<f64>, b: Option<f64>) -> Option<f64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.max(b)),
+        (a, b) => a.or(b),
     }
 }
 

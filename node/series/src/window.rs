@@ -1,7 +1,9 @@
 //! Windows of an aggregate: pure arithmetic on time.
 //!
-//! Never here: calendars and zones (they are cut into `Windows` by the caller). Invariant: every time inside
+//! Never here: calendars and zones (the caller turns them into borders). Invariant: every time inside
 //! `from..to` belongs to exactly one window, and nothing overflows at the ends of i64.
+
+use std::sync::Arc;
 
 /// Which end of a window belongs to it.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -24,7 +26,7 @@ impl Edge {
 }
 
 /// A grid of windows over a range of time. Times are nanoseconds since the epoch.
-#[derive(Copy, Clone, Debug)]
+#[derive(Clone, Debug)]
 pub struct Windows {
     /// Start of the range, inside it where the edge is `StartClosed`.
     pub from_ns: i64,
@@ -34,26 +36,39 @@ pub struct Windows {
     pub step_ns: Option<i64>,
     /// A border of the grid.
     pub origin_ns: i64,
+    /// Windows of any lengths instead: each goes from one of these to the next, and they ascend. Two at least, the first not
+    /// after `from_ns`, the last not before `to_ns`.
+    pub borders: Option<Arc<[i64]>>,
     /// Which end belongs to a window, and to the range.
     pub edge: Edge,
 }
 
 impl Windows {
-    /// Number of the window that `t_ns` falls into: window `n` starts at `origin + n * step`. 0 without a step.
+    /// Number of the window that `t_ns` falls into: window `n` starts at `origin + n * step`, or at the border `n`. 0 without
+    /// either.
     /// `None` outside `from..to` by the edge rule. The number is cut to i64, which matters only for a step of one
     /// nanosecond and an origin more than 2^63 ns away.
     pub fn index_of(&self, t_ns: i64) -> Option<i64> {
         let inside = self.holds(self.from_ns, t_ns, self.to_ns);
-        inside.then(|| self.number_narrow(t_ns).unwrap_or_else(|| cut(self.number(t_ns))))
+        if !inside {
+            return None;
+        }
+        match &self.borders {
+            Some(borders) => Some(self.between(borders, t_ns)),
+            None => Some(self.number_narrow(t_ns).unwrap_or_else(|| cut(self.number(t_ns)))),
+        }
     }
 
     /// Number and end of the window that `t_ns` falls into, given those of one that ended before: mostly it is the next one.
     #[inline]
     pub(crate) fn following(&self, (index, end_ns): (i64, i64), t_ns: i64) -> Option<(i64, i64)> {
-        let end = self
-            .step_ns
-            .filter(|&step| step > 0)
-            .and_then(|step| end_ns.checked_add(step));
+        let end = match &self.borders {
+            Some(borders) => after(index).and_then(|next| borders.get(next + 1).copied()),
+            None => self
+                .step_ns
+                .filter(|&step| step > 0)
+                .and_then(|step| end_ns.checked_add(step)),
+        };
         match end.filter(|&end| end <= self.to_ns).zip(index.checked_add(1)) {
             Some((end, next)) if self.holds(end_ns, t_ns, end) => Some((next, end)),
             _ => self.containing(t_ns),
@@ -89,6 +104,15 @@ impl Windows {
 
     /// Start and end of window `index`, cut to `from..to`. A window outside the range gives an empty one at its end.
     pub fn bounds(&self, index: i64) -> (i64, i64) {
+        if let Some(borders) = &self.borders {
+            let cut = |place: i64| {
+                let place = usize::try_from(place.max(0)).unwrap_or(usize::MAX);
+                let border = borders.get(place).or(borders.last()).copied();
+                let border = border.unwrap_or(self.from_ns);
+                border.max(self.from_ns).min(self.to_ns.max(self.from_ns))
+            };
+            return (cut(index), cut(index.saturating_add(1)));
+        }
         let Some(step) = self.step() else {
             return (self.from_ns, self.to_ns.max(self.from_ns));
         };
@@ -114,7 +138,10 @@ impl Windows {
             Edge::StartClosed => (self.from_ns, self.to_ns - 1),
             Edge::EndClosed => (self.from_ns + 1, self.to_ns),
         };
-        Some((cut(self.number(first)), cut(self.number(last))))
+        Some(match &self.borders {
+            Some(borders) => (self.between(borders, first), self.between(borders, last)),
+            None => (cut(self.number(first)), cut(self.number(last))),
+        })
     }
 
     /// Half-open range of observation times that can matter. (The time `i64::MAX` itself is beyond any half-open range.)
@@ -135,6 +162,15 @@ impl Windows {
         }
     }
 
+    /// Number of the window between borders that a time falls into.
+    fn between(&self, borders: &[i64], t_ns: i64) -> i64 {
+        let begun = match self.edge {
+            Edge::StartClosed => borders.partition_point(|border| *border <= t_ns),
+            Edge::EndClosed => borders.partition_point(|border| *border < t_ns),
+        };
+        begun.saturating_sub(1).min(borders.len().saturating_sub(2)) as i64
+    }
+
     fn step(&self) -> Option<i128> {
         self.step_ns.filter(|&s| s > 0).map(i128::from)
     }
@@ -149,6 +185,11 @@ impl Windows {
             Edge::EndClosed => (since - 1).div_euclid(step),
         }
     }
+}
+
+/// The place behind a window's.
+fn after(index: i64) -> Option<usize> {
+    usize::try_from(index).ok()?.checked_add(1)
 }
 
 fn cut(wide: i128) -> i64 {

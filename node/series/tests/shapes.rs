@@ -181,15 +181,24 @@ proptest! {
         from in -50_000i64..200_000,
         closed: bool,
         any: bool,
+        uneven in prop::option::of(prop::collection::btree_set(1i64..150_000, 0..40)),
     ) {
         let rng = &mut Rng(seed);
         let records = if any { common::records(rng, rows) } else { records(rng, rows) };
         let start = records.observed_at.first().copied().unwrap_or_default();
+        let (from_ns, to_ns) = (start.saturating_add(from * S), start.saturating_add((from + 150_000) * S));
+        let borders = uneven.map(|between| {
+            let between = between.iter().map(|s| from_ns.saturating_add(s * S)).filter(|border| *border < to_ns);
+            let mut borders: Vec<i64> = std::iter::once(from_ns).chain(between).chain([to_ns]).collect();
+            borders.dedup();
+            borders.into()
+        });
         let windows = Windows {
-            from_ns: start.saturating_add(from * S),
-            to_ns: start.saturating_add((from + 150_000) * S),
+            from_ns,
+            to_ns,
             step_ns: step,
             origin_ns: 17,
+            borders,
             edge: if closed { Edge::EndClosed } else { Edge::StartClosed },
         };
         check_folds(&records, &windows);
@@ -254,6 +263,7 @@ fn even_times_fold_like_any_others() {
                     to_ns: first.saturating_add(step * to),
                     step_ns: step.checked_mul(width),
                     origin_ns: 3,
+                    borders: None,
                     edge,
                 };
                 check_folds(&records, &windows);

@@ -39,7 +39,7 @@ proptest! {
 
     #[test]
     fn every_time_is_in_its_window(from in time(), to in time(), step in step(), origin in time(), edge in edge(), t in time()) {
-        let windows = Windows { from_ns: from, to_ns: to, step_ns: step, origin_ns: origin, edge };
+        let windows = Windows { from_ns: from, to_ns: to, step_ns: step, origin_ns: origin, borders: None, edge };
         let index = windows.index_of(t);
         prop_assert_eq!(index.is_some(), inside(edge, from.into(), t.into(), to.into()));
         let (scan_from, scan_to) = windows.scan_range();
@@ -62,9 +62,36 @@ proptest! {
     }
 
     #[test]
+    fn borders_match_brute_force(
+        from in -40i64..40, len in 1i64..60, edge in edge(), before in 0i64..9, behind in 0i64..9,
+        inner in proptest::collection::btree_set(-60i64..120, 0..12),
+    ) {
+        let to = from + len;
+        let (first, last) = (from - before, to + behind);
+        let mut borders = inner;
+        borders.retain(|border| (first..last).contains(border));
+        borders.extend([first, last]);
+        let borders: Vec<i64> = borders.into_iter().collect();
+        let windows = Windows {
+            from_ns: from, to_ns: to, step_ns: None, origin_ns: 0, borders: Some(borders.clone().into()), edge,
+        };
+        for t in -60..120 {
+            let pairs = borders.windows(2).position(|pair| inside(edge, pair[0].into(), t.into(), pair[1].into()));
+            let expected = pairs.filter(|_| inside(edge, from.into(), t.into(), to.into())).map(|at| at as i64);
+            prop_assert_eq!(windows.index_of(t), expected);
+            let Some(index) = expected else { continue };
+            let cut = |place: usize| borders[place].clamp(from, to);
+            prop_assert_eq!(windows.bounds(index), (cut(index as usize), cut(index as usize + 1)));
+        }
+        let seen: std::collections::BTreeSet<i64> = (-60..120).filter_map(|t| windows.index_of(t)).collect();
+        prop_assert_eq!(windows.index_range(), seen.first().copied().zip(seen.last().copied()));
+        prop_assert_eq!(windows.count(), seen.len() as u64);
+    }
+
+    #[test]
     fn small_ranges_match_brute_force(from in -40i64..40, len in -5i64..60, step in 1i64..15, origin in -100i64..100, edge in edge()) {
         let to = from + len;
-        let windows = Windows { from_ns: from, to_ns: to, step_ns: Some(step), origin_ns: origin, edge };
+        let windows = Windows { from_ns: from, to_ns: to, step_ns: Some(step), origin_ns: origin, borders: None, edge };
         let mut seen: Vec<i64> = (-60..120).filter_map(|t| windows.index_of(t)).collect();
         seen.dedup();
         prop_assert!(seen.windows(2).all(|w| w[1] == w[0] + 1), "windows have gaps");
@@ -82,7 +109,7 @@ proptest! {
 }
 
 #[track_caller]
-fn check(windows: Windows, t: i64, expected: Option<(i64, (i64, i64))>) {
+fn check(windows: &Windows, t: i64, expected: Option<(i64, (i64, i64))>) {
     assert_eq!(windows.index_of(t).map(|i| (i, windows.bounds(i))), expected);
 }
 
@@ -93,41 +120,44 @@ fn windows_read_as_they_should() {
         to_ns: 100,
         step_ns: Some(10),
         origin_ns: 5,
+        borders: None,
         edge: Edge::StartClosed,
     };
-    check(hour, 0, Some((-1, (0, 5))));
-    check(hour, 5, Some((0, (5, 15))));
-    check(hour, 99, Some((9, (95, 100))));
-    check(hour, 100, None);
+    check(&hour, 0, Some((-1, (0, 5))));
+    check(&hour, 5, Some((0, (5, 15))));
+    check(&hour, 99, Some((9, (95, 100))));
+    check(&hour, 100, None);
     assert_eq!(hour.count(), 11);
     let mean = Windows {
         edge: Edge::EndClosed,
-        ..hour
+        ..hour.clone()
     };
-    check(mean, 0, None);
-    check(mean, 5, Some((-1, (0, 5))));
-    check(mean, 6, Some((0, (5, 15))));
-    check(mean, 100, Some((9, (95, 100))));
+    check(&mean, 0, None);
+    check(&mean, 5, Some((-1, (0, 5))));
+    check(&mean, 6, Some((0, (5, 15))));
+    check(&mean, 100, Some((9, (95, 100))));
     let all = Windows {
         from_ns: i64::MIN,
         to_ns: i64::MAX,
         step_ns: None,
         origin_ns: 0,
+        borders: None,
         edge: Edge::EndClosed,
     };
-    check(all, i64::MAX, Some((0, (i64::MIN, i64::MAX))));
-    check(all, i64::MIN, None);
+    check(&all, i64::MAX, Some((0, (i64::MIN, i64::MAX))));
+    check(&all, i64::MIN, None);
     assert_eq!(all.count(), 1);
     let finest = Windows {
         step_ns: Some(1),
         origin_ns: i64::MIN,
-        ..all
+        borders: None,
+        ..all.clone()
     };
     assert_eq!(finest.count(), (1 << 63) - 1 + 1);
     let empty = Windows {
         from_ns: 7,
         to_ns: 7,
-        ..hour
+        ..hour.clone()
     };
     assert_eq!((empty.count(), empty.index_of(7)), (0, None));
 }

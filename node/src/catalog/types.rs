@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use tidemark_proto::v1::{self, DeviceType, Property};
 use tidemark_series::checks::Checks;
+use tidemark_series::flat::Flat;
 use tidemark_series::{Kind, PropertyNumber, ValueType};
 
 use crate::clock::{NS_PER_DAY, NS_PER_S};
@@ -18,6 +19,8 @@ const BUCKET_SPAN_MAX_S: i64 = 364 * 86_400;
 /// Lengths of windows that may be rolled up, seconds.
 pub const ROLLUPS_S: [u32; 3] = [300, 3_600, 86_400];
 const TEXT_DEFAULT_BYTES: u32 = 256;
+/// Longest time that is looked at for values that stand still: 31 days.
+const FLAT_S_MAX: f64 = 31.0 * 86_400.0;
 
 /// What a reading says of the device itself.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -219,7 +222,8 @@ fn diagnostic(role: &str) -> Option<Diagnostic> {
     }
 }
 
-/// Limits of a property; spikes and rates are attributes, in units of the property and per minute.
+/// Limits of a property; some are attributes: `spike` in its unit, `rate_per_min` per minute, `flat_s` seconds that a value may
+/// stand still within `flat_eps`, unless at `flat_ignore`.
 fn checks(p: &Property, sample_interval_s: i64) -> Checks {
     let attribute = |key: &str| p.attributes.get(key).and_then(|text| text.parse::<f64>().ok());
     Checks {
@@ -230,6 +234,14 @@ fn checks(p: &Property, sample_interval_s: i64) -> Checks {
         spike: attribute("spike"),
         rate_per_s: attribute("rate_per_min").map(|rate| rate / 60.0),
         reach_ns: sample_interval_s.saturating_mul(3 * NS_PER_S),
+        flat: attribute("flat_s")
+            .filter(|s| (1.0..=FLAT_S_MAX).contains(s))
+            .map(|s| Flat {
+                over_ns: (s * NS_PER_S as f64) as i64,
+                within: attribute("flat_eps").unwrap_or(0.0),
+                ignore: attribute("flat_ignore"),
+                interval_ns: sample_interval_s.saturating_mul(NS_PER_S),
+            }),
     }
 }
 

@@ -103,8 +103,9 @@ impl Aggregating<'_> {
         let in_order = properties
             .iter()
             .any(|p| choice(p, self.request.drop_suspect).needs_order());
-        self.following = in_order || has_sequences(&self.functions);
-        if self.needs == Needs::Extremes && self.groups.is_some() && !self.following {
+        self.following = in_order || has_sequences(&self.functions) || self.request.largest_gap;
+        let as_one = self.groups.is_some() && self.request.areal.is_none();
+        if self.needs == Needs::Extremes && as_one && !self.following {
             self.devices += devices.len() as u64;
             self.fold_together(&def, devices, &asked)?;
             return Ok(ControlFlow::Continue(()));
@@ -190,14 +191,21 @@ impl Aggregating<'_> {
             (Some(_), [(property, _)]) => Some(Finishing::new(self.request, &self.functions, def, property)?),
             _ => None,
         };
+        let areal = asked.iter().filter(|_| self.request.areal.is_some());
+        let areal = areal.map(|(property, _)| Finishing::new(self.request, &self.functions, def, property));
+        let areal: Vec<Finishing<'_>> = areal.collect::<Result<_>>()?;
         for (chosen, series) in devices.iter().zip(self.folded.chunks_mut(asked.len().max(1))) {
             if let Some(groups) = &mut self.groups {
+                for (series, areal) in series.iter_mut().zip(&areal) {
+                    *series = areal.areal_of(std::mem::take(series))?;
+                }
                 let place = groups.place(def.number(), &numbers, |key| chosen.tag(key));
                 groups.merge(place, series)?;
                 continue;
             }
             let series = numbers.iter().zip(series);
-            for (property, series) in series.filter(|(_, series)| !series.is_empty()) {
+            let all = self.request.fill.is_some();
+            for (property, series) in series.filter(|(_, series)| all || !series.is_empty()) {
                 // What has no standing is passed on, for the coordinator to refuse.
                 if let Some(leaders) = &mut self.leaders
                     && let Some(finishing) = &finishing

@@ -3,22 +3,27 @@
 //! Never here: where a series comes from. Invariant: a window that nothing is known of is left out, and so is one that is
 //! covered too thinly, but for being listed.
 
-use tidemark_proto::v1::{AggregateSeries, InsufficientWindow, QueryAggregateRequest};
-use tidemark_series::{Bitmap, Finished, Partial, Sequence, SequenceFunction, ValueType, Windows};
+use tidemark_proto::v1::{AggregateColumn, AggregateSeries, ArealDevices, InsufficientWindow, QueryAggregateRequest};
+use tidemark_series::gaps::Widest;
+use tidemark_series::{Bitmap, ByWindow, Finished, Partial, Sequence, SequenceFunction, ValueType};
 
+use super::areal::{self, Areal};
+use super::fill::Fill;
 use super::functions::{Asked, ColumnOf, Measure, Unanswerable};
-use super::plan::{asked_windows, promised, steps, windows};
+use super::grid::Grid;
+use super::plan::promised;
 use super::series::Series;
 use crate::catalog::types::{PropertyDef, TypeDef};
 use crate::error::{Error, Reason, Result};
 use crate::wire::answer::FinishedColumn;
 
 /// What a window gathered.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Gathered {
-    window: i64,
     points: Option<Partial>,
     sequence: Option<Box<Sequence>>,
+    gap: Option<Widest>,
+    areal: Option<Box<Areal>>,
 }
 
 /// Finishes series of one property.
@@ -27,8 +32,10 @@ pub(super) struct Finishing<'a> {
     def: &'a TypeDef,
     property: &'a PropertyDef,
     columns: Vec<ColumnOf>,
-    asked: Windows,
-    steps: i64,
+    grid: Grid,
+    fill: Option<Fill>,
+    /// Share of its points that a device needs to have a part in an areal value, where these are asked for.
+    areal: Option<f64>,
 }
 
 impl<'a> Finishing<'a> {
@@ -46,8 +53,9 @@ impl<'a> Finishing<'a> {
             def,
             property,
             columns: columns.into_iter().flatten().collect(),
-            asked: asked_windows(request, property.kind),
-            steps: request.window.as_ref().map_or(1, steps),
+            grid: Grid::new(request, property.kind),
+            fill: Fill::of(request)?,
+            areal: areal::min_coverage(request)?,
         })
     }
 
@@ -62,12 +70,39 @@ impl<'a> Finishing<'a> {
             .map(|(window, _)| *window)
             .or(sequence.map(|(window, _)| *window));
         let (points, sequence) = (points.map(|(_, points)| points), sequence.map(|(_, sequence)| sequence));
-        self.answer(column, points, sequence, self.bounds(window.unwrap_or(0)))
+        self.answer(column, points, sequence, self.grid.bounds(window.unwrap_or(0)))
+    }
+
+    /// What one device has to say to an areal value, where these are asked for; leaves everything else as it is.
+    pub(super) fn areal_of(&self, series: Series) -> Result<Series> {
+        let Some(share) = self.areal else {
+            return Ok(series);
+        };
+        let (mut areal, gaps) = (ByWindow::default(), series.gaps.clone());
+        for (window, one) in self.grid.slide(together(series), Gathered::merge) {
+            let (bounds, seen) = (self.grid.bounds(window), one.seen());
+            if seen == 0 {
+                continue;
+            }
+            let enough = seen as f64 >= share * promised(self.def, bounds.0, bounds.1, 1) as f64;
+            let number = |column: &ColumnOf| {
+                let answer = self.answer(column, one.points.as_ref(), one.sequence.as_deref(), bounds)?;
+                Ok(answer.as_ref().and_then(areal::number))
+            };
+            let answers = self.columns.iter().filter(|_| enough).map(number);
+            let answers: Option<Vec<f64>> = answers.collect::<Result<_>>()?;
+            areal.add(window, Areal::of_device(seen, answers.filter(|_| enough)));
+        }
+        Ok(Series {
+            gaps,
+            areal,
+            ..Series::default()
+        })
     }
 
     /// All windows and columns; who the series is of stays open.
     pub(super) fn finish(&self, series: Series, devices: u64) -> Result<AggregateSeries> {
-        let gathered = self.slide(together(series));
+        let gathered = self.on_grid(self.gathered(series));
         let mut answer = AggregateSeries::default();
         let room = gathered.len();
         for per_window in [&mut answer.start_ns, &mut answer.end_ns] {
@@ -76,38 +111,114 @@ impl<'a> Finishing<'a> {
         for per_window in [&mut answer.points_seen, &mut answer.points_promised] {
             per_window.reserve_exact(room);
         }
-        let mut columns: Vec<Answers> = self.columns.iter().map(|_| Answers::new(room)).collect();
-        for one in &gathered {
-            let (start_ns, end_ns) = self.bounds(one.window);
-            let seen = one.points.as_ref().map_or(0, Partial::count);
-            let promised = promised(self.def, start_ns, end_ns, devices);
-            if (seen as f64) < self.request.min_coverage * promised as f64 {
-                answer.insufficient.push(InsufficientWindow {
-                    start_ns,
-                    end_ns,
-                    points_seen: seen,
-                    points_promised: promised,
-                });
+        let mut columns: Vec<Answers> = self.columns.iter().map(|_| Answers::new(room, self.fill)).collect();
+        let mut own = Vec::new();
+        for (window, one) in &gathered {
+            let bounds = self.grid.bounds(*window);
+            let Some(measured) = self.window(bounds, one, devices, &mut answer) else {
                 continue;
-            }
-            answer.start_ns.push(start_ns);
-            answer.end_ns.push(end_ns);
-            answer.points_seen.push(seen);
-            answer.points_promised.push(promised);
-            if self.tells_time() {
-                let covered = one.sequence.as_deref().map_or(0, covered_ns);
-                answer.covered_ns.push(i64::try_from(covered).unwrap_or(i64::MAX));
-            }
-            for (column, answers) in self.columns.iter().zip(&mut columns) {
-                let finished = self.answer(column, one.points.as_ref(), one.sequence.as_deref(), (start_ns, end_ns))?;
-                answers.push(finished);
+            };
+            own.push(measured);
+            for (at, (column, answers)) in self.columns.iter().zip(&mut columns).enumerate() {
+                answers.push(match &one.areal {
+                    Some(areal) => areal.mean(at).filter(|_| measured),
+                    None if measured || (one.is_empty() && self.areal.is_none()) => {
+                        self.answer(column, one.points.as_ref(), one.sequence.as_deref(), bounds)?
+                    }
+                    None => None,
+                });
             }
         }
         let columns = self.columns.iter().zip(columns);
         answer.columns = columns
-            .map(|(column, answers)| answers.finish(column, self.property))
+            .map(|(column, answers)| answers.finish(column, self.property, &answer.start_ns, &own))
             .collect();
+        if self.fill.is_some() && own.contains(&false) {
+            answer.filled = bits(own.iter().map(|own| !own)).into();
+        }
         Ok(answer)
+    }
+
+    /// Tells of a window how well it is covered, and whether it has values of its own; `None` where it is left out.
+    fn window(&self, bounds: (i64, i64), one: &Gathered, devices: u64, answer: &mut AggregateSeries) -> Option<bool> {
+        let (start_ns, end_ns) = bounds;
+        let seen = one.seen();
+        let promised = promised(self.def, start_ns, end_ns, devices);
+        let largest_gap_ns = match one.gap {
+            Some(widest) if widest.devices >= devices => widest.gap_ns,
+            _ => end_ns.saturating_sub(start_ns),
+        };
+        let thin = !one.is_empty() && (seen as f64) < self.request.min_coverage * promised as f64;
+        if thin {
+            answer.insufficient.push(InsufficientWindow {
+                start_ns,
+                end_ns,
+                points_seen: seen,
+                points_promised: promised,
+                largest_gap_ns: if self.request.largest_gap { largest_gap_ns } else { 0 },
+            });
+        }
+        if self.fill.is_none() && (thin || one.is_empty()) {
+            return None;
+        }
+        answer.start_ns.push(start_ns);
+        answer.end_ns.push(end_ns);
+        answer.points_seen.push(seen);
+        answer.points_promised.push(promised);
+        if self.request.largest_gap {
+            answer.largest_gap_ns.push(largest_gap_ns);
+        }
+        if self.tells_time() {
+            let covered = one.sequence.as_deref().map_or(0, covered_ns);
+            answer.covered_ns.push(i64::try_from(covered).unwrap_or(i64::MAX));
+        }
+        let (used, too_few) = one.areal.as_ref().map_or((0, 0), |areal| (areal.used, areal.too_few));
+        if self.areal.is_some() {
+            answer.areal.push(ArealDevices {
+                used,
+                too_few_points: too_few,
+                no_points: devices.saturating_sub(used).saturating_sub(too_few),
+            });
+        }
+        Some(!thin && !one.is_empty() && (self.areal.is_none() || used > 0))
+    }
+
+    /// What windows that were asked for gathered.
+    fn gathered(&self, mut series: Series) -> Vec<(i64, Gathered)> {
+        let gaps = std::mem::take(&mut series.gaps);
+        let areal = |(window, areal)| {
+            let gathered = Gathered {
+                areal: Some(Box::new(areal)),
+                ..Gathered::default()
+            };
+            (window, gathered)
+        };
+        let mut gathered = match self.areal {
+            Some(_) => series.areal.into_sorted().into_iter().map(areal).collect(),
+            None => self.grid.slide(together(series), Gathered::merge),
+        };
+        let mut known = gathered.iter_mut();
+        for (window, widest) in gaps.into_sorted() {
+            if let Some((_, one)) = known.find(|(other, _)| *other == window) {
+                one.gap = Some(widest);
+            }
+        }
+        gathered
+    }
+
+    /// Every window that was asked for, where gaps are filled.
+    fn on_grid(&self, gathered: Vec<(i64, Gathered)>) -> Vec<(i64, Gathered)> {
+        let Some(numbers) = self.grid.numbers().filter(|_| self.fill.is_some()) else {
+            return gathered;
+        };
+        let mut known = gathered.into_iter().peekable();
+        let mut next = |window: i64| {
+            while known.next_if(|(other, _)| *other < window).is_some() {}
+            known.next_if(|(other, _)| *other == window)
+        };
+        numbers
+            .map(|window| next(window).unwrap_or((window, Gathered::default())))
+            .collect()
     }
 
     fn answer(
@@ -142,16 +253,6 @@ impl<'a> Finishing<'a> {
         })
     }
 
-    /// Start and end of a window that was asked for.
-    fn bounds(&self, window: i64) -> (i64, i64) {
-        let (start_ns, end_ns) = self.asked.bounds(window);
-        if self.steps == 1 {
-            return (start_ns, end_ns);
-        }
-        let whole = windows(self.request, self.property.kind);
-        (whole.bounds(window.saturating_sub(self.steps - 1)).0, end_ns)
-    }
-
     fn tells_time(&self) -> bool {
         let tells = |column: &ColumnOf| match column.measure {
             Measure::Sequence(function) => matches!(
@@ -165,35 +266,21 @@ impl<'a> Finishing<'a> {
         };
         self.columns.iter().any(tells)
     }
-
-    /// Windows that slide, from the steps that they are made of.
-    fn slide(&self, steps: Vec<Gathered>) -> Vec<Gathered> {
-        if self.steps == 1 {
-            return steps;
-        }
-        let Some((first, last)) = self.asked.index_range() else {
-            return Vec::new();
-        };
-        let mut slid = Vec::new();
-        let mut from = 0;
-        for window in first..=last {
-            let begin = window.saturating_sub(self.steps - 1);
-            from += steps[from..].iter().take_while(|step| step.window < begin).count();
-            let inside = steps[from..].iter().take_while(|step| step.window <= window);
-            let mut whole: Option<Gathered> = None;
-            for step in inside {
-                match &mut whole {
-                    Some(whole) => whole.merge(step),
-                    None => whole = Some(Gathered { window, ..step.clone() }),
-                }
-            }
-            slid.extend(whole);
-        }
-        slid
-    }
 }
 
 impl Gathered {
+    fn is_empty(&self) -> bool {
+        self.points.is_none() && self.sequence.is_none() && self.areal.is_none()
+    }
+
+    /// Number of points.
+    fn seen(&self) -> u64 {
+        match &self.areal {
+            Some(areal) => areal.seen,
+            None => self.points.as_ref().map_or(0, Partial::count),
+        }
+    }
+
     fn merge(&mut self, other: &Gathered) {
         match (&mut self.points, &other.points) {
             (Some(mine), Some(theirs)) => mine.merge(theirs),
@@ -209,12 +296,15 @@ impl Gathered {
 }
 
 /// Points and sequences of the same windows, side by side.
-fn together(series: Series) -> Vec<Gathered> {
+fn together(series: Series) -> Vec<(i64, Gathered)> {
     let mut sequences = series.sequences.into_sorted().into_iter().peekable();
-    let alone = |(window, sequence)| Gathered {
-        window,
-        points: None,
-        sequence: Some(Box::new(sequence)),
+    let alone = |(window, sequence)| {
+        let gathered = Gathered {
+            points: None,
+            sequence: Some(Box::new(sequence)),
+            ..Gathered::default()
+        };
+        (window, gathered)
     };
     let points = series.points.into_sorted();
     let mut gathered = Vec::with_capacity(points.len());
@@ -223,11 +313,12 @@ fn together(series: Series) -> Vec<Gathered> {
             gathered.push(alone(before));
         }
         let same = sequences.next_if(|(other, _)| *other == window);
-        gathered.push(Gathered {
-            window,
+        let both = Gathered {
             points: Some(points),
             sequence: same.map(|(_, sequence)| Box::new(sequence)),
-        });
+            ..Gathered::default()
+        };
+        gathered.push((window, both));
     }
     gathered.extend(sequences.map(alone));
     gathered
@@ -243,33 +334,53 @@ fn covered_ns(sequence: &Sequence) -> u128 {
 struct Answers {
     values: FinishedColumn,
     present: Vec<bool>,
+    /// Where gaps are filled: all that was answered, until all is known.
+    held: Option<(Fill, Vec<Option<Finished>>)>,
 }
 
 impl Answers {
-    fn new(room: usize) -> Answers {
+    fn new(room: usize, fill: Option<Fill>) -> Answers {
         Answers {
             values: FinishedColumn::new(room),
             present: Vec::with_capacity(room),
+            held: fill.map(|fill| (fill, Vec::with_capacity(room))),
         }
     }
 
     fn push(&mut self, finished: Option<Finished>) {
+        match &mut self.held {
+            Some((_, held)) => held.push(finished),
+            None => self.place(finished),
+        }
+    }
+
+    fn place(&mut self, finished: Option<Finished>) {
         self.present.push(finished.is_some());
         if let Some(finished) = finished {
             self.values.push(finished);
         }
     }
 
-    fn finish(self, column: &ColumnOf, property: &PropertyDef) -> tidemark_proto::v1::AggregateColumn {
+    /// The column; `own` tells of windows, which begin at `starts`, whether they have values of their own.
+    fn finish(mut self, column: &ColumnOf, property: &PropertyDef, starts: &[i64], own: &[bool]) -> AggregateColumn {
+        if let Some((fill, mut held)) = self.held.take() {
+            fill.fill(column.function, starts, own, &mut held);
+            held.into_iter().for_each(|finished| self.place(finished));
+        }
         let mut answered = self.values.finish(column.function, property);
         answered.parameter = column.parameter;
         answered.state.clone_from(&column.state);
         if self.present.contains(&false) {
-            let mut present = Bitmap::new(self.present.len());
-            let windows = self.present.iter().enumerate().filter(|(_, present)| **present);
-            windows.for_each(|(window, _)| present.set(window, true));
-            answered.presence = present.to_bytes_lsb().into();
+            answered.presence = bits(self.present.into_iter()).into();
         }
         answered
     }
+}
+
+/// One bit per window, lowest bit of the first byte first.
+fn bits(windows: impl ExactSizeIterator<Item = bool>) -> Vec<u8> {
+    let mut bits = Bitmap::new(windows.len());
+    let set = windows.enumerate().filter(|(_, set)| *set);
+    set.for_each(|(window, _)| bits.set(window, true));
+    bits.to_bytes_lsb()
 }

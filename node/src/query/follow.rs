@@ -4,9 +4,11 @@
 //! window gathers does not depend on where the range of the question begins or ends.
 
 use tidemark_proto::v1::QueryAggregateRequest;
-use tidemark_series::{Feed, Gathered, Needs, Windows};
+use tidemark_series::gaps::{Stretch, Stretches, Widest};
+use tidemark_series::{Feed, Gathered, Needs, Rise, Windows};
 
 use super::functions::{Asked, gathered};
+use super::grid::Grid;
 use super::plan::scan_range;
 use super::series::{Series, check_budget};
 use super::shard_side::{Answering, Chosen};
@@ -20,6 +22,8 @@ pub(super) struct Follower<'a> {
     walk: Walk<'a>,
     /// By property.
     asked: Vec<(Windows, Gathered)>,
+    /// By property, where longest gaps are asked for.
+    grids: Vec<Grid>,
 }
 
 impl<'a> Follower<'a> {
@@ -38,8 +42,17 @@ impl<'a> Follower<'a> {
             choice: choice(property, request.drop_suspect),
         });
         let walked: Vec<Walked<'a>> = walked.collect();
-        let asked: Vec<_> = asked.iter().map(|(p, windows)| (*windows, gathered(p))).collect();
+        let asked: Vec<_> = asked
+            .iter()
+            .map(|(p, windows)| (windows.clone(), gathered(p)))
+            .collect();
+        let gaps = walked.iter().filter(|_| request.largest_gap);
+        let grids = gaps.map(|walked| Grid::new(request, walked.property.kind)).collect();
         let range = scan_range(asked.iter().map(|(windows, _)| windows));
+        // A rise is told from points further back than the windows.
+        let rises = asked.iter().filter_map(|(_, gathered)| gathered.rise);
+        let reach = rises.map(Rise::reach_ns).max().unwrap_or(0);
+        let range = (range.0.saturating_sub(reach), range.1);
         let looking = asked.iter().filter(|(_, gathered)| gathered.looks_around());
         let around = looking.map(|(_, gathered)| gathered.max_gap_ns).max().unwrap_or(0);
         let steps = asked.iter().any(|(_, gathered)| gathered.steps);
@@ -47,6 +60,7 @@ impl<'a> Follower<'a> {
         Follower {
             walk: Walk::new(answering, def, walked, range, (back, around)),
             asked,
+            grids,
         }
     }
 
@@ -58,6 +72,7 @@ impl<'a> Follower<'a> {
             .map(|(windows, gathered)| Feed::new(gathered, windows));
         let mut feeds: Vec<Feed<'_>> = feeds.collect();
         let bytes_max = self.walk.answering.limits.partials_bytes_max;
+        let mut stretches: Vec<Stretches> = self.grids.iter().map(|_| Stretches::default()).collect();
         let mut left_out = 0;
         self.walk.over(chosen, |at, points| {
             let (windows, series) = (&self.asked[at].0, &mut series[at]);
@@ -68,10 +83,19 @@ impl<'a> Follower<'a> {
                     feeds[at].point(*t_ns, value, &mut series.sequences);
                 }
             }
-            check_budget(series.bytes(), bytes_max)
+            if let Some(stretches) = stretches.get_mut(at) {
+                points.times.iter().for_each(|t_ns| stretches.point(windows, *t_ns));
+            }
+            check_budget(series.bytes() + feeds[at].bytes(), bytes_max)
         })?;
-        for (feed, series) in feeds.iter_mut().zip(series) {
+        for (feed, series) in feeds.iter_mut().zip(&mut *series) {
             feed.end(&mut series.sequences);
+        }
+        for ((grid, stretches), series) in self.grids.iter().zip(stretches).zip(series) {
+            for (window, whole) in grid.slide(stretches.into_inner(), Stretch::append) {
+                let gap_ns = whole.gap_ns(grid.bounds(window));
+                series.gaps.add(window, Widest { devices: 1, gap_ns });
+            }
         }
         Ok(left_out)
     }

@@ -5,7 +5,7 @@
 use tidemark_proto::v1::{self, QueryAggregateRequest};
 use tidemark_series::sequence::TooManyStates;
 use tidemark_series::{
-    Between, Finished, Function, Gathered, Kind, Partial, Sequence, SequenceFunction, SumOverflow, ValueType,
+    Between, Finished, Function, Gathered, Kind, Partial, Rise, Sequence, SequenceFunction, SumOverflow, ValueType,
 };
 
 use crate::catalog::types::{PropertyDef, TypeDef};
@@ -14,6 +14,8 @@ use crate::error::{Error, Reason, Result};
 
 /// Most columns that one function may ask for.
 const COLUMNS_MAX: usize = 256;
+/// Longest time that a rise is told over.
+const RISE_OVER_MAX_MS: i64 = 7 * NS_PER_DAY / NS_PER_MS;
 /// Gaps of so many promised intervals are bridged where nothing else is asked for; a day where nothing is promised.
 const GAP_INTERVALS: i64 = 3;
 
@@ -54,7 +56,7 @@ impl Measure {
 }
 
 /// Every function there is; those with several columns stand here with any of them.
-const ALL: [(v1::Function, Measure); 19] = [
+const ALL: [(v1::Function, Measure); 21] = [
     (v1::Function::Count, Measure::Points(Function::Count)),
     (v1::Function::Sum, Measure::Points(Function::Sum)),
     (v1::Function::Min, Measure::Points(Function::Min)),
@@ -82,6 +84,14 @@ const ALL: [(v1::Function, Measure); 19] = [
     (
         v1::Function::Transitions,
         Measure::Sequence(SequenceFunction::Transitions),
+    ),
+    (
+        v1::Function::RisePerHour,
+        Measure::Sequence(SequenceFunction::RisePerHour),
+    ),
+    (
+        v1::Function::RisePerHourMax,
+        Measure::Sequence(SequenceFunction::RisePerHourMax),
     ),
 ];
 
@@ -183,6 +193,8 @@ pub(super) fn functions(request: &QueryAggregateRequest) -> Result<Vec<Asked>> {
     check_percentiles(&request.percentiles, asks(v1::Function::Percentile))?;
     check_bins(&request.bins, asks(v1::Function::Histogram))?;
     check_count(request.states.len(), "states")?;
+    let rises = asks(v1::Function::RisePerHour) || asks(v1::Function::RisePerHourMax);
+    check_rise(request.rise_over_ms, rises)?;
     if request.max_gap_ms < 0 {
         return Err(Error::new(Reason::InvalidValue, "max_gap_ms is negative").field("max_gap_ms"));
     }
@@ -234,6 +246,11 @@ pub(super) fn gathered(
             SequenceFunction::Bin(_) => gathered.bins.clone_from(&request.bins),
             SequenceFunction::Mode | SequenceFunction::Duration(_) | SequenceFunction::Transitions => {
                 gathered.states = true;
+            }
+            SequenceFunction::RisePerHour | SequenceFunction::RisePerHourMax => {
+                let over_ns = request.rise_over_ms.saturating_mul(NS_PER_MS);
+                let slack_ns = def.sample_interval_ns().unwrap_or(over_ns);
+                gathered.rise = Some(Rise { over_ns, slack_ns });
             }
         }
     }
@@ -337,6 +354,22 @@ fn check_count(count: usize, field: &str) -> Result<()> {
             Err(Error::new(Reason::InvalidValue, message).field(field))
         }
         false => Ok(()),
+    }
+}
+
+fn check_rise(over_ms: i64, asked: bool) -> Result<()> {
+    match over_ms {
+        0 if asked => {
+            let missing = Error::new(Reason::MissingField, "a rise over no time");
+            Err(missing
+                .field("rise_over_ms")
+                .hint("say over how long, for example 3600000 for an hour"))
+        }
+        0..=RISE_OVER_MAX_MS => Ok(()),
+        _ => {
+            let message = format!("a rise over {over_ms} ms, which is not within 7 days");
+            Err(Error::new(Reason::InvalidValue, message).field("rise_over_ms"))
+        }
     }
 }
 

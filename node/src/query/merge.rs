@@ -90,9 +90,10 @@ impl Merge {
             tags,
             series,
         };
+        let all = self.request.fill.is_some();
         let groups = groups
             .into_iter()
-            .filter(|(_, (_, series))| !series.is_empty())
+            .filter(|(_, (_, series))| all || !series.is_empty())
             .map(group);
         if self.leaders.is_none() {
             return groups.map(|series| self.finish(series, catalog)).collect();

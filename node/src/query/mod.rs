@@ -2,11 +2,17 @@
 //! query whose fold keeps the points. Never: storage formats.
 
 mod aggregate;
+mod areal;
+mod calendar;
+#[cfg(test)]
+mod calendar_tests;
 mod count;
 mod alerts;
+mod fill;
 mod finish;
 mod follow;
 mod functions;
+mod grid;
 mod groups;
 mod health;
 mod intervals;

@@ -3,6 +3,8 @@
 use tidemark_proto::v1::{self, QueryAggregateRequest, Selector};
 use tidemark_series::{Kind, ValueType, Windows};
 
+use super::areal;
+use super::fill::Fill;
 use super::functions::{Asked, functions, unlawful};
 use crate::catalog::types::{PropertyDef, TypeDef};
 use crate::error::{Error, Reason, Result};
@@ -37,7 +39,7 @@ pub(super) fn windows(request: &QueryAggregateRequest, kind: Kind) -> Windows {
     }
     let start = Windows {
         from_ns: i64::MIN,
-        ..asked
+        ..asked.clone()
     };
     Windows {
         from_ns: start.bounds(first.saturating_sub(steps - 1)).0,
@@ -53,16 +55,23 @@ pub(super) fn scan_range<'a>(windows: impl Iterator<Item = &'a Windows>) -> (i64
 
 /// How many steps a window is long.
 pub(super) fn steps(window: &v1::Window) -> i64 {
+    if !window.borders_ns.is_empty() {
+        return i64::from(window.length.max(1));
+    }
     (window.length_ns / window.step_ns.max(1)).max(1)
 }
 
 /// Windows of an aggregate, one for each that ends in its range.
 pub(super) fn asked_windows(request: &QueryAggregateRequest, kind: Kind) -> Windows {
+    let borders = request.window.as_ref().map(|window| window.borders_ns.as_slice());
+    let borders = borders.filter(|borders| !borders.is_empty());
+    let ends = borders.and_then(|borders| borders.first().zip(borders.last()));
     Windows {
-        from_ns: request.from_ns,
-        to_ns: request.to_ns,
+        from_ns: ends.map_or(request.from_ns, |(first, _)| request.from_ns.max(*first)),
+        to_ns: ends.map_or(request.to_ns, |(_, last)| request.to_ns.min(*last)),
         step_ns: request.window.as_ref().map(|window| window.step_ns),
         origin_ns: request.window.as_ref().map_or(0, |window| window.origin_ns),
+        borders: borders.map(Into::into),
         edge: kind.edge(),
     }
 }
@@ -72,20 +81,12 @@ pub(super) fn check_aggregate(request: &QueryAggregateRequest, limits: &Limits) 
     check_range(request.from_ns, request.to_ns)?;
     functions(request)?;
     check_top(request)?;
+    let filled = Fill::of(request)?.is_some();
+    areal::min_coverage(request)?;
     if let Some(window) = &request.window {
-        if window.step_ns <= 0 {
-            return Err(Error::new(
-                Reason::StepNotPositive,
-                format!("a window step of {} ns", window.step_ns),
-            )
-            .field("window.step_ns")
-            .hint("leave window out for one window over the whole range"));
-        }
-        if window.length_ns < 0 || window.length_ns % window.step_ns != 0 {
-            let message = format!("windows of {} ns, by steps of {} ns", window.length_ns, window.step_ns);
-            return Err(Error::new(Reason::InvalidValue, message)
-                .field("window.length_ns")
-                .hint("ask for a length that is a multiple of the step"));
+        match window.borders_ns.is_empty() {
+            true => check_even(window)?,
+            false => check_borders(window, limits)?,
         }
         let asked = asked_windows(request, Kind::Gauge).count();
         let count = windows(request, Kind::Gauge)
@@ -99,8 +100,63 @@ pub(super) fn check_aggregate(request: &QueryAggregateRequest, limits: &Limits) 
                     .hint("ask for a longer step or a shorter range"),
             );
         }
+        let most = limits.windows_listed_max;
+        if filled && asked > most as u64 {
+            let message = format!("{asked} windows to fill, the limit is {most}");
+            return Err(Error::new(Reason::TooManyWindows, message).field("fill"));
+        }
     }
     Ok(())
+}
+
+/// Checks windows of equal length.
+fn check_even(window: &v1::Window) -> Result<()> {
+    if window.step_ns <= 0 {
+        return Err(Error::new(
+            Reason::StepNotPositive,
+            format!("a window step of {} ns", window.step_ns),
+        )
+        .field("window.step_ns")
+        .hint("leave window out for one window over the whole range"));
+    }
+    if window.length_ns < 0 || window.length_ns % window.step_ns != 0 {
+        let message = format!("windows of {} ns, by steps of {} ns", window.length_ns, window.step_ns);
+        return Err(Error::new(Reason::InvalidValue, message)
+            .field("window.length_ns")
+            .hint("ask for a length that is a multiple of the step"));
+    }
+    match window.length {
+        0 => Ok(()),
+        _ => {
+            let refused = Error::new(Reason::InvalidValue, "a length in units, of windows of equal length");
+            Err(refused.field("window.length").hint("set window.length_ns"))
+        }
+    }
+}
+
+/// Checks windows between borders.
+fn check_borders(window: &v1::Window, limits: &Limits) -> Result<()> {
+    if window.step_ns != 0 || window.length_ns != 0 || window.origin_ns != 0 {
+        let message = "windows have either a step or borders";
+        return Err(Error::new(Reason::InvalidValue, message).field("window.step_ns"));
+    }
+    if window.borders_ns.len() < 2 || !window.borders_ns.is_sorted_by(|a, b| a < b) {
+        let message = "borders of windows ascend, and there are two at least";
+        return Err(Error::new(Reason::InvalidValue, message).field("window.borders_ns"));
+    }
+    match window.borders_ns.len() > limits.windows_listed_max {
+        true => Err(too_many_borders(limits).field("window.borders_ns")),
+        false => Ok(()),
+    }
+}
+
+/// The refusal of more windows between borders than a question may have.
+pub(super) fn too_many_borders(limits: &Limits) -> Error {
+    let message = format!(
+        "over {} windows between borders or by the calendar",
+        limits.windows_listed_max
+    );
+    Error::new(Reason::TooManyWindows, message).hint("ask for a longer unit or a shorter range")
 }
 
 /// Checks what a list of leaders asks.

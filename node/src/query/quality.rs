@@ -86,7 +86,8 @@ impl Looking<'_> {
             return Ok(ControlFlow::Continue(()));
         };
         let slots = def.sample_interval_ns().map_or(0, |interval| {
-            self.request.to_ns.saturating_sub(self.request.from_ns) / interval
+            let length = self.request.to_ns.saturating_sub(self.request.from_ns);
+            length.saturating_add(looks_back_ns(property)) / interval
         });
         let together = (POINTS_TOGETHER / slots.max(1)).clamp(1, 1 << 16) as usize;
         for devices in devices.chunks(together) {
@@ -134,10 +135,12 @@ impl Looking<'_> {
             .map(|promise| Device::new(promise, def, property, self.health.is_some()));
         let mut looked_at: Vec<Device<'_>> = devices_of.collect();
         let before = alive_ns(def, interval_ns).max(interval_ns.saturating_mul(INTERVALS_BEFORE));
-        let from = self.request.from_ns.saturating_sub(before);
+        // Values are judged by more of what was before than devices are.
+        let assess_from = self.request.from_ns.saturating_sub(before);
+        let from = assess_from.min(self.request.from_ns.saturating_sub(looks_back_ns(property)));
         let to = self.request.to_ns.saturating_add(1);
         let _ = self.answering.scan(def, devices, from, to, |at, value| {
-            looked_at[at].take(value, (from, to))?;
+            looked_at[at].take(value, assess_from, (from, to))?;
             Ok(ControlFlow::Continue(()))
         })?;
         let ever = self.ever(def, property, devices, &looked_at)?;
@@ -254,6 +257,11 @@ impl Looking<'_> {
 struct Ever {
     point_ns: Option<i64>,
     word_ns: Option<i64>,
+}
+
+/// How far before a point others tell whether it stands still.
+fn looks_back_ns(property: &PropertyDef) -> i64 {
+    property.checks.flat.map_or(0, |flat| flat.over_ns)
 }
 
 fn alive_ns(def: &TypeDef, interval_ns: i64) -> i64 {

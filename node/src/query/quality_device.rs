@@ -48,12 +48,12 @@ impl<'a> Device<'a> {
         }
     }
 
-    /// Looks at the blocks of a bucket value, as far as they are in a range.
-    pub(super) fn take(&mut self, value: &[u8], range: (i64, i64)) -> Result<()> {
+    /// Looks at the blocks of a bucket value, as far as they are in a range; points before `assess_from` tell only of values.
+    pub(super) fn take(&mut self, value: &[u8], assess_from: i64, range: (i64, i64)) -> Result<()> {
         for block in bucket::blocks(value) {
             let block = block.map_err(corrupt)?;
             if block.last_ns() >= range.0 && block.first_ns() < range.1 {
-                self.block(&block, range).map_err(corrupt)?;
+                self.block(&block, assess_from, range).map_err(corrupt)?;
                 let (from, to) = (self.promise.from_ns, self.promise.to_ns);
                 self.signals.take(&block, from, to).map_err(corrupt)?;
             }
@@ -73,7 +73,7 @@ impl<'a> Device<'a> {
         (promise, self.assessing.finish(), self.counts, self.signals.median())
     }
 
-    fn block(&mut self, block: &Block<'_>, range: (i64, i64)) -> std::result::Result<(), Corrupt> {
+    fn block(&mut self, block: &Block<'_>, assess_from: i64, range: (i64, i64)) -> std::result::Result<(), Corrupt> {
         let number = self.property.number;
         if let Some(kind) = block.report_kind()
             && block.is_sound(number, &self.property.checks)?
@@ -105,7 +105,9 @@ impl<'a> Device<'a> {
                 continue;
             }
             let latency_ns = self.latencies.of(kind);
-            self.assessing.point(t_ns, records.received_at[row], latency_ns);
+            if t_ns >= assess_from {
+                self.assessing.point(t_ns, records.received_at[row], latency_ns);
+            }
             if let Some(value) = number_of(value) {
                 let (counts, promise) = (&mut self.counts, self.promise);
                 self.judge

@@ -54,9 +54,12 @@ pub(super) fn rolling(
     let made_of = |windows: &Windows, length_ns: i64| {
         let same_ends = (windows.from_ns, windows.to_ns) == (first.from_ns, first.to_ns);
         let whole = windows.from_ns % length_ns == 0 && windows.to_ns % length_ns == 0;
-        let steps = windows
-            .step_ns
-            .is_none_or(|step_ns| step_ns % length_ns == 0 && windows.origin_ns % length_ns == 0);
+        let steps = match &windows.borders {
+            Some(borders) => borders.iter().all(|border| border % length_ns == 0),
+            None => windows
+                .step_ns
+                .is_none_or(|step_ns| step_ns % length_ns == 0 && windows.origin_ns % length_ns == 0),
+        };
         steps && (same_ends || whole)
     };
     let will_do = |length_s: &&u32| {
@@ -151,6 +154,7 @@ mod tests {
             to_ns: 100 * HOUR,
             step_ns,
             origin_ns,
+            borders: None,
             edge: Edge::StartClosed,
         }
     }
@@ -176,6 +180,16 @@ mod tests {
         check(0, Some(HOUR / 60), 0, None);
         check(1, Some(HOUR), 0, None);
         check(2, Some(HOUR), 0, None);
+        for (borders, expected) in [([7, 26, 100], Some(3_600)), ([24, 48, 120], Some(86_400))] {
+            let borders: Vec<i64> = borders.iter().map(|hours| hours * HOUR).collect();
+            let between = Windows {
+                borders: Some(borders.into()),
+                ..windows(Some(0), 0)
+            };
+            let asked = [(&def.properties[0], between)];
+            let rolling = rolling(&def, &QueryAggregateRequest::default(), &asked);
+            assert_eq!(rolling.map(|rolling| rolling.length_s), expected);
+        }
     }
 
     #[test]

@@ -5,8 +5,10 @@
 
 use bytes::Bytes;
 use tidemark_proto::peer::Partials;
+use tidemark_series::gaps::Widest;
 use tidemark_series::{ByWindow, Corrupt, Partial, Sequence, Unfinished};
 
+use super::areal::{self, Areal};
 use super::shard_side::corrupt;
 use crate::error::{Error, Reason, Result};
 
@@ -14,6 +16,8 @@ use crate::error::{Error, Reason, Result};
 const PARTIAL_BYTES: usize = 160;
 /// The same for what is gathered of their sequence.
 const SEQUENCE_BYTES: usize = 1_024;
+/// The same for its longest gap.
+const GAP_BYTES: usize = 48;
 
 /// Refuses a query that holds more of windows than it may.
 pub(super) fn check_budget(bytes: usize, most: usize) -> Result<()> {
@@ -39,35 +43,52 @@ pub(super) struct Series {
     pub(super) points: ByWindow,
     /// Of the points as a sequence, where that is asked for.
     pub(super) sequences: ByWindow<Sequence>,
+    /// The longest gaps, where they are asked for; of windows that slide, of these and not of their steps.
+    pub(super) gaps: ByWindow<Widest>,
+    /// Where areal values are asked for, what devices answer; of windows that slide, of these and not of their steps.
+    pub(super) areal: ByWindow<Areal>,
 }
 
 impl Series {
     /// True where nothing was gathered.
     pub(super) fn is_empty(&self) -> bool {
-        self.points.is_empty() && self.sequences.is_empty()
+        self.points.is_empty() && self.sequences.is_empty() && self.areal.is_empty()
     }
 
     /// Forgets everything and keeps its room.
     pub(super) fn clear(&mut self) {
         self.points.clear();
         self.sequences.clear();
+        self.gaps.clear();
+        self.areal.clear();
     }
 
     /// What it costs in memory, roughly, bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.points.len() * PARTIAL_BYTES + self.sequences.len() * SEQUENCE_BYTES
+        self.points.len() * PARTIAL_BYTES
+            + self.sequences.len() * SEQUENCE_BYTES
+            + self.gaps.len() * GAP_BYTES
+            + areal::bytes_of(&self.areal)
     }
 
     /// Adds all that another series gathered, and leaves it empty.
     pub(super) fn merge(&mut self, other: &mut Series) {
         self.points.merge(&mut other.points);
         self.sequences.merge(&mut other.sequences);
+        self.gaps.merge(&mut other.gaps);
+        self.areal.merge(&mut other.areal);
     }
 
     /// Puts it into a message.
     pub(super) fn put_into(&mut self, part: &mut Partials) {
         (part.window, part.partial) = encoded(&mut self.points, PARTIAL_BYTES / 2, Partial::encode_to);
         (part.sequence_window, part.sequence) = encoded(&mut self.sequences, PARTIAL_BYTES, Sequence::encode_to);
+        for (window, widest) in self.gaps.sorted() {
+            part.gap_window.push(*window);
+            part.gap_devices.push(widest.devices);
+            part.gap_ns.push(widest.gap_ns);
+        }
+        areal::put_into(&mut self.areal, part);
     }
 
     /// Reads what [`Series::put_into`] wrote.
@@ -75,8 +96,20 @@ impl Series {
         Ok(Series {
             points: decoded(&part.window, &part.partial, Partial::decode)?,
             sequences: decoded(&part.sequence_window, &part.sequence, Sequence::decode)?,
+            gaps: gaps(part),
+            areal: areal::from_wire(part)?,
         })
     }
+}
+
+fn gaps(part: &Partials) -> ByWindow<Widest> {
+    let mut gaps = ByWindow::default();
+    let each = part.gap_window.iter().zip(&part.gap_devices).zip(&part.gap_ns);
+    for ((window, devices), gap_ns) in each {
+        let (devices, gap_ns) = (*devices, *gap_ns);
+        gaps.add(*window, Widest { devices, gap_ns });
+    }
+    gaps
 }
 
 /// Numbers of the windows and the bytes of each.
@@ -125,6 +158,15 @@ mod tests {
                 .at(window, ValueType::Text)
                 .fold(window, ValueRef::Text(value));
             series.sequences.entry(window * 2).steps += 1;
+            series.gaps.add(
+                window,
+                Widest {
+                    devices: 1,
+                    gap_ns: 7 * window,
+                },
+            );
+            let answers = (window > 0).then(|| vec![window as f64, 0.5]);
+            series.areal.add(window, Areal::of_device(3, answers));
         }
         let mut part = Partials::default();
         series.put_into(&mut part);
@@ -136,6 +178,8 @@ mod tests {
         assert_eq!(back.points.sorted(), series.points.sorted());
         let steps: Vec<u64> = back.sequences.sorted().iter().map(|(_, s)| s.steps).collect();
         assert_eq!(steps, [1, 2, 1]);
+        assert_eq!(back.gaps.sorted(), series.gaps.sorted());
+        assert_eq!(back.areal.sorted(), series.areal.sorted());
         let mut nothing = Partials::default();
         Series::default().put_into(&mut nothing);
         assert_eq!(nothing, Partials::default());

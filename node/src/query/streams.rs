@@ -20,7 +20,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::functions::functions;
 use super::merge::Merge;
-use super::{near, plan};
+use super::series::check_budget;
+use super::{calendar, fill, near, plan};
 use crate::catalog::Catalog;
 use crate::clock::{Instant, monotonic, now_ns};
 use crate::error::{Error, Reason, Result};
@@ -175,6 +176,7 @@ impl Queries {
 
     /// Aggregates over windows.
     pub async fn aggregate(&self, request: QueryAggregateRequest) -> Result<Answers<QueryAggregateResponse>> {
+        let request = calendar::with_borders(request, &self.limits)?;
         plan::check_aggregate(&request, &self.limits)?;
         let start = self
             .begin(request.selector.as_ref(), true, request.consistency.as_ref())
@@ -204,21 +206,25 @@ impl Queries {
                 .as_mut()
                 .ok_or_else(|| Error::internal("a series after the end"))?;
             let mut finished = Vec::new();
+            let mut bytes = 0;
             for part in parts {
                 let Part::Partials(partials) = part else {
                     return Err(unexpected(&part));
                 };
-                finished.extend(merge.take(partials, &known, most)?);
+                let taken = merge.take(partials, &known, most)?;
+                bytes += taken.as_ref().map_or(0, fill::bytes_of);
+                check_budget(bytes, most)?;
+                finished.extend(taken);
             }
             let rows = finished.len() as u64;
-            let any = (rows > 0).then(|| message(finished));
-            Ok((rows, any.into_iter().collect()))
+            Ok((rows, fill::in_messages(finished).into_iter().map(message).collect()))
         };
         let finish = move |summary: &mut AnswerSummary| {
             let merge = merge.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
             let groups = merge.map_or(Ok(Vec::new()), |merge| merge.finish_rest(&catalog))?;
             summary.rows += groups.len() as u64;
-            Ok(groups.chunks(256).map(|some| message(some.to_vec())).collect())
+            let chunks = groups.chunks(256).flat_map(|some| fill::in_messages(some.to_vec()));
+            Ok(chunks.map(message).collect())
         };
         let last = |summary| QueryAggregateResponse {
             series: Vec::new(),

@@ -74,11 +74,12 @@ impl<'a> Walk<'a> {
     ) -> Walk<'a> {
         let in_order = walked.iter().filter(|walked| walked.choice.needs_order());
         let around = in_order.map(|walked| walked.choice.checks.reach_ns).max().unwrap_or(0);
+        let earlier = walked.iter().map(|walked| walked.choice.looks_back_ns()).max();
         Walk {
             answering,
             def,
             walked,
-            from_ns,
+            from_ns: from_ns.saturating_sub(earlier.unwrap_or(0)),
             to_ns,
             back_ns: back_ns.max(around),
             ahead_ns: ahead_ns.max(around),
@@ -168,7 +169,7 @@ impl<'a> Walk<'a> {
 
 impl<'w> Way<'w> {
     fn new(walked: &'w Walked<'w>) -> Way<'w> {
-        let judge = || Judge::new(walked.choice.checks, |_| false);
+        let judge = || walked.choice.judge();
         Way {
             walked,
             judge: walked.choice.needs_order().then(judge),

@@ -12,6 +12,7 @@ pub(crate) mod fleet;
 pub(crate) mod gate;
 pub(crate) mod operator;
 pub(crate) mod watch;
+pub(crate) mod random;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

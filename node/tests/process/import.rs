@@ -364,6 +364,7 @@ async fn counts(node: &Daemon, from_ns: i64, to_ns: i64) -> BTreeMap<(String, i6
             step_ns: WINDOW_NS,
             origin_ns: 0,
             length_ns: 0,
+            ..Default::default()
         }),
         ..v1::QueryAggregateRequest::default()
     };

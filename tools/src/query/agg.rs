@@ -1,17 +1,18 @@
 //! `query agg`: one row per series and window. Never: deciding which function is lawful (the server does).
 //!
-//! Invariant: a window without points has no row, and every row says how many points it saw and how many were promised.
+//! Invariant: a window without points has no row unless gaps are to be filled, and every row says how many points it saw and how many were promised.
 
 use clap::{Args, ValueEnum};
 use tidemark_client::{answers_of, v1};
 
 use super::chart::sparkline;
+use super::windows::{CoverArgs, WindowArgs};
 use super::{AskArgs, SpanArgs, value_cell};
-use crate::cli::{Context, now_ns};
+use crate::cli::Context;
 use crate::failure::{Failure, OrFail, Outcome};
 use crate::output::{Cell, float_text};
 use crate::selector::{summary_cells, summary_line};
-use crate::time::{parse_instant, parse_span};
+use crate::time::parse_span;
 
 /// Which aggregates.
 #[derive(Debug, Args)]
@@ -30,15 +31,8 @@ pub(crate) struct AggArgs {
         required = true
     )]
     functions: Vec<FunctionArg>,
-    /// Length of a window [default: one window over the whole span]
-    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
-    every: Option<i64>,
-    /// Length of a window that slides: a multiple of --every, by which windows end one after the other
-    #[arg(long, value_name = "SPAN", requires = "every", value_parser = parse_span)]
-    sliding: Option<i64>,
-    /// A window starts here, the others lie around it [default: 1970-01-01]
-    #[arg(long, value_name = "TIME", requires = "every", allow_hyphen_values = true)]
-    origin: Option<String>,
+    #[command(flatten)]
+    windows: WindowArgs,
     /// Merge devices that agree on these tags into one series (separate by commas)
     #[arg(long, value_name = "TAG", value_delimiter = ',', conflicts_with = "merge")]
     by: Vec<String>,
@@ -46,7 +40,7 @@ pub(crate) struct AggArgs {
     #[arg(long)]
     merge: bool,
     /// Only the series with the largest values of the first function, the largest first
-    #[arg(long, value_name = "COUNT", conflicts_with_all = ["every", "chart"])]
+    #[arg(long, value_name = "COUNT", conflicts_with_all = ["every", "calendar", "chart"])]
     top: Option<u32>,
     /// With --top: those with the smallest values, the smallest first
     #[arg(long, requires = "top")]
@@ -66,6 +60,8 @@ pub(crate) struct AggArgs {
     /// Leave the values of windows out that have a smaller share of their promised points, from 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     min_coverage: f64,
+    #[command(flatten)]
+    cover: CoverArgs,
     /// Leave suspect values out too, not only those that failed a check
     #[arg(long)]
     drop_suspect: bool,
@@ -103,6 +99,8 @@ enum FunctionArg {
     TimeWeightedAvg,
     Duration,
     Transitions,
+    RisePerHour,
+    RisePerHourMax,
 }
 
 impl FunctionArg {
@@ -127,6 +125,8 @@ impl FunctionArg {
             FunctionArg::TimeWeightedAvg => v1::Function::TimeWeightedAvg,
             FunctionArg::Duration => v1::Function::Duration,
             FunctionArg::Transitions => v1::Function::Transitions,
+            FunctionArg::RisePerHour => v1::Function::RisePerHour,
+            FunctionArg::RisePerHourMax => v1::Function::RisePerHourMax,
         }
     }
 }
@@ -135,22 +135,16 @@ const WHAT: &str = "cannot aggregate";
 
 fn request(args: &AggArgs) -> Outcome<v1::QueryAggregateRequest> {
     let (from_ns, to_ns) = args.span.resolve()?;
-    let origin_ns = match &args.origin {
-        Some(text) => parse_instant(text, now_ns()).map_err(|why| Failure::usage("the origin is not clear", why))?,
-        None => 0,
-    };
     let grouped = args.merge || !args.by.is_empty();
-    Ok(v1::QueryAggregateRequest {
+    let rises = [FunctionArg::RisePerHour, FunctionArg::RisePerHourMax];
+    let rises = args.functions.iter().any(|function| rises.contains(function));
+    let request = v1::QueryAggregateRequest {
         selector: Some(args.ask.selector()?),
         properties: args.ask.properties.clone(),
         functions: args.functions.iter().map(|function| function.wire() as i32).collect(),
         from_ns,
         to_ns,
-        window: args.every.map(|step_ns| v1::Window {
-            step_ns,
-            origin_ns,
-            length_ns: args.sliding.unwrap_or(0),
-        }),
+        window: args.windows.window()?,
         grouping: grouped.then(|| v1::Grouping { tags: args.by.clone() }),
         consistency: Some(args.ask.consistency),
         allow_unlawful: args.allow_unlawful,
@@ -165,7 +159,9 @@ fn request(args: &AggArgs) -> Outcome<v1::QueryAggregateRequest> {
         min_coverage: args.min_coverage,
         drop_suspect: args.drop_suspect,
         no_rollups: args.no_rollups,
-    })
+        ..v1::QueryAggregateRequest::default()
+    };
+    Ok(args.cover.ask(rises, request))
 }
 
 fn percentiles(args: &AggArgs) -> Vec<f64> {
@@ -236,6 +232,7 @@ fn header<'a>(args: &'a AggArgs, columns: &'a [String]) -> Vec<&'a str> {
         header.extend(["windows", "low", "high", "chart"]);
     } else {
         header.extend(["start", "end", "points_seen", "points_promised"]);
+        header.extend(args.cover.heads());
         header.extend(columns.iter().map(String::as_str));
     }
     header
@@ -255,7 +252,7 @@ fn rows(series: &v1::AggregateSeries, args: &AggArgs) -> Vec<Vec<Cell>> {
     key.push(Cell::text(&series.device_type));
     key.push(Cell::text(&series.property));
     if args.chart {
-        key.extend(chart_cells(series, args.every));
+        key.extend(chart_cells(series, args.windows.every));
         return vec![key];
     }
     let mut columns: Vec<_> = series.columns.iter().map(answers_of).collect();
@@ -270,12 +267,13 @@ fn rows(series: &v1::AggregateSeries, args: &AggArgs) -> Vec<Vec<Cell>> {
             count(&series.points_seen),
             count(&series.points_promised),
         ]);
+        row.extend(args.cover.cells(series, window));
         let answers = columns.iter_mut().map(|column| column.next().flatten());
         row.extend(answers.map(|answer| answer.map_or(Cell::None, value_cell)));
         rows.push(row);
     }
     // What is covered too thinly is shown, and has no values.
-    for window in &series.insufficient {
+    for window in series.insufficient.iter().filter(|_| !args.cover.shows_all()) {
         let mut row = key.clone();
         row.extend([
             Cell::Time(window.start_ns),
@@ -283,6 +281,7 @@ fn rows(series: &v1::AggregateSeries, args: &AggArgs) -> Vec<Vec<Cell>> {
             Cell::Uint(window.points_seen),
             Cell::Uint(window.points_promised),
         ]);
+        row.extend(args.cover.thin_cells(window));
         row.resize(row.len() + series.columns.len(), Cell::None);
         rows.push(row);
     }

@@ -9,6 +9,7 @@ mod intervals;
 mod latest;
 mod quality;
 mod range;
+mod windows;
 
 use clap::{Args, Subcommand};
 use tidemark_client::{Value, v1};

@@ -228,6 +228,7 @@ fn hours() -> Option<v1::Window> {
         step_ns: HOUR_NS,
         origin_ns: START_MS * MS,
         length_ns: 0,
+        ..Default::default()
     })
 }
 

@@ -125,6 +125,7 @@ fn a_rollup_answers_as_its_bucket_does() {
                 to_ns: from_ns + random.below(50) as i64 * LENGTH,
                 step_ns: (random.below(4) > 0).then(|| (1 + random.below(7)) as i64 * LENGTH),
                 origin_ns: random.below(5) as i64 * LENGTH,
+                borders: None,
                 edge: edge(number),
             };
             let (mut expected, mut dropped) = (ByWindow::default(), 0);

@@ -1,12 +1,13 @@
 //! The bytes of an unfinished answer about a sequence, on their way between shards and nodes.
 //!
 //! ```text
-//! sequence = 0x20 | steps (varint) | rise, change where steps > 0
+//! sequence = 0x20, or 0x21 with rises | steps (varint) | rise, change where steps > 0
 //!          | covered (varint) | area where covered > 0
 //!          | values (varint) | mean, squares where values > 0
 //!          | 0 | number (varint) | values, or 1 | number | place (zigzag), count (varint) each
 //!          | bins (varint) | counts (varints)
 //!          | states (varint) | code (zigzag), held, entered, points (varints) each
+//! rises    = 1 last point + 2 its rise is known + 4 greatest rise is known | time, i64 | rise | greatest, each where it is there
 //! ```
 //! Doubles are little endian.
 //!
@@ -20,6 +21,7 @@ use crate::codec::wire::{Reader, put_signed, put_varint, put_varint_wide};
 use crate::corrupt::Corrupt;
 
 const VERSION: u8 = 0x20;
+const WITH_RISES: u8 = 0x21;
 
 fn put_f64(out: &mut Vec<u8>, value: f64) {
     out.extend(value.to_bits().to_le_bytes());
@@ -30,7 +32,8 @@ fn get_f64(reader: &mut Reader<'_>) -> Result<f64, Corrupt> {
 }
 
 pub(super) fn encode(sequence: &Sequence, out: &mut Vec<u8>) {
-    out.push(VERSION);
+    let rises = sequence.last_rise.is_some() || sequence.most_rise.is_some();
+    out.push(if rises { WITH_RISES } else { VERSION });
     put_varint(out, sequence.steps);
     if sequence.steps > 0 {
         put_f64(out, sequence.rise);
@@ -69,12 +72,49 @@ pub(super) fn encode(sequence: &Sequence, out: &mut Vec<u8>) {
         put_varint(out, state.entered);
         put_varint(out, state.points);
     }
+    if rises {
+        put_rises(out, sequence);
+    }
+}
+
+fn put_rises(out: &mut Vec<u8>, sequence: &Sequence) {
+    let rise = sequence.last_rise.and_then(|(_, rise)| rise);
+    let there = [
+        sequence.last_rise.is_some(),
+        rise.is_some(),
+        sequence.most_rise.is_some(),
+    ];
+    out.push((0..3).map(|bit| u8::from(there[bit]) << bit).sum());
+    if let Some((t_ns, _)) = sequence.last_rise {
+        out.extend(t_ns.to_le_bytes());
+    }
+    rise.iter()
+        .chain(&sequence.most_rise)
+        .for_each(|value| put_f64(out, *value));
+}
+
+fn get_rises(r: &mut Reader<'_>, sequence: &mut Sequence) -> Result<(), Corrupt> {
+    let there = r.byte()?;
+    let is = |bit: u8| there >> bit & 1 == 1;
+    if there > 7 || (is(1) && !is(0)) {
+        return Err(r.corrupt());
+    }
+    if is(0) {
+        let t_ns = r.array().map(i64::from_le_bytes)?;
+        let rise = if is(1) { Some(get_f64(r)?) } else { None };
+        sequence.last_rise = Some((t_ns, rise));
+    }
+    if is(2) {
+        sequence.most_rise = Some(get_f64(r)?);
+    }
+    Ok(())
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Sequence, Corrupt> {
     let mut reader = Reader::new(bytes, "sequence");
     let r = &mut reader;
-    if r.byte()? != VERSION {
+    let version = r.byte()?;
+    if version != VERSION && version != WITH_RISES {
         return Err(Corrupt::new("sequence version", 0));
     }
     let mut sequence = Sequence {
@@ -108,6 +148,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Sequence, Corrupt> {
             points: r.varint()?,
         };
         sequence.states.insert(code, state);
+    }
+    if version == WITH_RISES {
+        get_rises(r, &mut sequence)?;
     }
     reader.end()?;
     Ok(sequence)

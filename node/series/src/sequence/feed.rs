@@ -3,7 +3,9 @@
 //! Never here: where points come from, blocks. Invariant: the parts of a step fall to the windows they lie in, and every
 //! step is counted once, in the window where it ends; so windows side by side hold together what one over all of them holds.
 
-use super::{STATES_MAX, Sequence};
+use std::collections::VecDeque;
+
+use super::{STATES_MAX, Sequence, greater};
 use crate::by_window::ByWindow;
 use crate::record::ValueRef;
 use crate::window::{Edge, Windows};
@@ -38,6 +40,24 @@ pub struct Gathered {
     pub states: bool,
     /// Borders of bins, ascending: a value belongs to the first bin whose border is not below it, or to the last.
     pub bins: Vec<f64>,
+    /// How fast values rise.
+    pub rise: Option<Rise>,
+}
+
+/// How fast a value rises: from the last point that lies so long before another one, or up to `slack_ns` longer.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Rise {
+    /// So long, nanoseconds, more than 0.
+    pub over_ns: i64,
+    /// So much longer at most, nanoseconds.
+    pub slack_ns: i64,
+}
+
+impl Rise {
+    /// How far before a point others matter, nanoseconds.
+    pub fn reach_ns(self) -> i64 {
+        self.over_ns.saturating_add(self.slack_ns)
+    }
 }
 
 impl Gathered {
@@ -64,19 +84,30 @@ pub struct Feed<'a> {
     /// For steps, which belong to the time they end at.
     steps: Windows,
     before: Option<Point>,
+    /// Points from the last one on that lies long enough back to tell a rise from.
+    earlier: VecDeque<Point>,
 }
 
 impl<'a> Feed<'a> {
     /// Nothing was fed yet.
     pub fn new(gathered: &'a Gathered, windows: &Windows) -> Feed<'a> {
-        let with = |edge| Windows { edge, ..*windows };
+        let with = |edge| Windows {
+            edge,
+            ..windows.clone()
+        };
         Feed {
             gathered,
-            points: *windows,
+            points: windows.clone(),
             spans: with(Edge::StartClosed),
             steps: with(Edge::EndClosed),
             before: None,
+            earlier: VecDeque::new(),
         }
+    }
+
+    /// What is held of points, bytes.
+    pub fn bytes(&self) -> usize {
+        self.earlier.len() * size_of::<Point>()
     }
 
     /// The next point, not before the last one. What is no number is passed over.
@@ -100,7 +131,27 @@ impl<'a> Feed<'a> {
             // The first one there is: nobody knows what was before.
             out.entry(window).states.entry(code).or_default();
         }
+        if let Some(rise) = self.gathered.rise {
+            self.rise(rise, point, out);
+        }
         self.by_itself(point, out);
+    }
+
+    fn rise(&mut self, rise: Rise, point: Point, out: &mut ByWindow<Sequence>) {
+        let until = point.t_ns.saturating_sub(rise.over_ns);
+        while self.earlier.get(1).is_some_and(|next| next.t_ns <= until) {
+            self.earlier.pop_front();
+        }
+        let from = self.earlier.front();
+        let from = from.filter(|from| from.t_ns <= until && from.t_ns >= until.saturating_sub(rise.slack_ns));
+        if let Some(window) = self.points.index_of(point.t_ns) {
+            let hours = |from: &Point| seconds(from.t_ns, point.t_ns) / 3_600.0;
+            let per_hour = from.map(|from| (point.value - from.value) / hours(from));
+            let sequence = out.entry(window);
+            sequence.rise_until((point.t_ns, per_hour));
+            sequence.most_rise = greater(sequence.most_rise, per_hour);
+        }
+        self.earlier.push_back(point);
     }
 
     /// There are no more points: the last one holds until now, if the next one can still come in time.

@@ -16,6 +16,7 @@ fn windows(from_s: i64, to_s: i64, step_s: Option<i64>) -> Windows {
         to_ns: to_s * S,
         step_ns: step_s.map(|step| step * S),
         origin_ns: 0,
+        borders: None,
         edge: Edge::StartClosed,
     }
 }
@@ -32,6 +33,10 @@ fn everything(between: Between, max_gap_s: i64) -> Gathered {
         quantiles: true,
         states: true,
         bins: vec![0.0, 5.0],
+        rise: Some(Rise {
+            over_ns: 50 * S,
+            slack_ns: 10 * S,
+        }),
     }
 }
 
@@ -145,6 +150,42 @@ fn what_lies_outside_reaches_in() {
 }
 
 #[test]
+fn rises_are_told_from_a_point_that_lies_long_enough_back() {
+    let rise = Rise {
+        over_ns: 3_600 * S,
+        slack_ns: 300 * S,
+    };
+    let gathered = Gathered {
+        rise: Some(rise),
+        ..everything(Between::Linear, 60)
+    };
+    let of = |from: i64, to: i64, points: &[(i64, f64)]| {
+        let points: Vec<_> = points.iter().map(|(minute, value)| (minute * 60, *value)).collect();
+        let sequence = one(&gathered, &windows(from * 60, to * 60, None), &points);
+        let number = |function| number(&sequence, function).map(|rise| (rise * 1e9).round() / 1e9);
+        (
+            number(SequenceFunction::RisePerHour),
+            number(SequenceFunction::RisePerHourMax),
+        )
+    };
+    assert_eq!(of(60, 61, &[(0, 1.05), (60, 1.25)]), (Some(0.2), Some(0.2)));
+    assert_eq!(
+        of(60, 80, &[(0, 1.0), (5, 1.3), (62, 3.0), (71, 1.5)]),
+        (None, Some(round(2.0 / 62.0 * 60.0)))
+    );
+    assert_eq!(of(60, 80, &[(0, 1.0), (66, 3.0)]), (None, None), "six minutes too old");
+    assert_eq!(of(0, 60, &[(0, 1.0), (60, 3.0)]), (None, None), "behind the window");
+    assert_eq!(
+        of(0, 90, &[(0, 1.0), (10, 4.0), (60, 1.5), (71, 1.0)]),
+        (Some(round(-3.0 / 61.0 * 60.0)), Some(0.5))
+    );
+}
+
+fn round(rise: f64) -> f64 {
+    (rise * 1e9).round() / 1e9
+}
+
+#[test]
 fn states_hold_until_the_next_one_and_not_across_gaps() {
     let mut out = ByWindow::default();
     let gathered = Gathered {
@@ -238,6 +279,7 @@ fn assert_same(a: &Sequence, b: &Sequence) {
         "{a:?} {b:?}"
     );
     assert_eq!((&a.bins, &a.states), (&b.bins, &b.states));
+    assert_eq!((a.last_rise, a.most_rise), (b.last_rise, b.most_rise));
     for millionths in [0, 250_000, 500_000, 900_000, 1_000_000] {
         assert_eq!(a.quantiles.at(millionths), b.quantiles.at(millionths));
     }

@@ -1,0 +1,75 @@
+//! Random points of a minute-by-minute type, with gaps, late and doubled rows, some of which failed a check.
+//! Never here: questions. Invariant: the same seed gives the same points.
+
+use std::collections::BTreeMap;
+
+use rand::RngExt as _;
+use rand::rngs::StdRng;
+use tidemark_client::{BatchBuilder, Client, Value, v1};
+use v1::Quality;
+
+use super::fleet::*;
+
+/// The devices that say something.
+pub(crate) const SAYING: [&str; 3] = ["r1", "r2", "r3"];
+
+/// What a device said of one property: (time, value), and whether it counts.
+pub(crate) type Said = BTreeMap<i64, (f64, bool)>;
+
+/// What all devices said, by device and property.
+pub(crate) type AllSaid = BTreeMap<String, BTreeMap<&'static str, Said>>;
+
+/// Writes ten hours of points from a time on.
+pub(crate) async fn random_points(client: &Client, random: &mut StdRng, begin: i64) -> AllSaid {
+    furnish(client, &SAYING).await;
+    let mut all = AllSaid::new();
+    let mut rows = Vec::new();
+    for device in SAYING {
+        let mut minute = 0;
+        while minute < 600 {
+            minute += match random.random_range(0..20) {
+                0 => random.random_range(4..90),
+                _ => 1,
+            };
+            rows.push((device, begin + minute * MIN + random.random_range(0..20) * S));
+        }
+    }
+    // The second half comes first, and some of it twice.
+    let half = rows.len() / 2;
+    rows.rotate_left(half);
+    let doubled: Vec<_> = rows.iter().step_by(7).copied().collect();
+    rows.extend(doubled);
+    for part in rows.chunks(97) {
+        let mut batch = BatchBuilder::new(RELIC);
+        for (device, t) in part {
+            let said: &mut BTreeMap<&'static str, Said> = all.entry((*device).to_owned()).or_default();
+            let fails = random.random_bool(0.1);
+            let mut row = batch.row(device, *t);
+            let mut say = |property, value: f64| {
+                said.entry(property).or_default().insert(*t, (value, !fails));
+            };
+            let quality = if fails { Quality::Fail } else { Quality::Good };
+            for property in ["level", "rain"] {
+                let value = f64::from(random.random_range(-400..400)) / 4.0;
+                say(property, value);
+                row = row.set_with_quality(property, value, quality);
+            }
+            let count = random.random_range(0..1_000);
+            say("count", count as f64);
+            row = row.set_with_quality("count", count, quality);
+            let mode = random.random_range(0..3_usize);
+            say("mode", mode as f64);
+            row.set_with_quality("mode", Value::Enum(["off", "slow", "fast"][mode].into()), quality);
+        }
+        client.write(write(batch.build().unwrap())).await.unwrap();
+    }
+    all
+}
+
+/// The points of a device that count, in order.
+pub(crate) fn counting(all: &AllSaid, device: &str, property: &str) -> Vec<(i64, f64)> {
+    let said = all[device][property].iter();
+    said.filter(|(_, (_, counts))| *counts)
+        .map(|(t, (value, _))| (*t, *value))
+        .collect()
+}
