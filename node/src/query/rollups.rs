@@ -52,13 +52,20 @@ pub(super) fn rolling(
     }
     let (_, first) = asked.first()?;
     let made_of = |windows: &Windows, length_ns: i64| {
-        let same_ends = (windows.from_ns, windows.to_ns) == (first.from_ns, first.to_ns);
-        let whole = windows.from_ns % length_ns == 0 && windows.to_ns % length_ns == 0;
-        let steps = match &windows.borders {
+        // All that places a border of a window must be looked at: whoever adds to it decides here.
+        let Windows {
+            from_ns,
+            to_ns,
+            step_ns,
+            origin_ns,
+            edge: _,
+            borders,
+        } = windows;
+        let same_ends = (*from_ns, *to_ns) == (first.from_ns, first.to_ns);
+        let whole = from_ns % length_ns == 0 && to_ns % length_ns == 0;
+        let steps = match borders {
             Some(borders) => borders.iter().all(|border| border % length_ns == 0),
-            None => windows
-                .step_ns
-                .is_none_or(|step_ns| step_ns % length_ns == 0 && windows.origin_ns % length_ns == 0),
+            None => step_ns.is_none_or(|step_ns| step_ns % length_ns == 0 && origin_ns % length_ns == 0),
         };
         steps && (same_ends || whole)
     };
