@@ -78,6 +78,7 @@ fn ask(shard: &Shard, property: u32, (from_ns, to_ns): (i64, i64), rolling: Opti
         } else {
             Edge::StartClosed
         },
+        borders: None,
     };
     let ordinals: Vec<u32> = (0..DEVICES).collect();
     let mut folded: Vec<ByWindow> = ordinals.iter().map(|_| ByWindow::default()).collect();
