@@ -40,7 +40,10 @@ async fn main() -> anyhow::Result<()> {
 async fn report(client: &Client, hours: i64) -> anyhow::Result<Vec<Section>> {
     let now_ns = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_nanos() as i64;
     let mut request = v1::GetHealthRequest {
-        selector: Some(everything()),
+        selector: Some(v1::Selector {
+            everything: true,
+            ..Default::default()
+        }),
         from_ns: now_ns - hours * HOUR_NS,
         to_ns: now_ns,
         ..Default::default()
@@ -89,19 +92,6 @@ fn add(sum: &mut v1::QualityReport, other: &v1::QualityReport) {
     sum.stalled += other.stalled;
     sum.never += other.never;
     sum.health.get_or_insert_default().battery_low += low_batteries(other);
-}
-
-/// Every device: those that are not nowhere.
-fn everything() -> v1::Selector {
-    let mut nowhere = v1::Selector::default();
-    nowhere.tags.push(v1::TagMatcher {
-        key: "nowhere".to_owned(),
-        values: vec!["yes".to_owned()],
-    });
-    v1::Selector {
-        none_of: vec![nowhere],
-        ..Default::default()
-    }
 }
 
 async fn reports(client: &Client, request: v1::GetHealthRequest) -> anyhow::Result<Vec<v1::QualityReport>> {

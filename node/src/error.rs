@@ -87,7 +87,7 @@ reasons! {
     InvalidInit = "INVALID_INIT", InvalidArgument;
     /// The same producer and sequence came with other content.
     SequenceReused = "SEQUENCE_REUSED", InvalidArgument;
-    /// A cursor of another cluster or another request, or no cursor at all.
+    /// A cursor that was made up or changed, is of another question, user or cluster, too old, or none at all.
     InvalidCursor = "INVALID_CURSOR", InvalidArgument;
     /// No device type of this id.
     UnknownType = "UNKNOWN_TYPE", NotFound;
@@ -175,6 +175,8 @@ reasons! {
     TooManyWindows = "TOO_MANY_WINDOWS", ResourceExhausted;
     /// The query holds more than its budget.
     QueryTooLarge = "QUERY_TOO_LARGE", ResourceExhausted;
+    /// The query decodes more values than it may.
+    TooManyPoints = "TOO_MANY_POINTS", ResourceExhausted;
     /// A disk that this write needs is almost full.
     DiskLow = "DISK_LOW", ResourceExhausted;
     /// The node has as much in flight as it may.

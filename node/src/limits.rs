@@ -21,7 +21,9 @@
 //! | states that a window keeps apart | 1,024 | RESOURCE_EXHAUSTED `QUERY_TOO_LARGE` |
 //! | `windows_max` | 1,000,000 a series | RESOURCE_EXHAUSTED `TOO_MANY_WINDOWS` |
 //! | `windows_listed_max` | 100,000 a series by the calendar, between borders, or filled in | RESOURCE_EXHAUSTED `TOO_MANY_WINDOWS` |
-//! | `partials_bytes_max` | 256 MiB a query | RESOURCE_EXHAUSTED `QUERY_TOO_LARGE` |
+//! | `partials_bytes_max` | 256 MiB a query | RESOURCE_EXHAUSTED `QUERY_TOO_LARGE`, or a partial answer |
+//! | `points_read_max` (`points_max` of a request where less) | 1,000,000,000 values decoded for a query | RESOURCE_EXHAUSTED `TOO_MANY_POINTS`, or a partial answer |
+//! | `cursor_age_ms_max` | 1 day | INVALID_ARGUMENT `INVALID_CURSOR` |
 //! | `RESIDENT_BYTES_MAX` | 32 MiB a node: newest values and devices, decoded | what was not asked for lately is read from its database again |
 //! | `rows_named_max` | 100 | further bad rows are counted, not named |
 //! | `write_bytes_in_flight_max` | 256 MiB a node | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
@@ -32,7 +34,7 @@
 //! | `subscription_bytes_max` | 4 MiB a subscription wait for its reader | more is read from the log when there is room |
 //! | `streams_max` | 256 a connection | refused by HTTP/2, retryable |
 //! | `request_timeout_ms` | 10,000 (own deadline of the client wins where shorter) | DEADLINE_EXCEEDED |
-//! | `query_timeout_ms` | 60,000 | DEADLINE_EXCEEDED |
+//! | `query_timeout_ms` | 60,000 (own deadline of the client wins where shorter) | DEADLINE_EXCEEDED, or a partial answer |
 //! | `ALERT_PROFILES_MAX` | 1,000 | RESOURCE_EXHAUSTED `TOO_MANY_ALERT_PROFILES` |
 //! | `ALERT_LEVELS_MAX` | 16 a profile | INVALID_ARGUMENT `INVALID_ALERT_PROFILE` |
 //! | `ALERT_WINDOW_INTERVALS_MAX` | 10,000 sample intervals, and 31 days | INVALID_ARGUMENT `INVALID_ALERT_PROFILE` |
@@ -65,6 +67,8 @@ pub struct Limits {
     pub windows_max: u64,
     pub windows_listed_max: usize,
     pub partials_bytes_max: usize,
+    pub points_read_max: u64,
+    pub cursor_age_ms_max: u64,
     pub rows_named_max: usize,
     pub write_bytes_in_flight_max: usize,
     pub queries_max: usize,
@@ -119,6 +123,8 @@ impl Default for Limits {
             windows_max: 1_000_000,
             windows_listed_max: 100_000,
             partials_bytes_max: 256 << 20,
+            points_read_max: 1_000_000_000,
+            cursor_age_ms_max: 24 * 3_600_000,
             rows_named_max: 100,
             write_bytes_in_flight_max: 256 << 20,
             queries_max: 64,

@@ -152,17 +152,9 @@ fn whole(of: &toml::Table, name: &str) -> u64 {
 
 /// The whole fleet over the day that begins at `from`.
 fn fleet(from: i64) -> v1::GetQualityRequest {
-    let nowhere = v1::TagMatcher {
-        key: "town".into(),
-        values: vec!["nowhere".into()],
-    };
-    let none_of = v1::Selector {
-        tags: vec![nowhere],
-        ..Default::default()
-    };
     v1::GetQualityRequest {
         selector: Some(v1::Selector {
-            none_of: vec![none_of],
+            everything: true,
             ..Default::default()
         }),
         from_ns: from,

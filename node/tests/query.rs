@@ -250,7 +250,7 @@ async fn questions_without_an_answer_are_refused() {
     small_town(&client).await;
     let no_type = "NOT_FOUND UNKNOWN_TYPE selector.device_type; tidemark type list";
     let no_device = "NOT_FOUND UNKNOWN_DEVICE selector.device_ids";
-    let no_selector = "INVALID_ARGUMENT NO_SELECTOR selector; name device ids, a device type, tags or an area";
+    let no_selector = "INVALID_ARGUMENT NO_SELECTOR selector; name device ids, a device type, tags or an area; every device: `everything`";
     // These hold for every kind of question.
     let selectors: Vec<(&str, Option<v1::Selector>, &str)> = vec![
         ("an unknown device", of_devices(&["m9"]), no_device),

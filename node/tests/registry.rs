@@ -297,7 +297,7 @@ async fn list(client: &Client, selector: Option<v1::Selector>, limit: u64) -> (V
     let request = v1::ListDevicesRequest {
         selector,
         limit,
-        consistency: None,
+        ..v1::ListDevicesRequest::default()
     };
     let (messages, summary) = client.list_devices(request).await.unwrap().collect().await.unwrap();
     for message in &messages {

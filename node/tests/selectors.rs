@@ -162,6 +162,96 @@ async fn places_alternatives_and_exceptions_are_joined_freely() {
 }
 
 #[tokio::test]
+async fn everything_is_said_and_not_forgotten() {
+    let cluster = TestCluster::start(3).await;
+    let client = cluster.client().await;
+    street(&client).await;
+    let all = || v1::Selector {
+        everything: true,
+        ..Default::default()
+    };
+    let known = listed(&client, v1::Selector::default()).await;
+    assert_eq!(listed(&client, all()).await, known);
+    let but = v1::Selector {
+        none_of: vec![with_tag("odd", "yes")],
+        ..all()
+    };
+    assert!(listed(&client, but).await.len() < known.len());
+    client
+        .write(write(batch(METER, "level", [("m3", T0, 2.5)])))
+        .await
+        .unwrap();
+    let asked = async |selector: Option<v1::Selector>| {
+        let (from_ns, to_ns) = (T0, T0 + S);
+        let devices = |summary: v1::AnswerSummary| summary.devices;
+        let range = v1::QueryRangeRequest {
+            selector: selector.clone(),
+            from_ns,
+            to_ns,
+            ..Default::default()
+        };
+        let aggregate = v1::QueryAggregateRequest {
+            selector: selector.clone(),
+            functions: vec![v1::Function::Count as i32],
+            from_ns,
+            to_ns,
+            ..Default::default()
+        };
+        let latest = v1::GetLatestRequest {
+            selector: selector.clone(),
+            ..Default::default()
+        };
+        let quality = v1::GetQualityRequest {
+            selector: selector.clone(),
+            from_ns,
+            to_ns,
+            ..Default::default()
+        };
+        let intervals = v1::QueryIntervalsRequest {
+            selector,
+            property: "level".into(),
+            from_ns,
+            to_ns,
+            condition: Some(v1::query_intervals_request::Condition::AtLeast(1.0)),
+            ..Default::default()
+        };
+        let node = cluster.at(0);
+        let error = |error: tidemark_client::Error| shown(&error);
+        [
+            node.range(range)
+                .await
+                .map(|(_, summary)| devices(summary))
+                .map_err(error),
+            node.aggregate(aggregate)
+                .await
+                .map(|(_, summary)| devices(summary))
+                .map_err(error),
+            node.latest(latest)
+                .await
+                .map(|(_, summary)| devices(summary))
+                .map_err(error),
+            node.quality(quality)
+                .await
+                .map(|(_, summary)| devices(summary))
+                .map_err(error),
+            node.intervals(intervals)
+                .await
+                .map(|(_, summary)| devices(summary))
+                .map_err(error),
+        ]
+    };
+    for answer in asked(Some(all())).await {
+        assert_eq!(answer, Ok(known.len() as u64));
+    }
+    let hint = "INVALID_ARGUMENT NO_SELECTOR selector; name device ids, a device type, tags or an area; every device: `everything`";
+    for selector in [None, Some(v1::Selector::default())] {
+        for answer in asked(selector).await {
+            assert_eq!(answer, Err(hint.to_owned()));
+        }
+    }
+}
+
+#[tokio::test]
 async fn selectors_that_mean_nothing_are_refused() {
     let cluster = TestCluster::start(1).await;
     let client = cluster.client().await;

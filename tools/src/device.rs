@@ -14,6 +14,7 @@ use crate::fleet;
 use crate::output::{Cell, Printer};
 use crate::removal::{self, DeleteArgs};
 use crate::selector::{SelectorArgs, summary_cells, summary_line};
+use crate::terms::{CursorArgs, print_explain};
 use crate::types::read_text;
 
 /// What to do with devices.
@@ -54,6 +55,11 @@ pub(crate) struct ListArgs {
     /// Count devices by `type` or by the values of a tag
     #[arg(long, value_name = "type|TAG")]
     count_by: Option<String>,
+    #[command(flatten)]
+    cursor: CursorArgs,
+    /// Print below the answer what it cost
+    #[arg(long)]
+    explain: bool,
 }
 
 /// Runs a verb.
@@ -176,8 +182,10 @@ async fn list(context: &Context, args: ListArgs) -> Outcome {
     let what = "cannot list the devices";
     let request = v1::ListDevicesRequest {
         selector: (!args.selector.is_empty()).then(|| args.selector.selector()),
-        consistency: None,
         limit: args.limit,
+        cursor: args.cursor.cursor(),
+        explain: args.explain,
+        ..v1::ListDevicesRequest::default()
     };
     let mut answer = client.list_devices(request).await.or_fail(what)?;
     let mut printer = context.printer(if args.count_by.is_some() {
@@ -205,6 +213,7 @@ async fn list(context: &Context, args: ListArgs) -> Outcome {
     if let Some(by) = &args.count_by {
         print_counts(&mut printer, by, &counts)?;
     }
+    print_explain(&mut printer, answer.summary())?;
     printer.finish(&summary_cells(answer.summary()))?;
     if context.is_table() {
         context.say(&summary_line(answer.summary(), "rows"));

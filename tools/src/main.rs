@@ -23,6 +23,7 @@ mod removal;
 mod selector;
 mod shard;
 mod status;
+mod terms;
 mod thing_model;
 mod time;
 mod top;

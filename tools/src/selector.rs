@@ -6,6 +6,7 @@ use clap::Args;
 use tidemark_client::v1::{self, area::Shape, consistency::Level};
 
 use crate::output::Cell;
+use crate::terms::{cursor_text, cut_short_text};
 use crate::time::parse_span;
 
 /// Flags that choose devices; all that are given must hold.
@@ -35,6 +36,9 @@ pub(crate) struct SelectorArgs {
     /// Devices within a distance of a place, degrees and metres
     #[arg(long, value_name = "LAT,LON,METRES", value_parser = parse_circle, allow_hyphen_values = true, conflicts_with = "bounding_box")]
     pub(crate) near: Option<v1::Area>,
+    /// Every device, but for those of --not-tag
+    #[arg(long, conflicts_with_all = ["device_type", "devices", "tags", "bounding_box", "near"])]
+    pub(crate) all: bool,
 }
 
 impl SelectorArgs {
@@ -52,6 +56,7 @@ impl SelectorArgs {
             area: self.bounding_box.or(self.near),
             any_of: Vec::new(),
             none_of: self.not_tags.iter().map(with_tag).collect(),
+            everything: self.all,
         }
     }
 }
@@ -147,6 +152,15 @@ pub(crate) fn summary_cells(summary: Option<&v1::AnswerSummary>) -> Vec<(&'stati
         ("devices", Cell::Uint(summary.devices)),
         ("rows", Cell::Uint(summary.rows)),
         ("limited", Cell::Bool(summary.limited)),
+        ("points_read", Cell::Uint(summary.points_read)),
+        ("next_cursor", Cell::some_text(&cursor_text(&summary.next_cursor))),
+        (
+            "cut_short",
+            summary
+                .cut_short
+                .as_ref()
+                .map_or(Cell::None, |cut| Cell::Text(cut_short_text(cut))),
+        ),
     ]
 }
 
@@ -165,6 +179,14 @@ pub(crate) fn summary_line(summary: Option<&v1::AnswerSummary>, noun: &str) -> S
     }
     if summary.limited {
         line += ", cut short by --limit";
+    }
+    if let Some(cut) = &summary.cut_short {
+        line += "; ";
+        line += &cut_short_text(cut);
+    }
+    if !summary.next_cursor.is_empty() {
+        line += "\ngo on with the same command and --cursor ";
+        line += &cursor_text(&summary.next_cursor);
     }
     line
 }

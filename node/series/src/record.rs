@@ -294,6 +294,16 @@ impl Records {
         rows::slice(self, start, end)
     }
 
+    /// Some rows, in the order in which they are named; they need not ascend then. Each at most once.
+    pub fn pick_rows(&self, rows: &[usize]) -> Records {
+        rows::pick(self, rows)
+    }
+
+    /// Only the values that `keep` takes, by property, row, value and quality. Rows stay, with or without a value.
+    pub fn keep_values(self, keep: impl FnMut(PropertyNumber, usize, ValueRef<'_>, u8) -> bool) -> Records {
+        rows::keep_values(self, keep)
+    }
+
     /// Rows that hold the newest value of some property, at most one per property; other cells of these rows are
     /// dropped.
     pub fn newest(&self) -> Records {

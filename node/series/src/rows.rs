@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::bitmap::Bitmap;
-use crate::record::{Column, PropertyNumber, Records, ValueType, Values};
+use crate::record::{Column, PropertyNumber, Records, ValueRef, ValueType, Values};
 
 const NONE: u32 = u32::MAX;
 
@@ -314,6 +314,73 @@ pub(crate) fn without_empty(mut records: Records) -> Records {
     }
     let columns = std::mem::take(&mut records.columns);
     with_rows(&records, &rows, columns)
+}
+
+/// Rows by their numbers, in this order.
+pub(crate) fn pick(records: &Records, rows: &[usize]) -> Records {
+    let columns = records.columns.iter().filter_map(|column| pick_column(column, rows));
+    with_rows(records, rows, columns.collect())
+}
+
+fn pick_column(column: &Column, rows: &[usize]) -> Option<Column> {
+    // Place of each row's value among the values of the column.
+    let places: Vec<Option<usize>> = match &column.presence {
+        None => rows.iter().map(|row| Some(*row)).collect(),
+        Some(map) => rows.iter().map(|row| map.get(*row).then(|| map.rank(*row))).collect(),
+    };
+    let present = || places.iter().flatten().copied();
+    let values = column.values.gather(present());
+    if values.is_empty() {
+        return None;
+    }
+    let presence = (values.len() < rows.len()).then(|| {
+        let mut picked = Bitmap::new(rows.len());
+        let rows = places.iter().enumerate().filter(|(_, place)| place.is_some());
+        rows.for_each(|(row, _)| picked.set(row, true));
+        picked
+    });
+    let quality = column
+        .quality
+        .as_ref()
+        .map(|q| present().map(|place| q[place]).collect::<Vec<_>>());
+    Some(Column {
+        property: column.property,
+        presence,
+        values,
+        quality: quality.filter(|q| q.iter().any(|&x| x != 0)),
+    })
+}
+
+/// Only values that are to be kept; rows stay.
+pub(crate) fn keep_values(
+    mut records: Records,
+    mut keep: impl FnMut(PropertyNumber, usize, ValueRef<'_>, u8) -> bool,
+) -> Records {
+    let rows = records.len();
+    let columns = std::mem::take(&mut records.columns).into_iter().filter_map(|column| {
+        let property = column.property;
+        let cells = column.cells().enumerate();
+        let kept = cells.filter(|(_, (row, value, quality))| keep(property, *row, *value, *quality));
+        let kept: Vec<(usize, usize)> = kept.map(|(place, (row, ..))| (place, row)).collect();
+        if kept.len() == column.values.len() {
+            return Some(column);
+        }
+        if kept.is_empty() {
+            return None;
+        }
+        let mut presence = Bitmap::new(rows);
+        kept.iter().for_each(|(_, row)| presence.set(*row, true));
+        let quality = column.quality.as_ref();
+        let quality = quality.map(|q| kept.iter().map(|(place, _)| q[*place]).collect::<Vec<_>>());
+        Some(Column {
+            property,
+            presence: Some(presence),
+            values: column.values.gather(kept.iter().map(|(place, _)| *place)),
+            quality: quality.filter(|q| q.iter().any(|&x| x != 0)),
+        })
+    });
+    records.columns = columns.collect();
+    records
 }
 
 fn with_rows(records: &Records, rows: &[usize], columns: Vec<Column>) -> Records {

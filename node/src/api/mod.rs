@@ -4,6 +4,7 @@ mod alert;
 mod around;
 mod backup;
 mod cluster;
+mod deadline;
 mod http;
 mod ingest;
 mod observed;

@@ -10,6 +10,7 @@ use tidemark_proto::v1::{
 };
 use tonic::{Request, Response, Status};
 
+use super::deadline::deadline;
 use super::{Streamed, streamed};
 use crate::query::Queries;
 
@@ -32,32 +33,37 @@ impl QueryService for QueryApi {
         &self,
         request: Request<QueryRangeRequest>,
     ) -> Result<Response<Self::QueryRangeStream>, Status> {
-        streamed(self.queries.range(request.into_inner()).await)
+        let by = deadline(&request);
+        streamed(self.queries.range(request.into_inner(), by).await)
     }
 
     async fn query_aggregate(
         &self,
         request: Request<QueryAggregateRequest>,
     ) -> Result<Response<Self::QueryAggregateStream>, Status> {
-        streamed(self.queries.aggregate(request.into_inner()).await)
+        let by = deadline(&request);
+        streamed(self.queries.aggregate(request.into_inner(), by).await)
     }
 
     async fn get_latest(&self, request: Request<GetLatestRequest>) -> Result<Response<Self::GetLatestStream>, Status> {
-        streamed(self.queries.latest(request.into_inner()).await)
+        let by = deadline(&request);
+        streamed(self.queries.latest(request.into_inner(), by).await)
     }
 
     async fn query_intervals(
         &self,
         request: Request<QueryIntervalsRequest>,
     ) -> Result<Response<Self::QueryIntervalsStream>, Status> {
-        streamed(self.queries.intervals(request.into_inner()).await)
+        let by = deadline(&request);
+        streamed(self.queries.intervals(request.into_inner(), by).await)
     }
 
     async fn get_quality(
         &self,
         request: Request<GetQualityRequest>,
     ) -> Result<Response<Self::GetQualityStream>, Status> {
-        streamed(self.queries.quality(request.into_inner()).await)
+        let by = deadline(&request);
+        streamed(self.queries.quality(request.into_inner(), by).await)
     }
 
     async fn get_health(&self, request: Request<GetHealthRequest>) -> Result<Response<Self::GetHealthStream>, Status> {

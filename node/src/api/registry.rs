@@ -9,6 +9,7 @@ use tidemark_proto::v1::{
 };
 use tonic::{Request, Status};
 
+use super::deadline::deadline;
 use super::{Answered, Streamed, answered, streamed};
 use crate::query::Queries;
 use crate::write::Writes;
@@ -44,6 +45,7 @@ impl RegistryService for RegistryApi {
         &self,
         request: Request<ListDevicesRequest>,
     ) -> Result<tonic::Response<Self::ListDevicesStream>, Status> {
-        streamed(self.queries.devices(request.into_inner()).await)
+        let by = deadline(&request);
+        streamed(self.queries.devices(request.into_inner(), by).await)
     }
 }

@@ -131,6 +131,7 @@ impl Catalog {
             slots: (0..SLOTS).map(|slot| 1 + slot % b.shards).collect(),
             placement_version: 1,
             next_job_id: 1,
+            secret: b.secret,
             ..peer::Catalog::default()
         };
         Ok((applied::Result::Done(peer::Done {}), vec![self.cluster_record()]))
@@ -293,6 +294,7 @@ mod tests {
             replication_factor,
             catalog_replicas: (1..=nodes).collect(),
             placement: Vec::new(),
+            secret: Default::default(),
         };
         CatalogCommand {
             stamp_ns: 0,

@@ -90,6 +90,7 @@ impl Cluster {
             shards: plan.shards,
             replication_factor: plan.replication_factor,
             catalog_replicas: plan.members.iter().map(|member| member.replica).collect(),
+            secret: rand::random::<[u8; 32]>().to_vec().into(),
         };
         let bootstrap = catalog_command::Command::Bootstrap(bootstrap);
         let command = CatalogCommand {

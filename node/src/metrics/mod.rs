@@ -45,6 +45,47 @@ impl Counter {
     }
 }
 
+/// Something that comes and goes.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// There is more of it.
+    pub fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// There is less of it, of what was added before.
+    pub fn sub(&self, less: u64) {
+        self.0.fetch_sub(less, Ordering::Relaxed);
+    }
+
+    /// How much there is.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Counts in a gauge for as long as it lives.
+pub struct Present {
+    metrics: Arc<Metrics>,
+    of: fn(&Metrics) -> &Gauge,
+}
+
+impl Present {
+    /// One more from now on.
+    pub fn new(metrics: Arc<Metrics>, of: fn(&Metrics) -> &Gauge) -> Present {
+        of(&metrics).add(1);
+        Present { metrics, of }
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        (self.of)(&self.metrics).sub(1);
+    }
+}
+
 /// How long things took.
 #[derive(Debug, Default)]
 pub struct Latency {
@@ -89,6 +130,12 @@ pub struct Metrics {
     /// From a batch taken to its answer.
     pub write_latency: Latency,
     write_failures: Mutex<BTreeMap<&'static str, u64>>,
+    /// Questions of clients that are being answered.
+    pub queries_running: Gauge,
+    /// Parts of questions, of any node's clients, that a replica here is being read for.
+    pub shard_reads_running: Gauge,
+    /// Bytes of unfinished aggregates that they hold.
+    pub query_bytes_held: Gauge,
     /// Bytes of checkpoints sent to other nodes.
     pub snapshot_bytes_sent: Counter,
     /// Bytes of checkpoints received from other nodes.
@@ -145,6 +192,9 @@ impl Metrics {
             bytes: Counter::default(),
             write_latency: Latency::default(),
             write_failures: Mutex::default(),
+            queries_running: Gauge::default(),
+            shard_reads_running: Gauge::default(),
+            query_bytes_held: Gauge::default(),
             snapshot_bytes_sent: Counter::default(),
             snapshot_bytes_received: Counter::default(),
             snapshot_bytes_kept: Counter::default(),
@@ -333,6 +383,21 @@ impl Metrics {
                 .saturating_sub(self.subscriptions_ended.get()),
         );
         for (name, help, value) in [
+            (
+                "tidemark_queries_running",
+                "Questions of clients that are being answered.",
+                self.queries_running.get(),
+            ),
+            (
+                "tidemark_shard_reads_running",
+                "Parts of questions that a replica here is being read for.",
+                self.shard_reads_running.get(),
+            ),
+            (
+                "tidemark_query_bytes_held",
+                "Bytes of unfinished aggregates that they hold.",
+                self.query_bytes_held.get(),
+            ),
             (
                 "tidemark_disk_total_bytes",
                 "Size of the data folder's file system.",

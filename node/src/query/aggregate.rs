@@ -11,14 +11,16 @@ use tidemark_proto::peer::read_shard_response::Part;
 use tidemark_proto::v1::{AnswerSummary, QueryAggregateRequest};
 use tidemark_series::{Function, Needs, Windows, bucket, rollup};
 
+use super::asked::Asked as Terms;
 use super::finish::Finishing;
 use super::follow::Follower;
 use super::functions::{Asked, functions, has_sequences};
 use super::groups::Groups;
 use super::plan::{aggregate_properties, check_aggregate, passes_over_types, scan_range, windows};
 use super::rollups::rolling;
-use super::series::{Series, check_budget, window_bytes};
+use super::series::{Series, window_bytes};
 use super::shard_side::{Answering, Chosen, Wanted, corrupt};
+use super::tally::{HeldFor, Tally};
 use super::top::Leaders;
 use super::walk::choice;
 use crate::catalog::types::{PropertyDef, TypeDef};
@@ -29,7 +31,11 @@ use crate::shard::{Rolling, Stored};
 const TOGETHER_SHARE: usize = 8;
 
 /// Answers an aggregate: partials per device, or per group where devices are grouped.
-pub(super) fn answer(answering: &Answering<'_>, request: &QueryAggregateRequest) -> Result<AnswerSummary> {
+pub(super) fn answer(
+    answering: &Answering<'_>,
+    request: &QueryAggregateRequest,
+    terms: &Terms,
+) -> Result<AnswerSummary> {
     check_aggregate(request, answering.limits)?;
     let selector = request.selector.clone().unwrap_or_default();
     let grouping = request.grouping.as_ref();
@@ -55,7 +61,9 @@ pub(super) fn answer(answering: &Answering<'_>, request: &QueryAggregateRequest)
     } else {
         Wanted::Nothing
     };
-    let _ = answering.each_run(&selector, wanted, |devices| aggregating.run(devices))?;
+    let mut summary = AnswerSummary::default();
+    let visited = answering.each_run(&selector, wanted, |devices| aggregating.run(devices));
+    let _ = answering.ended(visited, terms, &mut summary)?;
     let leaders = aggregating.leaders.into_iter().flat_map(Leaders::into_series);
     let groups = aggregating.groups.into_iter().flat_map(Groups::into_parts);
     for part in leaders.chain(groups) {
@@ -66,7 +74,7 @@ pub(super) fn answer(answering: &Answering<'_>, request: &QueryAggregateRequest)
     Ok(AnswerSummary {
         devices: aggregating.devices,
         points_dropped: aggregating.dropped,
-        ..AnswerSummary::default()
+        ..summary
     })
 }
 
@@ -136,8 +144,9 @@ impl Aggregating<'_> {
         if self.following {
             return self.follow(def, devices, asked);
         }
-        let folding = Folding::new(self.request, def, asked, self.needs);
-        let (mut held, bytes_max) = (0, self.answering.limits.partials_bytes_max);
+        let tally = &self.answering.tally;
+        let folding = Folding::new(self.request, def, asked, self.needs, tally);
+        let mut held = 0;
         let (folded, dropped) = (&mut self.folded, &mut self.dropped);
         let (range, rolling) = ((folding.from, folding.to), folding.rolling.as_ref());
         self.answering.scan_rolled(def, devices, range, rolling, |at, stored| {
@@ -145,18 +154,18 @@ impl Aggregating<'_> {
             held -= bytes_of(series);
             *dropped += folding.fold(stored, series)?;
             held += bytes_of(series);
-            check_budget(held, bytes_max)
+            tally.hold(HeldFor::Reading, held)
         })
     }
 
     /// Follows the points of each device.
     fn follow(&mut self, def: &TypeDef, devices: &[Chosen], asked: &[(&PropertyDef, Windows)]) -> Result<()> {
         let follower = Follower::new(self.answering, self.request, &self.functions, def, asked);
-        let (mut held, bytes_max) = (0, self.answering.limits.partials_bytes_max);
+        let mut held = 0;
         for (chosen, series) in devices.iter().zip(self.folded.chunks_mut(asked.len().max(1))) {
             self.dropped += follower.follow(chosen, series)?;
             held += bytes_of(series);
-            check_budget(held, bytes_max)?;
+            self.answering.tally.hold(HeldFor::Reading, held)?;
         }
         Ok(())
     }
@@ -169,12 +178,13 @@ impl Aggregating<'_> {
         let numbers = numbers(asked);
         let place = |chosen: &Chosen| groups.place(def.number(), &numbers, |key| chosen.tag(key));
         let places: Vec<usize> = devices.iter().map(place).collect();
-        let folding = Folding::new(self.request, def, asked, self.needs);
+        let tally = &self.answering.tally;
+        let folding = Folding::new(self.request, def, asked, self.needs, tally);
         let dropped = &mut self.dropped;
         let (range, rolling) = ((folding.from, folding.to), folding.rolling.as_ref());
         self.answering.scan_rolled(def, devices, range, rolling, |at, stored| {
             *dropped += groups.with(places[at], |series| folding.fold(stored, series))?;
-            Ok(())
+            tally.hold(HeldFor::Later, groups.bytes())
         })
     }
 
@@ -201,6 +211,7 @@ impl Aggregating<'_> {
                 }
                 let place = groups.place(def.number(), &numbers, |key| chosen.tag(key));
                 groups.merge(place, series)?;
+                self.answering.tally.hold(HeldFor::Later, groups.bytes())?;
                 continue;
             }
             let series = numbers.iter().zip(series);
@@ -215,7 +226,7 @@ impl Aggregating<'_> {
                     let standing = leaders.stands(first.as_ref());
                     leaders.offer(standing, name, || of_device(def, *property, chosen, series));
                     let held = leaders.len() * window_bytes(self.following);
-                    check_budget(held, self.answering.limits.partials_bytes_max)?;
+                    self.answering.tally.hold(HeldFor::Later, held)?;
                     continue;
                 }
                 let part = of_device(def, *property, chosen, series);
@@ -250,6 +261,7 @@ struct Folding<'a> {
     to: i64,
     /// Which rollups will do, if any.
     rolling: Option<Rolling>,
+    tally: &'a Tally<'a>,
 }
 
 impl Folding<'_> {
@@ -258,6 +270,7 @@ impl Folding<'_> {
         def: &TypeDef,
         asked: &'a [(&'a PropertyDef, Windows)],
         needs: Needs,
+        tally: &'a Tally<'a>,
     ) -> Folding<'a> {
         let (from, to) = scan_range(asked.iter().map(|(_, windows)| windows));
         Folding {
@@ -267,6 +280,7 @@ impl Folding<'_> {
             from,
             to,
             rolling: rolling(def, request, asked),
+            tally,
         }
     }
 
@@ -290,6 +304,7 @@ impl Folding<'_> {
                 folded.map_err(corrupt)?;
             }
             dropped += folding.dropped();
+            self.tally.block(folding.decoded())?;
         }
         Ok(dropped)
     }

@@ -83,6 +83,11 @@ impl Groups {
         Ok(folded)
     }
 
+    /// What their windows take, bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The groups, by type, property and tags.
     pub(super) fn into_parts(self) -> impl Iterator<Item = Partials> {
         let mut by_key: BTreeMap<GroupKey, (u64, Series)> = BTreeMap::new();

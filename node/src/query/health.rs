@@ -10,6 +10,7 @@ use tidemark_proto::v1::{
 };
 use tidemark_series::{Block, Corrupt, PropertyNumber, ValueRef};
 
+use super::asked::Asked;
 use super::last_good::{counts, last_good};
 use super::quality;
 use super::quality_merge::check;
@@ -24,7 +25,7 @@ const BATTERY_LOW: f64 = 20.0;
 
 /// Answers a question about health: reports of quality, each with what its device says of itself.
 pub(super) fn answer(answering: &Answering<'_>, request: &GetHealthRequest) -> Result<AnswerSummary> {
-    quality::judge(answering, &promises(request), Some(request))
+    quality::judge(answering, &promises(request), Some(request), &Asked::default())
 }
 
 /// What of it is about promises.
@@ -57,7 +58,7 @@ impl Queries {
             })
         };
         let message = |reports, summary| GetHealthResponse { reports, summary };
-        self.judged(promises, ask, message).await
+        self.judged(promises, None, ask, message).await
     }
 }
 

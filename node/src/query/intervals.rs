@@ -13,25 +13,31 @@ use tidemark_proto::v1::{AnswerSummary, DeviceIntervals, Interval, QueryInterval
 use tidemark_series::exceed::{Exceedance, Exceeding, Threshold};
 use tidemark_series::{Between, Kind, ValueRef, ValueType};
 
+use super::asked::Asked;
 use super::functions::{max_gap_ns, state_code};
 use super::plan::{check_range, one_property, passes_over_types};
 use super::shard_side::{Answering, Chosen, Wanted};
 use super::streams::{Answers, Queries, each, unexpected};
+use super::terms::HasTerms as _;
 use super::walk::{Walk, Walked, choice};
 use crate::catalog::types::{PropertyDef, TypeDef};
-use crate::clock::now_ns;
+use crate::clock::{Instant, now_ns};
 use crate::error::{Error, Reason, Result};
 
 const DEVICES_PER_PART: usize = 64;
 
 /// Answers one shard's part.
-pub(super) fn answer(answering: &Answering<'_>, request: &QueryIntervalsRequest) -> Result<AnswerSummary> {
+pub(super) fn answer(
+    answering: &Answering<'_>,
+    request: &QueryIntervalsRequest,
+    asked: &Asked,
+) -> Result<AnswerSummary> {
     check(request)?;
     let selector = request.selector.clone().unwrap_or_default();
     let pass_over = passes_over_types(&selector);
     let mut summary = AnswerSummary::default();
     let mut part = IntervalsList::default();
-    let flow = answering.each_run(&selector, Wanted::Nothing, |devices| {
+    let visited = answering.each_run(&selector, Wanted::Nothing, |devices| {
         let Some(def) = devices.first().map(|first| first.def.clone()) else {
             return Ok(ControlFlow::Continue(()));
         };
@@ -55,7 +61,8 @@ pub(super) fn answer(answering: &Answering<'_>, request: &QueryIntervalsRequest)
             }
         }
         Ok(ControlFlow::Continue(()))
-    })?;
+    });
+    let flow = answering.ended(visited, asked, &mut summary)?;
     if flow.is_continue() && !part.devices.is_empty() {
         let _ = answering.send(Part::Intervals(part));
     }
@@ -167,11 +174,16 @@ fn interval(found: &Exceedance) -> Interval {
 
 impl Queries {
     /// When a property was at or beyond a threshold, or in a state.
-    pub async fn intervals(&self, request: QueryIntervalsRequest) -> Result<Answers<QueryIntervalsResponse>> {
+    pub async fn intervals(
+        &self,
+        request: QueryIntervalsRequest,
+        deadline: Option<Instant>,
+    ) -> Result<Answers<QueryIntervalsResponse>> {
         check(&request)?;
         let start = self
             .begin(request.selector.as_ref(), true, request.consistency.as_ref())
-            .await?;
+            .await?
+            .on(request.terms(deadline))?;
         start
             .check_properties(std::slice::from_ref(&request.property))
             .map_err(|error| error.field("property"))?;

@@ -45,6 +45,7 @@ pub(super) fn last_good(
         let _ = answering.scan(def, one, begin, end, |_, value| {
             for block in bucket::blocks(value) {
                 let records = block.map_err(corrupt)?.decode(Some(&numbers)).map_err(corrupt)?;
+                answering.tally.block(records.points() as u64)?;
                 for at in &missing {
                     let Some(column) = records.column(properties[*at].number) else {
                         continue;

@@ -9,9 +9,10 @@ use tidemark_proto::peer::read_shard_response::Part;
 use tidemark_proto::v1::{AnswerSummary, GetLatestRequest};
 use tidemark_series::NewestValue;
 
+use super::asked::{Asked, position};
 use super::last_good::{is_good, last_good};
 use super::plan::passes_over_types;
-use super::shard_side::{Answering, Chosen, Wanted};
+use super::shard_side::{Answering, Begin, Chosen, Wanted};
 use crate::catalog::types::{PropertyDef, TypeDef};
 use crate::clock::{NS_PER_MS, now_ns};
 use crate::error::Result;
@@ -20,9 +21,16 @@ use crate::wire::answer::latest_device;
 
 /// Devices of a part, from as many types as there are.
 const DEVICES_PER_PART: usize = 256;
+/// A part with so much text is sent at once.
+const TEXT_BYTES_PER_PART: usize = 1 << 20;
 
 /// Answers a question for newest values.
-pub(super) fn answer(answering: &Answering<'_>, request: &GetLatestRequest) -> Result<AnswerSummary> {
+pub(super) fn answer(answering: &Answering<'_>, request: &GetLatestRequest, asked: &Asked) -> Result<AnswerSummary> {
+    let after = position(&request.cursor)?;
+    let begin = after.as_ref().map(|position| Begin {
+        device: &position.device,
+        with: false,
+    });
     let selector = request.selector.clone().unwrap_or_default();
     let limit = if request.limit == 0 { u64::MAX } else { request.limit };
     let mut reading = Reading {
@@ -35,11 +43,14 @@ pub(super) fn answer(answering: &Answering<'_>, request: &GetLatestRequest) -> R
         },
         summary: AnswerSummary::default(),
         part: LatestDevices::default(),
+        bytes: 0,
     };
-    let flow = answering.each_run(&selector, Wanted::Nothing, |devices| {
+    let visited = answering.each_run_from(&selector, Wanted::Nothing, begin, |devices| {
         let room = usize::try_from(limit - reading.summary.devices).unwrap_or(usize::MAX);
         reading.summary.limited = devices.len() > room;
-        reading.run(&devices[..devices.len().min(room)])?;
+        if reading.run(&devices[..devices.len().min(room)])?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
         if reading.part.devices.len() >= DEVICES_PER_PART && reading.pass_on().is_break() {
             return Ok(ControlFlow::Break(()));
         }
@@ -48,12 +59,15 @@ pub(super) fn answer(answering: &Answering<'_>, request: &GetLatestRequest) -> R
         } else {
             ControlFlow::Continue(())
         })
-    })?;
+    });
+    let mut cut = AnswerSummary::default();
+    let flow = answering.ended(visited, asked, &mut cut)?;
     if flow.is_continue() || reading.summary.limited {
         let _ = reading.pass_on();
     }
     Ok(AnswerSummary {
         rows: reading.summary.devices,
+        cut_short: cut.cut_short,
         ..reading.summary
     })
 }
@@ -65,17 +79,19 @@ struct Reading<'a> {
     now: i64,
     summary: AnswerSummary,
     part: LatestDevices,
+    /// Of the part, beside what a device takes without texts.
+    bytes: usize,
 }
 
 impl Reading<'_> {
     /// Devices of one type.
-    fn run(&mut self, devices: &[Chosen]) -> Result<()> {
+    fn run(&mut self, devices: &[Chosen]) -> Result<ControlFlow<()>> {
         let Some(def) = devices.first().map(|first| &first.def) else {
-            return Ok(());
+            return Ok(ControlFlow::Continue(()));
         };
         let properties = match def.choose(&self.request.properties) {
             Ok(properties) => properties,
-            Err(_) if self.pass_over => return Ok(()),
+            Err(_) if self.pass_over => return Ok(ControlFlow::Continue(())),
             Err(e) => return Err(e),
         };
         let stale_after = match self.request.stale_after_ms {
@@ -91,10 +107,14 @@ impl Reading<'_> {
             let counting = self.counting(def, chosen, newest, &properties)?;
             let newest: &[NewestValue] = counting.as_deref().unwrap_or(newest);
             let answer = latest_device(def, chosen.id(), newest, &properties, is_stale);
+            self.bytes += newest.iter().map(NewestValue::heap_bytes).sum::<usize>();
             self.part.devices.push(answer);
+            self.summary.devices += 1;
+            if self.bytes > TEXT_BYTES_PER_PART && self.pass_on().is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
         }
-        self.summary.devices += devices.len() as u64;
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 
     /// The newest values that count, where those that are newest of all do not, or are too new.
@@ -154,6 +174,7 @@ impl Reading<'_> {
 
     /// Hands on what is there; breaks when nobody listens any more.
     fn pass_on(&mut self) -> ControlFlow<()> {
+        self.bytes = 0;
         match self.part.devices.is_empty() {
             true => ControlFlow::Continue(()),
             false => self.answering.send(Part::Latest(std::mem::take(&mut self.part))),

@@ -2,13 +2,15 @@
 //! query whose fold keeps the points. Never: storage formats.
 
 mod aggregate;
+mod alerts;
 mod areal;
+mod asked;
 mod calendar;
 #[cfg(test)]
 mod calendar_tests;
 mod count;
-mod alerts;
 mod fill;
+mod filter;
 mod finish;
 mod follow;
 mod functions;
@@ -20,6 +22,7 @@ mod last_good;
 mod latest;
 mod merge;
 mod near;
+mod passing;
 mod plan;
 mod quality;
 mod quality_device;
@@ -29,6 +32,8 @@ mod rollups;
 mod series;
 mod shard_side;
 mod streams;
+mod tally;
+mod terms;
 mod top;
 mod walk;
 

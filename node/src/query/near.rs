@@ -10,7 +10,7 @@ use tidemark_proto::peer::read_shard_request::Query;
 use tidemark_proto::peer::read_shard_response::Part;
 use tidemark_proto::v1::Selector;
 
-use crate::route::{Ready, ShardJob};
+use crate::route::{Hearing, Ready, ShardJob};
 use crate::store::from_memory;
 
 /// Devices that such a question names at most.
@@ -22,21 +22,38 @@ const ROWS_MAX: usize = 16_384;
 
 /// All parts of a shard's answer, the last one its summary; `None`: ask the long way.
 pub(super) fn answer(ready: &Ready, query: &Query, job: &ShardJob) -> Option<Vec<Part>> {
-    let (parts, rows) = (RefCell::new(Vec::new()), Cell::new(0));
-    let keep = |part: Part| {
-        if let Part::Batch(batch) = &part {
-            rows.set(rows.get() + batch.observed_at_ns.len());
-        }
-        parts.borrow_mut().push(part);
-        rows.get() <= ROWS_MAX
-    };
-    let summary = from_memory(VALUE_BYTES_MAX, || job(ready.replica(), query, &keep)).ok()?;
-    if rows.get() > ROWS_MAX {
+    let kept = Kept::default();
+    let mut summary = from_memory(VALUE_BYTES_MAX, || job(ready.replica(), query, &kept)).ok()?;
+    if !kept.is_there() {
         return None;
     }
-    let mut parts = parts.into_inner();
+    for work in summary.explain.iter_mut().flat_map(|explain| &mut explain.shards) {
+        work.from_memory = true;
+    }
+    let mut parts = kept.parts.into_inner();
     parts.push(Part::Summary(ready.summary(summary)));
     Some(parts)
+}
+
+/// Parts that are kept here, while they are few.
+#[derive(Default)]
+struct Kept {
+    parts: RefCell<Vec<Part>>,
+    rows: Cell<usize>,
+}
+
+impl Hearing for Kept {
+    fn take(&self, part: Part) -> bool {
+        if let Part::Batch(batch) = &part {
+            self.rows.set(self.rows.get() + batch.observed_at_ns.len());
+        }
+        self.parts.borrow_mut().push(part);
+        self.is_there()
+    }
+
+    fn is_there(&self) -> bool {
+        self.rows.get() <= ROWS_MAX
+    }
 }
 
 /// Whether a question is of this kind.

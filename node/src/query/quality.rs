@@ -10,6 +10,7 @@ use tidemark_proto::peer::read_shard_response::Part;
 use tidemark_proto::v1::{AnswerSummary, GetHealthRequest, GetQualityRequest, Health, QualityReport, ReportKind};
 use tidemark_series::assess::{Assessment, Freshness, Promise};
 
+use super::asked::Asked;
 use super::health;
 use super::plan::{check_range, one_property, passes_over_types};
 use super::quality_device::{Counts, Device};
@@ -27,8 +28,8 @@ const REPORTS_PER_PART: usize = 256;
 const INTERVALS_BEFORE: i64 = 10;
 
 /// Answers a question about quality.
-pub(super) fn answer(answering: &Answering<'_>, request: &GetQualityRequest) -> Result<AnswerSummary> {
-    judge(answering, request, None)
+pub(super) fn answer(answering: &Answering<'_>, request: &GetQualityRequest, asked: &Asked) -> Result<AnswerSummary> {
+    judge(answering, request, None, asked)
 }
 
 /// The same with the health of each device where that is asked for.
@@ -36,6 +37,7 @@ pub(super) fn judge(
     answering: &Answering<'_>,
     request: &GetQualityRequest,
     health: Option<&GetHealthRequest>,
+    asked: &Asked,
 ) -> Result<AnswerSummary> {
     check_range(request.from_ns, request.to_ns)?;
     check(request)?;
@@ -52,7 +54,8 @@ pub(super) fn judge(
         Some(_) => Wanted::Tags,
         None => Wanted::Nothing,
     };
-    let flow = answering.each_run(&selector, wanted, |devices| looking.run(devices))?;
+    let visited = answering.each_run(&selector, wanted, |devices| looking.run(devices));
+    let flow = answering.ended(visited, asked, &mut looking.summary)?;
     let rest = looking.reports.into_sums();
     if flow.is_continue() {
         for reports in rest.chunks(REPORTS_PER_PART) {
@@ -140,7 +143,7 @@ impl Looking<'_> {
         let from = assess_from.min(self.request.from_ns.saturating_sub(looks_back_ns(property)));
         let to = self.request.to_ns.saturating_add(1);
         let _ = self.answering.scan(def, devices, from, to, |at, value| {
-            looked_at[at].take(value, assess_from, (from, to))?;
+            looked_at[at].take(&self.answering.tally, value, assess_from, (from, to))?;
             Ok(ControlFlow::Continue(()))
         })?;
         let ever = self.ever(def, property, devices, &looked_at)?;

@@ -11,6 +11,7 @@ use tidemark_series::{Block, Column, Corrupt, ValueRef, bucket};
 
 use super::health::Signals;
 use super::shard_side::corrupt;
+use super::tally::Tally;
 use crate::catalog::types::{PropertyDef, TypeDef};
 use crate::error::Result;
 
@@ -49,11 +50,17 @@ impl<'a> Device<'a> {
     }
 
     /// Looks at the blocks of a bucket value, as far as they are in a range; points before `assess_from` tell only of values.
-    pub(super) fn take(&mut self, value: &[u8], assess_from: i64, range: (i64, i64)) -> Result<()> {
+    pub(super) fn take(
+        &mut self,
+        tally: &Tally<'_>,
+        value: &[u8],
+        assess_from: i64,
+        range: (i64, i64),
+    ) -> Result<()> {
         for block in bucket::blocks(value) {
             let block = block.map_err(corrupt)?;
             if block.last_ns() >= range.0 && block.first_ns() < range.1 {
-                self.block(&block, assess_from, range).map_err(corrupt)?;
+                tally.block(self.block(&block, assess_from, range).map_err(corrupt)?)?;
                 let (from, to) = (self.promise.from_ns, self.promise.to_ns);
                 self.signals.take(&block, from, to).map_err(corrupt)?;
             }
@@ -73,13 +80,14 @@ impl<'a> Device<'a> {
         (promise, self.assessing.finish(), self.counts, self.signals.median())
     }
 
-    fn block(&mut self, block: &Block<'_>, assess_from: i64, range: (i64, i64)) -> std::result::Result<(), Corrupt> {
+    /// Returns how many values had to be decoded.
+    fn block(&mut self, block: &Block<'_>, assess_from: i64, range: (i64, i64)) -> std::result::Result<u64, Corrupt> {
         let number = self.property.number;
         if let Some(kind) = block.report_kind()
             && block.is_sound(number, &self.property.checks)?
         {
             if kind == ReportKind::Test as u8 {
-                return Ok(());
+                return Ok(0);
             }
             if let Some(last) = block.last_until(self.promise.to_ns)? {
                 self.assessing.heard(last);
@@ -90,7 +98,7 @@ impl<'a> Device<'a> {
             if !is_apart(kind) && block.count(number) > 0 {
                 self.assessing.rows(block, number, range, self.latencies.of(kind))?;
             }
-            return Ok(());
+            return Ok(0);
         }
         let records = block.decode(Some(&[number]))?;
         let kinds = &records.report_kind;
@@ -114,7 +122,7 @@ impl<'a> Device<'a> {
                     .point(t_ns, value, stated, |point| counts.note(point, promise));
             }
         }
-        Ok(())
+        Ok(records.points() as u64)
     }
 
     /// Records that were sent again count for that whatever they say.

@@ -13,6 +13,8 @@ use tidemark_proto::v1::{AnswerSummary, GetQualityRequest, GetQualityResponse, Q
 use super::health;
 use super::plan::check_range;
 use super::streams::{Answers, Queries, unexpected};
+use super::terms::HasTerms as _;
+use crate::clock::Instant;
 use crate::error::{Error, Reason, Result};
 
 const REPORTS_PER_MESSAGE: usize = 256;
@@ -174,7 +176,11 @@ pub(super) fn check(request: &GetQualityRequest) -> Result<()> {
 
 impl Queries {
     /// How well devices kept their promises.
-    pub async fn quality(&self, request: GetQualityRequest) -> Result<Answers<GetQualityResponse>> {
+    pub async fn quality(
+        &self,
+        request: GetQualityRequest,
+        deadline: Option<Instant>,
+    ) -> Result<Answers<GetQualityResponse>> {
         let asked = request.clone();
         let ask = move |selector| {
             Query::Quality(GetQualityRequest {
@@ -182,22 +188,27 @@ impl Queries {
                 ..asked.clone()
             })
         };
-        self.judged(request, ask, |reports, summary| GetQualityResponse { reports, summary })
-            .await
+        self.judged(request, deadline, ask, |reports, summary| GetQualityResponse {
+            reports,
+            summary,
+        })
+        .await
     }
 
     /// Reports on what `ask` asks each shard, of which the request is what is about promises.
     pub(super) async fn judged<M: Send + 'static>(
         &self,
         request: GetQualityRequest,
-        ask: impl Fn(Selector) -> Query + Send + 'static,
+        deadline: Option<Instant>,
+        ask: impl Fn(Selector) -> Query + Send + Sync + 'static,
         message: impl Fn(Vec<QualityReport>, Option<AnswerSummary>) -> M + Copy + Send + 'static,
     ) -> Result<Answers<M>> {
         check_range(request.from_ns, request.to_ns)?;
         check(&request)?;
         let start = self
             .begin(request.selector.as_ref(), true, request.consistency.as_ref())
-            .await?;
+            .await?
+            .on(request.terms(deadline))?;
         if !request.property.is_empty() {
             start
                 .check_properties(std::slice::from_ref(&request.property))

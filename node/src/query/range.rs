@@ -1,38 +1,60 @@
 //! Raw records of one shard.
+//!
+//! Never here: which records are wanted (see `filter`). Invariant: a limit or a budget cuts between two records of one device, and
+//! what is behind the cut is what the next page begins with.
 
 use std::ops::ControlFlow;
 
+use prost::Message as _;
+use tidemark_proto::peer::Position;
 use tidemark_proto::peer::read_shard_response::Part;
-use tidemark_proto::v1::{AnswerSummary, QueryRangeRequest};
-use tidemark_series::{PropertyNumber, bucket};
+use tidemark_proto::v1::{AnswerSummary, Order, QueryRangeRequest};
+use tidemark_series::{Records, bucket};
 
+use super::asked::{Asked, position};
+use super::filter::{self, Filter};
 use super::plan::{check_range, passes_over_types};
-use super::shard_side::{Answering, Chosen, Wanted, corrupt};
+use super::shard_side::{Answering, Begin, Chosen, Wanted, corrupt};
+use crate::catalog::types::{PropertyDef, TypeDef};
 use crate::error::Result;
 use crate::wire::answer::BatchWriter;
 
 const ROWS_PER_PART: usize = 4096;
+/// A part is sent once it takes so much, which texts do with few rows.
+const BYTES_PER_PART: usize = 1 << 20;
 
 /// Answers a raw range.
-pub(super) fn answer(answering: &Answering<'_>, request: &QueryRangeRequest) -> Result<AnswerSummary> {
+pub(super) fn answer(answering: &Answering<'_>, request: &QueryRangeRequest, asked: &Asked) -> Result<AnswerSummary> {
     check_range(request.from_ns, request.to_ns)?;
+    filter::check(request)?;
     let selector = request.selector.clone().unwrap_or_default();
     let limit = if request.limit == 0 { u64::MAX } else { request.limit };
+    let after = position(&request.cursor)?;
     let mut reading = Reading {
         answering,
         request,
+        asked,
         limit,
+        after: after.as_ref(),
+        newest_first: request.order() == Order::NewestFirst,
         pass_over: passes_over_types(&selector),
         summary: AnswerSummary::default(),
     };
-    let _ = answering.each_run(&selector, Wanted::Nothing, |devices| reading.run(devices))?;
+    let begin = after.as_ref().map(|position| Begin {
+        device: &position.device,
+        with: true,
+    });
+    let _ = answering.each_run_from(&selector, Wanted::Nothing, begin, |devices| reading.run(devices))?;
     Ok(reading.summary)
 }
 
 struct Reading<'a> {
     answering: &'a Answering<'a>,
     request: &'a QueryRangeRequest,
+    asked: &'a Asked,
     limit: u64,
+    after: Option<&'a Position>,
+    newest_first: bool,
     pass_over: bool,
     summary: AnswerSummary,
 }
@@ -40,7 +62,7 @@ struct Reading<'a> {
 impl Reading<'_> {
     /// Reads devices of one type into shared batches.
     fn run(&mut self, devices: &[Chosen]) -> Result<ControlFlow<()>> {
-        let Some(def) = devices.first().map(|first| &first.def) else {
+        let Some(def) = devices.first().map(|first| first.def.clone()) else {
             return Ok(ControlFlow::Continue(()));
         };
         let properties = match def.choose(&self.request.properties) {
@@ -48,32 +70,62 @@ impl Reading<'_> {
             Err(_) if self.pass_over => return Ok(ControlFlow::Continue(())),
             Err(e) => return Err(e),
         };
-        let numbers: Option<Vec<PropertyNumber>> =
-            (!self.request.properties.is_empty()).then(|| properties.iter().map(|p| p.number).collect());
-        let mut batch = BatchWriter::new(def, &properties);
-        let (answering, from_ns, to_ns) = (self.answering, self.request.from_ns, self.request.to_ns);
+        let Some(filter) = Filter::new(self.request, &def, &properties, self.pass_over)? else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        let mut batch = BatchWriter::new(&def, &properties);
         let mut flow = ControlFlow::Continue(());
         for chosen in devices {
             self.summary.devices += 1;
-            flow = answering.scan(def, std::slice::from_ref(chosen), from_ns, to_ns, |_, value| {
-                self.take(chosen, value, numbers.as_deref(), &mut batch)?;
-                if self.summary.limited {
-                    return Ok(ControlFlow::Break(()));
-                }
-                if batch.rows() < ROWS_PER_PART {
-                    return Ok(ControlFlow::Continue(()));
-                }
-                let full = std::mem::replace(&mut batch, BatchWriter::new(def, &properties));
-                Ok(answering.send(Part::Batch(full.finish())))
-            })?;
+            flow = self.device(&def, &properties, &filter, chosen, &mut batch)?;
             if flow.is_break() {
                 break;
             }
         }
-        if batch.rows() > 0 && answering.send(Part::Batch(batch.finish())).is_break() {
+        if batch.rows() > 0 && self.answering.send(Part::Batch(batch.finish())).is_break() {
             return Ok(ControlFlow::Break(()));
         }
         Ok(flow)
+    }
+
+    fn device<'d>(
+        &mut self,
+        def: &'d TypeDef,
+        properties: &[&'d PropertyDef],
+        filter: &Filter<'_>,
+        chosen: &Chosen,
+        batch: &mut BatchWriter<'d>,
+    ) -> Result<ControlFlow<()>> {
+        let answering = self.answering;
+        let range = self.rest_of(chosen);
+        let newest_first = self.newest_first;
+        let mut visit = |value: &[u8]| {
+            self.take(chosen, value, range, filter, batch)?;
+            if self.summary.limited || self.summary.cut_short.is_some() {
+                return Ok(ControlFlow::Break(()));
+            }
+            if batch.rows() < ROWS_PER_PART && batch.bytes() < BYTES_PER_PART {
+                return Ok(ControlFlow::Continue(()));
+            }
+            let full = std::mem::replace(batch, BatchWriter::new(def, properties));
+            Ok(answering.send(Part::Batch(full.finish())))
+        };
+        match newest_first {
+            true => answering.scan_back(def, chosen, range, visit),
+            false => answering.scan(def, std::slice::from_ref(chosen), range.0, range.1, |_, value| {
+                visit(value)
+            }),
+        }
+    }
+
+    /// The time that is asked for, of one device: less where a page before this one gave some of it.
+    fn rest_of(&self, chosen: &Chosen) -> (i64, i64) {
+        let (from, to) = (self.request.from_ns, self.request.to_ns);
+        match self.after.filter(|after| after.device == chosen.id()) {
+            None => (from, to),
+            Some(after) if self.newest_first => (from, to.min(after.t_ns)),
+            Some(after) => (from.max(after.t_ns.saturating_add(1)), to),
+        }
     }
 
     /// Adds the rows of a bucket that are asked for, up to the limit: only the named properties and the rows that have one
@@ -82,31 +134,85 @@ impl Reading<'_> {
         &mut self,
         chosen: &Chosen,
         value: &[u8],
-        numbers: Option<&[PropertyNumber]>,
+        (from_ns, to_ns): (i64, i64),
+        filter: &Filter<'_>,
         batch: &mut BatchWriter<'_>,
     ) -> Result<()> {
-        let (from_ns, to_ns) = (self.request.from_ns, self.request.to_ns);
-        for block in bucket::blocks(value) {
-            let block = block.map_err(corrupt)?;
+        let mut blocks = bucket::blocks(value)
+            .collect::<std::result::Result<Vec<_>, _>>()
+            .map_err(corrupt)?;
+        if self.newest_first {
+            blocks.reverse();
+        }
+        for block in blocks {
             if block.last_ns() < from_ns || block.first_ns() >= to_ns {
                 continue;
             }
-            let mut records = block.decode(numbers).map_err(corrupt)?;
-            if numbers.is_some() {
+            let records = block.decode(filter.decoded()).map_err(corrupt)?;
+            let points = records.points() as u64;
+            self.push(chosen, records, (from_ns, to_ns), filter, batch)?;
+            if self.summary.limited {
+                // Counted all the same; whether there were too many matters no more.
+                self.answering.tally.block(points).ok();
+                break;
+            }
+            if let Err(error) = self.answering.tally.block(points) {
+                let Some(cut) = self.asked.cut_short(&error, self.answering.limits) else {
+                    return Err(error);
+                };
+                self.summary.cut_short = Some(cut);
+                // This block is given, so that the next page goes on behind it even where nothing of it was wanted.
+                let position = Position {
+                    shard: 0,
+                    device: chosen.id().to_owned(),
+                    t_ns: if self.newest_first {
+                        block.first_ns()
+                    } else {
+                        block.last_ns()
+                    },
+                };
+                self.summary.next_cursor = position.encode_to_vec().into();
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn push(
+        &mut self,
+        chosen: &Chosen,
+        mut records: Records,
+        (from_ns, to_ns): (i64, i64),
+        filter: &Filter<'_>,
+        batch: &mut BatchWriter<'_>,
+    ) -> Result<()> {
+        let room = usize::try_from(self.limit - self.summary.rows).unwrap_or(usize::MAX);
+        if filter.takes_all() && !self.newest_first {
+            if filter.decoded().is_some() {
                 records = records.without_empty_rows();
             }
             let mut rows = records.rows_between(from_ns, to_ns);
-            let room = usize::try_from(self.limit - self.summary.rows).unwrap_or(usize::MAX);
             if rows.len() > room {
                 rows.end = rows.start + room;
                 self.summary.limited = true;
             }
             self.summary.rows += rows.len() as u64;
             batch.push(chosen.id(), &records, rows);
-            if self.summary.limited {
-                break;
-            }
+            return Ok(());
         }
+        let (records, mut rows) = filter.apply(self.answering, chosen, records, (from_ns, to_ns))?;
+        if self.newest_first {
+            rows.reverse();
+        }
+        if rows.len() > room {
+            rows.truncate(room);
+            self.summary.limited = true;
+        }
+        if rows.is_empty() {
+            return Ok(());
+        }
+        self.summary.rows += rows.len() as u64;
+        batch.push(chosen.id(), &records.pick_rows(&rows), 0..rows.len());
         Ok(())
     }
 }

@@ -106,8 +106,15 @@ impl Answering<'_> {
             (from_ns, to_ns),
             rolling,
             |at, stored| {
-                used += u64::from(matches!(stored, Stored::Rollup(_)));
-                match visit(at, stored) {
+                let counted = match &stored {
+                    Stored::Points(value) => self.read(value),
+                    Stored::Rollup(_) => {
+                        used += 1;
+                        self.tally.rollup();
+                        self.listened_to()
+                    }
+                };
+                match counted.and_then(|()| visit(at, stored)) {
                     Ok(()) => ControlFlow::Continue(()),
                     Err(error) => ControlFlow::Break(error),
                 }

@@ -8,18 +8,21 @@ use std::sync::Arc;
 use tidemark_proto::peer::read_shard_request::Query;
 use tidemark_proto::peer::read_shard_response::Part;
 use tidemark_proto::peer::{DeviceList, Resolved, ShardDevices, ShardResolve};
-use tidemark_proto::v1::{AnswerSummary, Selector, TagMatcher};
+use tidemark_proto::v1::{AnswerSummary, Explain, Selector, ShardWork, TagMatcher};
 
+use super::asked::{Asked, position};
+use super::tally::Tally;
 use super::{aggregate, alerts, count, health, intervals, latest, quality, range};
 use crate::catalog::Catalog;
 use crate::catalog::types::TypeDef;
+use crate::clock::monotonic;
 use crate::error::{Error, Reason, Result};
 use crate::limits::Limits;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Present};
 use crate::raft::host::Host;
 use crate::raft::replica::Replica;
 use crate::raft::state::store_error;
-use crate::route::ShardJob;
+use crate::route::{Hearing, ShardJob};
 use crate::shard::{DeviceFilter, Roster, Shard};
 use crate::wire::registry::area;
 
@@ -32,7 +35,15 @@ pub(super) struct Answering<'a> {
     pub(super) catalog: &'a Catalog,
     pub(super) limits: &'a Limits,
     pub(super) metrics: &'a Metrics,
-    send: &'a dyn Fn(Part) -> bool,
+    pub(super) tally: Tally<'a>,
+    hearing: &'a dyn Hearing,
+}
+
+/// Where an answer goes on: devices before this one were given already, and it too unless it is to come again.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Begin<'a> {
+    pub(super) device: &'a str,
+    pub(super) with: bool,
 }
 
 /// A device that a selector matched, with its type.
@@ -66,28 +77,49 @@ pub(super) enum Wanted {
 
 /// The job that answers every kind of question.
 pub fn shard_job(host: Arc<Host>, limits: Arc<Limits>) -> ShardJob {
-    Arc::new(move |replica: &Replica, query: &Query, send: &dyn Fn(Part) -> bool| {
+    Arc::new(move |replica: &Replica, query: &Query, hearing: &dyn Hearing| {
         let catalog = host.catalog()?;
+        let metrics = host.metrics();
+        let _running = Present::new(metrics.clone(), |metrics| &metrics.shard_reads_running);
+        let (asked, began) = (Asked::of(query), monotonic());
         replica.state().with_shard(|shard| {
+            let points_max = asked.points_max(&limits);
             let answering = Answering {
                 shard,
                 catalog: &catalog,
                 limits: &limits,
-                metrics: host.metrics(),
-                send,
+                metrics,
+                tally: Tally::new(points_max, limits.partials_bytes_max, &metrics.query_bytes_held),
+                hearing,
             };
-            match query {
+            let summary = match query {
                 Query::Resolve(resolve) => answering.resolve(resolve),
                 Query::Devices(devices) => answering.devices(devices),
-                Query::Range(request) => range::answer(&answering, request),
-                Query::Aggregate(request) => aggregate::answer(&answering, request),
-                Query::Latest(request) => latest::answer(&answering, request),
-                Query::Intervals(request) => intervals::answer(&answering, request),
-                Query::Quality(request) => quality::answer(&answering, request),
+                Query::Range(request) => range::answer(&answering, request, &asked),
+                Query::Aggregate(request) => aggregate::answer(&answering, request, &asked),
+                Query::Latest(request) => latest::answer(&answering, request, &asked),
+                Query::Intervals(request) => intervals::answer(&answering, request, &asked),
+                Query::Quality(request) => quality::answer(&answering, request, &asked),
                 Query::Count(request) => count::answer(&answering, request),
                 Query::Alerts(asked) => alerts::answer(&answering, asked),
                 Query::Health(request) => health::answer(&answering, request),
+            }?;
+            let mut summary = AnswerSummary {
+                points_read: answering.tally.points(),
+                ..summary
+            };
+            if asked.explain {
+                let shard_work = ShardWork {
+                    work: Some(answering.tally.work(summary.devices)),
+                    took_us: i64::try_from(began.elapsed().as_micros()).unwrap_or(i64::MAX),
+                    ..ShardWork::default()
+                };
+                summary.explain = Some(Explain {
+                    shards: vec![shard_work],
+                    ..Explain::default()
+                });
             }
+            Ok(summary)
         })
     })
 }
@@ -95,9 +127,39 @@ pub fn shard_job(host: Arc<Host>, limits: Arc<Limits>) -> ShardJob {
 impl Answering<'_> {
     /// Hands a part on; breaks when nobody listens any more.
     pub(super) fn send(&self, part: Part) -> ControlFlow<()> {
-        match (self.send)(part) {
+        match self.hearing.take(part) {
             true => ControlFlow::Continue(()),
             false => ControlFlow::Break(()),
+        }
+    }
+
+    /// Counts a bucket value that was read.
+    pub(super) fn read(&self, value: &[u8]) -> Result<()> {
+        self.tally.bucket(value.len());
+        self.listened_to()
+    }
+
+    /// Work for nobody ends here.
+    pub(super) fn listened_to(&self) -> Result<()> {
+        match self.hearing.is_there() {
+            true => Ok(()),
+            false => Err(Error::new(Reason::Unreachable, "nobody listens any more")),
+        }
+    }
+
+    /// Ends an answer whose devices were visited: as cut short, where the failure is that of a budget and it may be.
+    pub(super) fn ended(
+        &self,
+        visited: Result<ControlFlow<()>>,
+        asked: &Asked,
+        summary: &mut AnswerSummary,
+    ) -> Result<ControlFlow<()>> {
+        match visited {
+            Err(error) => {
+                summary.cut_short = Some(asked.cut_short(&error, self.limits).ok_or(error)?);
+                Ok(ControlFlow::Continue(()))
+            }
+            visited => visited,
         }
     }
 
@@ -116,17 +178,23 @@ impl Answering<'_> {
         let scanned = self
             .shard
             .scan_devices(number, &ordinals, span_ns, from_ns, to_ns, |at, value| {
-                match visit(at, value) {
-                    Ok(ControlFlow::Continue(())) => ControlFlow::Continue(()),
-                    Ok(ControlFlow::Break(())) => ControlFlow::Break(None),
-                    Err(error) => ControlFlow::Break(Some(error)),
-                }
+                passed(self.read(value).and_then(|()| visit(at, value)))
             });
-        match scanned.map_err(store_error)? {
-            ControlFlow::Continue(()) => Ok(ControlFlow::Continue(())),
-            ControlFlow::Break(None) => Ok(ControlFlow::Break(())),
-            ControlFlow::Break(Some(error)) => Err(error),
-        }
+        outcome(scanned.map_err(store_error)?)
+    }
+
+    /// The same for one device, newest first.
+    pub(super) fn scan_back(
+        &self,
+        def: &TypeDef,
+        chosen: &Chosen,
+        range: (i64, i64),
+        mut visit: impl FnMut(&[u8]) -> Result<ControlFlow<()>>,
+    ) -> Result<ControlFlow<()>> {
+        let device = (def.number(), chosen.ordinal());
+        let visit = |value: &[u8]| passed(self.read(value).and_then(|()| visit(value)));
+        let scanned = self.shard.scan_device_back(device, def.bucket_span_ns, range, visit);
+        outcome(scanned.map_err(store_error)?)
     }
 
     /// Visits matching devices in runs of one type, so that a run shares properties and batches.
@@ -134,16 +202,26 @@ impl Answering<'_> {
         &self,
         selector: &Selector,
         wanted: Wanted,
+        visit: impl FnMut(&[Chosen]) -> Result<ControlFlow<()>>,
+    ) -> Result<ControlFlow<()>> {
+        self.each_run_from(selector, wanted, None, visit)
+    }
+
+    /// The same from a device on.
+    pub(super) fn each_run_from(
+        &self,
+        selector: &Selector,
+        wanted: Wanted,
+        begin: Option<Begin<'_>>,
         mut visit: impl FnMut(&[Chosen]) -> Result<ControlFlow<()>>,
     ) -> Result<ControlFlow<()>> {
         let mut run: Vec<Chosen> = Vec::new();
-        let flow = self.each_device(selector, wanted, |chosen| {
+        let flow = self.each_device(selector, wanted, begin, |chosen| {
             let other_type = run.first().is_some_and(|first| !Arc::ptr_eq(&first.def, &chosen.def));
             if other_type || run.len() == DEVICES_PER_RUN {
-                match visit(&std::mem::take(&mut run)) {
-                    Ok(ControlFlow::Continue(())) => {}
-                    Ok(ControlFlow::Break(())) => return ControlFlow::Break(None),
-                    Err(error) => return ControlFlow::Break(Some(error)),
+                let flow = passed(visit(&std::mem::take(&mut run)));
+                if flow.is_break() {
+                    return flow;
                 }
             }
             run.push(chosen);
@@ -152,8 +230,7 @@ impl Answering<'_> {
         match flow {
             ControlFlow::Continue(()) if run.is_empty() => Ok(ControlFlow::Continue(())),
             ControlFlow::Continue(()) => visit(&run),
-            ControlFlow::Break(None) => Ok(ControlFlow::Break(())),
-            ControlFlow::Break(Some(error)) => Err(error),
+            stopped => outcome(stopped),
         }
     }
 
@@ -174,8 +251,17 @@ impl Answering<'_> {
         let limit = if request.limit == 0 { u64::MAX } else { request.limit };
         let mut summary = AnswerSummary::default();
         let mut part = DeviceList::default();
-        let filter = self.filter(&selector)?;
+        let mut filter = self.filter(&selector)?;
         self.known(&selector.device_ids)?;
+        if let Some(after) = position(&request.after)? {
+            let begin = Begin {
+                device: &after.device,
+                with: false,
+            };
+            if !self.begin_at(&mut filter, begin)? {
+                return Ok(summary);
+            }
+        }
         let mut types = Types::new(self.catalog);
         let flow = self.shard.devices(&filter, |stored| {
             if types.find(stored.type_number).is_none() {
@@ -208,9 +294,15 @@ impl Answering<'_> {
         &self,
         selector: &Selector,
         wanted: Wanted,
+        begin: Option<Begin<'_>>,
         mut visit: impl FnMut(Chosen) -> ControlFlow<B>,
     ) -> Result<ControlFlow<B>> {
-        let filter = self.filter(selector)?;
+        let mut filter = self.filter(selector)?;
+        if let Some(begin) = begin
+            && !self.begin_at(&mut filter, begin)?
+        {
+            return Ok(ControlFlow::Continue(()));
+        }
         let mut types = Types::new(self.catalog);
         let mut choose = |roster: &Arc<Roster>, at: usize| match types.find(roster.type_number(at)) {
             Some(def) => visit(Chosen {
@@ -250,6 +342,26 @@ impl Answering<'_> {
             }
         }
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// Lets a filter begin at a device; false where nothing is left of it.
+    fn begin_at(&self, filter: &mut DeviceFilter, begin: Begin<'_>) -> Result<bool> {
+        if !filter.ids.is_empty() {
+            let left = |id: &String| match begin.with {
+                true => id.as_str() >= begin.device,
+                false => id.as_str() > begin.device,
+            };
+            filter.ids.retain(left);
+            return Ok(!filter.ids.is_empty());
+        }
+        let known = self.shard.resolve(&[begin.device]).map_err(store_error)?;
+        let known = known.into_iter().flatten().next();
+        let (_, ordinal) = known.ok_or_else(|| {
+            let message = format!("device {:?} of the cursor is not known here yet", begin.device);
+            Error::new(Reason::TooStale, message)
+        })?;
+        filter.from_ordinal = if begin.with { ordinal } else { ordinal.saturating_add(1) };
+        Ok(true)
     }
 
     fn filter(&self, selector: &Selector) -> Result<DeviceFilter> {
@@ -293,7 +405,26 @@ pub(crate) fn device_filter(catalog: &Catalog, selector: &Selector) -> Result<De
         area: selector.area.as_ref().and_then(area),
         any_of: nested(&selector.any_of)?,
         none_of: nested(&selector.none_of)?,
+        from_ordinal: 0,
     })
+}
+
+/// A visitor's answer, for a scan that knows nothing of errors.
+fn passed(visited: Result<ControlFlow<()>>) -> ControlFlow<Option<Error>> {
+    match visited {
+        Ok(ControlFlow::Continue(())) => ControlFlow::Continue(()),
+        Ok(ControlFlow::Break(())) => ControlFlow::Break(None),
+        Err(error) => ControlFlow::Break(Some(error)),
+    }
+}
+
+/// What became of a scan of which each visit was [`passed`].
+fn outcome(scanned: ControlFlow<Option<Error>>) -> Result<ControlFlow<()>> {
+    match scanned {
+        ControlFlow::Continue(()) => Ok(ControlFlow::Continue(())),
+        ControlFlow::Break(None) => Ok(ControlFlow::Break(())),
+        ControlFlow::Break(Some(error)) => Err(error),
+    }
 }
 
 /// Types of devices by number, the last one at hand.

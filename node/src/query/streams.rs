@@ -1,41 +1,34 @@
-//! The coordinator: which shards a question goes to, and their answers as one stream.
+//! The coordinator: which shards a question goes to, and how their answers read.
 //!
-//! Invariant: every answer that ends well ends with a summary; the weakest consistency of its shards is what it claims.
+//! Never here: how a question passes its shards (see `passing`). Invariant: the weakest consistency of its shards is what an
+//! answer claims.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::future::poll_fn;
-use std::pin::Pin;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::task::Poll;
 
-use tidemark_proto::peer::ShardDevices;
 use tidemark_proto::peer::read_shard_request::Query;
 use tidemark_proto::peer::read_shard_response::Part;
+use tidemark_proto::peer::{Position, ShardDevices};
 use tidemark_proto::v1::{
-    AnswerSummary, Consistency, ConsistencyLevel, GetLatestRequest, GetLatestResponse, ListDevicesRequest,
-    ListDevicesResponse, QueryAggregateRequest, QueryAggregateResponse, QueryRangeRequest, QueryRangeResponse,
-    Selector, consistency,
+    AnswerSummary, Consistency, GetLatestRequest, GetLatestResponse, ListDevicesRequest, ListDevicesResponse,
+    QueryAggregateRequest, QueryAggregateResponse, QueryRangeRequest, QueryRangeResponse, Selector, consistency,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::functions::functions;
 use super::merge::Merge;
 use super::series::check_budget;
-use super::{calendar, fill, near, plan};
+use super::terms::{HasTerms as _, Terms};
+use super::{calendar, fill, filter, plan};
 use crate::catalog::Catalog;
 use crate::clock::{Instant, monotonic, now_ns};
 use crate::error::{Error, Reason, Result};
 use crate::limits::Limits;
-use crate::route::{Router, ShardAnswer, ShardJob, time_left};
+use crate::metrics::Present;
+use crate::route::{Router, ShardJob};
+use crate::wire::cursor::CursorKey;
 use crate::wire::registry::check_selector;
 
-const MESSAGES_AHEAD: usize = 4;
-/// Shards of one query that work at the same time: bounds threads and memory.
-const SHARDS_AHEAD: usize = 4;
-/// So long an answer is worked on by whoever asks.
-const BEGIN_HERE: std::time::Duration = std::time::Duration::from_millis(2);
-/// A leader that takes longer to be sure of itself is not one to wait for where a short answer is hoped for.
-const READY_WITHIN: std::time::Duration = std::time::Duration::from_millis(100);
 const CATALOG_WAIT: std::time::Duration = std::time::Duration::from_millis(600);
 
 /// A streamed answer.
@@ -64,12 +57,18 @@ impl Queries {
         }
     }
 
-    /// Raw records.
-    pub async fn range(&self, request: QueryRangeRequest) -> Result<Answers<QueryRangeResponse>> {
+    /// Raw records. The client stops waiting at `deadline`.
+    pub async fn range(
+        &self,
+        request: QueryRangeRequest,
+        deadline: Option<Instant>,
+    ) -> Result<Answers<QueryRangeResponse>> {
         plan::check_range(request.from_ns, request.to_ns)?;
+        filter::check(&request)?;
         let start = self
             .begin(request.selector.as_ref(), true, request.consistency.as_ref())
-            .await?;
+            .await?
+            .on(request.terms(deadline))?;
         start.check_properties(&request.properties)?;
         let limit = request.limit;
         let ask = move |selector, limit| {
@@ -105,13 +104,18 @@ impl Queries {
     }
 
     /// Newest values.
-    pub async fn latest(&self, request: GetLatestRequest) -> Result<Answers<GetLatestResponse>> {
+    pub async fn latest(
+        &self,
+        request: GetLatestRequest,
+        deadline: Option<Instant>,
+    ) -> Result<Answers<GetLatestResponse>> {
         if request.stale_after_ms < 0 {
             return Err(Error::new(Reason::InvalidValue, "stale_after_ms is negative").field("stale_after_ms"));
         }
         let start = self
             .begin(request.selector.as_ref(), true, request.consistency.as_ref())
-            .await?;
+            .await?
+            .on(request.terms(deadline))?;
         start.check_properties(&request.properties)?;
         let limit = request.limit;
         let evaluated_at_ns = match request.at_ns {
@@ -145,15 +149,22 @@ impl Queries {
     }
 
     /// Devices.
-    pub async fn devices(&self, request: ListDevicesRequest) -> Result<Answers<ListDevicesResponse>> {
+    pub async fn devices(
+        &self,
+        request: ListDevicesRequest,
+        deadline: Option<Instant>,
+    ) -> Result<Answers<ListDevicesResponse>> {
         let start = self
             .begin(request.selector.as_ref(), false, request.consistency.as_ref())
-            .await?;
-        let limit = request.limit;
-        let ask = |selector, limit| {
+            .await?
+            .on(request.terms(deadline))?;
+        let (limit, explain) = (request.limit, request.explain);
+        let ask = move |selector, limit| {
             Query::Devices(ShardDevices {
                 selector: Some(selector),
                 limit,
+                explain,
+                ..ShardDevices::default()
             })
         };
         let translate = each(|part| match part {
@@ -175,12 +186,17 @@ impl Queries {
     }
 
     /// Aggregates over windows.
-    pub async fn aggregate(&self, request: QueryAggregateRequest) -> Result<Answers<QueryAggregateResponse>> {
+    pub async fn aggregate(
+        &self,
+        request: QueryAggregateRequest,
+        deadline: Option<Instant>,
+    ) -> Result<Answers<QueryAggregateResponse>> {
         let request = calendar::with_borders(request, &self.limits)?;
         plan::check_aggregate(&request, &self.limits)?;
         let start = self
             .begin(request.selector.as_ref(), true, request.consistency.as_ref())
-            .await?;
+            .await?
+            .on(request.terms(deadline))?;
         if !start.selector.device_type.is_empty() {
             let def = start.catalog.device_type(&start.selector.device_type)?;
             let functions = functions(&request)?;
@@ -249,6 +265,7 @@ impl Queries {
         let permit =
             permit.map_err(|_| Error::new(Reason::Overloaded, "this node answers as many queries as it may"))?;
         let selector = check_selector(selector, required, &self.limits)?;
+        let metrics = self.router.host().metrics().clone();
         let consistency = wanted.copied().unwrap_or_default();
         if let Some(consistency::Level::Bounded(bounded)) = &consistency.level
             && bounded.max_lag_ms < 0
@@ -270,12 +287,17 @@ impl Queries {
         Ok(Start {
             router: self.router.clone(),
             job: self.job.clone(),
+            limits: self.limits.clone(),
             deadline: monotonic() + self.limits.query_timeout(),
             targets: targets(&catalog, &selector),
+            key: CursorKey::of_cluster(&catalog.state().secret, &catalog.state().cluster_id),
             selector,
             consistency,
             catalog,
-            permit,
+            terms: Terms::default(),
+            after: None,
+            _running: Present::new(metrics, |metrics| &metrics.queries_running),
+            _permit: permit,
         })
     }
 }
@@ -311,14 +333,20 @@ pub(super) fn unexpected(part: &Part) -> Error {
 
 /// A query that was admitted and planned.
 pub(super) struct Start {
-    router: Arc<Router>,
-    job: ShardJob,
-    deadline: Instant,
-    targets: Targets,
+    pub(super) router: Arc<Router>,
+    pub(super) job: ShardJob,
+    pub(super) limits: Arc<Limits>,
+    pub(super) deadline: Instant,
+    pub(super) targets: Targets,
+    pub(super) key: CursorKey,
     selector: Selector,
-    consistency: Consistency,
+    pub(super) consistency: Consistency,
     catalog: Arc<Catalog>,
-    permit: OwnedSemaphorePermit,
+    pub(super) terms: Terms,
+    /// Where the page begins; `None`: at the beginning.
+    pub(super) after: Option<Position>,
+    _running: Present,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Start {
@@ -327,124 +355,29 @@ impl Start {
         &self.catalog
     }
 
+    /// On other terms than those of a node: what the client allows, and from where its cursor points to.
+    pub(super) fn on(mut self, terms: Terms) -> Result<Start> {
+        if let Some(deadline) = terms.deadline {
+            self.deadline = self.deadline.min(deadline);
+        }
+        let pages = terms.pages.as_ref();
+        let after = pages
+            .map(|pages| pages.begin(&self.key, self.limits.cursor_age_ms_max))
+            .transpose()?;
+        self.after = after.flatten();
+        if let Some(after) = &self.after {
+            self.targets.retain(|(shard, _)| *shard >= after.shard);
+        }
+        self.terms = terms;
+        Ok(self)
+    }
+
     /// Refuses unknown properties before any shard is asked, where the selector names the type.
     pub(super) fn check_properties(&self, properties: &[String]) -> Result<()> {
         match self.selector.device_type.as_str() {
             "" => Ok(()),
             device_type => self.catalog.device_type(device_type)?.choose(properties).map(drop),
         }
-    }
-
-    /// Asks the shards and passes their parts on, shard by shard; a few shards work at once unless a limit makes
-    /// the later ones depend on the earlier ones.
-    pub(super) async fn stream<M: Send + 'static>(
-        self,
-        limit: u64,
-        ask: impl Fn(Selector, u64) -> Query + Send + 'static,
-        translate: impl FnMut(Vec<Part>) -> Result<(u64, Vec<M>)> + Send + 'static,
-        finish: impl FnOnce(&mut AnswerSummary) -> Result<Vec<M>> + Send + 'static,
-        last: impl FnOnce(AnswerSummary) -> M + Send + 'static,
-    ) -> Answers<M> {
-        let (out, answer) = mpsc::channel(MESSAGES_AHEAD);
-        let work = Box::pin(async move {
-            let deadline = self.deadline;
-            let work = self.pass_on(limit, ask, translate, finish, last, &out);
-            let left = time_left(deadline).unwrap_or_default();
-            let ended = tokio::select! {
-                ended = tokio::time::timeout(left, work) => ended,
-                () = out.closed() => return,
-            };
-            let ended = ended.unwrap_or_else(|_| Err(Error::new(Reason::DeadlineExceeded, "the query took too long")));
-            if let Err(error) = ended {
-                out.send(Err(error)).await.ok();
-            }
-        });
-        begin(work, &answer).await;
-        answer
-    }
-
-    async fn pass_on<M: Send + 'static>(
-        self,
-        limit: u64,
-        ask: impl Fn(Selector, u64) -> Query,
-        mut translate: impl FnMut(Vec<Part>) -> Result<(u64, Vec<M>)>,
-        finish: impl FnOnce(&mut AnswerSummary) -> Result<Vec<M>>,
-        last: impl FnOnce(AnswerSummary) -> M,
-        out: &mpsc::Sender<Result<M>>,
-    ) -> Result<()> {
-        let mut total = AnswerSummary {
-            consistency: ConsistencyLevel::Linearizable as i32,
-            ..AnswerSummary::default()
-        };
-        let mut answers = VecDeque::new();
-        for (at, (shard, selector)) in self.targets.iter().enumerate() {
-            if limit > 0 && total.rows >= limit {
-                total.limited = true;
-                break;
-            }
-            if limit == 0 && answers.is_empty() {
-                let ahead = self.targets[at..].iter().take(SHARDS_AHEAD);
-                let reads = ahead.map(|(shard, selector)| self.read(*shard, ask(selector.clone(), 0)));
-                answers.extend(futures_util::future::try_join_all(reads).await?);
-            }
-            let mut answer = match answers.pop_front() {
-                Some(answer) => answer,
-                None => self.read(*shard, ask(selector.clone(), limit - total.rows)).await?,
-            };
-            let summary = loop {
-                let lost = || {
-                    let message = format!("shard {shard} broke off its answer");
-                    Error::new(Reason::Unreachable, message)
-                };
-                let mut parts = answer.recv().await.ok_or_else(lost)??;
-                let last = parts.pop_if(|part| matches!(part, Part::Summary(_)));
-                let (rows, messages) = translate(parts)?;
-                total.rows += rows;
-                for message in messages {
-                    out.send(Ok(message)).await.map_err(|_| gone())?;
-                }
-                if let Some(Part::Summary(summary)) = last {
-                    break summary;
-                }
-            };
-            add(&mut total, &summary);
-        }
-        for message in finish(&mut total)? {
-            out.send(Ok(message)).await.map_err(|_| gone())?;
-        }
-        drop(self.permit);
-        out.send(Ok(last(total))).await.map_err(|_| gone())
-    }
-
-    async fn read(&self, shard: u32, query: Query) -> Result<ShardAnswer> {
-        // Where this fails, it is tried again below, and said.
-        if near::names_few(&query)
-            && let Ok(Some(ready)) = self.router.local(shard, &self.consistency, READY_WITHIN).await
-        {
-            let Some(parts) = near::answer(&ready, &query, &self.job) else {
-                return Ok(ready.run(query, self.job.clone()));
-            };
-            let (out, answer) = mpsc::channel(1);
-            out.try_send(Ok(parts)).ok();
-            return Ok(answer);
-        }
-        self.router
-            .read(shard, query, &self.consistency, &self.job, self.deadline)
-            .await
-    }
-}
-
-/// Works on an answer where it is asked for, as most are done at once; what takes longer, or has to wait until somebody takes
-/// its messages, goes on by itself.
-async fn begin<M>(mut work: Pin<Box<impl Future<Output = ()> + Send + 'static>>, answer: &Answers<M>) {
-    let here = poll_fn(|context| match work.as_mut().poll(context) {
-        Poll::Ready(()) => Poll::Ready(true),
-        Poll::Pending if answer.len() == answer.max_capacity() => Poll::Ready(false),
-        Poll::Pending => Poll::Pending,
-    });
-    let done = tokio::time::timeout(BEGIN_HERE, here).await.unwrap_or(false);
-    if !done {
-        tokio::spawn(work);
     }
 }
 
@@ -460,44 +393,5 @@ pub(super) fn each<M>(
             translated.1.push(message);
         }
         Ok(translated)
-    }
-}
-
-fn gone() -> Error {
-    Error::new(Reason::Unreachable, "the client is gone")
-}
-
-/// Adds a shard's summary; rows are counted as they pass.
-fn add(total: &mut AnswerSummary, summary: &AnswerSummary) {
-    total.devices += summary.devices;
-    total.points_dropped += summary.points_dropped;
-    total.limited |= summary.limited;
-    // One shard that cannot say, and nobody can.
-    total.lag_ms = match total.lag_ms.min(summary.lag_ms) {
-        ..0 => -1,
-        _ => total.lag_ms.max(summary.lag_ms),
-    };
-    total.consistency = total.consistency.max(summary.consistency);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_answer_lags_like_its_worst_shard() {
-        let total = |lags: &[i64]| {
-            let mut total = AnswerSummary::default();
-            for lag_ms in lags {
-                let shard = AnswerSummary {
-                    lag_ms: *lag_ms,
-                    ..AnswerSummary::default()
-                };
-                add(&mut total, &shard);
-            }
-            total.lag_ms
-        };
-        assert_eq!((total(&[]), total(&[0, 7, 3])), (0, 7));
-        assert_eq!((total(&[-1]), total(&[5, -1]), total(&[-1, 5, 0])), (-1, -1, -1));
     }
 }

@@ -110,6 +110,7 @@ impl<'a> Walk<'a> {
                         way.take(&from(points, self.from_ns), at, &mut each)?;
                     }
                 }
+                self.answering.tally.block(folding.decoded())?;
                 behind &= block.first_ns() >= self.to_ns;
             }
             // Of what lies behind, the first point is enough.
@@ -160,6 +161,7 @@ impl<'a> Walk<'a> {
                         found[at] = Some(last);
                     }
                 }
+                self.answering.tally.block(folding.decoded())?;
             }
             Ok(ControlFlow::Continue(()))
         })?;

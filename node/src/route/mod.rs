@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-pub use parts::ShardAnswer;
+pub use parts::{Hearing, ShardAnswer};
 pub use propose::Retry;
 pub(crate) use propose::outcome_unknown;
 pub use read::{Ready, ShardJob};

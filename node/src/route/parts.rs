@@ -21,6 +21,14 @@ const PART_BYTES: usize = 128;
 /// Parts of a shard's answer, some at a time; the last one is a summary, or an error ends it.
 pub type ShardAnswer = mpsc::Receiver<Result<Vec<Part>>>;
 
+/// Where a shard's answer goes.
+pub trait Hearing {
+    /// Takes a part; false when nobody listens any more.
+    fn take(&self, part: Part) -> bool;
+    /// False when nobody listens any more.
+    fn is_there(&self) -> bool;
+}
+
 /// The end that gives parts.
 pub(super) struct Giving {
     out: mpsc::Sender<Result<Vec<Part>>>,
@@ -34,9 +42,9 @@ pub(super) fn parts() -> (Giving, ShardAnswer) {
     (Giving { out, waiting }, answer)
 }
 
-impl Giving {
-    /// Takes a part, blocking while too much waits; false when nobody listens any more.
-    pub(super) fn give(&self, part: Part) -> bool {
+impl Hearing for Giving {
+    /// Blocks while too much waits.
+    fn take(&self, part: Part) -> bool {
         let together = {
             let mut waiting = self.waiting.borrow_mut();
             waiting.1 += bytes_of(&part);
@@ -49,6 +57,12 @@ impl Giving {
         self.out.blocking_send(Ok(together)).is_ok()
     }
 
+    fn is_there(&self) -> bool {
+        !self.out.is_closed()
+    }
+}
+
+impl Giving {
     /// Gives what waits and the last part, or how it failed.
     pub(super) fn end(self, last: Result<Part>) {
         let (mut together, _) = self.waiting.into_inner();
@@ -111,10 +125,10 @@ mod tests {
     fn parts_come_in_order_and_small_ones_together() {
         let (giving, mut answer) = parts();
         for number in 0..3 {
-            assert!(giving.give(small(number)));
+            assert!(giving.take(small(number)));
         }
-        assert!(giving.give(Part::Batch(Batch::default())));
-        assert!(giving.give(small(3)));
+        assert!(giving.take(Part::Batch(Batch::default())));
+        assert!(giving.take(small(3)));
         giving.end(Ok(Part::Summary(AnswerSummary::default())));
         let first = answer.blocking_recv().unwrap().unwrap();
         assert_eq!(numbers(&first), [0, 1, 2, 1_000]);
@@ -126,9 +140,9 @@ mod tests {
     #[test]
     fn whoever_gives_learns_that_nobody_listens() {
         let (giving, answer) = parts();
-        assert!(giving.give(small(0)));
+        assert!(giving.take(small(0)));
         drop(answer);
-        assert!(!giving.give(small(1)));
+        assert!(!giving.take(small(1)));
         giving.end(Err(Error::internal("late")));
     }
 }

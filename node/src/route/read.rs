@@ -10,7 +10,7 @@ use tidemark_proto::v1::{AnswerSummary, Consistency, ConsistencyLevel, Lineariza
 use tokio::sync::mpsc;
 use tonic::{Request, Streaming};
 
-use super::parts::{ShardAnswer, parts};
+use super::parts::{Hearing, ShardAnswer, parts};
 use super::{LEADERLESS_MAX, Router, time_left};
 use crate::clock::{Instant, monotonic};
 use crate::error::{Error, Reason, Result};
@@ -21,7 +21,7 @@ const PARTS_AHEAD: usize = 4;
 const LINEARIZE_MAX: Duration = Duration::from_secs(3);
 
 /// Answers a question from a replica's state: blocking, sends parts, ends when the receiver is gone.
-pub type ShardJob = Arc<dyn Fn(&Replica, &Query, &dyn Fn(Part) -> bool) -> Result<AnswerSummary> + Send + Sync>;
+pub type ShardJob = Arc<dyn Fn(&Replica, &Query, &dyn Hearing) -> Result<AnswerSummary> + Send + Sync>;
 
 /// A replica of this node that is as fresh as a question asks.
 pub struct Ready {
@@ -46,11 +46,11 @@ impl Ready {
         }
     }
 
-    /// Answers off the async threads; a receiver that is gone ends the work at the next part.
+    /// Answers off the async threads; a receiver that is gone ends the work soon.
     pub fn run(self, query: Query, job: ShardJob) -> ShardAnswer {
         let (giving, answer) = parts();
         tokio::task::spawn_blocking(move || {
-            let answered = job(&self.replica, &query, &|part| giving.give(part));
+            let answered = job(&self.replica, &query, &giving);
             giving.end(answered.map(|summary| Part::Summary(self.summary(summary))));
         });
         answer
@@ -198,7 +198,8 @@ impl Router {
             Some(ready) => {
                 let mut answer = ready.run(query, job.clone());
                 tokio::spawn(async move {
-                    while let Some(together) = answer.recv().await {
+                    // Whoever asked may go while nothing comes yet.
+                    while let Some(together) = unless_gone(&out, answer.recv()).await {
                         let together = together.unwrap_or_else(|error| vec![Part::Failure(to_failure(&error))]);
                         for part in together {
                             if out.send(message(part)).await.is_err() {
@@ -228,14 +229,25 @@ fn pass_on(first: Part, mut parts: Streaming<ReadShardResponse>) -> ShardAnswer 
                 return;
             }
             let lost = || Error::new(Reason::Unreachable, "the answer broke off");
-            part = match parts.message().await {
-                Ok(Some(message)) => Some(message.part.ok_or_else(lost)),
-                Ok(None) => Some(Err(lost())),
-                Err(status) => Some(Err(from_status(&status))),
-            };
+            part = unless_gone(&out, async {
+                Some(match parts.message().await {
+                    Ok(Some(message)) => message.part.ok_or_else(lost),
+                    Ok(None) => Err(lost()),
+                    Err(status) => Err(from_status(&status)),
+                })
+            })
+            .await;
         }
     });
     answer
+}
+
+/// What is waited for; `None` as soon as nobody takes what `out` gives.
+async fn unless_gone<T, W>(out: &mpsc::Sender<T>, waiting: impl Future<Output = Option<W>>) -> Option<W> {
+    tokio::select! {
+        came = waiting => came,
+        () = out.closed() => None,
+    }
 }
 
 /// The consistency of a request that names none.

@@ -25,6 +25,7 @@
 //! | `newest` | newest values, decoded and kept in memory |
 //! | `registry` | reads of devices |
 //! | `roster` | devices as queries need them, decoded once |
+//! | `tag_index` | which devices of a roster have a tag, a type, an id: filters as operations on sets |
 //! | `select` | which devices, from rosters that are kept in memory |
 //! | `versions` | whether what is kept in memory is still what the database holds |
 //! | `digest` | one number over the logical content, to compare replicas |
@@ -55,6 +56,7 @@ mod rolled;
 mod rollups;
 mod roster;
 mod select;
+mod tag_index;
 mod versions;
 mod void;
 mod write;

@@ -61,6 +61,27 @@ impl Shard {
         })
     }
 
+    /// The same for one device, newest first.
+    ///
+    /// # Errors
+    /// Corruption and I/O as found.
+    pub fn scan_device_back<B>(
+        &self,
+        (type_number, ordinal): (u32, u32),
+        bucket_span_ns: i64,
+        (from_ns, to_ns): (i64, i64),
+        mut visit: impl FnMut(&[u8]) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>, StoreError> {
+        let view = self.store.db().view();
+        let grid = Grid::new(bucket_span_ns);
+        let Some(range) = grid.touched(from_ns, to_ns, self.extents.of(type_number)) else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        let ordinals = [ordinal];
+        let devices = Devices::new(&view, Rows::blocks(type_number), bucket_span_ns, &ordinals);
+        devices.back(ordinal, range, &mut visit)
+    }
+
     /// Gives `visit` ordinal, bucket start and value of every bucket of a type that may hold records with
     /// `from_ns <= observed_at < to_ns`, by bucket, then ordinal, until it breaks.
     ///
@@ -326,6 +347,35 @@ impl<'a> Devices<'a> {
             if let ControlFlow::Break(with) = self.seek_one(at, range, visit)? {
                 return Ok(ControlFlow::Break(with));
             }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// From bucket to bucket that any device of the type has, newest first: a seek or two each.
+    fn back<B>(
+        &self,
+        ours: u32,
+        (first, last): (i64, i64),
+        visit: &mut impl FnMut(&[u8]) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>, StoreError> {
+        let lower = self.rows.key(self.grid.start(first), 0);
+        let upper = self.rows.after(self.grid.start(last), u32::MAX);
+        let mut scan = self.view.scan(self.rows.family, lower.as_ref(), Some(upper))?;
+        let mut target = self.rows.key(self.grid.start(last), ours);
+        while let Some((key, value)) = scan.at_or_before(target.as_ref())? {
+            let (bucket_ns, ordinal) = self.rows.decode(key)?;
+            if ordinal == ours
+                && let ControlFlow::Break(with) = visit(value)
+            {
+                return Ok(ControlFlow::Break(with));
+            }
+            let index = self.grid.index(bucket_ns);
+            // Behind ours: ours may lie before it in the same bucket.
+            let next = if ordinal > ours { index } else { index.saturating_sub(1) };
+            if next < first {
+                break;
+            }
+            target = self.rows.key(self.grid.start(next), ours);
         }
         Ok(ControlFlow::Continue(()))
     }

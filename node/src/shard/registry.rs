@@ -32,6 +32,8 @@ pub struct DeviceFilter {
     pub any_of: Vec<DeviceFilter>,
     /// None of these holds.
     pub none_of: Vec<DeviceFilter>,
+    /// Only from this ordinal on, where no ids are given; not looked at in filters within filters.
+    pub from_ordinal: u32,
 }
 
 impl DeviceFilter {
@@ -101,8 +103,8 @@ impl Shard {
             return each_id(view, &ids.into_iter().collect::<Vec<_>>(), &mut visit);
         }
         match filter.type_number {
-            Some(type_number) => each_of_type(view, type_number, &mut visit),
-            None => each(view, &mut visit),
+            Some(type_number) => each_of_type(view, type_number, filter.from_ordinal, &mut visit),
+            None => each(view, filter.from_ordinal, &mut visit),
         }
     }
 
@@ -183,9 +185,11 @@ fn each_id<B>(
 fn each_of_type<B>(
     view: &View<'_>,
     type_number: u32,
+    from: u32,
     visit: &mut impl FnMut(&StoredDevice) -> ControlFlow<B>,
 ) -> Result<ControlFlow<B>, StoreError> {
-    let mut scan = view.scan_prefix(Family::Devices, &keys::device_type(type_number))?;
+    let key = |ordinal| keys::device_of_type(type_number, ordinal);
+    let mut scan = view.scan(Family::Devices, &key(from), Some(after(key(u32::MAX))))?;
     let mut ordinals = Vec::with_capacity(CHUNK);
     loop {
         let key = scan
@@ -208,15 +212,23 @@ fn each_of_type<B>(
 
 fn each<B>(
     view: &View<'_>,
+    from: u32,
     visit: &mut impl FnMut(&StoredDevice) -> ControlFlow<B>,
 ) -> Result<ControlFlow<B>, StoreError> {
-    let mut scan = view.scan_prefix(Family::Devices, keys::ORDINALS)?;
+    let upper = after(keys::device_ordinal(u32::MAX).to_vec());
+    let mut scan = view.scan(Family::Devices, &keys::device_ordinal(from), Some(upper))?;
     while let Some((_, value)) = scan.next()? {
         if let ControlFlow::Break(with) = visit(&decode(value)?) {
             return Ok(ControlFlow::Break(with));
         }
     }
     Ok(ControlFlow::Continue(()))
+}
+
+/// The first key behind one.
+fn after(mut key: Vec<u8>) -> Vec<u8> {
+    key.push(0);
+    key
 }
 
 fn visit_all<B>(devices: &[StoredDevice], visit: &mut impl FnMut(&StoredDevice) -> ControlFlow<B>) -> ControlFlow<B> {

@@ -9,6 +9,7 @@ use tidemark_proto::peer::StoredDevice;
 
 use super::area::{Area, Spot};
 use super::registry::DeviceFilter;
+use super::tag_index::TagIndex;
 
 /// Some devices, in columns.
 #[derive(Debug, Default)]
@@ -21,6 +22,8 @@ pub struct Roster {
     texts: Vec<Box<str>>,
     /// Places of devices that have one, by their place in the roster, ascending.
     spots: Vec<(u32, Spot)>,
+    /// Where filters are worked out by sets, not device by device.
+    index: Option<TagIndex>,
 }
 
 #[derive(Debug)]
@@ -32,14 +35,14 @@ struct Entry {
 }
 
 /// A filter in the numbers of one roster.
-struct Matcher<'a> {
-    type_number: Option<u32>,
-    ids: HashSet<&'a str>,
+pub(super) struct Matcher<'a> {
+    pub(super) type_number: Option<u32>,
+    pub(super) ids: HashSet<&'a str>,
     /// Key, and the values that will do; `None`: no device of the roster has them.
-    tags: Option<Vec<(u32, Vec<u32>)>>,
-    area: Option<Area>,
-    any_of: Vec<Matcher<'a>>,
-    none_of: Vec<Matcher<'a>>,
+    pub(super) tags: Option<Vec<(u32, Vec<u32>)>>,
+    pub(super) area: Option<Area>,
+    pub(super) any_of: Vec<Matcher<'a>>,
+    pub(super) none_of: Vec<Matcher<'a>>,
 }
 
 impl Roster {
@@ -78,6 +81,13 @@ impl Roster {
         roster
     }
 
+    /// The same, of at most a page of devices, for many filters: they are indexed.
+    pub(super) fn indexed<'a>(devices: impl Iterator<Item = &'a StoredDevice>) -> Self {
+        let mut roster = Self::new(devices);
+        roster.index = Some(TagIndex::new(&roster));
+        roster
+    }
+
     /// Devices of which no more is known than id, type number and ordinal.
     pub(super) fn bare(devices: &[(&str, (u32, u32))]) -> Self {
         let mut roster = Self::default();
@@ -101,6 +111,7 @@ impl Roster {
             + self.ids.capacity()
             + self.tags.capacity() * size_of::<(u32, u32)>()
             + self.spots.capacity() * size_of::<(u32, Spot)>()
+            + self.index.as_ref().map_or(0, TagIndex::bytes)
             + texts
     }
 
@@ -172,13 +183,20 @@ impl Roster {
     pub fn filtered(&self, filter: &DeviceFilter) -> impl Iterator<Item = usize> {
         let mut matcher = self.matcher(filter);
         matcher.ids.clear();
-        let places = if matcher.tags.is_none() { 0 } else { self.len() };
-        (0..places).filter(move |&at| self.matches(at, &matcher))
+        let places: Vec<usize> = match &self.index {
+            Some(index) => index.chosen(self, &matcher).into_places().collect(),
+            None if matcher.tags.is_none() => Vec::new(),
+            None => (0..self.len()).filter(|&at| self.matches(at, &matcher)).collect(),
+        };
+        places.into_iter()
     }
 
     /// A filter in the numbers of this roster.
     fn matcher<'a>(&self, filter: &'a DeviceFilter) -> Matcher<'a> {
-        let number = |text: &str| self.texts.iter().position(|known| **known == *text).map(|at| at as u32);
+        let number = |text: &str| match &self.index {
+            Some(index) => index.number(self, text),
+            None => self.texts.iter().position(|known| **known == *text).map(|at| at as u32),
+        };
         let tag = |(key, values): &(String, Vec<String>)| {
             let values: Vec<u32> = values.iter().filter_map(|value| number(value)).collect();
             Some((number(key)?, values)).filter(|(_, values)| !values.is_empty())
@@ -212,7 +230,8 @@ impl Roster {
             && !matcher.none_of.iter().any(|one| self.matches(at, one))
     }
 
-    fn tags(&self, at: usize) -> &[(u32, u32)] {
+    /// Key and value of each tag of the device at a place, numbers of texts.
+    pub(super) fn tags(&self, at: usize) -> &[(u32, u32)] {
         let start = self.before(at).map_or(0, |entry| entry.tags_end as usize);
         let end = self.devices.get(at).map_or(start, |entry| entry.tags_end as usize);
         self.tags.get(start..end).unwrap_or_default()
@@ -222,7 +241,13 @@ impl Roster {
         self.devices.get(at.checked_sub(1)?)
     }
 
-    fn text(&self, number: u32) -> &str {
+    /// How many texts there are; their numbers are below.
+    pub(super) fn texts(&self) -> u32 {
+        self.texts.len() as u32
+    }
+
+    /// The text of a number.
+    pub(super) fn text(&self, number: u32) -> &str {
         self.texts.get(number as usize).map_or("", |text| text)
     }
 }

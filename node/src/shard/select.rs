@@ -49,9 +49,10 @@ impl Shard {
         visit: &mut impl FnMut(&Arc<Roster>, usize) -> ControlFlow<B>,
     ) -> Result<ControlFlow<B>, StoreError> {
         let pages = self.ordinals_end.load(Ordering::SeqCst).div_ceil(PAGE);
-        for page in 0..pages {
+        for page in filter.from_ordinal / PAGE..pages {
             let roster = self.roster(moment, filter.type_number, page)?;
-            for at in roster.filtered(filter) {
+            let before = |at: &usize| roster.ordinal(*at) < filter.from_ordinal;
+            for at in roster.filtered(filter).skip_while(before) {
                 if let ControlFlow::Break(with) = visit(&roster, at) {
                     return Ok(ControlFlow::Break(with));
                 }
@@ -86,7 +87,7 @@ impl Shard {
             Some(type_number) => registry::page_of_type(&moment.view, type_number, page_range(page))?,
             None => registry::page(&moment.view, page_range(page))?,
         };
-        let roster = Arc::new(Roster::new(stored.iter()));
+        let roster = Arc::new(Roster::indexed(stored.iter()));
         let bytes = roster.bytes();
         resident.keep(key, Arc::new((moment.seen, roster.clone())), bytes);
         Ok(roster)

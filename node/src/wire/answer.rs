@@ -19,7 +19,11 @@ pub struct BatchWriter<'a> {
     received_at_ns: Vec<i64>,
     report_kind: Vec<i32>,
     columns: Vec<Outgoing<'a>>,
+    bytes: usize,
 }
+
+/// What a row takes beside its values.
+const ROW_BYTES: usize = 24;
 
 struct Outgoing<'a> {
     property: &'a PropertyDef,
@@ -47,7 +51,13 @@ impl<'a> BatchWriter<'a> {
             received_at_ns: Vec::new(),
             report_kind: Vec::new(),
             columns: properties.iter().map(outgoing).collect(),
+            bytes: 0,
         }
+    }
+
+    /// About the bytes so far.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Rows so far.
@@ -66,11 +76,12 @@ impl<'a> BatchWriter<'a> {
             .extend_from_slice(&records.observed_at[rows.clone()]);
         self.received_at_ns
             .extend_from_slice(&records.received_at[rows.clone()]);
+        self.bytes += rows.len() * ROW_BYTES;
         let kinds = &records.report_kind[rows.clone()];
         self.report_kind.extend(kinds.iter().map(|&kind| i32::from(kind)));
         for outgoing in &mut self.columns {
             if let Some(column) = records.column(outgoing.property.number) {
-                outgoing.append(column, rows.clone(), base);
+                self.bytes += outgoing.append(column, rows.clone(), base);
             }
         }
     }
@@ -105,15 +116,19 @@ impl<'a> BatchWriter<'a> {
 }
 
 impl Outgoing<'_> {
-    /// Adds the values of some rows; the first of these is row `base` of the batch.
-    fn append(&mut self, column: &series::Column, rows: Range<usize>, base: usize) {
+    /// Adds the values of some rows; the first of these is row `base` of the batch. Returns about how many bytes they are.
+    fn append(&mut self, column: &series::Column, rows: Range<usize>, base: usize) -> usize {
         let values = match &column.presence {
             None => rows.clone(),
             Some(presence) => presence.rank(rows.start)..presence.rank(rows.end),
         };
         if values.is_empty() {
-            return;
+            return 0;
         }
+        let bytes = match &column.values {
+            series::Values::Text(texts) => texts[values.clone()].iter().map(String::len).sum(),
+            _ => values.len() * size_of::<u64>(),
+        };
         let held = self.values.len();
         if self.rows.is_some() || held != base || values.len() != rows.len() {
             let numbers = self.rows.get_or_insert_with(|| (0..held as u32).collect());
@@ -136,6 +151,7 @@ impl Outgoing<'_> {
             // A property's type never changes, and stored columns are checked against it when written.
             (to, from) => debug_assert!(false, "column {to:?} against {from:?}"),
         }
+        bytes
     }
 
     fn finish(mut self, rows: usize) -> Column {

@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod batch;
+pub mod cursor;
 pub mod registry;
 pub mod removal;
 pub mod status;

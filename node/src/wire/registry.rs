@@ -63,7 +63,7 @@ pub fn check_selector(selector: Option<&Selector>, required: bool, limits: &Limi
     if required && selector == Selector::default() {
         return Err(Error::new(Reason::NoSelector, "the query chooses no device")
             .field("selector")
-            .hint("name device ids, a device type, tags or an area"));
+            .hint("name device ids, a device type, tags or an area; every device: `everything`"));
     }
     check_nested(&selector, "selector", 0)?;
     if selector.device_ids.len() > limits.batch_devices_max {

@@ -106,7 +106,7 @@ impl Direct {
     }
 
     pub(crate) async fn devices(&self, request: v1::ListDevicesRequest) -> Answered<v1::ListDevicesResponse> {
-        all(self.registry().list_devices(request).await, |m| m.summary).await
+        all(self.registry().list_devices(request).await, |m| m.summary.clone()).await
     }
 
     pub(crate) async fn write(&self, request: v1::WriteRequest) -> Result<v1::WriteResponse, Error> {
@@ -122,15 +122,45 @@ impl Direct {
     }
 
     pub(crate) async fn range(&self, request: v1::QueryRangeRequest) -> Answered<v1::QueryRangeResponse> {
-        all(self.query().query_range(request).await, |m| m.summary).await
+        all(self.query().query_range(request).await, |m| m.summary.clone()).await
     }
 
     pub(crate) async fn aggregate(&self, request: v1::QueryAggregateRequest) -> Answered<v1::QueryAggregateResponse> {
-        all(self.query().query_aggregate(request).await, |m| m.summary).await
+        all(self.query().query_aggregate(request).await, |m| m.summary.clone()).await
+    }
+
+    /// By a client that stops waiting soon.
+    pub(crate) async fn aggregate_within(
+        &self,
+        request: v1::QueryAggregateRequest,
+        timeout: Duration,
+    ) -> Answered<v1::QueryAggregateResponse> {
+        let mut request = Request::new(request);
+        request.set_timeout(timeout);
+        all(self.query().query_aggregate(request).await, |m| m.summary.clone()).await
+    }
+
+    /// By a client that stops waiting soon.
+    pub(crate) async fn range_within(
+        &self,
+        request: v1::QueryRangeRequest,
+        timeout: Duration,
+    ) -> Answered<v1::QueryRangeResponse> {
+        let mut request = Request::new(request);
+        request.set_timeout(timeout);
+        all(self.query().query_range(request).await, |m| m.summary.clone()).await
+    }
+
+    pub(crate) async fn quality(&self, request: v1::GetQualityRequest) -> Answered<v1::GetQualityResponse> {
+        all(self.query().get_quality(request).await, |m| m.summary.clone()).await
+    }
+
+    pub(crate) async fn intervals(&self, request: v1::QueryIntervalsRequest) -> Answered<v1::QueryIntervalsResponse> {
+        all(self.query().query_intervals(request).await, |m| m.summary.clone()).await
     }
 
     pub(crate) async fn latest(&self, request: v1::GetLatestRequest) -> Answered<v1::GetLatestResponse> {
-        all(self.query().get_latest(request).await, |m| m.summary).await
+        all(self.query().get_latest(request).await, |m| m.summary.clone()).await
     }
 }
 

@@ -12,6 +12,7 @@ use crate::cli::Context;
 use crate::failure::{Failure, OrFail, Outcome};
 use crate::output::{Cell, float_text};
 use crate::selector::{summary_cells, summary_line};
+use crate::terms::print_explain;
 use crate::time::parse_span;
 
 /// Which aggregates.
@@ -159,6 +160,9 @@ fn request(args: &AggArgs) -> Outcome<v1::QueryAggregateRequest> {
         min_coverage: args.min_coverage,
         drop_suspect: args.drop_suspect,
         no_rollups: args.no_rollups,
+        points_max: args.ask.terms.points_max,
+        partial_ok: args.ask.terms.partial,
+        explain: args.ask.terms.explain,
         ..v1::QueryAggregateRequest::default()
     };
     Ok(args.cover.ask(rises, request))
@@ -214,6 +218,7 @@ pub(crate) async fn run(context: &Context, args: AggArgs) -> Outcome {
     if columns.is_none() {
         printer.section("windows", &header(&args, &[]))?;
     }
+    print_explain(&mut printer, answer.summary())?;
     printer.finish(&summary_cells(answer.summary()))?;
     if context.is_table() {
         context.say(&summary_line(answer.summary(), "series"));

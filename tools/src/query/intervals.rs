@@ -11,6 +11,7 @@ use crate::cli::Context;
 use crate::failure::{OrFail, Outcome};
 use crate::output::Cell;
 use crate::selector::{SelectorArgs, parse_consistency, summary_cells, summary_line};
+use crate::terms::{TermsArgs, print_explain};
 use crate::time::parse_span;
 
 /// Which intervals.
@@ -34,6 +35,8 @@ pub(crate) struct IntervalsArgs {
     /// How fresh the answer must be: linearizable, bounded:SPAN or any
     #[arg(long, value_name = "LEVEL", default_value = "linearizable", value_parser = parse_consistency)]
     consistency: v1::Consistency,
+    #[command(flatten)]
+    terms: TermsArgs,
 }
 
 /// What has to hold, one of these.
@@ -84,6 +87,9 @@ pub(crate) async fn run(context: &Context, args: IntervalsArgs) -> Outcome {
         max_gap_ms: args.max_gap.map_or(0, |ns| (ns / 1_000_000).max(1)),
         drop_suspect: args.drop_suspect,
         consistency: Some(args.consistency),
+        points_max: args.terms.points_max,
+        partial_ok: args.terms.partial,
+        explain: args.terms.explain,
     };
     let states = args.condition.state.is_some();
     let client = context.connect().await?;
@@ -109,6 +115,7 @@ pub(crate) async fn run(context: &Context, args: IntervalsArgs) -> Outcome {
             }
         }
     }
+    print_explain(&mut printer, answer.summary())?;
     printer.finish(&summary_cells(answer.summary()))?;
     if context.is_table() {
         context.say(&summary_line(answer.summary(), "devices with intervals"));

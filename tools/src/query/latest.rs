@@ -10,6 +10,7 @@ use crate::cli::{Context, now_ns};
 use crate::failure::{Failure, OrFail, Outcome};
 use crate::output::Cell;
 use crate::selector::{summary_cells, summary_line};
+use crate::terms::{CursorArgs, print_explain};
 use crate::time::{parse_instant, parse_span};
 
 /// Which values.
@@ -29,6 +30,8 @@ pub(crate) struct LatestArgs {
     /// Most devices
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     limit: u64,
+    #[command(flatten)]
+    cursor: CursorArgs,
 }
 
 fn parse_stale(text: &str) -> Result<i64, String> {
@@ -66,6 +69,10 @@ pub(crate) async fn run(context: &Context, args: LatestArgs) -> Outcome {
         limit: args.limit,
         at_ns,
         any_quality: args.any_quality,
+        cursor: args.cursor.cursor(),
+        points_max: args.ask.terms.points_max,
+        partial_ok: args.ask.terms.partial,
+        explain: args.ask.terms.explain,
     };
     let client = context.connect().await?;
     let mut answer = client.get_latest(request).await.or_fail(WHAT)?;
@@ -90,6 +97,7 @@ pub(crate) async fn run(context: &Context, args: LatestArgs) -> Outcome {
             }
         }
     }
+    print_explain(&mut printer, answer.summary())?;
     let mut summary = vec![("evaluated_at", Cell::some_time(evaluated_at_ns))];
     summary.extend(summary_cells(answer.summary()));
     printer.finish(&summary)?;

@@ -4,6 +4,7 @@
 
 mod agg;
 mod chart;
+mod filters;
 mod health;
 mod intervals;
 mod latest;
@@ -18,6 +19,7 @@ use crate::cli::{Context, now_ns};
 use crate::failure::{Failure, Outcome};
 use crate::output::Cell;
 use crate::selector::{SelectorArgs, parse_consistency};
+use crate::terms::TermsArgs;
 use crate::time::{parse_instant, parse_span};
 
 /// What to ask.
@@ -60,15 +62,19 @@ pub(crate) struct AskArgs {
     /// How fresh the answer must be: linearizable, bounded:SPAN or any
     #[arg(long, value_name = "LEVEL", default_value = "linearizable", value_parser = parse_consistency)]
     consistency: v1::Consistency,
+    #[command(flatten)]
+    terms: TermsArgs,
 }
 
 impl AskArgs {
     /// The devices, where any flag chooses some.
     fn selector(&self) -> Outcome<v1::Selector> {
         if self.selector.is_empty() {
-            return Err(
-                Failure::usage("no devices are chosen", "give --type, --device or --tag").or_next("tidemark type list"),
-            );
+            return Err(Failure::usage(
+                "no devices are chosen",
+                "give --type, --device or --tag; every device: --all",
+            )
+            .or_next("tidemark type list"));
         }
         Ok(self.selector.selector())
     }

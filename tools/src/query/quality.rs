@@ -10,6 +10,7 @@ use crate::cli::Context;
 use crate::failure::{OrFail, Outcome};
 use crate::output::Cell;
 use crate::selector::{SelectorArgs, parse_consistency, summary_cells, summary_line};
+use crate::terms::{TermsArgs, print_explain};
 
 /// Which devices, over which time.
 #[derive(Debug, Args)]
@@ -42,6 +43,8 @@ pub(crate) struct QualityArgs {
     /// How fresh the answer must be: linearizable, bounded:SPAN or any
     #[arg(long, value_name = "LEVEL", default_value = "linearizable", value_parser = parse_consistency)]
     consistency: v1::Consistency,
+    #[command(flatten)]
+    terms: TermsArgs,
 }
 
 const WHAT: &str = "cannot judge quality";
@@ -61,6 +64,10 @@ pub(crate) async fn run(context: &Context, args: QualityArgs) -> Outcome {
         gaps: args.gaps,
         gap_factor: args.gap_factor,
         worst: args.worst.unwrap_or(0),
+        points_max: args.terms.points_max,
+        partial_ok: args.terms.partial,
+        explain: args.terms.explain,
+        ..v1::GetQualityRequest::default()
     };
     let client = context.connect().await?;
     let mut answer = client.get_quality(request).await.or_fail(WHAT)?;
@@ -87,6 +94,7 @@ pub(crate) async fn run(context: &Context, args: QualityArgs) -> Outcome {
             }
         }
     }
+    print_explain(&mut printer, answer.summary())?;
     printer.finish(&summary_cells(answer.summary()))?;
     if context.is_table() {
         context.say(&summary_line(answer.summary(), "reports"));

@@ -7,11 +7,13 @@ use std::collections::{BTreeSet, HashMap};
 use clap::Args;
 use tidemark_client::{Client, Row, rows, v1};
 
+use super::filters::FilterArgs;
 use super::{AskArgs, SpanArgs, quality_name, report_kind_name, value_cell};
 use crate::cli::Context;
 use crate::failure::{OrFail, Outcome};
 use crate::output::{Cell, Printer};
 use crate::selector::{summary_cells, summary_line};
+use crate::terms::{CursorArgs, print_explain};
 
 /// Which records.
 #[derive(Debug, Args)]
@@ -23,6 +25,10 @@ pub(crate) struct RangeArgs {
     /// Most records
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     limit: u64,
+    #[command(flatten)]
+    cursor: CursorArgs,
+    #[command(flatten)]
+    filters: FilterArgs,
     /// Add when each record was received, why it was reported and the stated quality
     #[arg(long)]
     meta: bool,
@@ -50,6 +56,13 @@ pub(crate) async fn run(context: &Context, args: RangeArgs) -> Outcome {
         to_ns,
         limit: args.limit,
         consistency: Some(args.ask.consistency),
+        values: args.filters.values.clone(),
+        quality: args.filters.quality(),
+        order: args.filters.order() as i32,
+        cursor: args.cursor.cursor(),
+        points_max: args.ask.terms.points_max,
+        partial_ok: args.ask.terms.partial,
+        explain: args.ask.terms.explain,
     };
     let mut answer = client.query_range(request).await.or_fail(WHAT)?;
     let mut printer = context.printer("query_range");
@@ -72,6 +85,7 @@ pub(crate) async fn run(context: &Context, args: RangeArgs) -> Outcome {
             layout.print(&mut printer, row)?;
         }
     }
+    print_explain(&mut printer, answer.summary())?;
     printer.finish(&summary_cells(answer.summary()))?;
     if context.is_table() {
         context.say(&summary_line(answer.summary(), "records"));
@@ -143,7 +157,7 @@ async fn columns(client: &Client, ask: &AskArgs, selector: &v1::Selector) -> Out
         let request = v1::ListDevicesRequest {
             selector: Some(selector.clone()),
             consistency: Some(ask.consistency),
-            limit: 0,
+            ..v1::ListDevicesRequest::default()
         };
         let mut devices = client.list_devices(request).await.or_fail(WHAT)?;
         while let Some(message) = devices.next().await {

@@ -46,6 +46,7 @@ pub struct Folding<'b, 'a> {
     block: &'b Block<'a>,
     ticks: Option<Ticks>,
     dropped: u64,
+    decoded: u64,
 }
 
 impl<'a> Block<'a> {
@@ -55,6 +56,7 @@ impl<'a> Block<'a> {
             block: self,
             ticks: None,
             dropped: 0,
+            decoded: 0,
         }
     }
 }
@@ -103,8 +105,11 @@ impl Folding<'_, '_> {
             Ticks::List(times, _) => column.fold(times.as_slice(), windows, needs, choice_of_all, partials),
         }?;
         match folded {
-            true => Ok(()),
-            false => self.fold_chosen(property, windows, needs, choice, partials),
+            Some(values) => {
+                self.decoded += values as u64;
+                Ok(())
+            }
+            None => self.fold_chosen(property, windows, needs, choice, partials),
         }
     }
 
@@ -133,6 +138,7 @@ impl Folding<'_, '_> {
         let Some(column) = block.column(property)? else {
             return Ok(None);
         };
+        self.decoded += column.values.len() as u64;
         let (ticks, presence) = self.ticks_and_presence(property)?;
         let time = |row: usize| match ticks {
             Ticks::Even(even) => even.at(row),
@@ -161,6 +167,11 @@ impl Folding<'_, '_> {
     /// Points that were not accepted, of all columns folded so far, within their windows.
     pub fn dropped(&self) -> u64 {
         self.dropped
+    }
+
+    /// Values that were decoded so far; 0 where the header was enough.
+    pub fn decoded(&self) -> u64 {
+        self.decoded
     }
 
     fn ticks_and_presence(&mut self, property: PropertyNumber) -> Result<(&Ticks, Option<Bitmap>), Corrupt> {
@@ -221,8 +232,8 @@ struct ColumnOf<'b, 'a> {
 }
 
 impl ColumnOf<'_, '_> {
-    /// Reads the values within the range of the windows and adds them; `times` are those of all rows. False, and nothing added,
-    /// where not all of them are chosen.
+    /// Reads the values within the range of the windows and adds them; `times` are those of all rows. Returns how many; `None`,
+    /// and nothing added, where not all of them are chosen.
     fn fold<S: Stamps>(
         &self,
         times: S,
@@ -230,11 +241,11 @@ impl ColumnOf<'_, '_> {
         needs: Needs,
         choice: Option<&Choice<'_>>,
         partials: &mut ByWindow,
-    ) -> Result<bool, Corrupt> {
+    ) -> Result<Option<usize>, Corrupt> {
         let from = times.partition(|t| windows.is_before(t));
         let to = times.partition(|t| !windows.is_behind(t));
         if from >= to {
-            return Ok(true);
+            return Ok(Some(0));
         }
         let places = match &self.presence {
             None => from..to,
@@ -242,7 +253,7 @@ impl ColumnOf<'_, '_> {
         };
         let values = self.block.values_between(self.property, places)?;
         if choice.is_some_and(|choice| !takes_each(choice, &values)) {
-            return Ok(false);
+            return Ok(None);
         }
         match &self.presence {
             None => fold_all(times.part(from, to), &values, windows, needs, partials),
@@ -251,7 +262,7 @@ impl ColumnOf<'_, '_> {
                 fold_all(present.as_slice(), &values, windows, needs, partials);
             }
         }
-        Ok(true)
+        Ok(Some(values.len()))
     }
 }
 

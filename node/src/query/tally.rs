@@ -1,0 +1,155 @@
+//! What a shard's part of a question costs: counted as it goes, and held to its budgets.
+//!
+//! Never here: what is read. Invariant: counting costs an addition, whether anybody asks for it or not; bytes that are held are
+//! given back when the part ends, however it ends.
+
+use std::cell::Cell;
+
+use tidemark_proto::v1::Work;
+
+use super::series::check_budget;
+use crate::error::{Error, Reason, Result};
+use crate::metrics::Gauge;
+
+/// What bytes are held for.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) enum HeldFor {
+    /// Devices that are being read.
+    Reading = 0,
+    /// What is kept until the end: groups, leaders.
+    Later = 1,
+}
+
+/// Counters and budgets of one part.
+pub(super) struct Tally<'a> {
+    points_max: u64,
+    bytes_max: usize,
+    buckets: Cell<u64>,
+    bytes: Cell<u64>,
+    header_only: Cell<u64>,
+    decoded: Cell<u64>,
+    points: Cell<u64>,
+    rollups: Cell<u64>,
+    held: [Cell<usize>; 2],
+    gauge: &'a Gauge,
+}
+
+impl<'a> Tally<'a> {
+    /// Nothing yet, of at most so many values decoded and bytes held.
+    pub(super) fn new(points_max: u64, bytes_max: usize, gauge: &'a Gauge) -> Tally<'a> {
+        Tally {
+            points_max,
+            bytes_max,
+            buckets: Cell::default(),
+            bytes: Cell::default(),
+            header_only: Cell::default(),
+            decoded: Cell::default(),
+            points: Cell::default(),
+            rollups: Cell::default(),
+            held: Default::default(),
+            gauge,
+        }
+    }
+
+    /// Counts a bucket value of so many bytes.
+    pub(super) fn bucket(&self, bytes: usize) {
+        self.buckets.set(self.buckets.get() + 1);
+        self.bytes.set(self.bytes.get() + bytes as u64);
+    }
+
+    /// Counts a rollup that was read instead of blocks.
+    pub(super) fn rollup(&self) {
+        self.rollups.set(self.rollups.get() + 1);
+    }
+
+    /// Counts a block of which so many values were decoded.
+    ///
+    /// # Errors
+    /// `TOO_MANY_POINTS` once there were more than there may be.
+    pub(super) fn block(&self, points: u64) -> Result<()> {
+        let blocks = if points == 0 { &self.header_only } else { &self.decoded };
+        blocks.set(blocks.get() + 1);
+        self.points.set(self.points.get().saturating_add(points));
+        match self.points.get() > self.points_max {
+            true => Err(too_many_points(self.points_max)),
+            false => Ok(()),
+        }
+    }
+
+    /// Notes how many bytes are held now.
+    ///
+    /// # Errors
+    /// `QUERY_TOO_LARGE` where that is more than there may be.
+    pub(super) fn hold(&self, held_for: HeldFor, bytes: usize) -> Result<()> {
+        let before = self.held[held_for as usize].replace(bytes);
+        self.gauge.add(bytes as u64);
+        self.gauge.sub(before as u64);
+        check_budget(self.held.iter().map(Cell::get).sum(), self.bytes_max)
+    }
+
+    /// Values decoded.
+    pub(super) fn points(&self) -> u64 {
+        self.points.get()
+    }
+
+    /// All of it.
+    pub(super) fn work(&self, devices: u64) -> Work {
+        Work {
+            devices,
+            buckets: self.buckets.get(),
+            bytes: self.bytes.get(),
+            blocks: self.header_only.get() + self.decoded.get(),
+            blocks_header_only: self.header_only.get(),
+            blocks_decoded: self.decoded.get(),
+            points_decoded: self.points.get(),
+            rollup_windows: self.rollups.get(),
+        }
+    }
+}
+
+impl Drop for Tally<'_> {
+    fn drop(&mut self) {
+        self.gauge.sub(self.held.iter().map(Cell::get).sum::<usize>() as u64);
+    }
+}
+
+/// The answer to a question that decodes more than it may.
+pub(super) fn too_many_points(most: u64) -> Error {
+    Error::new(
+        Reason::TooManyPoints,
+        format!("the query decodes more than {most} values"),
+    )
+    .field("points_max")
+    .hint("ask for fewer devices, fewer properties or a shorter range, or take a part of the answer (partial_ok)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn budgets_are_kept_and_bytes_given_back() {
+        let gauge = Gauge::default();
+        let tally = Tally::new(10, 100, &gauge);
+        assert!(tally.block(0).is_ok() && tally.block(10).is_ok());
+        assert!(tally.block(0).is_ok(), "exactly as many as there may be");
+        assert_eq!(
+            tally.block(1).map_err(|error| error.reason()),
+            Err(Reason::TooManyPoints)
+        );
+        tally.bucket(7);
+        let work = tally.work(3);
+        assert_eq!((work.blocks, work.blocks_header_only, work.blocks_decoded), (4, 2, 2));
+        assert_eq!(
+            (work.devices, work.buckets, work.bytes, work.points_decoded),
+            (3, 1, 7, 11)
+        );
+
+        assert!(tally.hold(HeldFor::Reading, 60).is_ok() && tally.hold(HeldFor::Reading, 40).is_ok());
+        assert!(tally.hold(HeldFor::Later, 60).is_ok());
+        assert_eq!(gauge.get(), 100);
+        assert!(tally.hold(HeldFor::Later, 61).is_err());
+        drop(tally);
+        assert_eq!(gauge.get(), 0);
+    }
+}

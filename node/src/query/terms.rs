@@ -1,0 +1,181 @@
+//! The terms of a question: how long it may take, what it may decode, whether a part of the answer will do, and where it goes on.
+//!
+//! Never here: what is asked. Invariant: a cursor is bound to everything of its question that decides what the answer is.
+
+use bytes::Bytes;
+use prost::Message;
+use tidemark_proto::peer::Position;
+use tidemark_proto::peer::read_shard_response::Part;
+use tidemark_proto::v1::{
+    GetLatestRequest, GetQualityRequest, ListDevicesRequest, QueryAggregateRequest, QueryIntervalsRequest,
+    QueryRangeRequest,
+};
+
+use crate::clock::{Instant, NS_PER_MS, now_ns};
+use crate::error::{Error, Result};
+use crate::wire::cursor::{Bound, CursorKey, CursorKind, open, seal};
+
+/// What a request says beside its question.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Terms {
+    /// When the client stops waiting.
+    pub(super) deadline: Option<Instant>,
+    /// Values that may be decoded; 0: as many as the node allows.
+    pub(super) points_max: u64,
+    pub(super) partial_ok: bool,
+    pub(super) explain: bool,
+    /// Where the answer can go on.
+    pub(super) pages: Option<Pages>,
+}
+
+/// An answer that can be had in pages.
+#[derive(Clone, Debug)]
+pub(super) struct Pages {
+    kind: CursorKind,
+    question: Vec<u8>,
+    /// As the client gave it; empty: the first page.
+    cursor: Bytes,
+}
+
+impl Pages {
+    fn bound(&self) -> Bound<'_> {
+        Bound {
+            kind: self.kind,
+            question: &self.question,
+            user: "",
+        }
+    }
+
+    /// Where the page begins; `None`: at the beginning.
+    pub(super) fn begin(&self, key: &CursorKey, age_ms_max: u64) -> Result<Option<Position>> {
+        if self.cursor.is_empty() {
+            return Ok(None);
+        }
+        let position = open(key, &self.bound(), &self.cursor, now_ms(), age_ms_max)?;
+        let position = Position::decode(position).map_err(|error| Error::internal(format!("a position: {error}")))?;
+        Ok(Some(position))
+    }
+
+    /// The cursor of the page that begins behind a position.
+    pub(super) fn next(&self, key: &CursorKey, position: &Position) -> Bytes {
+        seal(key, &self.bound(), &position.encode_to_vec(), now_ms())
+    }
+}
+
+fn now_ms() -> u64 {
+    u64::try_from(now_ns() / NS_PER_MS).unwrap_or(0)
+}
+
+/// Requests that have terms.
+pub(super) trait HasTerms {
+    /// Them; the client stops waiting at `deadline`.
+    fn terms(&self, deadline: Option<Instant>) -> Terms;
+}
+
+macro_rules! terms {
+    ($request:ident, $deadline:ident) => {
+        Terms {
+            deadline: $deadline,
+            points_max: $request.points_max,
+            partial_ok: $request.partial_ok,
+            explain: $request.explain,
+            pages: None,
+        }
+    };
+}
+
+impl HasTerms for QueryRangeRequest {
+    fn terms(&self, deadline: Option<Instant>) -> Terms {
+        let question = QueryRangeRequest {
+            limit: 0,
+            consistency: None,
+            cursor: Bytes::new(),
+            points_max: 0,
+            partial_ok: false,
+            explain: false,
+            ..self.clone()
+        };
+        Terms {
+            pages: pages(CursorKind::Range, &question, &self.cursor),
+            ..terms!(self, deadline)
+        }
+    }
+}
+
+impl HasTerms for GetLatestRequest {
+    fn terms(&self, deadline: Option<Instant>) -> Terms {
+        let question = GetLatestRequest {
+            limit: 0,
+            consistency: None,
+            cursor: Bytes::new(),
+            points_max: 0,
+            partial_ok: false,
+            explain: false,
+            ..self.clone()
+        };
+        Terms {
+            pages: pages(CursorKind::Latest, &question, &self.cursor),
+            ..terms!(self, deadline)
+        }
+    }
+}
+
+impl HasTerms for ListDevicesRequest {
+    fn terms(&self, deadline: Option<Instant>) -> Terms {
+        let question = ListDevicesRequest {
+            selector: self.selector.clone(),
+            ..ListDevicesRequest::default()
+        };
+        Terms {
+            deadline,
+            points_max: 0,
+            partial_ok: self.partial_ok,
+            explain: self.explain,
+            pages: pages(CursorKind::Devices, &question, &self.cursor),
+        }
+    }
+}
+
+impl HasTerms for QueryAggregateRequest {
+    fn terms(&self, deadline: Option<Instant>) -> Terms {
+        terms!(self, deadline)
+    }
+}
+
+impl HasTerms for QueryIntervalsRequest {
+    fn terms(&self, deadline: Option<Instant>) -> Terms {
+        terms!(self, deadline)
+    }
+}
+
+impl HasTerms for GetQualityRequest {
+    fn terms(&self, deadline: Option<Instant>) -> Terms {
+        terms!(self, deadline)
+    }
+}
+
+fn pages(kind: CursorKind, question: &impl Message, cursor: &Bytes) -> Option<Pages> {
+    Some(Pages {
+        kind,
+        question: question.encode_to_vec(),
+        cursor: cursor.clone(),
+    })
+}
+
+/// How far an answer came with a part of a shard; `None` where that does not tell.
+pub(super) fn reached(shard: u32, part: &Part) -> Option<Position> {
+    let (device, t_ns) = match part {
+        Part::Batch(batch) => {
+            let at = batch.device_index.last().map_or(0, |at| *at as usize);
+            (batch.devices.get(at)?, *batch.observed_at_ns.last()?)
+        }
+        Part::Latest(latest) => (&latest.devices.last()?.device, 0),
+        Part::Devices(list) => (&list.devices.last()?.id, 0),
+        _ => return None,
+    };
+    Some(Position {
+        shard,
+        device: device.clone(),
+        t_ns,
+    })
+}

@@ -1,0 +1,121 @@
+//! Flags about a question as a whole: what it may cost, whether it says so, where it goes on. Never: judging any of it.
+//!
+//! Invariant: what the server says of an answer's cost is printed as it is.
+
+use clap::Args;
+use tidemark_client::v1;
+
+use crate::failure::Outcome;
+use crate::output::{Cell, Printer};
+
+/// What a question may cost.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct TermsArgs {
+    /// Decode at most so many values
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub(crate) points_max: u64,
+    /// Take a part of the answer, and hear that it is one, where a budget (time, values, memory) is used up
+    #[arg(long)]
+    pub(crate) partial: bool,
+    /// Print below the answer what it cost: shards, blocks, values
+    #[arg(long)]
+    pub(crate) explain: bool,
+}
+
+/// Where an answer goes on, as an answer that was cut short said.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct CursorArgs {
+    /// Go on behind an answer that was cut short: the same question with the cursor that it gave
+    #[arg(long, value_name = "CURSOR", value_parser = parse_cursor)]
+    cursor: Option<Vec<u8>>,
+}
+
+impl CursorArgs {
+    /// In the form of the contract.
+    pub(crate) fn cursor<B: From<Vec<u8>> + Default>(&self) -> B {
+        self.cursor.clone().map(B::from).unwrap_or_default()
+    }
+}
+
+fn parse_cursor(text: &str) -> Result<Vec<u8>, String> {
+    let digit = |at: usize| text.get(at..at + 2).and_then(|two| u8::from_str_radix(two, 16).ok());
+    let bytes: Option<Vec<u8>> = (0..text.len()).step_by(2).map(digit).collect();
+    bytes
+        .filter(|bytes| !bytes.is_empty() && text.is_ascii())
+        .ok_or_else(|| "it is not as an answer gave it".to_owned())
+}
+
+/// A cursor as it is printed.
+pub(crate) fn cursor_text(cursor: &[u8]) -> String {
+    cursor.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+const COLUMNS: [&str; 11] = [
+    "shard",
+    "devices",
+    "buckets",
+    "bytes",
+    "blocks",
+    "header_only",
+    "decoded",
+    "points_decoded",
+    "rollup_windows",
+    "from_memory",
+    "took_us",
+];
+
+/// What the answer cost, by shard, below it; nothing where it was not asked for.
+pub(crate) fn print_explain(printer: &mut Printer, summary: Option<&v1::AnswerSummary>) -> Outcome {
+    let Some(explain) = summary.and_then(|summary| summary.explain.as_ref()) else {
+        return Ok(());
+    };
+    printer.section("explain", &COLUMNS)?;
+    let row = |name: Cell, work: Option<v1::Work>, from_memory: Cell, took_us: i64| {
+        let work = work.unwrap_or_default();
+        let counts = [
+            work.devices,
+            work.buckets,
+            work.bytes,
+            work.blocks,
+            work.blocks_header_only,
+            work.blocks_decoded,
+            work.points_decoded,
+            work.rollup_windows,
+        ];
+        let mut cells = vec![name];
+        cells.extend(counts.map(Cell::Uint));
+        cells.extend([from_memory, Cell::Int(took_us)]);
+        cells
+    };
+    for shard in &explain.shards {
+        let (name, from_memory) = (Cell::text(shard.shard.to_string()), Cell::Bool(shard.from_memory));
+        printer.row(row(name, shard.work, from_memory, shard.took_us))?;
+    }
+    printer.row(row(Cell::text("all"), explain.total, Cell::None, explain.took_us))
+}
+
+/// How a budget cut an answer short.
+pub(crate) fn cut_short_text(cut: &v1::CutShort) -> String {
+    let (limit, whole, shards) = (cut.limit, cut.shards_whole, cut.shards);
+    let budget = match cut.budget() {
+        v1::Budget::Time => format!("{limit} ms were over"),
+        v1::Budget::Points => format!("{limit} values were decoded"),
+        v1::Budget::Bytes => format!("{limit} bytes were held"),
+        v1::Budget::Unspecified => "a budget was used up".to_owned(),
+    };
+    format!("PARTIAL, {budget}: {whole} of {shards} shards are whole")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_are_read_as_they_are_printed() {
+        let cursor: Vec<u8> = (0..=255).collect();
+        assert_eq!(parse_cursor(&cursor_text(&cursor)), Ok(cursor));
+        for text in ["", "0", "0g", "éé", "00 0"] {
+            assert!(parse_cursor(text).is_err(), "{text:?}");
+        }
+    }
+}
