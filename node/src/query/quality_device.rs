@@ -50,13 +50,7 @@ impl<'a> Device<'a> {
     }
 
     /// Looks at the blocks of a bucket value, as far as they are in a range; points before `assess_from` tell only of values.
-    pub(super) fn take(
-        &mut self,
-        tally: &Tally<'_>,
-        value: &[u8],
-        assess_from: i64,
-        range: (i64, i64),
-    ) -> Result<()> {
+    pub(super) fn take(&mut self, tally: &Tally<'_>, value: &[u8], assess_from: i64, range: (i64, i64)) -> Result<()> {
         for block in bucket::blocks(value) {
             let block = block.map_err(corrupt)?;
             if block.last_ns() >= range.0 && block.first_ns() < range.1 {
