@@ -173,7 +173,7 @@ def look_at_monitor(tab):
 def moves(tab):
     """What is written comes to the page by itself."""
     tab.value("window.here = 'the same page'")
-    dry = tab.value("board.gauges.filter(g => !g.is_summed && g.value === 0).at(-1)?.device")
+    dry = tab.value("board.gauges.filter(g => !g.is_summed && g.value === 0 && g.level === 'normal').at(-1)?.device")
     wet = tab.value("board.gauges.filter(g => !g.is_summed)[0].device")
     value = tab.value(f"board.gauges.find(g => g.device === '{wet}').value") + 0.01
     before = tab.value("board.at_ns")
