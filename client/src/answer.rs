@@ -37,76 +37,30 @@ pub(crate) trait Piece {
     fn is_empty(&self) -> bool;
 }
 
-impl Piece for v1::QueryRangeResponse {
-    fn take_summary(&mut self) -> Option<v1::AnswerSummary> {
-        self.summary.take()
-    }
-    fn is_empty(&self) -> bool {
-        self.batch.is_none()
-    }
+/// Messages that close with a summary, each with what is empty of it.
+macro_rules! pieces {
+    ($($message:ty => |$it:ident| $empty:expr;)*) => {$(
+        impl Piece for $message {
+            fn take_summary(&mut self) -> Option<v1::AnswerSummary> {
+                self.summary.take()
+            }
+            fn is_empty(&self) -> bool {
+                let $it = self;
+                $empty
+            }
+        }
+    )*};
 }
 
-impl Piece for v1::QueryAggregateResponse {
-    fn take_summary(&mut self) -> Option<v1::AnswerSummary> {
-        self.summary.take()
-    }
-    fn is_empty(&self) -> bool {
-        self.series.is_empty()
-    }
-}
-
-impl Piece for v1::QueryIntervalsResponse {
-    fn take_summary(&mut self) -> Option<v1::AnswerSummary> {
-        self.summary.take()
-    }
-    fn is_empty(&self) -> bool {
-        self.devices.is_empty()
-    }
-}
-
-impl Piece for v1::GetQualityResponse {
-    fn take_summary(&mut self) -> Option<v1::AnswerSummary> {
-        self.summary.take()
-    }
-    fn is_empty(&self) -> bool {
-        self.reports.is_empty()
-    }
-}
-
-impl Piece for v1::ListAlertsResponse {
-    fn take_summary(&mut self) -> Option<v1::AnswerSummary> {
-        self.summary.take()
-    }
-    fn is_empty(&self) -> bool {
-        self.alerts.is_empty()
-    }
-}
-
-impl Piece for v1::GetHealthResponse {
-    fn take_summary(&mut self) -> Option<v1::AnswerSummary> {
-        self.summary.take()
-    }
-    fn is_empty(&self) -> bool {
-        self.reports.is_empty()
-    }
-}
-
-impl Piece for v1::GetLatestResponse {
-    fn take_summary(&mut self) -> Option<v1::AnswerSummary> {
-        self.summary.take()
-    }
-    fn is_empty(&self) -> bool {
-        self.devices.is_empty() && self.evaluated_at_ns == 0
-    }
-}
-
-impl Piece for v1::ListDevicesResponse {
-    fn take_summary(&mut self) -> Option<v1::AnswerSummary> {
-        self.summary.take()
-    }
-    fn is_empty(&self) -> bool {
-        self.devices.is_empty()
-    }
+pieces! {
+    v1::QueryRangeResponse => |m| m.batch.is_none();
+    v1::QueryAggregateResponse => |m| m.series.is_empty();
+    v1::QueryIntervalsResponse => |m| m.devices.is_empty();
+    v1::GetQualityResponse => |m| m.reports.is_empty();
+    v1::ListAlertsResponse => |m| m.alerts.is_empty();
+    v1::GetHealthResponse => |m| m.reports.is_empty();
+    v1::GetLatestResponse => |m| m.devices.is_empty() && m.evaluated_at_ns == 0;
+    v1::ListDevicesResponse => |m| m.devices.is_empty();
 }
 
 #[allow(private_bounds, reason = "sealed: only the messages of the contract")]

@@ -40,7 +40,7 @@ fn put(seq: u32) -> PutDevice {
         ("vendor", format!("vendor{}", seq / 7 % 10)),
         ("department", format!("department{}", seq % 17)),
         ("grade", format!("L{}", seq % 4)),
-        ("warranty", if seq % 5 == 0 { "out" } else { "in" }.to_owned()),
+        ("warranty", if seq.is_multiple_of(5) { "out" } else { "in" }.to_owned()),
         ("serial", format!("{seq:08}")),
     ];
     let device = Device {

@@ -9,6 +9,7 @@ use common::afternoon::*;
 use common::alarm::*;
 use common::eventually;
 use common::fleet::*;
+use common::watch::Watch;
 use tidemark_client::{BatchBuilder, Client, v1};
 
 const ALL: [&str; 4] = ["RG1", "RG2", "PD1", "RL1"];
@@ -202,6 +203,97 @@ async fn an_outage_is_silence_until_its_points_come() {
     );
 }
 
+/// The shard of a device, and the number of the node that leads it.
+async fn shard_and_leader(client: &Client, device: &str) -> (u32, usize) {
+    let map = client.shard_map().await.unwrap();
+    let slot = xxhash_rust::xxh3::xxh3_64(device.as_bytes()) % map.slots.len() as u64;
+    let shard = map.slots[slot as usize];
+    let leader = map.leaders.iter().find(|leader| leader.shard == shard);
+    let leader = leader.and_then(|found| found.leader.as_ref());
+    (shard, leader.unwrap().id as usize - 1)
+}
+
+/// What a device answers by windows, and when each of these ends.
+async fn by_window(client: &Client, of: (&str, &str), function: v1::Function, window: v1::Window) -> Vec<(i64, f64)> {
+    let request = v1::QueryAggregateRequest {
+        selector: of_devices(&[of.0]),
+        properties: vec![of.1.into()],
+        functions: vec![function as i32],
+        from_ns: TWO,
+        to_ns: at(19, 0),
+        window: Some(window),
+        ..Default::default()
+    };
+    let messages = ask(client, request).await;
+    let series = &messages[0].series[0];
+    let values = tidemark_client::answers_of(&series.columns[0]);
+    let number = |value| match value {
+        Some(tidemark_client::Value::F64(value)) => value,
+        other => panic!("{other:?}"),
+    };
+    series.end_ns.iter().copied().zip(values.map(number)).collect()
+}
+
+#[tokio::test]
+async fn a_leader_dies_at_the_height_of_the_storm_and_nobody_can_tell() {
+    let mut cluster = TestCluster::start(3).await;
+    let client = cluster.client().await;
+    ready(&client, &ALL).await;
+    let request = v1::SubscribeRequest {
+        selector: of_type(GAUGE),
+        records: true,
+        alerts: true,
+        ..Default::default()
+    };
+    let mut watch = Watch::begin(&client, request).await;
+    watch.until("it has begun", |seen| seen.heartbeats > 0).await;
+    for (n, t) in stamps().enumerate() {
+        if t == at(15, 40) {
+            let (_, leader) = shard_and_leader(&client, "PD1").await;
+            cluster.drop_node(leader).await;
+        }
+        let batch = observed(&ALL, [t].into_iter(), 0);
+        client.write(numbered(batch, "town", n as u64 + 1)).await.unwrap();
+    }
+    let hourly = v1::Window {
+        step_ns: HOUR,
+        origin_ns: TWO,
+        ..Default::default()
+    };
+    let sliding = |hours: i64| v1::Window {
+        step_ns: FIVE,
+        length_ns: hours * HOUR,
+        ..hourly.clone()
+    };
+    let sums = by_window(&client, ("RG1", "rain"), v1::Function::Sum, hourly.clone()).await;
+    let sums: Vec<f64> = sums.into_iter().map(|(_, sum)| sum).collect();
+    assert_eq!(sums, [8.0, 69.0, 17.5, 3.5, 0.0]);
+    for (gauge, most) in [("RG1", (at(16, 5), 70.0)), ("RG2", (at(16, 10), 80.0))] {
+        let windows = by_window(&client, (gauge, "rain"), v1::Function::Sum, sliding(1)).await;
+        assert!(windows.contains(&most) && windows.iter().all(|(_, sum)| *sum <= most.1));
+    }
+    goes(&client, "PD1", "depth", &DEPTH_STEPS, 0).await;
+    goes(&client, "RL1", "river", &["16:35 yellow", "18:25 orange"], 0).await;
+
+    let of = |device: &'static str, profile: &'static str| {
+        move |step: &&v1::AlertStep| step.device == device && step.profile == profile
+    };
+    let levels = DEPTH_STEPS.len();
+    watch
+        .until("all is told", |seen| {
+            seen.rows.len() >= 4 * 73 && seen.alerts.iter().filter(of("PD1", "depth")).count() >= levels
+        })
+        .await;
+    watch.rest().await;
+    let by_device = watch.seen.by_device();
+    assert!(
+        ALL.iter().all(|device| by_device[device].iter().copied().eq(stamps())),
+        "each record once, in order"
+    );
+    let heard: Vec<_> = watch.seen.alerts.iter().filter(of("PD1", "depth")).cloned().collect();
+    assert_eq!(told(&heard, 0), DEPTH_STEPS, "each step once, in order");
+}
+
 #[tokio::test]
 async fn leaders_die_and_alerts_go_on_without_doubles() {
     let mut cluster = TestCluster::start(3).await;
@@ -212,14 +304,7 @@ async fn leaders_die_and_alerts_go_on_without_doubles() {
         .await
         .unwrap();
     goes(&client, "PD1", "depth", &DEPTH_STEPS[..4], 0).await;
-    let map = client.shard_map().await.unwrap();
-    let shard = map.slots[(xxhash_rust::xxh3::xxh3_64(b"PD1") % map.slots.len() as u64) as usize];
-    let leader = map
-        .leaders
-        .iter()
-        .find(|leader| leader.shard == shard)
-        .and_then(|found| found.leader.as_ref());
-    let killed = leader.unwrap().id as usize - 1;
+    let (shard, killed) = shard_and_leader(&client, "PD1").await;
     cluster.drop_node(killed).await;
     for (n, t) in between(at(15, 45), at(20, 0)).enumerate() {
         let batch = observed(&ALL, [t].into_iter(), 0);

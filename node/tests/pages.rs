@@ -10,18 +10,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use common::TestCluster;
 use common::fleet::*;
+use common::random::seeded;
+use rand::RngExt as _;
 use rand::rngs::StdRng;
-use rand::{RngExt as _, SeedableRng as _};
 use tidemark_client::{BatchBuilder, Client, v1};
 
 const DEVICES: usize = 30;
-
-fn seeded() -> StdRng {
-    let given = std::env::var("TIDEMARK_SEED").ok().and_then(|text| text.parse().ok());
-    let seed = given.unwrap_or_else(rand::random::<u64>);
-    println!("TIDEMARK_SEED={seed}");
-    StdRng::seed_from_u64(seed)
-}
 
 fn ids() -> Vec<String> {
     (0..DEVICES).map(|i| format!("m{i:02}")).collect()

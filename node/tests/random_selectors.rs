@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 
 use common::TestCluster;
 use common::fleet::*;
+use common::random::seeded;
+use rand::RngExt as _;
 use rand::rngs::StdRng;
-use rand::{RngExt as _, SeedableRng as _};
 use tidemark_client::{Client, v1};
 
 const DEVICES: usize = 400;
@@ -28,7 +29,7 @@ fn random_device(at: usize, random: &mut StdRng) -> v1::Device {
         latitude_deg: random.random_range(0..100) as f64 / 10.0,
         longitude_deg: 121.0,
     });
-    let device_type = if at % 3 == 0 { RELIC } else { METER };
+    let device_type = if at.is_multiple_of(3) { RELIC } else { METER };
     v1::Device {
         tags,
         place,
@@ -139,9 +140,7 @@ async fn told(client: &Client, selector: v1::Selector) -> Vec<String> {
 
 #[tokio::test]
 async fn selectors_choose_what_a_naive_filter_would_also_after_devices_changed() {
-    let seed = std::env::var("TIDEMARK_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
-    println!("TIDEMARK_SEED={seed}");
-    let mut random = StdRng::seed_from_u64(seed);
+    let mut random = seeded();
     let cluster = TestCluster::start(3).await;
     let client = cluster.client().await;
     furnish(&client, &[]).await;

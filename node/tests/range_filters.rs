@@ -7,8 +7,9 @@ mod common;
 
 use common::TestCluster;
 use common::fleet::*;
+use common::random::seeded;
+use rand::RngExt as _;
 use rand::rngs::StdRng;
-use rand::{RngExt as _, SeedableRng as _};
 use tidemark_client::{BatchBuilder, Client, Value, v1};
 use v1::value_filter::Condition;
 use v1::{Kind, Quality, ValueType};
@@ -210,9 +211,7 @@ fn random_request(random: &mut StdRng) -> v1::QueryRangeRequest {
 
 #[tokio::test]
 async fn filters_and_order_are_those_of_a_naive_reader() {
-    let seed = std::env::var("TIDEMARK_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
-    println!("TIDEMARK_SEED={seed}");
-    let mut random = StdRng::seed_from_u64(seed);
+    let mut random = seeded();
     let cluster = TestCluster::start(3).await;
     let client = cluster.client().await;
     furnish_gauges(&client).await;

@@ -18,6 +18,7 @@ const CHECKS: Checks = Checks {
     typical_min: None,
     typical_max: Some(60.0),
     spike: None,
+    flat: None,
     rate_per_s: None,
     reach_ns: 900 * S,
 };

@@ -287,6 +287,30 @@ impl Metrics {
                 &self.leaders_shed,
                 "Leaderships that others took over because the disk was low.",
             ),
+        ] {
+            text.counter(name, help, &[], counter.get());
+        }
+        self.write_upkeep(text);
+        text.family(
+            "tidemark_write_failures_total",
+            "counter",
+            "Batches not stored, by reason.",
+        );
+        for (reason, count) in lock(&self.write_failures).iter() {
+            text.sample("tidemark_write_failures_total", &[("reason", reason)], count);
+        }
+        text.family(
+            "tidemark_write_seconds",
+            "histogram",
+            "From a batch taken to its answer.",
+        );
+        write_latency(text, "tidemark_write_seconds", &[], &self.write_latency);
+        self.write_state(text);
+    }
+
+    /// What is done with points beside writing and asking.
+    fn write_upkeep(&self, text: &mut Text) {
+        for (name, counter, help) in [
             (
                 "tidemark_deleted_records_total",
                 &self.records_deleted,
@@ -330,21 +354,6 @@ impl Metrics {
         ] {
             text.counter(name, help, &[], counter.get());
         }
-        text.family(
-            "tidemark_write_failures_total",
-            "counter",
-            "Batches not stored, by reason.",
-        );
-        for (reason, count) in lock(&self.write_failures).iter() {
-            text.sample("tidemark_write_failures_total", &[("reason", reason)], count);
-        }
-        text.family(
-            "tidemark_write_seconds",
-            "histogram",
-            "From a batch taken to its answer.",
-        );
-        write_latency(text, "tidemark_write_seconds", &[], &self.write_latency);
-        self.write_state(text);
     }
 
     fn write_requests(&self, text: &mut Text) {

@@ -3,12 +3,20 @@
 
 use std::collections::BTreeMap;
 
-use rand::RngExt as _;
 use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use tidemark_client::{BatchBuilder, Client, Value, v1};
 use v1::Quality;
 
 use super::fleet::*;
+
+/// A random number generator whose seed is printed, and taken from `TIDEMARK_SEED` where that is set.
+#[allow(clippy::print_stdout, reason = "a failure is replayed by its seed")]
+pub(crate) fn seeded() -> StdRng {
+    let seed = std::env::var("TIDEMARK_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
+    println!("TIDEMARK_SEED={seed}");
+    StdRng::seed_from_u64(seed)
+}
 
 /// The devices that say something.
 pub(crate) const SAYING: [&str; 3] = ["r1", "r2", "r3"];

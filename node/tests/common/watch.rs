@@ -28,6 +28,7 @@ pub(crate) struct Seen {
     pub(crate) rows: Vec<Got>,
     pub(crate) silent: Vec<v1::Silence>,
     pub(crate) deleted: Vec<v1::Deleted>,
+    pub(crate) alerts: Vec<v1::AlertStep>,
     pub(crate) behind_ms: i64,
     pub(crate) cursor: Vec<u8>,
     pub(crate) heartbeats: usize,
@@ -49,6 +50,7 @@ impl Seen {
         }
         self.silent.extend(message.silent.iter().cloned());
         self.deleted.extend(message.deleted.iter().cloned());
+        self.alerts.extend(message.alerts.iter().cloned());
         self.heartbeats += usize::from(message.heartbeat);
         self.behind_ms = message.behind_ms;
         if !message.cursor.is_empty() {

@@ -52,7 +52,7 @@ fn parse_condition(text: &str) -> Result<v1::ValueFilter, String> {
     let condition = match (rest.strip_prefix(">="), rest.strip_prefix("<="), rest.strip_prefix('=')) {
         (Some(value), ..) => Condition::AtLeast(number(value)?),
         (_, Some(value), _) => Condition::AtMost(number(value)?),
-        (.., Some(value)) if value.is_empty() => return Err(form()),
+        (.., Some("")) => return Err(form()),
         (.., Some(value)) => value
             .parse()
             .map_or_else(|_| Condition::Is(value.to_owned()), Condition::Equals),

@@ -67,7 +67,6 @@ pub(crate) async fn run(context: &Context, args: QualityArgs) -> Outcome {
         points_max: args.terms.points_max,
         partial_ok: args.terms.partial,
         explain: args.terms.explain,
-        ..v1::GetQualityRequest::default()
     };
     let client = context.connect().await?;
     let mut answer = client.get_quality(request).await.or_fail(WHAT)?;

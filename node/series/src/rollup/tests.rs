@@ -43,7 +43,7 @@ fn records(random: &mut Random) -> Records {
                 Values::F64(values) => values.push(number as f64 / 10.0),
                 Values::I64(values) if number < 20 => values.push(i64::MAX),
                 Values::I64(values) => values.push(number as i64 - 50),
-                Values::Bool(values) => values.push(number % 2 == 0),
+                Values::Bool(values) => values.push(number.is_multiple_of(2)),
                 Values::Enum(values) => values.push(number as u32 % 5),
                 Values::Text(_) => {}
             }
