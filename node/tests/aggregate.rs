@@ -346,7 +346,7 @@ async fn functions_without_meaning_are_refused_and_the_lawful_ones_named() {
         (
             "level",
             Sum,
-            "its kind is gauge, which takes count, min, max, avg, first, last, spread, stddev, percentile, histogram, delta, integral, time_weighted_avg",
+            "its kind is gauge, which takes count, min, max, avg, first, last, spread, stddev, percentile, histogram, delta, integral, time_weighted_avg, rise_per_hour, rise_per_hour_max",
         ),
         (
             "speed",

@@ -528,11 +528,13 @@ async fn health_and_reflection_answer() {
     assert_eq!(health.into_inner().status(), ServingStatus::Serving);
 
     let expected = [
+        "AlertService",
         "BackupService",
         "ClusterService",
         "IngestService",
         "QueryService",
         "RegistryService",
+        "SubscribeService",
     ]
     .map(|s| format!("tidemark.v1.{s}"));
     macro_rules! services {

@@ -407,7 +407,7 @@ async fn questions_that_make_no_sense_are_refused() {
     let no_selector = v1::SubscribeRequest::default();
     check(
         no_selector,
-        "INVALID_ARGUMENT NO_SELECTOR selector; name device ids, a device type, tags or an area",
+        "INVALID_ARGUMENT NO_SELECTOR selector; name device ids, a device type, tags or an area; every device: `everything`",
     )
     .await;
     let selector = of_type("nothing");

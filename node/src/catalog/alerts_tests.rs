@@ -83,7 +83,12 @@ fn versions_grow_and_the_same_again_changes_nothing() {
     let loaded = Catalog::load(store).unwrap();
     let ids: Vec<&str> = loaded.alert_profiles().map(|profile| profile.id.as_str()).collect();
     assert_eq!(ids, ["b"]);
-    assert_eq!(loaded.alerts_of_type(1).len(), 1);
+    assert_eq!(
+        loaded
+            .alerts_of_type(loaded.device_type("gauge").unwrap().number())
+            .len(),
+        1
+    );
     let (back, _) = applied(&mut catalog, vec![profile("a")]);
     assert_eq!(back.profiles[0].version, 5, "never that of the one that was removed");
     let gone = catalog.remove_alert_profiles(&["b".into(), "x".into()]).unwrap_err();
