@@ -38,7 +38,7 @@ pub(crate) struct SelectorArgs {
     pub(crate) near: Option<v1::Area>,
     /// Every device, but for those of --not-tag
     #[arg(long, conflicts_with_all = ["device_type", "devices", "tags", "bounding_box", "near"])]
-    pub(crate) all: bool,
+    pub(crate) all_devices: bool,
 }
 
 impl SelectorArgs {
@@ -56,7 +56,7 @@ impl SelectorArgs {
             area: self.bounding_box.or(self.near),
             any_of: Vec::new(),
             none_of: self.not_tags.iter().map(with_tag).collect(),
-            everything: self.all,
+            everything: self.all_devices,
         }
     }
 }

@@ -72,7 +72,7 @@ impl AskArgs {
         if self.selector.is_empty() {
             return Err(Failure::usage(
                 "no devices are chosen",
-                "give --type, --device or --tag; every device: --all",
+                "give --type, --device or --tag; every device: --all-devices",
             )
             .or_next("tidemark type list"));
         }
