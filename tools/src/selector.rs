@@ -185,7 +185,7 @@ pub(crate) fn summary_line(summary: Option<&v1::AnswerSummary>, noun: &str) -> S
         line += &cut_short_text(cut);
     }
     if !summary.next_cursor.is_empty() {
-        line += "\ngo on with the same command and --cursor ";
+        line += "; goes on with the same command and --cursor ";
         line += &cursor_text(&summary.next_cursor);
     }
     line
