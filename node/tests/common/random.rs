@@ -2,6 +2,8 @@
 //! Never here: questions. Invariant: the same seed gives the same points.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -27,9 +29,60 @@ pub(crate) type Said = BTreeMap<i64, (f64, bool)>;
 /// What all devices said, by device and property.
 pub(crate) type AllSaid = BTreeMap<String, BTreeMap<&'static str, Said>>;
 
-/// Writes ten hours of points from a time on.
+/// Values taken of a recording.
+const RECORDED_MAX: usize = 20_000;
+
+/// Values of a property of a recording, in the order in which they were made; none where there is no recording. `TIDEMARK_DATASETS`
+/// names their folder, else it is looked for beside the checkout.
+fn recorded(file: &str, property: &str) -> Vec<f64> {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
+    let folder = std::env::var_os("TIDEMARK_DATASETS").map_or(beside, PathBuf::from);
+    let Ok(opened) = std::fs::File::open(folder.join(file)) else {
+        return Vec::new();
+    };
+    let lines = BufReader::new(zstd::Decoder::new(opened).unwrap()).lines();
+    let value = |line: String| {
+        let fields: Vec<&str> = line.split(',').collect();
+        (fields[1] == property).then(|| fields[3].parse().ok()).flatten()
+    };
+    lines
+        .filter_map(|line| value(line.unwrap()))
+        .take(RECORDED_MAX)
+        .collect()
+}
+
+/// What a property says: a recording from some place on, where there is one, else anything.
+struct Source {
+    recorded: Vec<f64>,
+    at: usize,
+}
+
+impl Source {
+    fn new(recorded: Vec<f64>, random: &mut StdRng) -> Source {
+        let at = random.random_range(0..RECORDED_MAX);
+        Source { recorded, at }
+    }
+
+    fn next(&mut self, random: &mut StdRng) -> f64 {
+        let anything = f64::from(random.random_range(-400..400)) / 4.0;
+        self.at += 1;
+        match self.recorded.len() {
+            0 => anything,
+            len => self.recorded[self.at % len],
+        }
+    }
+}
+
+/// Writes ten hours of points from a time on: of a river and of rain that were recorded, where recordings are, else of any values.
+#[allow(clippy::print_stdout, reason = "whether recordings are there is seen nowhere else")]
 pub(crate) async fn random_points(client: &Client, random: &mut StdRng, begin: i64) -> AllSaid {
     furnish(client, &SAYING).await;
+    let (river, rain) = (
+        recorded("lro_river.csv.zst", "stage"),
+        recorded("tharandt_rain.csv.zst", "rain_mm"),
+    );
+    println!("recorded values: {} of a river, {} of rain", river.len(), rain.len());
+    let mut sources = [("level", river), ("rain", rain)].map(|(property, of)| (property, Source::new(of, random)));
     let mut all = AllSaid::new();
     let mut rows = Vec::new();
     for device in SAYING {
@@ -57,9 +110,9 @@ pub(crate) async fn random_points(client: &Client, random: &mut StdRng, begin: i
                 said.entry(property).or_default().insert(*t, (value, !fails));
             };
             let quality = if fails { Quality::Fail } else { Quality::Good };
-            for property in ["level", "rain"] {
-                let value = f64::from(random.random_range(-400..400)) / 4.0;
-                say(property, value);
+            for (property, source) in &mut sources {
+                let value = source.next(random);
+                say(*property, value);
                 row = row.set_with_quality(property, value, quality);
             }
             let count = random.random_range(0..1_000);
