@@ -192,18 +192,7 @@ async fn a_device_registered_meanwhile_does_no_harm() {
         limit: 10,
         ..Default::default()
     };
-    let (messages, summary) = client
-        .list_devices(request.clone())
-        .await
-        .unwrap()
-        .collect()
-        .await
-        .unwrap();
-    let mut listed: Vec<String> = messages
-        .into_iter()
-        .flat_map(|m| m.devices)
-        .map(|device| device.id)
-        .collect();
+    let (mut ids_listed, summary) = listed(&client, request.clone()).await;
     let late = (0..20).map(|i| device(&format!("late{i}"), METER, &[])).collect();
     client.register_devices(late).await.unwrap();
     let rest = v1::ListDevicesRequest {
@@ -211,11 +200,10 @@ async fn a_device_registered_meanwhile_does_no_harm() {
         cursor: summary.next_cursor,
         ..request
     };
-    let (messages, _) = client.list_devices(rest).await.unwrap().collect().await.unwrap();
-    listed.extend(messages.into_iter().flat_map(|m| m.devices).map(|device| device.id));
-    let distinct: BTreeSet<_> = listed.iter().cloned().collect();
-    assert_eq!(distinct.len(), listed.len());
-    assert!(ids().iter().all(|id| distinct.contains(id)), "{listed:?}");
+    ids_listed.extend(listed(&client, rest).await.0);
+    let distinct: BTreeSet<_> = ids_listed.iter().cloned().collect();
+    assert_eq!(distinct.len(), ids_listed.len());
+    assert!(ids().iter().all(|id| distinct.contains(id)), "{ids_listed:?}");
 }
 
 #[tokio::test]
@@ -286,13 +274,7 @@ async fn a_cursor_of_another_cluster_is_foreign() {
         limit: 3,
         ..Default::default()
     };
-    let (_, summary) = foreign
-        .list_devices(request.clone())
-        .await
-        .unwrap()
-        .collect()
-        .await
-        .unwrap();
+    let (_, summary) = listed(&foreign, request.clone()).await;
     let with_cursor = v1::ListDevicesRequest {
         cursor: summary.next_cursor,
         ..request

@@ -107,21 +107,6 @@ fn holds(selector: &v1::Selector, device: &v1::Device) -> bool {
         && !selector.none_of.iter().any(|one| holds(one, device))
 }
 
-async fn listed(client: &Client, selector: v1::Selector) -> Vec<String> {
-    let request = v1::ListDevicesRequest {
-        selector: Some(selector),
-        ..Default::default()
-    };
-    let (messages, _) = client.list_devices(request).await.unwrap().collect().await.unwrap();
-    let mut ids: Vec<String> = messages
-        .into_iter()
-        .flat_map(|m| m.devices)
-        .map(|device| device.id)
-        .collect();
-    ids.sort();
-    ids
-}
-
 /// Those whose newest values are told.
 async fn told(client: &Client, selector: v1::Selector) -> Vec<String> {
     let request = v1::GetLatestRequest {
@@ -153,7 +138,7 @@ async fn selectors_choose_what_a_naive_filter_would_also_after_devices_changed()
             let chosen = devices.iter().filter(|device| holds(&selector, device));
             let expected: Vec<String> = chosen.map(|device| device.id.clone()).collect();
             assert_eq!(
-                listed(&client, selector.clone()).await,
+                listed_ids(&client, selector.clone()).await,
                 expected,
                 "round {round}: {selector:?}"
             );

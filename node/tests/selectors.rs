@@ -70,21 +70,6 @@ fn between(south_deg: f64, north_deg: f64) -> v1::Selector {
     }))
 }
 
-async fn listed(client: &Client, selector: v1::Selector) -> Vec<String> {
-    let request = v1::ListDevicesRequest {
-        selector: Some(selector),
-        ..Default::default()
-    };
-    let (messages, _) = client.list_devices(request).await.unwrap().collect().await.unwrap();
-    let mut ids: Vec<String> = messages
-        .into_iter()
-        .flat_map(|m| m.devices)
-        .map(|device| device.id)
-        .collect();
-    ids.sort();
-    ids
-}
-
 #[tokio::test]
 async fn places_alternatives_and_exceptions_are_joined_freely() {
     let cluster = TestCluster::start(3).await;
@@ -132,7 +117,7 @@ async fn places_alternatives_and_exceptions_are_joined_freely() {
         ),
     ];
     for (selector, expected) in cases {
-        assert_eq!(listed(&client, selector.clone()).await, expected, "{selector:?}");
+        assert_eq!(listed_ids(&client, selector.clone()).await, expected, "{selector:?}");
     }
     let levels = ["m3", "m4", "m5"].map(|id| (id, T0, 2.5));
     client.write(write(batch(METER, "level", levels))).await.unwrap();
@@ -170,13 +155,13 @@ async fn everything_is_said_and_not_forgotten() {
         everything: true,
         ..Default::default()
     };
-    let known = listed(&client, v1::Selector::default()).await;
-    assert_eq!(listed(&client, all()).await, known);
+    let known = listed_ids(&client, v1::Selector::default()).await;
+    assert_eq!(listed_ids(&client, all()).await, known);
     let but = v1::Selector {
         none_of: vec![with_tag("odd", "yes")],
         ..all()
     };
-    assert!(listed(&client, but).await.len() < known.len());
+    assert!(listed_ids(&client, but).await.len() < known.len());
     client
         .write(write(batch(METER, "level", [("m3", T0, 2.5)])))
         .await

@@ -174,6 +174,24 @@ pub(crate) fn of_devices(ids: &[&str]) -> Option<v1::Selector> {
     })
 }
 
+/// Ids of the devices that an answer lists, in its order, and how it ended.
+pub(crate) async fn listed(client: &Client, request: v1::ListDevicesRequest) -> (Vec<String>, v1::AnswerSummary) {
+    let (messages, summary) = client.list_devices(request).await.unwrap().collect().await.unwrap();
+    let devices = messages.into_iter().flat_map(|message| message.devices);
+    (devices.map(|device| device.id).collect(), summary)
+}
+
+/// Ids of the devices that a selector chooses, in order.
+pub(crate) async fn listed_ids(client: &Client, selector: v1::Selector) -> Vec<String> {
+    let request = v1::ListDevicesRequest {
+        selector: Some(selector),
+        ..Default::default()
+    };
+    let (mut ids, _) = listed(client, request).await;
+    ids.sort();
+    ids
+}
+
 /// All points of all time.
 pub(crate) fn everything(selector: Option<v1::Selector>) -> v1::QueryRangeRequest {
     v1::QueryRangeRequest {

@@ -7,6 +7,7 @@ use tidemark_client::v1;
 
 use super::SpanArgs;
 use super::quality::freshness_name;
+use super::reports::{Whose, share};
 use crate::cli::Context;
 use crate::failure::{OrFail, Outcome};
 use crate::output::Cell;
@@ -71,14 +72,16 @@ pub(crate) async fn run(context: &Context, args: HealthArgs) -> Outcome {
     Ok(())
 }
 
-fn header(args: &HealthArgs, grouped: bool) -> Vec<&str> {
-    let mut header: Vec<&str> = match grouped {
-        true => args.by.iter().map(String::as_str).collect(),
-        false => vec!["device"],
-    };
-    if !args.across_types {
-        header.push("device_type");
+fn whose(args: &HealthArgs, grouped: bool) -> Whose<'_> {
+    Whose {
+        by: &args.by,
+        grouped,
+        across_types: args.across_types,
     }
+}
+
+fn header(args: &HealthArgs, grouped: bool) -> Vec<&str> {
+    let mut header = whose(args, grouped).header();
     match grouped {
         true => header.extend([
             "devices",
@@ -108,22 +111,7 @@ fn header(args: &HealthArgs, grouped: bool) -> Vec<&str> {
 fn row(report: &v1::QualityReport, args: &HealthArgs, grouped: bool) -> Vec<Cell> {
     let health = report.health.clone().unwrap_or_default();
     let number = |number: Option<f64>| number.map_or(Cell::None, Cell::Float);
-    let share = |part: u64, whole: u64| match whole {
-        0 => Cell::None,
-        // A millionth is a second in eleven days.
-        whole => Cell::Float((part as f64 / whole as f64 * 1e6).round() / 1e6),
-    };
-    let mut cells: Vec<Cell> = match grouped {
-        true => args
-            .by
-            .iter()
-            .map(|tag| report.tags.get(tag).map_or(Cell::None, Cell::text))
-            .collect(),
-        false => vec![Cell::text(&report.device)],
-    };
-    if !args.across_types {
-        cells.push(Cell::text(&report.device_type));
-    }
+    let mut cells = whose(args, grouped).cells(report);
     match grouped {
         true => {
             let counts = [

@@ -10,6 +10,7 @@ mod intervals;
 mod latest;
 mod quality;
 mod range;
+mod reports;
 mod windows;
 
 use clap::{Args, Subcommand};

@@ -6,6 +6,7 @@ use clap::Args;
 use tidemark_client::v1;
 
 use super::SpanArgs;
+use super::reports::{Whose, rounded, share};
 use crate::cli::Context;
 use crate::failure::{OrFail, Outcome};
 use crate::output::Cell;
@@ -101,14 +102,16 @@ pub(crate) async fn run(context: &Context, args: QualityArgs) -> Outcome {
     Ok(())
 }
 
-fn header(args: &QualityArgs, grouped: bool) -> Vec<&str> {
-    let mut header: Vec<&str> = match grouped {
-        true => args.by.iter().map(String::as_str).collect(),
-        false => vec!["device"],
-    };
-    if !args.across_types {
-        header.push("device_type");
+fn whose(args: &QualityArgs, grouped: bool) -> Whose<'_> {
+    Whose {
+        by: &args.by,
+        grouped,
+        across_types: args.across_types,
     }
+}
+
+fn header(args: &QualityArgs, grouped: bool) -> Vec<&str> {
+    let mut header = whose(args, grouped).header();
     header.extend(["slots", "filled", "completeness"]);
     if grouped {
         header.extend(["devices", "completeness_mean"]);
@@ -122,27 +125,11 @@ fn header(args: &QualityArgs, grouped: bool) -> Vec<&str> {
 }
 
 fn row(report: &v1::QualityReport, args: &QualityArgs, grouped: bool) -> Vec<Cell> {
-    // A millionth is a second in eleven days.
-    let rounded = |share: f64| Cell::Float((share * 1e6).round() / 1e6);
-    let share = |part: u64, whole: u64| match whole {
-        0 => Cell::None,
-        whole => rounded(part as f64 / whole as f64),
-    };
     let mean = |mean: f64| match report.devices_assessed {
         0 => Cell::None,
         _ => rounded(mean),
     };
-    let mut cells: Vec<Cell> = match grouped {
-        true => args
-            .by
-            .iter()
-            .map(|tag| report.tags.get(tag).map_or(Cell::None, Cell::text))
-            .collect(),
-        false => vec![Cell::text(&report.device)],
-    };
-    if !args.across_types {
-        cells.push(Cell::text(&report.device_type));
-    }
+    let mut cells = whose(args, grouped).cells(report);
     cells.extend([
         Cell::Uint(report.slots_expected),
         Cell::Uint(report.slots_filled),
