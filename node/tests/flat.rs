@@ -6,6 +6,7 @@ mod common;
 
 use common::TestCluster;
 use common::fleet::*;
+use common::random::seed;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tidemark_client::{BatchBuilder, Client, Value, answers_of, v1};
@@ -133,11 +134,7 @@ fn flat(points: &[(i64, f64)]) -> Vec<bool> {
 
 #[tokio::test]
 async fn random_probes_are_judged_as_a_recomputation_does() {
-    let seed: u64 = std::env::var("SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or_else(rand::random);
-    println!("seed {seed}");
+    let seed = seed();
     let mut random = StdRng::seed_from_u64(seed);
     let mut cluster = TestCluster::start(1).await;
     let client = cluster.client().await;

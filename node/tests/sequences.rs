@@ -225,8 +225,7 @@ fn expected(points: &[(i64, f64)], function: Function, (start, end): (i64, i64),
 
 #[tokio::test]
 async fn random_questions_are_answered_as_a_recomputation_does() {
-    let seed: u64 = rand::random();
-    println!("seed {seed}");
+    let seed = seed();
     let mut random = StdRng::seed_from_u64(seed);
     let mut cluster = TestCluster::start(1).await;
     let client = cluster.client().await;

@@ -327,11 +327,7 @@ fn check(found: &[Row], expected: &[Row], what: &str) {
 
 #[tokio::test]
 async fn random_windows_are_answered_as_a_recomputation_does() {
-    let seed: u64 = std::env::var("SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or_else(rand::random);
-    println!("seed {seed}");
+    let seed = seed();
     let mut random = StdRng::seed_from_u64(seed);
     let mut cluster = TestCluster::start(1).await;
     let client = cluster.client().await;

@@ -12,12 +12,17 @@ use v1::Quality;
 
 use super::fleet::*;
 
-/// A random number generator whose seed is printed, and taken from `TIDEMARK_SEED` where that is set.
+/// A seed: printed, and taken from `TIDEMARK_SEED` where that is set.
 #[allow(clippy::print_stdout, reason = "a failure is replayed by its seed")]
-pub(crate) fn seeded() -> StdRng {
+pub(crate) fn seed() -> u64 {
     let seed = std::env::var("TIDEMARK_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
     println!("TIDEMARK_SEED={seed}");
-    StdRng::seed_from_u64(seed)
+    seed
+}
+
+/// A random number generator from a [`seed`].
+pub(crate) fn seeded() -> StdRng {
+    StdRng::seed_from_u64(seed())
 }
 
 /// The devices that say something.
