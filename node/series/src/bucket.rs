@@ -15,6 +15,10 @@ use crate::record::{PropertyNumber, Records, ValueType, Values};
 
 /// An untouched block joins a rewritten neighbour only while both together stay below this many bytes.
 const JOIN_BYTES_MAX: usize = 256 << 10;
+/// Nor a block that has over so many times the rows of what it would join.
+const JOIN_RATIO_MAX: usize = 2;
+/// A block of an operand with fewer rows is merged row by row.
+const KEPT_ROWS_MIN: usize = 128;
 /// Blocks with more bytes of text than this are split further.
 const TEXT_BYTES_MAX: usize = 1 << 20;
 
@@ -52,39 +56,82 @@ pub fn blocks(value: &[u8]) -> BlockIter<'_> {
 }
 
 /// Folds operands (oldest first, log order) over the existing value: of values of one property and time the latest
-/// operand's stays. Only blocks that new rows fall into are decoded and rewritten (small neighbours may join them);
-/// the rest is copied byte for byte. Cost linear in bytes.
+/// operand's stays. Only blocks that new rows fall into are decoded and rewritten, and neighbours of about their size that join
+/// them; the rest is copied byte for byte. Cost linear in bytes.
 ///
 /// # Errors
 /// The existing value or an operand is damaged, or a property changed its type.
-pub fn merge<'a>(existing: Option<&[u8]>, operands: impl Iterator<Item = &'a [u8]>) -> Result<Vec<u8>, Corrupt> {
+pub fn merge<'a>(existing: Option<&'a [u8]>, operands: impl Iterator<Item = &'a [u8]>) -> Result<Vec<u8>, Corrupt> {
     let existing = existing.unwrap_or_default();
     let old = ordered_blocks(existing)?;
+    let mut fragments = Vec::new();
+    for operand in operands {
+        fragments.append(&mut ordered_blocks(operand)?);
+    }
     let mut types = BTreeMap::new();
-    for block in &old {
+    for block in old.iter().chain(&fragments) {
         for property in block.properties() {
             check_type(&mut types, property, block.value_type(property))?;
         }
     }
-    let mut parts = Vec::new();
-    for operand in operands {
-        for block in ordered_blocks(operand)? {
-            let part = block.decode(None)?;
-            for column in &part.columns {
-                check_type(&mut types, column.property, Some(column.values.value_type()))?;
-            }
-            parts.push(part);
-        }
-    }
-    let new = Records::merge_all(parts);
-    if new.is_empty() {
+    if fragments.is_empty() {
         return Ok(existing.to_vec());
     }
+    let (kept, rows) = keep_large(old, fragments);
+    let new = Records::merge_all(rows.iter().map(|block| block.decode(None)).collect::<Result<_, _>>()?);
     let mut out = Vec::with_capacity(existing.len() + new.points() * 2);
-    for segment in plan(&old, &new.observed_at) {
-        segment.write(&old, &new, &mut out)?;
+    for segment in plan(&kept, &new.observed_at) {
+        segment.write(&kept, &new, &mut out)?;
     }
     Ok(out)
+}
+
+/// A block of a value, or one of an operand that is large and alone in its time: either may stay as it is.
+struct Kept<'a> {
+    block: Block<'a>,
+    /// It came with an operand: it has not met its neighbours yet.
+    fresh: bool,
+}
+
+/// Blocks that may stay as they are, by time, and those whose rows are merged, in the order of the log.
+fn keep_large<'a>(old: Vec<Block<'a>>, fragments: Vec<Block<'a>>) -> (Vec<Kept<'a>>, Vec<Block<'a>>) {
+    let alone = alone(&old, &fragments);
+    let mut kept: Vec<_> = old.into_iter().map(|block| Kept { block, fresh: false }).collect();
+    let mut rows = Vec::new();
+    for (block, alone) in fragments.into_iter().zip(alone) {
+        match alone && block.rows() >= KEPT_ROWS_MIN {
+            true => kept.push(Kept { block, fresh: true }),
+            false => rows.push(block),
+        }
+    }
+    kept.sort_by_key(|kept| kept.block.first_ns());
+    (kept, rows)
+}
+
+/// Of each fragment, whether no other block holds any of its time.
+fn alone(old: &[Block<'_>], fragments: &[Block<'_>]) -> Vec<bool> {
+    let mut alone = vec![true; fragments.len()];
+    if fragments.iter().all(|block| block.rows() < KEPT_ROWS_MIN) {
+        return alone;
+    }
+    let all: Vec<_> = fragments.iter().chain(old).collect();
+    let mut by_time: Vec<_> = (0..all.len()).collect();
+    by_time.sort_by_key(|&at| all[at].first_ns());
+    // Of what begins before: the one that ends last.
+    let mut longest: Option<usize> = None;
+    for at in by_time {
+        if let Some(before) = longest.filter(|&before| all[before].last_ns() >= all[at].first_ns()) {
+            for at in [before, at] {
+                if let Some(alone) = alone.get_mut(at) {
+                    *alone = false;
+                }
+            }
+        }
+        if longest.is_none_or(|before| all[before].last_ns() < all[at].last_ns()) {
+            longest = Some(at);
+        }
+    }
+    alone
 }
 
 fn check_type(
@@ -123,93 +170,101 @@ struct Segment {
     new: Range<usize>,
     rows: usize,
     bytes: usize,
+    /// It is rewritten.
+    dirty: bool,
+    /// It came with an operand.
+    fresh: bool,
 }
 
 impl Segment {
-    fn dirty(&self) -> bool {
-        !self.new.is_empty()
-    }
-
-    /// Whether `next` should be rewritten together with this one.
+    /// Whether `next` should be rewritten together with this one: a block joins only what is not much smaller, so that a row is
+    /// rewritten a few times while its bucket fills, not with all that comes after it.
     fn joins(&self, next: &Segment, next_is_last: bool) -> bool {
+        if self.dirty && next.dirty {
+            return true;
+        }
+        if !(self.dirty || self.fresh || next.dirty || next.fresh) {
+            return false;
+        }
+        let (kept, against) = match (self.dirty, next.dirty) {
+            (true, _) => (next.rows, self.rows),
+            (_, true) => (self.rows, next.rows),
+            _ => (self.rows.max(next.rows), self.rows.min(next.rows)),
+        };
+        if kept > against * JOIN_RATIO_MAX {
+            return false;
+        }
         let small = self.rows + next.rows <= BLOCK_ROWS_MAX && self.bytes + next.bytes <= JOIN_BYTES_MAX;
         let appended = next_is_last && next.blocks.is_empty() && self.rows < BLOCK_ROWS_MAX;
-        match (self.dirty(), next.dirty()) {
-            (true, true) => true,
-            (false, false) => false,
-            _ => small || appended && self.bytes <= JOIN_BYTES_MAX,
-        }
+        small || appended && self.bytes <= JOIN_BYTES_MAX
     }
 
     fn join(&mut self, next: Segment) {
         self.blocks.end = next.blocks.end;
-        self.new = if !self.dirty() {
-            next.new
-        } else if next.dirty() {
-            self.new.start..next.new.end
-        } else {
-            self.new.clone()
-        };
+        self.new.end = next.new.end;
         self.rows += next.rows;
         self.bytes += next.bytes;
+        self.dirty = true;
     }
 
-    fn write(&self, old: &[Block<'_>], new: &Records, out: &mut Vec<u8>) -> Result<(), Corrupt> {
-        let old = old.get(self.blocks.clone()).unwrap_or_default();
-        if !self.dirty() {
-            old.iter().for_each(|block| out.extend_from_slice(block.bytes()));
+    fn write(&self, kept: &[Kept<'_>], new: &Records, out: &mut Vec<u8>) -> Result<(), Corrupt> {
+        let kept = kept.get(self.blocks.clone()).unwrap_or_default();
+        if !self.dirty {
+            kept.iter().for_each(|kept| out.extend_from_slice(kept.block.bytes()));
             return Ok(());
         }
-        let mut parts = old
+        let mut parts = kept
             .iter()
-            .map(|block| block.decode(None))
+            .map(|kept| kept.block.decode(None))
             .collect::<Result<Vec<_>, _>>()?;
-        let fresh = new.slice_rows(self.new.start, self.new.end);
-        let last = old.last().map(Block::last_ns);
-        let appended = last.is_none_or(|last| fresh.observed_at.first().is_some_and(|&first| first > last));
-        parts.push(fresh);
+        let last = kept.last().map(|kept| kept.block.last_ns());
+        let first = new.observed_at.get(self.new.clone()).and_then(|new| new.first());
+        let appended = last.is_none_or(|last| first.is_none_or(|&first| first > last));
+        if !self.new.is_empty() {
+            parts.push(new.slice_rows(self.new.start, self.new.end));
+        }
         put_blocks(&Records::merge_all(parts), appended, out);
         Ok(())
     }
 }
 
 /// What to copy and what to rewrite, by time.
-fn plan(old: &[Block<'_>], new_times: &[i64]) -> Vec<Segment> {
+fn plan(kept: &[Kept<'_>], new_times: &[i64]) -> Vec<Segment> {
     let mut parts = Vec::new();
     let mut row = 0;
     let upto = |row: usize, inside: &dyn Fn(i64) -> bool| row + new_times[row..].partition_point(|&t| inside(t));
-    for (index, block) in old.iter().enumerate() {
+    let gap = |blocks: usize, new: Range<usize>| Segment {
+        blocks: blocks..blocks,
+        rows: new.len(),
+        new,
+        bytes: 0,
+        dirty: true,
+        fresh: false,
+    };
+    for (index, Kept { block, fresh }) in kept.iter().enumerate() {
         let gap_end = upto(row, &|t| t < block.first_ns());
-        parts.push(Segment {
-            blocks: index..index,
-            new: row..gap_end,
-            rows: gap_end - row,
-            bytes: 0,
-        });
+        parts.push(gap(index, row..gap_end));
         row = upto(gap_end, &|t| t <= block.last_ns());
-        let rows = block.rows() + row - gap_end;
         parts.push(Segment {
             blocks: index..index + 1,
             new: gap_end..row,
-            rows,
+            rows: block.rows() + row - gap_end,
             bytes: block.byte_len(),
+            dirty: row > gap_end,
+            fresh: *fresh,
         });
     }
-    let left = new_times.len() - row;
-    parts.push(Segment {
-        blocks: old.len()..old.len(),
-        new: row..new_times.len(),
-        rows: left,
-        bytes: 0,
-    });
+    parts.push(gap(kept.len(), row..new_times.len()));
     parts.retain(|part| part.rows > 0);
-    let last = parts.len() - 1;
+    let last = parts.len().saturating_sub(1);
     let mut segments: Vec<Segment> = Vec::new();
     for (index, part) in parts.into_iter().enumerate() {
-        match segments.last_mut() {
-            Some(before) if before.joins(&part, index == last) => before.join(part),
-            _ => segments.push(part),
+        let mut part = part;
+        while let Some(mut before) = segments.pop_if(|before| before.joins(&part, index == last)) {
+            before.join(part);
+            part = before;
         }
+        segments.push(part);
     }
     segments
 }

@@ -259,23 +259,68 @@ fn a_hot_bucket_is_merged_at_once() {
     }
 }
 
+/// Rows in blocks of a value that were not blocks of it before.
+fn rewritten(before: &[u8], after: &[u8]) -> usize {
+    let before: Vec<Vec<u8>> = bucket::blocks(before).map(|b| b.unwrap().bytes().to_vec()).collect();
+    let blocks = bucket::blocks(after).map(Result::unwrap);
+    let new = blocks.filter(|block| !before.iter().any(|old| old == block.bytes()));
+    new.map(|block| block.rows()).sum()
+}
+
 #[test]
-fn appending_rewrites_the_last_block_only() {
-    let mut value = Vec::new();
-    let parts = hot(0..30_000);
-    for group in parts.chunks(7) {
-        let operands: Vec<Vec<u8>> = group.iter().map(bucket::encode).collect();
-        let whole: Vec<Vec<u8>> = bucket::blocks(&value)
-            .map(|b| b.unwrap())
-            .filter(|b| b.rows() == BLOCK_ROWS_MAX)
-            .map(|b| b.bytes().to_vec())
-            .collect();
-        value = merge(Some(&value), &operands);
-        assert!(value.starts_with(&whole.concat()), "a full block was rewritten");
+fn appending_rewrites_a_row_a_few_times_whatever_the_portions() {
+    for portion in [1, 3, 7, 50] {
+        let parts = hot(0..30_000);
+        let (mut value, mut rows) = (Vec::new(), 0);
+        for group in parts.chunks(portion) {
+            let operands: Vec<Vec<u8>> = group.iter().map(bucket::encode).collect();
+            let merged = merge(Some(&value), &operands);
+            rows += rewritten(&value, &merged);
+            value = merged;
+        }
+        well_formed(&value);
+        let doublings = (BLOCK_ROWS_MAX / (portion * 100)).max(1).ilog2() as usize;
+        let most = 30_000 * (2 + doublings);
+        assert!(
+            rows <= most,
+            "portions of {portion} hundred: {rows} rows rewritten, {most} at most"
+        );
+        let blocks: Vec<usize> = bucket::blocks(&value).map(|b| b.unwrap().rows()).collect();
+        assert!(
+            blocks.len() <= 8 + 1 + doublings,
+            "portions of {portion} hundred: {blocks:?}"
+        );
+        assert_eq!(bucket::decode(&value, None).unwrap(), Records::merge_all(parts));
     }
-    well_formed(&value);
-    assert_eq!(bucket::blocks(&value).count(), 30_000usize.div_ceil(BLOCK_ROWS_MAX));
-    assert_eq!(bucket::decode(&value, None).unwrap(), Records::merge_all(parts));
+}
+
+#[test]
+fn large_fragments_stay_as_they_are_unless_they_meet() {
+    let part = |range: std::ops::Range<i64>| bucket::encode(&Records::merge_all(hot(range)));
+    let rows = |value: &[u8]| -> Vec<usize> { bucket::blocks(value).map(|b| b.unwrap().rows()).collect() };
+    let check = |existing: std::ops::Range<i64>, operands: &[std::ops::Range<i64>], expected: &[usize]| {
+        let values: Vec<Vec<u8>> = operands.iter().cloned().map(part).collect();
+        let existing = part(existing);
+        let merged = merge(Some(&existing), &values);
+        well_formed(&merged);
+        assert_eq!(rows(&merged), expected, "{operands:?}");
+        let whole = Records::merge_all(
+            std::iter::once(&existing)
+                .chain(&values)
+                .map(|value| bucket::decode(value, None).unwrap())
+                .collect(),
+        );
+        assert_eq!(bucket::decode(&merged, None).unwrap(), whole, "{operands:?}");
+    };
+    // Beside each other: only those of about one size join.
+    check(0..4_000, &[4_000..4_200], &[4_000, 200]);
+    check(0..1_000, &[1_000..1_600], &[1_600]);
+    check(0..3_000, &[3_000..3_200, 3_200..3_400], &[3_000, 400]);
+    check(0..800, &[800..1_200, 1_200..1_400, 1_400..1_600], &[1_600]);
+    check(1_000..4_000, &[0..500], &[500, 3_000]);
+    // Over each other: the rows are one.
+    check(0..4_000, &[3_900..4_100], &[2_050, 2_050]);
+    check(0..200, &[100..300, 200..400], &[400]);
 }
 
 #[test]
