@@ -154,7 +154,7 @@ pub(crate) struct Nodes {
 
 impl Nodes {
     pub(crate) fn new(options: &ClientOptions) -> Result<Self, Error> {
-        let tag = ClusterTag::default();
+        let tag = ClusterTag::of(options.application.as_deref())?;
         let list: Result<Vec<_>, _> = options
             .endpoints
             .iter()

@@ -8,6 +8,9 @@ use std::time::Duration;
 pub struct ClientOptions {
     /// Where to start: `host:port` or `http://host:port`. Other nodes are learnt from the shard map.
     pub endpoints: Vec<String>,
+    /// For which application it asks: `[A-Za-z0-9._:-]{1,64}`. A node keeps the budgets of questions by application; those
+    /// without a name share one account. Told, not proved: it keeps honest applications apart.
+    pub application: Option<String>,
     /// Longest time for one operation, retries included; for a streamed answer, until its first message and between
     /// two messages.
     pub timeout: Duration,
@@ -29,6 +32,7 @@ impl Default for ClientOptions {
     fn default() -> Self {
         Self {
             endpoints: vec!["127.0.0.1:7777".to_owned()],
+            application: None,
             timeout: Duration::from_secs(10),
             attempt_timeout: Duration::from_secs(3),
             connect_timeout: Duration::from_secs(2),

@@ -181,6 +181,8 @@ reasons! {
     DiskLow = "DISK_LOW", ResourceExhausted;
     /// The node has as much in flight as it may.
     Overloaded = "OVERLOADED", ResourceExhausted;
+    /// The application has as much of the node as it may.
+    ApplicationLimit = "APPLICATION_LIMIT", ResourceExhausted;
     /// The shard has no leader that this node can reach; nothing was stored.
     NoLeader = "NO_LEADER", Unavailable;
     /// The request may or may not have been stored.

@@ -28,6 +28,14 @@
 //! | `rows_named_max` | 100 | further bad rows are counted, not named |
 //! | `write_bytes_in_flight_max` | 256 MiB a node | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
 //! | `queries_max` | 64 a node | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
+//! | `read_threads` (a key) | as many as cores, 2 at least | further reads of shards, of few devices and of more apart, wait for their turn |
+//! | `reads_max` | 192 reads of shards on hand a node, of few devices and of more apart | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
+//! | `query_bytes_max` | 1 GiB a node: unfinished answers of all queries | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
+//! | `application_questions_max` (a key) | 48 at once a node and application | RESOURCE_EXHAUSTED `APPLICATION_LIMIT` with a time to retry |
+//! | `application_bytes_max` (a key) | 768 MiB of unfinished answers a node and application | RESOURCE_EXHAUSTED `APPLICATION_LIMIT` with a time to retry |
+//! | `application_points_per_minute` (a key) | 10,000,000,000 values decoded, a node asked and application | RESOURCE_EXHAUSTED `APPLICATION_LIMIT` with a time to retry |
+//! | `applications_max` | 64 a node that have asked within an hour | further ones share one account |
+//! | `APPLICATION_NAME_BYTES_MAX` | 64 | INVALID_ARGUMENT `INVALID_ID` |
 //! | `DELETES_MAX` | 4 requests to delete at once a node | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
 //! | `subscriptions_max` | 256 a node | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
 //! | `follows_max` | 2,048 shards of subscriptions a node, and as many followed for others | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
@@ -47,6 +55,8 @@
 //! | `shards` | 2 to 64 | INVALID_ARGUMENT `INVALID_INIT` |
 
 use std::time::Duration;
+
+use crate::config::Tuning;
 
 /// The limits of a node. See the table at the top of this file.
 #[derive(Clone, Debug)]
@@ -72,6 +82,13 @@ pub struct Limits {
     pub rows_named_max: usize,
     pub write_bytes_in_flight_max: usize,
     pub queries_max: usize,
+    pub read_threads: usize,
+    pub reads_max: usize,
+    pub query_bytes_max: usize,
+    pub application_questions_max: usize,
+    pub application_bytes_max: usize,
+    pub application_points_per_minute: u64,
+    pub applications_max: usize,
     pub subscriptions_max: usize,
     pub follows_max: usize,
     pub subscription_bytes_max: usize,
@@ -88,6 +105,8 @@ pub const SELECTORS_MAX: usize = 64;
 pub const SELECTOR_DEPTH_MAX: usize = 4;
 /// Requests to delete points that a node works on at once.
 pub const DELETES_MAX: usize = 4;
+/// Bytes of the name that an application gives itself.
+pub const APPLICATION_NAME_BYTES_MAX: usize = 64;
 /// Decoded values that all shards of a node keep in memory, bytes.
 pub const RESIDENT_BYTES_MAX: usize = 32 << 20;
 /// Alert profiles of a cluster.
@@ -107,6 +126,13 @@ pub const SLOTS: u32 = 4096;
 
 impl Default for Limits {
     fn default() -> Self {
+        Limits::set(&Tuning::default())
+    }
+}
+
+impl Limits {
+    /// The limits of a node; those that have keys as they are set.
+    pub fn set(keys: &Tuning) -> Limits {
         Limits {
             message_bytes_max: 16 << 20,
             batch_rows_max: 50_000,
@@ -128,6 +154,13 @@ impl Default for Limits {
             rows_named_max: 100,
             write_bytes_in_flight_max: 256 << 20,
             queries_max: 64,
+            read_threads: keys.read_threads,
+            reads_max: 192,
+            query_bytes_max: 1 << 30,
+            application_questions_max: keys.application_questions_max,
+            application_bytes_max: keys.application_bytes_max,
+            application_points_per_minute: keys.application_points_per_minute,
+            applications_max: 64,
             subscriptions_max: 256,
             follows_max: 2_048,
             subscription_bytes_max: 4 << 20,
@@ -136,9 +169,7 @@ impl Default for Limits {
             query_timeout_ms: 60_000,
         }
     }
-}
 
-impl Limits {
     /// Longest a write or a small request may take.
     pub fn request_timeout(&self) -> Duration {
         Duration::from_millis(self.request_timeout_ms)

@@ -95,7 +95,7 @@ impl Node {
         })
         .await?;
         let tuning = config.tuning.clone();
-        let limits = Arc::new(Limits::default());
+        let limits = Arc::new(Limits::set(&tuning));
         let host = Host::new(
             config.data_dir.clone(),
             log,
@@ -104,7 +104,7 @@ impl Node {
             config.tuning.clone(),
             Arc::new(Metrics::new(disk)),
         )?;
-        let router = Arc::new(Router::new(host.clone()));
+        let router = Arc::new(Router::new(host.clone(), &limits));
         let backups = Backups::open(router.clone(), &config.data_dir, resources)?;
         let job = shard_job(host.clone(), limits.clone());
         let follows = Arc::new(Follows::new(host.clone(), &limits));
@@ -250,6 +250,7 @@ impl Node {
         });
         let http = HttpApi {
             host: self.host.clone(),
+            router: self.router.clone(),
             writes: self.writes.clone(),
             stopping,
         };

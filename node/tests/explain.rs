@@ -176,3 +176,61 @@ async fn a_question_about_one_device_is_answered_from_memory_and_says_so() {
     assert_eq!(explain.shards.len(), 1);
     assert!(explain.shards[0].from_memory, "{explain:?}");
 }
+
+#[tokio::test]
+async fn health_and_alerts_say_what_they_cost_and_keep_to_a_budget() {
+    let cluster = TestCluster::start(3).await;
+    let client = cluster.client().await;
+    two_days(&client).await;
+    let profile = v1::AlertProfile {
+        id: "high".into(),
+        device_type: METER.into(),
+        property: "level".into(),
+        function: v1::AlertFunction::Last as i32,
+        levels: vec![v1::AlertLevel {
+            level: "red".into(),
+            on: 50.0,
+            off: 40.0,
+            severity: 1,
+        }],
+        ..Default::default()
+    };
+    client.apply_alert_profiles(vec![profile]).await.unwrap();
+    let list = v1::ListAlertsRequest {
+        selector: of_type(METER),
+        normal: true,
+        explain: true,
+        ..Default::default()
+    };
+    let (_, summary) = client.list_alerts(list.clone()).await.unwrap().collect().await.unwrap();
+    let explain = summary.explain.unwrap();
+    let total = explain.total.unwrap();
+    assert_eq!((explain.shards.len(), total.devices, summary.rows), (6, 2, 2));
+    assert!(total.buckets >= 2 && total.points_decoded > 2, "{total:?}");
+    assert_eq!(total.points_decoded, summary.points_read);
+    let short = v1::ListAlertsRequest { points_max: 1, ..list };
+    let refused = match client.list_alerts(short.clone()).await {
+        Err(error) => error,
+        Ok(answer) => answer.collect().await.expect_err("more than one value"),
+    };
+    assert_eq!(refused.reason, "TOO_MANY_POINTS");
+    let partial = v1::ListAlertsRequest {
+        partial_ok: true,
+        ..short
+    };
+    let (_, summary) = client.list_alerts(partial).await.unwrap().collect().await.unwrap();
+    let cut = summary.cut_short.expect("it says that it is partial");
+    assert_eq!((cut.budget(), cut.limit, summary.rows), (v1::Budget::Points, 1, 0));
+
+    let health = v1::GetHealthRequest {
+        selector: of_type(METER),
+        from_ns: T0,
+        to_ns: T0 + DAY,
+        explain: true,
+        ..Default::default()
+    };
+    let (_, summary) = client.get_health(health).await.unwrap().collect().await.unwrap();
+    let total = summary.explain.unwrap().total.unwrap();
+    assert_eq!((total.devices, total.points_decoded), (2, 0), "headers tell all of it");
+    assert!(total.blocks_header_only >= 2, "{total:?}");
+}

@@ -342,3 +342,47 @@ async fn health_is_what_devices_say_of_themselves_and_whether_they_are_there() {
         "INVALID_ARGUMENT INVALID_VALUE battery_low"
     );
 }
+
+#[tokio::test]
+async fn signals_that_are_read_count_and_keep_to_a_budget() {
+    let cluster = TestCluster::start(3).await;
+    let client = cluster.client().await;
+    furnish_lamps(&client, &[("L1", "danghu"), ("L2", "danghu"), ("L3", "zhapu")]).await;
+    lamps_speak(&client).await;
+    let request = v1::GetHealthRequest {
+        selector: of_type("lamp"),
+        from_ns: TWO,
+        to_ns: at(20, 0),
+        explain: true,
+        ..Default::default()
+    };
+    let answer = client.get_health(request.clone()).await.unwrap();
+    let (_, summary) = answer.collect().await.unwrap();
+    let read = summary.points_read;
+    // A signal every five minutes: one device six hours long, another one hour.
+    assert!(read >= 72 + 12, "{read}");
+    assert_eq!(summary.explain.unwrap().total.unwrap().points_decoded, read);
+    let short = v1::GetHealthRequest {
+        points_max: read - 1,
+        ..request
+    };
+    let refused = match client.get_health(short.clone()).await {
+        Err(error) => error,
+        Ok(answer) => answer.collect().await.expect_err("too many values"),
+    };
+    assert_eq!(refused.reason, "TOO_MANY_POINTS");
+    let partial = v1::GetHealthRequest {
+        partial_ok: true,
+        ..short.clone()
+    };
+    let (messages, summary) = client.get_health(partial).await.unwrap().collect().await.unwrap();
+    let cut = summary.cut_short.expect("it says that it is partial");
+    assert_eq!((cut.budget(), cut.limit), (v1::Budget::Points, read - 1));
+    let reports: usize = messages.iter().map(|message| message.reports.len()).sum();
+    assert!(reports < 3, "{reports}");
+    let enough = v1::GetHealthRequest {
+        points_max: read,
+        ..short
+    };
+    assert!(client.get_health(enough).await.unwrap().collect().await.is_ok());
+}

@@ -49,6 +49,9 @@ struct Global {
     /// Longest wait for one operation, retries included
     #[arg(long, global = true, value_name = "SPAN", env = "TIDEMARK_TIMEOUT", default_value = "30s", value_parser = parse_timeout)]
     timeout: Duration,
+    /// For which application it asks: nodes keep the budgets of questions by application
+    #[arg(long, global = true, value_name = "NAME", env = "TIDEMARK_APPLICATION")]
+    application: Option<String>,
     /// Form of the answer
     #[arg(
         short,
@@ -118,6 +121,7 @@ enum Noun {
 #[derive(Debug)]
 pub(crate) struct Context {
     endpoints: Vec<String>,
+    application: Option<String>,
     /// Longest wait for one operation.
     pub(crate) timeout: Duration,
     /// Form of the answer.
@@ -134,6 +138,7 @@ impl Context {
     pub(crate) async fn connect_for(&self, at_least: Duration) -> Outcome<Client> {
         let options = ClientOptions {
             endpoints: self.endpoints.clone(),
+            application: self.application.clone(),
             timeout: self.timeout.max(at_least),
             ..ClientOptions::default()
         };
@@ -200,6 +205,7 @@ async fn dispatch(cli: Cli) -> Outcome {
     };
     let context = Context {
         endpoints: global.endpoint,
+        application: global.application.filter(|name| !name.is_empty()),
         timeout: global.timeout,
         style,
     };

@@ -6,8 +6,8 @@ use clap::Args;
 use tidemark_client::v1::{self, area::Shape, consistency::Level};
 
 use crate::output::Cell;
-use crate::terms::{cursor_text, cut_short_text};
-use crate::time::parse_span;
+use crate::terms::{cursor_text, cut_short_text, sealed_text};
+use crate::time::{TsFormat, format_instant, parse_span};
 
 /// Flags that choose devices; all that are given must hold.
 #[derive(Clone, Debug, Default, Args)]
@@ -161,7 +161,26 @@ pub(crate) fn summary_cells(summary: Option<&v1::AnswerSummary>) -> Vec<(&'stati
                 .as_ref()
                 .map_or(Cell::None, |cut| Cell::Text(cut_short_text(cut))),
         ),
+        (
+            "sealed",
+            by_type(&summary.sealed, |sealed| {
+                format_instant(sealed.before_ns, TsFormat::Rfc3339)
+            }),
+        ),
+        (
+            "sealed_rollup_s",
+            by_type(&summary.sealed, |sealed| sealed.rollup_s.to_string()),
+        ),
     ]
+}
+
+/// Something of each type with a time whose raw points are gone.
+fn by_type(sealed: &[v1::SealedTime], text: impl Fn(&v1::SealedTime) -> String) -> Cell {
+    let pairs = sealed.iter().map(|sealed| (sealed.device_type.clone(), text(sealed)));
+    match sealed.is_empty() {
+        true => Cell::None,
+        false => Cell::Pairs(pairs.collect()),
+    }
 }
 
 /// The same in one line for people.
@@ -183,6 +202,10 @@ pub(crate) fn summary_line(summary: Option<&v1::AnswerSummary>, noun: &str) -> S
     if let Some(cut) = &summary.cut_short {
         line += "; ";
         line += &cut_short_text(cut);
+    }
+    for sealed in &summary.sealed {
+        line += "; ";
+        line += &sealed_text(sealed);
     }
     if !summary.next_cursor.is_empty() {
         line += "; goes on with the same command and --cursor ";
@@ -217,6 +240,31 @@ mod tests {
         for text in ["bounded", "bounded:", "bounded:1ns", "strong", "any:5s", ""] {
             assert!(parse_consistency(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn time_without_raw_points_is_told() {
+        let sealed = |rollup_s: u32| v1::AnswerSummary {
+            sealed: vec![v1::SealedTime {
+                device_type: "tank".into(),
+                before_ns: 86_400_000_000_000,
+                rollup_s,
+            }],
+            ..v1::AnswerSummary::default()
+        };
+        for (rollup_s, expected) in [
+            (0, "nothing of that time is in the answer"),
+            (3_600, "that time is answered by rollups of 3600 s"),
+        ] {
+            let expected = format!("; RAW POINTS GONE of tank before 1970-01-02T00:00:00Z, {expected}");
+            let line = summary_line(Some(&sealed(rollup_s)), "rows");
+            assert_eq!(line, format!("0 rows of 0 devices{expected}"));
+        }
+        let cells = summary_cells(Some(&sealed(3_600)));
+        let cell = |name: &str| cells.iter().find(|(of, _)| *of == name).map(|(_, cell)| cell.clone());
+        let pairs = |text: &str| Some(Cell::Pairs([("tank".to_owned(), text.to_owned())].into()));
+        assert_eq!(cell("sealed"), pairs("1970-01-02T00:00:00Z"));
+        assert_eq!(cell("sealed_rollup_s"), pairs("3600"));
     }
 
     #[test]

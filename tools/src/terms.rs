@@ -7,6 +7,7 @@ use tidemark_client::v1;
 
 use crate::failure::Outcome;
 use crate::output::{Cell, Printer};
+use crate::time::{TsFormat, format_instant};
 
 /// What a question may cost.
 #[derive(Clone, Debug, Default, Args)]
@@ -104,6 +105,16 @@ pub(crate) fn cut_short_text(cut: &v1::CutShort) -> String {
         v1::Budget::Unspecified => "a budget was used up".to_owned(),
     };
     format!("PARTIAL, {budget}: {whole} of {shards} shards are whole")
+}
+
+/// Time whose raw points are gone for their age.
+pub(crate) fn sealed_text(sealed: &v1::SealedTime) -> String {
+    let before = format_instant(sealed.before_ns, TsFormat::Rfc3339);
+    let rest = match sealed.rollup_s {
+        0 => "nothing of that time is in the answer".to_owned(),
+        length_s => format!("that time is answered by rollups of {length_s} s"),
+    };
+    format!("RAW POINTS GONE of {} before {before}, {rest}", sealed.device_type)
 }
 
 #[cfg(test)]

@@ -149,7 +149,7 @@ impl Alerts {
         let consistency = Consistency::default();
         let mut answer = self
             .router
-            .read(shard, query, &consistency, &self.job, deadline)
+            .read(shard, query, &consistency, &self.job, &self.router.own_asker(deadline))
             .await?;
         let mut found = None;
         while let Some(together) = answer.recv().await {

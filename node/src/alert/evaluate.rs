@@ -151,7 +151,7 @@ impl<'a> Making<'a> {
                 None => marks = before(profile, self.now_ns),
             }
         }
-        let (outcome, begun_ns) = replay(self.shard, profile, ordinal, marks, (changed_ns, i64::MAX))?;
+        let (outcome, begun_ns) = replay(self.shard, profile, ordinal, marks, (changed_ns, i64::MAX), |_| Ok(()))?;
         Ok(update(profile, state, outcome, begun_ns, self.now_ns))
     }
 

@@ -20,6 +20,6 @@ mod rows;
 mod state;
 
 pub use evaluator::Alerts;
-pub use read::{before, replay};
+pub use read::{Looked, before, replay};
 pub use rows::{Row, in_order, rows_of};
 pub use state::marks;

@@ -24,14 +24,24 @@ pub fn before(profile: &ProfileDef, t_ns: i64) -> Vec<Mark> {
     vec![start(&profile.rule, t_ns.saturating_sub(profile.lookback_ns))]
 }
 
+/// What is read, told as it is.
+#[derive(Copy, Clone, Debug)]
+pub enum Looked<'a> {
+    /// A bucket value.
+    Bucket(&'a [u8]),
+    /// A block of one, of which so many values were decoded.
+    Block(u64),
+}
+
 /// Goes through the points of a device up to `until_ns`, itself excluded, from the last of `marks` that points from `changed_ns` on do not
-/// touch. Gives also the time up to which everything was known.
+/// touch. Gives also the time up to which everything was known. `looked` hears what it costs, and may end it.
 pub fn replay(
     shard: &Shard,
     profile: &ProfileDef,
     ordinal: u32,
     marks: Vec<Mark>,
     (changed_ns, until_ns): (i64, i64),
+    looked: impl Fn(Looked<'_>) -> Result<()>,
 ) -> Result<(Outcome, i64)> {
     let def = &profile.def;
     let Some(property) = def.property_by_number(profile.property) else {
@@ -40,13 +50,15 @@ pub fn replay(
     let checks = (&property.checks, STATED);
     let mut replay = Replay::new(&profile.rule, checks, marks, changed_ns, profile.lookback_ns);
     let (begun_ns, from_ns) = (replay.begun_ns(), replay.read_from_ns());
-    let mut take = |value: &[u8]| -> std::result::Result<(), tidemark_series::Corrupt> {
+    let mut take = |value: &[u8]| -> Result<()> {
+        looked(Looked::Bucket(value))?;
         for block in bucket::blocks(value) {
-            let block = block?;
+            let block = block.map_err(corrupt)?;
             if block.last_ns() < from_ns || block.first_ns() >= until_ns {
                 continue;
             }
-            let records = block.decode(Some(&[profile.property]))?;
+            let records = block.decode(Some(&[profile.property])).map_err(corrupt)?;
+            looked(Looked::Block(records.points() as u64))?;
             let Some(column) = records.column(profile.property) else {
                 continue;
             };
@@ -73,11 +85,15 @@ pub fn replay(
         until_ns,
         |value| match take(value) {
             Ok(()) => ControlFlow::Continue(()),
-            Err(corrupt) => ControlFlow::Break(corrupt),
+            Err(error) => ControlFlow::Break(error),
         },
     );
     match flow.map_err(store_error)? {
         ControlFlow::Continue(()) => Ok((replay.finish(), begun_ns)),
-        ControlFlow::Break(corrupt) => Err(Error::new(Reason::Corruption, corrupt.to_string())),
+        ControlFlow::Break(error) => Err(error),
     }
+}
+
+fn corrupt(corrupt: tidemark_series::Corrupt) -> Error {
+    Error::new(Reason::Corruption, corrupt.to_string())
 }

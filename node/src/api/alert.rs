@@ -10,6 +10,7 @@ use tidemark_proto::v1::{
 };
 use tonic::{Request, Response, Status};
 
+use super::caller::caller;
 use super::{Answered, Streamed, answered, streamed};
 use crate::alert::Alerts;
 use crate::query::Queries;
@@ -52,7 +53,8 @@ impl AlertService for AlertApi {
         &self,
         request: Request<ListAlertsRequest>,
     ) -> Result<Response<Self::ListAlertsStream>, Status> {
-        streamed(self.queries.alerts(request.into_inner()).await)
+        let caller = caller(&request)?;
+        streamed(self.queries.alerts(request.into_inner(), &caller).await)
     }
 
     async fn answer_alerts(&self, request: Request<AnswerAlertsRequest>) -> Answered<AnswerAlertsResponse> {

@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::http::{StatusCode, header::CONTENT_TYPE};
 use axum::response::IntoResponse;
 use axum::routing::get;
@@ -16,6 +15,7 @@ use crate::metrics::Text;
 use crate::raft::host::Host;
 use crate::raft::log_store::LogStatus;
 use crate::raft::machine::blocking;
+use crate::route::Router;
 use crate::write::Writes;
 
 /// What these answers are made of.
@@ -23,6 +23,8 @@ use crate::write::Writes;
 pub struct HttpApi {
     /// The replicas of this node.
     pub host: Arc<Host>,
+    /// Who asks.
+    pub router: Arc<Router>,
     /// What is in flight.
     pub writes: Arc<Writes>,
     /// Told when the node begins to stop.
@@ -31,7 +33,7 @@ pub struct HttpApi {
 
 impl HttpApi {
     /// Adds the routes to those of gRPC.
-    pub fn add_to(self, router: Router) -> Router {
+    pub fn add_to(self, router: axum::Router) -> axum::Router {
         let (ready, metrics) = (self.clone(), self);
         router
             .route("/healthz", get(async || "ok\n"))
@@ -107,6 +109,7 @@ impl HttpApi {
             self.writes.bytes_in_flight(),
         );
         self.host.metrics().write_text(&mut text);
+        self.router.applications().write_text(&mut text);
         write_log(&mut text, &self.host.log_status());
         write_replicas(&mut text, &self.host.views());
         text.into_string()

@@ -3,8 +3,8 @@
 mod alert;
 mod around;
 mod backup;
+mod caller;
 mod cluster;
-mod deadline;
 mod http;
 mod ingest;
 mod observed;

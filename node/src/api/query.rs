@@ -10,7 +10,7 @@ use tidemark_proto::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::deadline::deadline;
+use super::caller::caller;
 use super::{Streamed, streamed};
 use crate::query::Queries;
 
@@ -33,40 +33,41 @@ impl QueryService for QueryApi {
         &self,
         request: Request<QueryRangeRequest>,
     ) -> Result<Response<Self::QueryRangeStream>, Status> {
-        let by = deadline(&request);
-        streamed(self.queries.range(request.into_inner(), by).await)
+        let caller = caller(&request)?;
+        streamed(self.queries.range(request.into_inner(), &caller).await)
     }
 
     async fn query_aggregate(
         &self,
         request: Request<QueryAggregateRequest>,
     ) -> Result<Response<Self::QueryAggregateStream>, Status> {
-        let by = deadline(&request);
-        streamed(self.queries.aggregate(request.into_inner(), by).await)
+        let caller = caller(&request)?;
+        streamed(self.queries.aggregate(request.into_inner(), &caller).await)
     }
 
     async fn get_latest(&self, request: Request<GetLatestRequest>) -> Result<Response<Self::GetLatestStream>, Status> {
-        let by = deadline(&request);
-        streamed(self.queries.latest(request.into_inner(), by).await)
+        let caller = caller(&request)?;
+        streamed(self.queries.latest(request.into_inner(), &caller).await)
     }
 
     async fn query_intervals(
         &self,
         request: Request<QueryIntervalsRequest>,
     ) -> Result<Response<Self::QueryIntervalsStream>, Status> {
-        let by = deadline(&request);
-        streamed(self.queries.intervals(request.into_inner(), by).await)
+        let caller = caller(&request)?;
+        streamed(self.queries.intervals(request.into_inner(), &caller).await)
     }
 
     async fn get_quality(
         &self,
         request: Request<GetQualityRequest>,
     ) -> Result<Response<Self::GetQualityStream>, Status> {
-        let by = deadline(&request);
-        streamed(self.queries.quality(request.into_inner(), by).await)
+        let caller = caller(&request)?;
+        streamed(self.queries.quality(request.into_inner(), &caller).await)
     }
 
     async fn get_health(&self, request: Request<GetHealthRequest>) -> Result<Response<Self::GetHealthStream>, Status> {
-        streamed(self.queries.health(request.into_inner()).await)
+        let caller = caller(&request)?;
+        streamed(self.queries.health(request.into_inner(), &caller).await)
     }
 }

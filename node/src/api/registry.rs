@@ -9,7 +9,7 @@ use tidemark_proto::v1::{
 };
 use tonic::{Request, Status};
 
-use super::deadline::deadline;
+use super::caller::caller;
 use super::{Answered, Streamed, answered, streamed};
 use crate::query::Queries;
 use crate::write::Writes;
@@ -45,7 +45,7 @@ impl RegistryService for RegistryApi {
         &self,
         request: Request<ListDevicesRequest>,
     ) -> Result<tonic::Response<Self::ListDevicesStream>, Status> {
-        let by = deadline(&request);
-        streamed(self.queries.devices(request.into_inner(), by).await)
+        let caller = caller(&request)?;
+        streamed(self.queries.devices(request.into_inner(), &caller).await)
     }
 }

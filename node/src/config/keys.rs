@@ -40,6 +40,8 @@ const ADDRESS: &str = "host:port";
 const SIZE: &str = "a size such as 512MiB, or bytes";
 const CACHE_MIB_MAX: usize = 1 << 20;
 const ZONE_BYTES_MAX: usize = 64;
+/// They are of the runtime's threads for blocking work, of which others need some.
+const READ_THREADS_MAX: usize = 128;
 
 pub(super) const KEYS: &[Key] = &[
     Key {
@@ -169,6 +171,64 @@ pub(super) const KEYS: &[Key] = &[
             )
         },
         show: |config| show_size(config.tuning.move_bytes_per_second).into(),
+    },
+    Key {
+        name: "read_threads",
+        flag: "read-threads",
+        env: "TIDEMARK_READ_THREADS",
+        kind: Kind::Number,
+        allowed: "a whole number, 0 to 128; 0 for as many as cores",
+        about: "Reads of many devices that work at once, and as many of few devices; others wait for their turn.",
+        set: |config, text| {
+            let threads = text.parse().ok().filter(|threads| *threads <= READ_THREADS_MAX);
+            put(&mut config.tuning.read_threads, threads)
+        },
+        show: |config| toml::Value::Integer(config.tuning.read_threads as i64),
+    },
+    Key {
+        name: "application_questions_max",
+        flag: "application-questions-max",
+        env: "TIDEMARK_APPLICATION_QUESTIONS_MAX",
+        kind: Kind::Number,
+        allowed: "a whole number from 1 on",
+        about: "Questions that one application has at this node at once. A node answers 64 at once.",
+        set: |config, text| {
+            let most = text.parse().ok().filter(|most| *most > 0);
+            put(&mut config.tuning.application_questions_max, most)
+        },
+        show: |config| toml::Value::Integer(config.tuning.application_questions_max as i64),
+    },
+    Key {
+        name: "application_bytes_max",
+        flag: "application-bytes-max",
+        env: "TIDEMARK_APPLICATION_BYTES_MAX",
+        kind: Kind::Size,
+        allowed: SIZE,
+        about: "Bytes of unfinished answers that one application has at this node at once. All together: 1GiB.",
+        set: |config, text| {
+            let bytes = parse_size(text).and_then(|bytes| usize::try_from(bytes).ok());
+            put(
+                &mut config.tuning.application_bytes_max,
+                bytes.filter(|bytes| *bytes > 0),
+            )
+        },
+        show: |config| show_size(config.tuning.application_bytes_max as u64).into(),
+    },
+    Key {
+        name: "application_points_per_minute",
+        flag: "application-points-per-minute",
+        env: "TIDEMARK_APPLICATION_POINTS_PER_MINUTE",
+        kind: Kind::Number,
+        allowed: "a whole number from 1 on",
+        about: "Values a minute that are decoded for one application of those that ask this node.",
+        set: |config, text| {
+            let points = text
+                .parse()
+                .ok()
+                .filter(|points| *points > 0 && i64::try_from(*points).is_ok());
+            put(&mut config.tuning.application_points_per_minute, points)
+        },
+        show: |config| toml::Value::Integer(config.tuning.application_points_per_minute as i64),
     },
     Key {
         name: "insecure",

@@ -108,6 +108,14 @@ pub struct Tuning {
     pub silent_after: Duration,
     /// Most bytes of checkpoints that a node sends a second, all transfers together. It has a key.
     pub move_bytes_per_second: u64,
+    /// Reads of many devices that work at once, and as many of few; 0: as many as cores. It has a key.
+    pub read_threads: usize,
+    /// Questions that an application has at a node at once. It has a key.
+    pub application_questions_max: usize,
+    /// Bytes of unfinished answers that an application has at a node. It has a key.
+    pub application_bytes_max: usize,
+    /// Values a minute that a node has decoded for an application. It has a key.
+    pub application_points_per_minute: u64,
     /// Expired points are looked for this often.
     pub retention_every: Duration,
     /// Rollups that are missing are looked for this often.
@@ -131,6 +139,10 @@ impl Default for Tuning {
             log_bytes_pinned: 2 << 30,
             silent_after: Duration::from_secs(10),
             move_bytes_per_second: 64 << 20,
+            read_threads: 0,
+            application_questions_max: 48,
+            application_bytes_max: 768 << 20,
+            application_points_per_minute: 10_000_000_000,
             retention_every: Duration::from_secs(300),
             rollups_every: Duration::from_secs(60),
             rollups_after: Duration::from_secs(3_600),

@@ -146,7 +146,7 @@ impl Deletes {
         let consistency = Consistency::default();
         let mut answer = self
             .router
-            .read(shard, query, &consistency, &self.job, deadline)
+            .read(shard, query, &consistency, &self.job, &self.router.own_asker(deadline))
             .await?;
         let mut counted = Vec::new();
         loop {

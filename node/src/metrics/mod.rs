@@ -1,5 +1,5 @@
 //! What one node counts and measures of itself, and how that reads for Prometheus. Never: device ids or anything else
-//! that grows with the fleet; no label but shard, method and reason.
+//! that grows with the fleet; no label but shard, method, reason and, of which a bounded number is known, application.
 //!
 //! Counters of our own and no global recorder: several nodes may live in one process, and a node reads its figures back
 //! when others ask for its facts. What is a state and not an event (disk, process, replicas) is looked at when asked for.
@@ -134,7 +134,11 @@ pub struct Metrics {
     pub queries_running: Gauge,
     /// Parts of questions, of any node's clients, that a replica here is being read for.
     pub shard_reads_running: Gauge,
-    /// Bytes of unfinished aggregates that they hold.
+    /// Those that wait until there is a place for them.
+    pub shard_reads_queued: Gauge,
+    /// Those that were refused because there were too many.
+    pub shard_reads_refused: Counter,
+    /// Bytes of unfinished answers that questions hold.
     pub query_bytes_held: Gauge,
     /// Bytes of checkpoints sent to other nodes.
     pub snapshot_bytes_sent: Counter,
@@ -194,6 +198,8 @@ impl Metrics {
             write_failures: Mutex::default(),
             queries_running: Gauge::default(),
             shard_reads_running: Gauge::default(),
+            shard_reads_queued: Gauge::default(),
+            shard_reads_refused: Counter::default(),
             query_bytes_held: Gauge::default(),
             snapshot_bytes_sent: Counter::default(),
             snapshot_bytes_received: Counter::default(),
@@ -332,6 +338,11 @@ impl Metrics {
                 "Steps of alerts that this node found and had recorded.",
             ),
             (
+                "tidemark_shard_reads_refused_total",
+                &self.shard_reads_refused,
+                "Parts of questions refused because this node read for as many as it may.",
+            ),
+            (
                 "tidemark_subscription_messages_total",
                 &self.subscription_messages,
                 "Messages made for subscriptions.",
@@ -403,8 +414,13 @@ impl Metrics {
                 self.shard_reads_running.get(),
             ),
             (
+                "tidemark_shard_reads_queued",
+                "Parts of questions that wait until others are read for.",
+                self.shard_reads_queued.get(),
+            ),
+            (
                 "tidemark_query_bytes_held",
-                "Bytes of unfinished aggregates that they hold.",
+                "Bytes of unfinished answers that questions hold.",
                 self.query_bytes_held.get(),
             ),
             (

@@ -112,6 +112,7 @@ impl Aggregating<'_> {
             .iter()
             .any(|p| choice(p, self.request.drop_suspect).needs_order());
         self.following = in_order || has_sequences(&self.functions) || self.request.largest_gap;
+        self.note_concern(&def, &asked);
         let as_one = self.groups.is_some() && self.request.areal.is_none();
         if self.needs == Needs::Extremes && as_one && !self.following {
             self.devices += devices.len() as u64;
@@ -126,6 +127,17 @@ impl Aggregating<'_> {
             }
         }
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// Notes what of the time of a type is asked for, and which rollups may answer for it.
+    fn note_concern(&self, def: &TypeDef, asked: &[(&PropertyDef, Windows)]) {
+        let rolling = match self.following {
+            true => None,
+            false => rolling(def, self.request, asked),
+        };
+        let (from, to) = scan_range(asked.iter().map(|(_, windows)| windows));
+        let rollup_s = rolling.map_or(0, |rolling| rolling.length_s);
+        self.answering.concerned.note(def, (from, to), rollup_s);
     }
 
     /// How many devices may be read together.

@@ -12,11 +12,14 @@ use tidemark_proto::peer::read_shard_response::Part;
 use tidemark_proto::peer::{AlertChange, AlertNames, AlertState, AlertsPart, ShardAlerts, shard_alerts::Question};
 use tidemark_proto::v1::{Alert, AnswerSummary, ListAlertsRequest, ListAlertsResponse};
 
+use super::asked::Asked;
 use super::plan::check_range;
 use super::series::check_budget;
 use super::shard_side::{Answering, Chosen, Wanted};
 use super::streams::{Answers, Queries, unexpected};
-use crate::alert::{Row, before, in_order, marks, replay, rows_of};
+use super::tally::HeldFor;
+use super::terms::{Caller, HasTerms as _};
+use crate::alert::{Looked, Row, before, in_order, marks, replay, rows_of};
 use crate::catalog::alerts::ProfileDef;
 use crate::clock::{NS_PER_MS, now_ns};
 use crate::error::{Error, Reason, Result};
@@ -27,9 +30,9 @@ const ALERTS_PER_PART: usize = 256;
 const NAMES_MAX: usize = 2 * crate::limits::ALERT_PROFILES_MAX;
 
 /// Answers one shard's part.
-pub(super) fn answer(answering: &Answering<'_>, asked: &ShardAlerts) -> Result<AnswerSummary> {
-    match &asked.question {
-        Some(Question::List(request)) => list(answering, request),
+pub(super) fn answer(answering: &Answering<'_>, request: &ShardAlerts, asked: &Asked) -> Result<AnswerSummary> {
+    match &request.question {
+        Some(Question::List(request)) => list(answering, request, asked),
         Some(Question::States(names)) => states(answering, names),
         None => Err(Error::internal("a question about alerts that asks nothing")),
     }
@@ -69,7 +72,7 @@ fn states(answering: &Answering<'_>, names: &AlertNames) -> Result<AnswerSummary
     Ok(AnswerSummary::default())
 }
 
-fn list(answering: &Answering<'_>, request: &ListAlertsRequest) -> Result<AnswerSummary> {
+fn list(answering: &Answering<'_>, request: &ListAlertsRequest, asked: &Asked) -> Result<AnswerSummary> {
     let mut looking = Looking {
         answering,
         request,
@@ -79,11 +82,14 @@ fn list(answering: &Answering<'_>, request: &ListAlertsRequest) -> Result<Answer
     };
     let selector = request.selector.clone().unwrap_or_default();
     let mut summary = AnswerSummary::default();
-    let _ = answering.each_run(&selector, Wanted::Nothing, |devices| {
-        summary.devices += devices.len() as u64;
+    let mut devices_seen = 0;
+    let visited = answering.each_run(&selector, Wanted::Nothing, |devices| {
+        devices_seen += devices.len() as u64;
         looking.run(devices)?;
         Ok(ControlFlow::Continue(()))
-    })?;
+    });
+    let _ = answering.ended(visited, asked, &mut summary)?;
+    summary.devices = devices_seen;
     let mut alerts = looking.alerts;
     summary.limited = cut(&mut alerts, request);
     while !alerts.is_empty() {
@@ -134,7 +140,12 @@ impl Looking<'_> {
             .map(AsRef::as_ref)
             .filter(|profile| wanted(&profile.stored.id))
             .collect();
+        if self.request.at_ns != 0 {
+            let at = (self.request.at_ns, self.request.at_ns.saturating_add(1));
+            self.answering.concerned.note(&def, at, 0);
+        }
         for chosen in devices {
+            self.answering.listened_to()?;
             let ids = profiles.iter().map(|profile| profile.stored.id.as_str());
             let names = ids.map(|id| (def.number(), chosen.ordinal(), id));
             let states = self.answering.shard.alert_states(names).map_err(store_error)?.states;
@@ -152,7 +163,7 @@ impl Looking<'_> {
                 self.gone(chosen, &profiles)?;
             }
         }
-        check_budget(self.bytes, self.answering.limits.partials_bytes_max)
+        self.answering.tally.hold(HeldFor::Later, self.bytes)
     }
 
     /// Alerts of a device under profiles that are gone.
@@ -222,7 +233,11 @@ impl Looking<'_> {
             let newest = of_property.map(|value| value.observed_at).max();
             known = before(profile, newest.unwrap_or(at_ns).min(at_ns));
         }
-        let (outcome, _) = replay(shard, profile, ordinal, known, (until_ns, until_ns))?;
+        let looked = |looked: Looked| match looked {
+            Looked::Bucket(value) => self.answering.read(value),
+            Looked::Block(points) => self.answering.tally.block(points),
+        };
+        let (outcome, _) = replay(shard, profile, ordinal, known, (until_ns, until_ns), looked)?;
         let Some((observed_at_ns, value)) = outcome.newest else {
             alert.unknown = true;
             return Ok(());
@@ -238,11 +253,12 @@ impl Looking<'_> {
 
 impl Queries {
     /// Alerts of devices.
-    pub async fn alerts(&self, request: ListAlertsRequest) -> Result<Answers<ListAlertsResponse>> {
+    pub async fn alerts(&self, request: ListAlertsRequest, caller: &Caller) -> Result<Answers<ListAlertsResponse>> {
         check_range(request.from_ns, request.to_ns)?;
         let start = self
-            .begin(request.selector.as_ref(), true, request.consistency.as_ref())
-            .await?;
+            .begin(caller, request.selector.as_ref(), true, request.consistency.as_ref())
+            .await?
+            .on(request.terms(caller.deadline))?;
         for (at, id) in request.profiles.iter().enumerate().filter(|_| !request.history) {
             let known = start.catalog().alert_profile(id);
             known.map_err(|error| error.field(format!("profiles[{at}]")))?;
@@ -252,7 +268,7 @@ impl Queries {
             at_ns => at_ns,
         };
         let held = Arc::new(Mutex::new((Vec::new(), 0_usize)));
-        let (taking, most) = (held.clone(), self.limits().partials_bytes_max);
+        let (taking, most, mut holding) = (held.clone(), self.limits().partials_bytes_max, start.held());
         let asked = request.clone();
         let ask = move |selector, _| {
             Query::Alerts(ShardAlerts {
@@ -271,6 +287,7 @@ impl Queries {
                 held.1 += part.encoded_len();
                 held.0.extend(part.alerts);
             }
+            holding.is_now(held.1)?;
             check_budget(held.1, most)?;
             Ok((0, Vec::new()))
         };

@@ -3,8 +3,9 @@
 //! Never here: what is asked. Invariant: between nodes `cursor` holds a position as it is; what clients hold is sealed.
 
 use prost::Message as _;
-use tidemark_proto::peer::Position;
 use tidemark_proto::peer::read_shard_request::Query;
+use tidemark_proto::peer::shard_alerts::Question;
+use tidemark_proto::peer::{Position, ShardAlerts};
 use tidemark_proto::v1::{Budget, CutShort};
 
 use crate::error::{Error, Reason, Result};
@@ -28,6 +29,10 @@ impl Asked {
             Query::Latest(request) => (request.points_max, request.partial_ok, request.explain),
             Query::Intervals(request) => (request.points_max, request.partial_ok, request.explain),
             Query::Quality(request) => (request.points_max, request.partial_ok, request.explain),
+            Query::Health(request) => (request.points_max, request.partial_ok, request.explain),
+            Query::Alerts(ShardAlerts {
+                question: Some(Question::List(request)),
+            }) => (request.points_max, request.partial_ok, request.explain),
             Query::Devices(request) => (0, false, request.explain),
             _ => return Asked::default(),
         };
@@ -78,6 +83,10 @@ pub(super) fn put(query: &mut Query, after: Option<&Position>, points: u64) {
         Query::Aggregate(request) => request.points_max = points,
         Query::Intervals(request) => request.points_max = points,
         Query::Quality(request) => request.points_max = points,
+        Query::Health(request) => request.points_max = points,
+        Query::Alerts(ShardAlerts {
+            question: Some(Question::List(request)),
+        }) => request.points_max = points,
         _ => {}
     }
 }

@@ -16,6 +16,7 @@ use super::quality;
 use super::quality_merge::check;
 use super::shard_side::{Answering, Chosen};
 use super::streams::{Answers, Queries};
+use super::terms::Caller;
 use crate::catalog::types::{Diagnostic, PropertyDef, TypeDef};
 use crate::clock::NS_PER_MS;
 use crate::error::{Error, Reason, Result};
@@ -24,8 +25,8 @@ use crate::raft::state::store_error;
 const BATTERY_LOW: f64 = 20.0;
 
 /// Answers a question about health: reports of quality, each with what its device says of itself.
-pub(super) fn answer(answering: &Answering<'_>, request: &GetHealthRequest) -> Result<AnswerSummary> {
-    quality::judge(answering, &promises(request), Some(request), &Asked::default())
+pub(super) fn answer(answering: &Answering<'_>, request: &GetHealthRequest, asked: &Asked) -> Result<AnswerSummary> {
+    quality::judge(answering, &promises(request), Some(request), asked)
 }
 
 /// What of it is about promises.
@@ -38,13 +39,16 @@ fn promises(request: &GetHealthRequest) -> GetQualityRequest {
         across_types: request.across_types,
         consistency: request.consistency,
         worst: request.worst,
+        points_max: request.points_max,
+        partial_ok: request.partial_ok,
+        explain: request.explain,
         ..GetQualityRequest::default()
     }
 }
 
 impl Queries {
     /// How devices are.
-    pub async fn health(&self, request: GetHealthRequest) -> Result<Answers<GetHealthResponse>> {
+    pub async fn health(&self, request: GetHealthRequest, caller: &Caller) -> Result<Answers<GetHealthResponse>> {
         if !(request.battery_low >= 0.0 && request.battery_low.is_finite()) {
             let message = format!("{} is no charge of a battery", request.battery_low);
             return Err(Error::new(Reason::InvalidValue, message).field("battery_low"));
@@ -58,7 +62,7 @@ impl Queries {
             })
         };
         let message = |reports, summary| GetHealthResponse { reports, summary };
-        self.judged(promises, None, ask, message).await
+        self.judged(promises, caller, ask, message).await
     }
 }
 
@@ -78,14 +82,14 @@ impl<'a> Signals<'a> {
         }
     }
 
-    /// Takes those of a block.
-    pub(super) fn take(&mut self, block: &Block<'_>, from_ns: i64, to_ns: i64) -> std::result::Result<(), Corrupt> {
+    /// Takes those of a block; returns how many values had to be decoded.
+    pub(super) fn take(&mut self, block: &Block<'_>, from_ns: i64, to_ns: i64) -> std::result::Result<u64, Corrupt> {
         let Some(property) = self.property else {
-            return Ok(());
+            return Ok(0);
         };
         let outside = block.last_ns() < from_ns || block.first_ns() > to_ns;
         if outside || block.count(property.number) == 0 {
-            return Ok(());
+            return Ok(0);
         }
         let records = block.decode(Some(&[property.number]))?;
         for (row, value, quality) in records
@@ -98,7 +102,7 @@ impl<'a> Signals<'a> {
                 self.values.extend(value.number());
             }
         }
-        Ok(())
+        Ok(records.points() as u64)
     }
 
     /// The one in the middle; of two the larger.

@@ -18,10 +18,10 @@ use super::functions::{max_gap_ns, state_code};
 use super::plan::{check_range, one_property, passes_over_types};
 use super::shard_side::{Answering, Chosen, Wanted};
 use super::streams::{Answers, Queries, each, unexpected};
-use super::terms::HasTerms as _;
+use super::terms::{Caller, HasTerms as _};
 use super::walk::{Walk, Walked, choice};
 use crate::catalog::types::{PropertyDef, TypeDef};
-use crate::clock::{Instant, now_ns};
+use crate::clock::now_ns;
 use crate::error::{Error, Reason, Result};
 
 const DEVICES_PER_PART: usize = 64;
@@ -45,6 +45,7 @@ pub(super) fn answer(
             return Ok(ControlFlow::Continue(()));
         };
         let asking = Asking::new(request, &def, property)?;
+        answering.concerned.note(&def, (request.from_ns, request.to_ns), 0);
         let walked = vec![Walked {
             property,
             choice: choice(property, request.drop_suspect),
@@ -177,13 +178,13 @@ impl Queries {
     pub async fn intervals(
         &self,
         request: QueryIntervalsRequest,
-        deadline: Option<Instant>,
+        caller: &Caller,
     ) -> Result<Answers<QueryIntervalsResponse>> {
         check(&request)?;
         let start = self
-            .begin(request.selector.as_ref(), true, request.consistency.as_ref())
+            .begin(caller, request.selector.as_ref(), true, request.consistency.as_ref())
             .await?
-            .on(request.terms(deadline))?;
+            .on(request.terms(caller.deadline))?;
         start
             .check_properties(std::slice::from_ref(&request.property))
             .map_err(|error| error.field("property"))?;

@@ -103,6 +103,11 @@ impl Reading<'_> {
         let ordinals: Vec<u32> = devices.iter().map(Chosen::ordinal).collect();
         let newest = self.answering.shard.newest(def.number(), &ordinals);
         let newest = newest.map_err(store_error)?;
+        // Newest values of all stay whatever their age; those of an earlier time are looked for among points.
+        if self.request.at_ns != 0 {
+            let at = (now, now.saturating_add(1));
+            self.answering.concerned.note(def, at, 0);
+        }
         for (chosen, newest) in devices.iter().zip(&newest) {
             let counting = self.counting(def, chosen, newest, &properties)?;
             let newest: &[NewestValue] = counting.as_deref().unwrap_or(newest);

@@ -79,6 +79,12 @@ impl Merge {
         Ok(None)
     }
 
+    /// Bytes of what is held back.
+    pub(super) fn bytes(&self) -> usize {
+        let leaders = self.leaders.as_ref().map_or(0, Leaders::len);
+        self.bytes + leaders * window_bytes(has_sequences(&self.functions))
+    }
+
     /// What was held back, finished: groups, or those that lead.
     pub(super) fn finish_rest(mut self, catalog: &Catalog) -> Result<Vec<AggregateSeries>> {
         let groups = std::mem::take(&mut self.groups);

@@ -17,13 +17,12 @@ use tidemark_proto::v1::{AnswerSummary, Budget, ConsistencyLevel, CutShort, Expl
 use tokio::sync::mpsc;
 
 use super::asked::{points_max, put};
-use super::near;
 use super::streams::{Answers, Start};
-use super::tally::too_many_points;
 use super::terms::reached;
+use super::{near, sealed};
 use crate::clock::{Instant, monotonic};
 use crate::error::{Error, Reason, Result};
-use crate::route::{ShardAnswer, time_left};
+use crate::route::{ShardAnswer, names_few, time_left, too_many_points};
 
 const MESSAGES_AHEAD: usize = 4;
 /// Shards of one query that work at the same time: bounds threads and memory.
@@ -48,7 +47,7 @@ impl Start {
     ) -> Answers<M> {
         let (out, answer) = mpsc::channel(MESSAGES_AHEAD);
         let work = Box::pin(async move {
-            let deadline = self.deadline;
+            let deadline = self.asker.deadline;
             let work = Passing::new(self, limit, &out).run(ask, translate, finish, last);
             let left = time_left(deadline).unwrap_or_default();
             let ended = tokio::select! {
@@ -65,18 +64,21 @@ impl Start {
 
     async fn read(&self, shard: u32, query: Query) -> Result<ShardAnswer> {
         // Where this fails, it is tried again below, and said.
-        if near::names_few(&query)
+        if names_few(&query)
             && let Ok(Some(ready)) = self.router.local(shard, &self.consistency, READY_WITHIN).await
         {
-            let Some(parts) = near::answer(&ready, &query, &self.job) else {
-                return Ok(ready.run(query, self.job.clone()));
+            let Some(parts) = near::answer(&ready, &query, &self.job, &self.asker) else {
+                return self.router.run(ready, query, &self.job, &self.asker);
             };
+            if let (Some(Part::Summary(summary)), Some(meter)) = (parts.last(), &self.asker.meter) {
+                meter.spend(summary.points_read)?;
+            }
             let (out, answer) = mpsc::channel(1);
             out.try_send(Ok(parts)).ok();
             return Ok(answer);
         }
         self.router
-            .read(shard, query, &self.consistency, &self.job, self.deadline)
+            .read(shard, query, &self.consistency, &self.job, &self.asker)
             .await
     }
 }
@@ -222,6 +224,7 @@ impl<'o, M> Passing<'o, M> {
     /// Adds a shard's summary; rows are counted as they pass.
     fn add(&mut self, shard: u32, mut summary: AnswerSummary) -> Result<()> {
         add(&mut self.total, &summary);
+        sealed::add(&mut self.total.sealed, &summary.sealed);
         if !summary.next_cursor.is_empty() {
             let position = Position::decode(summary.next_cursor);
             let position = position.map_err(|error| Error::internal(format!("a position: {error}")))?;
@@ -238,7 +241,7 @@ impl<'o, M> Passing<'o, M> {
     fn cut_short(&self, error: &Error) -> Option<CutShort> {
         let (budget, limit) = match error.reason() {
             Reason::DeadlineExceeded => {
-                let whole = self.start.deadline.saturating_duration_since(self.began);
+                let whole = self.start.asker.deadline.saturating_duration_since(self.began);
                 (Budget::Time, u64::try_from(whole.as_millis()).unwrap_or(u64::MAX))
             }
             Reason::TooManyPoints => (Budget::Points, self.points_max),
@@ -296,9 +299,9 @@ impl<'o, M> Passing<'o, M> {
 
     /// Waits no longer than there is time; where the answer may be partial, that leaves some for its end.
     async fn in_time<T>(&self, waiting: impl Future<Output = Result<T>>) -> Result<T> {
-        let mut left = time_left(self.start.deadline)?;
+        let mut left = time_left(self.start.asker.deadline)?;
         if self.start.terms.partial_ok {
-            let whole = self.start.deadline.saturating_duration_since(self.began);
+            let whole = self.start.asker.deadline.saturating_duration_since(self.began);
             left = left.saturating_sub(whole / CLOSING_SHARE);
         }
         tokio::time::timeout(left, waiting)

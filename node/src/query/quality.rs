@@ -88,6 +88,8 @@ impl Looking<'_> {
         let Some(property) = self.property(&def)? else {
             return Ok(ControlFlow::Continue(()));
         };
+        let time = (self.request.from_ns, self.request.to_ns);
+        self.answering.concerned.note(&def, time, 0);
         let slots = def.sample_interval_ns().map_or(0, |interval| {
             let length = self.request.to_ns.saturating_sub(self.request.from_ns);
             length.saturating_add(looks_back_ns(property)) / interval

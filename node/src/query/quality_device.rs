@@ -54,9 +54,10 @@ impl<'a> Device<'a> {
         for block in bucket::blocks(value) {
             let block = block.map_err(corrupt)?;
             if block.last_ns() >= range.0 && block.first_ns() < range.1 {
-                tally.block(self.block(&block, assess_from, range).map_err(corrupt)?)?;
+                let decoded = self.block(&block, assess_from, range).map_err(corrupt)?;
                 let (from, to) = (self.promise.from_ns, self.promise.to_ns);
-                self.signals.take(&block, from, to).map_err(corrupt)?;
+                let signals = self.signals.take(&block, from, to).map_err(corrupt)?;
+                tally.block(decoded + signals)?;
             }
         }
         Ok(())

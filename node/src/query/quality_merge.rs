@@ -13,8 +13,7 @@ use tidemark_proto::v1::{AnswerSummary, GetQualityRequest, GetQualityResponse, Q
 use super::health;
 use super::plan::check_range;
 use super::streams::{Answers, Queries, unexpected};
-use super::terms::HasTerms as _;
-use crate::clock::Instant;
+use super::terms::{Caller, HasTerms as _};
 use crate::error::{Error, Reason, Result};
 
 const REPORTS_PER_MESSAGE: usize = 256;
@@ -176,11 +175,7 @@ pub(super) fn check(request: &GetQualityRequest) -> Result<()> {
 
 impl Queries {
     /// How well devices kept their promises.
-    pub async fn quality(
-        &self,
-        request: GetQualityRequest,
-        deadline: Option<Instant>,
-    ) -> Result<Answers<GetQualityResponse>> {
+    pub async fn quality(&self, request: GetQualityRequest, caller: &Caller) -> Result<Answers<GetQualityResponse>> {
         let asked = request.clone();
         let ask = move |selector| {
             Query::Quality(GetQualityRequest {
@@ -188,7 +183,7 @@ impl Queries {
                 ..asked.clone()
             })
         };
-        self.judged(request, deadline, ask, |reports, summary| GetQualityResponse {
+        self.judged(request, caller, ask, |reports, summary| GetQualityResponse {
             reports,
             summary,
         })
@@ -199,16 +194,16 @@ impl Queries {
     pub(super) async fn judged<M: Send + 'static>(
         &self,
         request: GetQualityRequest,
-        deadline: Option<Instant>,
+        caller: &Caller,
         ask: impl Fn(Selector) -> Query + Send + Sync + 'static,
         message: impl Fn(Vec<QualityReport>, Option<AnswerSummary>) -> M + Copy + Send + 'static,
     ) -> Result<Answers<M>> {
         check_range(request.from_ns, request.to_ns)?;
         check(&request)?;
         let start = self
-            .begin(request.selector.as_ref(), true, request.consistency.as_ref())
+            .begin(caller, request.selector.as_ref(), true, request.consistency.as_ref())
             .await?
-            .on(request.terms(deadline))?;
+            .on(request.terms(caller.deadline))?;
         if !request.property.is_empty() {
             start
                 .check_properties(std::slice::from_ref(&request.property))

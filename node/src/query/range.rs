@@ -73,6 +73,8 @@ impl Reading<'_> {
         let Some(filter) = Filter::new(self.request, &def, &properties, self.pass_over)? else {
             return Ok(ControlFlow::Continue(()));
         };
+        let range = (self.request.from_ns, self.request.to_ns);
+        self.answering.concerned.note(&def, range, 0);
         let mut batch = BatchWriter::new(&def, &properties);
         let mut flow = ControlFlow::Continue(());
         for chosen in devices {

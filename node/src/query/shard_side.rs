@@ -11,6 +11,7 @@ use tidemark_proto::peer::{DeviceList, Resolved, ShardDevices, ShardResolve};
 use tidemark_proto::v1::{AnswerSummary, Explain, Selector, ShardWork, TagMatcher};
 
 use super::asked::{Asked, position};
+use super::sealed::Concerned;
 use super::tally::Tally;
 use super::{aggregate, alerts, count, health, intervals, latest, quality, range};
 use crate::catalog::Catalog;
@@ -36,6 +37,7 @@ pub(super) struct Answering<'a> {
     pub(super) limits: &'a Limits,
     pub(super) metrics: &'a Metrics,
     pub(super) tally: Tally<'a>,
+    pub(super) concerned: Concerned,
     hearing: &'a dyn Hearing,
 }
 
@@ -89,7 +91,13 @@ pub fn shard_job(host: Arc<Host>, limits: Arc<Limits>) -> ShardJob {
                 catalog: &catalog,
                 limits: &limits,
                 metrics,
-                tally: Tally::new(points_max, limits.partials_bytes_max, &metrics.query_bytes_held),
+                tally: Tally::new(
+                    points_max,
+                    limits.partials_bytes_max,
+                    &metrics.query_bytes_held,
+                    hearing,
+                ),
+                concerned: Concerned::default(),
                 hearing,
             };
             let summary = match query {
@@ -101,11 +109,12 @@ pub fn shard_job(host: Arc<Host>, limits: Arc<Limits>) -> ShardJob {
                 Query::Intervals(request) => intervals::answer(&answering, request, &asked),
                 Query::Quality(request) => quality::answer(&answering, request, &asked),
                 Query::Count(request) => count::answer(&answering, request),
-                Query::Alerts(asked) => alerts::answer(&answering, asked),
-                Query::Health(request) => health::answer(&answering, request),
+                Query::Alerts(request) => alerts::answer(&answering, request, &asked),
+                Query::Health(request) => health::answer(&answering, request, &asked),
             }?;
             let mut summary = AnswerSummary {
                 points_read: answering.tally.points(),
+                sealed: answering.concerned.sealed(shard),
                 ..summary
             };
             if asked.explain {

@@ -15,17 +15,19 @@ use tidemark_proto::v1::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use super::asked::points_max;
 use super::functions::functions;
+use super::held::Held;
 use super::merge::Merge;
 use super::series::check_budget;
-use super::terms::{HasTerms as _, Terms};
+use super::terms::{Caller, HasTerms as _, Terms};
 use super::{calendar, fill, filter, plan};
 use crate::catalog::Catalog;
-use crate::clock::{Instant, monotonic, now_ns};
+use crate::clock::{monotonic, now_ns};
 use crate::error::{Error, Reason, Result};
 use crate::limits::Limits;
 use crate::metrics::Present;
-use crate::route::{Router, ShardJob};
+use crate::route::{Admitted, Asker, Meter, Router, ShardJob};
 use crate::wire::cursor::CursorKey;
 use crate::wire::registry::check_selector;
 
@@ -57,18 +59,14 @@ impl Queries {
         }
     }
 
-    /// Raw records. The client stops waiting at `deadline`.
-    pub async fn range(
-        &self,
-        request: QueryRangeRequest,
-        deadline: Option<Instant>,
-    ) -> Result<Answers<QueryRangeResponse>> {
+    /// Raw records.
+    pub async fn range(&self, request: QueryRangeRequest, caller: &Caller) -> Result<Answers<QueryRangeResponse>> {
         plan::check_range(request.from_ns, request.to_ns)?;
         filter::check(&request)?;
         let start = self
-            .begin(request.selector.as_ref(), true, request.consistency.as_ref())
+            .begin(caller, request.selector.as_ref(), true, request.consistency.as_ref())
             .await?
-            .on(request.terms(deadline))?;
+            .on(request.terms(caller.deadline))?;
         start.check_properties(&request.properties)?;
         let limit = request.limit;
         let ask = move |selector, limit| {
@@ -104,18 +102,14 @@ impl Queries {
     }
 
     /// Newest values.
-    pub async fn latest(
-        &self,
-        request: GetLatestRequest,
-        deadline: Option<Instant>,
-    ) -> Result<Answers<GetLatestResponse>> {
+    pub async fn latest(&self, request: GetLatestRequest, caller: &Caller) -> Result<Answers<GetLatestResponse>> {
         if request.stale_after_ms < 0 {
             return Err(Error::new(Reason::InvalidValue, "stale_after_ms is negative").field("stale_after_ms"));
         }
         let start = self
-            .begin(request.selector.as_ref(), true, request.consistency.as_ref())
+            .begin(caller, request.selector.as_ref(), true, request.consistency.as_ref())
             .await?
-            .on(request.terms(deadline))?;
+            .on(request.terms(caller.deadline))?;
         start.check_properties(&request.properties)?;
         let limit = request.limit;
         let evaluated_at_ns = match request.at_ns {
@@ -149,15 +143,11 @@ impl Queries {
     }
 
     /// Devices.
-    pub async fn devices(
-        &self,
-        request: ListDevicesRequest,
-        deadline: Option<Instant>,
-    ) -> Result<Answers<ListDevicesResponse>> {
+    pub async fn devices(&self, request: ListDevicesRequest, caller: &Caller) -> Result<Answers<ListDevicesResponse>> {
         let start = self
-            .begin(request.selector.as_ref(), false, request.consistency.as_ref())
+            .begin(caller, request.selector.as_ref(), false, request.consistency.as_ref())
             .await?
-            .on(request.terms(deadline))?;
+            .on(request.terms(caller.deadline))?;
         let (limit, explain) = (request.limit, request.explain);
         let ask = move |selector, limit| {
             Query::Devices(ShardDevices {
@@ -189,14 +179,14 @@ impl Queries {
     pub async fn aggregate(
         &self,
         request: QueryAggregateRequest,
-        deadline: Option<Instant>,
+        caller: &Caller,
     ) -> Result<Answers<QueryAggregateResponse>> {
         let request = calendar::with_borders(request, &self.limits)?;
         plan::check_aggregate(&request, &self.limits)?;
         let start = self
-            .begin(request.selector.as_ref(), true, request.consistency.as_ref())
+            .begin(caller, request.selector.as_ref(), true, request.consistency.as_ref())
             .await?
-            .on(request.terms(deadline))?;
+            .on(request.terms(caller.deadline))?;
         if !start.selector.device_type.is_empty() {
             let def = start.catalog.device_type(&start.selector.device_type)?;
             let functions = functions(&request)?;
@@ -215,7 +205,7 @@ impl Queries {
             })
         };
         let message = |series: Vec<_>| QueryAggregateResponse { series, summary: None };
-        let (taking, known) = (merge.clone(), catalog.clone());
+        let (taking, known, mut held) = (merge.clone(), catalog.clone(), start.held());
         let translate = move |parts: Vec<Part>| {
             let mut merge = taking.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             let merge = merge
@@ -232,6 +222,7 @@ impl Queries {
                 check_budget(bytes, most)?;
                 finished.extend(taken);
             }
+            held.is_now(merge.bytes())?;
             let rows = finished.len() as u64;
             Ok((rows, fill::in_messages(finished).into_iter().map(message).collect()))
         };
@@ -257,6 +248,7 @@ impl Queries {
     /// Admission, the checked selector, and the shards it concerns.
     pub(super) async fn begin(
         &self,
+        caller: &Caller,
         selector: Option<&Selector>,
         required: bool,
         wanted: Option<&Consistency>,
@@ -264,6 +256,8 @@ impl Queries {
         let permit = self.permits.clone().try_acquire_owned();
         let permit =
             permit.map_err(|_| Error::new(Reason::Overloaded, "this node answers as many queries as it may"))?;
+        let application = self.router.applications().named(&caller.application);
+        let admitted = application.admit()?;
         let selector = check_selector(selector, required, &self.limits)?;
         let metrics = self.router.host().metrics().clone();
         let consistency = wanted.copied().unwrap_or_default();
@@ -288,7 +282,7 @@ impl Queries {
             router: self.router.clone(),
             job: self.job.clone(),
             limits: self.limits.clone(),
-            deadline: monotonic() + self.limits.query_timeout(),
+            asker: Asker::uncounted(application, monotonic() + self.limits.query_timeout()),
             targets: targets(&catalog, &selector),
             key: CursorKey::of_cluster(&catalog.state().secret, &catalog.state().cluster_id),
             selector,
@@ -298,6 +292,7 @@ impl Queries {
             after: None,
             _running: Present::new(metrics, |metrics| &metrics.queries_running),
             _permit: permit,
+            _admitted: admitted,
         })
     }
 }
@@ -336,7 +331,7 @@ pub(super) struct Start {
     pub(super) router: Arc<Router>,
     pub(super) job: ShardJob,
     pub(super) limits: Arc<Limits>,
-    pub(super) deadline: Instant,
+    pub(super) asker: Asker,
     pub(super) targets: Targets,
     pub(super) key: CursorKey,
     selector: Selector,
@@ -347,9 +342,15 @@ pub(super) struct Start {
     pub(super) after: Option<Position>,
     _running: Present,
     _permit: OwnedSemaphorePermit,
+    _admitted: Admitted,
 }
 
 impl Start {
+    /// What the coordinator holds of the answer: nothing yet.
+    pub(super) fn held(&self) -> Held {
+        Held::new(self.router.host().metrics().clone(), self.asker.application.clone())
+    }
+
     /// The catalog that the question was planned with.
     pub(super) fn catalog(&self) -> &Catalog {
         &self.catalog
@@ -358,8 +359,10 @@ impl Start {
     /// On other terms than those of a node: what the client allows, and from where its cursor points to.
     pub(super) fn on(mut self, terms: Terms) -> Result<Start> {
         if let Some(deadline) = terms.deadline {
-            self.deadline = self.deadline.min(deadline);
+            self.asker.deadline = self.asker.deadline.min(deadline);
         }
+        let most = points_max(terms.points_max, &self.limits);
+        self.asker.meter = Some(Arc::new(Meter::new(most, self.asker.application.clone())));
         let pages = terms.pages.as_ref();
         let after = pages
             .map(|pages| pages.begin(&self.key, self.limits.cursor_age_ms_max))

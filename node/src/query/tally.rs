@@ -8,8 +8,9 @@ use std::cell::Cell;
 use tidemark_proto::v1::Work;
 
 use super::series::check_budget;
-use crate::error::{Error, Reason, Result};
+use crate::error::Result;
 use crate::metrics::Gauge;
+use crate::route::{Hearing, too_many_points};
 
 /// What bytes are held for.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -32,11 +33,12 @@ pub(super) struct Tally<'a> {
     rollups: Cell<u64>,
     held: [Cell<usize>; 2],
     gauge: &'a Gauge,
+    hearing: &'a dyn Hearing,
 }
 
 impl<'a> Tally<'a> {
-    /// Nothing yet, of at most so many values decoded and bytes held.
-    pub(super) fn new(points_max: u64, bytes_max: usize, gauge: &'a Gauge) -> Tally<'a> {
+    /// Nothing yet, of at most so many values decoded and bytes held; `gauge` has the bytes of all questions.
+    pub(super) fn new(points_max: u64, bytes_max: usize, gauge: &'a Gauge, hearing: &'a dyn Hearing) -> Tally<'a> {
         Tally {
             points_max,
             bytes_max,
@@ -48,6 +50,7 @@ impl<'a> Tally<'a> {
             rollups: Cell::default(),
             held: Default::default(),
             gauge,
+            hearing,
         }
     }
 
@@ -65,11 +68,14 @@ impl<'a> Tally<'a> {
     /// Counts a block of which so many values were decoded.
     ///
     /// # Errors
-    /// `TOO_MANY_POINTS` once there were more than there may be.
+    /// `TOO_MANY_POINTS` once there were more than there may be, here or in all parts of the question.
     pub(super) fn block(&self, points: u64) -> Result<()> {
         let blocks = if points == 0 { &self.header_only } else { &self.decoded };
         blocks.set(blocks.get() + 1);
         self.points.set(self.points.get().saturating_add(points));
+        if points > 0 {
+            self.hearing.spend(points)?;
+        }
         match self.points.get() > self.points_max {
             true => Err(too_many_points(self.points_max)),
             false => Ok(()),
@@ -79,11 +85,11 @@ impl<'a> Tally<'a> {
     /// Notes how many bytes are held now.
     ///
     /// # Errors
-    /// `QUERY_TOO_LARGE` where that is more than there may be.
+    /// `QUERY_TOO_LARGE` where that is more than there may be, `APPLICATION_LIMIT` or `OVERLOADED` where all questions of the
+    /// application, or of the node, hold too much.
     pub(super) fn hold(&self, held_for: HeldFor, bytes: usize) -> Result<()> {
         let before = self.held[held_for as usize].replace(bytes);
-        self.gauge.add(bytes as u64);
-        self.gauge.sub(before as u64);
+        self.hearing.asker().application.hold(self.gauge, before, bytes)?;
         check_budget(self.held.iter().map(Cell::get).sum(), self.bytes_max)
     }
 
@@ -109,28 +115,45 @@ impl<'a> Tally<'a> {
 
 impl Drop for Tally<'_> {
     fn drop(&mut self) {
-        self.gauge.sub(self.held.iter().map(Cell::get).sum::<usize>() as u64);
+        let held = self.held.iter().map(Cell::get).sum();
+        // To hold less is never refused.
+        self.hearing.asker().application.hold(self.gauge, held, 0).ok();
     }
-}
-
-/// The answer to a question that decodes more than it may.
-pub(super) fn too_many_points(most: u64) -> Error {
-    Error::new(
-        Reason::TooManyPoints,
-        format!("the query decodes more than {most} values"),
-    )
-    .field("points_max")
-    .hint("ask for fewer devices, fewer properties or a shorter range, or take a part of the answer (partial_ok)")
 }
 
 #[cfg(test)]
 mod tests {
+    use tidemark_proto::peer::read_shard_response::Part;
+
     use super::*;
+    use crate::clock::monotonic;
+    use crate::error::Reason;
+    use crate::limits::Limits;
+    use crate::route::{Applications, Asker};
+
+    struct Nobody(Asker);
+
+    impl Hearing for Nobody {
+        fn take(&self, _: Part) -> bool {
+            false
+        }
+        fn is_there(&self) -> bool {
+            false
+        }
+        fn asker(&self) -> &Asker {
+            &self.0
+        }
+        fn spend(&self, _: u64) -> Result<()> {
+            Ok(())
+        }
+    }
 
     #[test]
     fn budgets_are_kept_and_bytes_given_back() {
         let gauge = Gauge::default();
-        let tally = Tally::new(10, 100, &gauge);
+        let applications = Applications::new(&Limits::default());
+        let nobody = Nobody(Asker::uncounted(applications.named(""), monotonic()));
+        let tally = Tally::new(10, 100, &gauge, &nobody);
         assert!(tally.block(0).is_ok() && tally.block(10).is_ok());
         assert!(tally.block(0).is_ok(), "exactly as many as there may be");
         assert_eq!(

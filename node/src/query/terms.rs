@@ -7,13 +7,22 @@ use prost::Message;
 use tidemark_proto::peer::Position;
 use tidemark_proto::peer::read_shard_response::Part;
 use tidemark_proto::v1::{
-    GetLatestRequest, GetQualityRequest, ListDevicesRequest, QueryAggregateRequest, QueryIntervalsRequest,
-    QueryRangeRequest,
+    GetHealthRequest, GetLatestRequest, GetQualityRequest, ListAlertsRequest, ListDevicesRequest,
+    QueryAggregateRequest, QueryIntervalsRequest, QueryRangeRequest,
 };
 
 use crate::clock::{Instant, NS_PER_MS, now_ns};
 use crate::error::{Error, Result};
 use crate::wire::cursor::{Bound, CursorKey, CursorKind, open, seal};
+
+/// Whoever asks, as the call said beside its message.
+#[derive(Clone, Debug, Default)]
+pub struct Caller {
+    /// When the client stops waiting; `None`: it does not say.
+    pub deadline: Option<Instant>,
+    /// The application, as it names itself; empty: it does not.
+    pub application: String,
+}
 
 /// What a request says beside its question.
 #[derive(Clone, Debug, Default)]
@@ -149,6 +158,18 @@ impl HasTerms for QueryIntervalsRequest {
 }
 
 impl HasTerms for GetQualityRequest {
+    fn terms(&self, deadline: Option<Instant>) -> Terms {
+        terms!(self, deadline)
+    }
+}
+
+impl HasTerms for GetHealthRequest {
+    fn terms(&self, deadline: Option<Instant>) -> Terms {
+        terms!(self, deadline)
+    }
+}
+
+impl HasTerms for ListAlertsRequest {
     fn terms(&self, deadline: Option<Instant>) -> Terms {
         terms!(self, deadline)
     }

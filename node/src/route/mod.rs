@@ -1,25 +1,35 @@
-//! Ways to a shard: to its leader with a command, to a fresh enough replica with a question. Never: what is asked.
+//! Ways to a shard: to its leader with a command, to a fresh enough replica with a question; and how much this node reads at once,
+//! for whom. Never: what is asked.
 //!
 //! Invariant: a request is forwarded at most once, and a proposal is tried again only when that cannot store it twice.
 
+mod applications;
+mod asker;
 mod parts;
 mod propose;
 mod read;
+mod reads;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+pub use applications::{Admitted, Application, Applications};
+pub use asker::{Asker, Meter, too_many_points};
 pub use parts::{Hearing, ShardAnswer};
 pub use propose::Retry;
 pub(crate) use propose::outcome_unknown;
 pub use read::{Ready, ShardJob};
+pub use reads::names_few;
 
 use tonic::Status;
+
+use reads::Reads;
 
 use crate::catalog::CATALOG_GROUP;
 use crate::clock::{Instant, monotonic};
 use crate::error::{Error, Reason, Result};
+use crate::limits::Limits;
 use crate::raft::host::Host;
 use crate::wire::status::from_status;
 
@@ -38,15 +48,29 @@ pub struct Router {
     host: Arc<Host>,
     /// Last known leader node of groups that have no replica here that would know.
     hints: Mutex<HashMap<u32, u64>>,
+    reads: Reads,
+    applications: Applications,
 }
 
 impl Router {
     /// Over the replicas of this node and the lanes to others.
-    pub fn new(host: Arc<Host>) -> Router {
+    pub fn new(host: Arc<Host>, limits: &Limits) -> Router {
         Router {
+            reads: Reads::new(limits, host.metrics()),
+            applications: Applications::new(limits),
             host,
             hints: Mutex::default(),
         }
+    }
+
+    /// Who asks, and what they have of this node.
+    pub fn applications(&self) -> &Applications {
+        &self.applications
+    }
+
+    /// Asks for no application of a client: what the store reads for itself.
+    pub fn own_asker(&self, deadline: Instant) -> Asker {
+        Asker::uncounted(self.applications.named(""), deadline)
     }
 
     /// The replicas of this node.
@@ -245,7 +269,7 @@ mod tests {
             catalog: vec![member(1), member(2)],
         };
         host.start(identity).await.unwrap();
-        let router = Router::new(host);
+        let router = Router::new(host, &Limits::default());
         assert_eq!(router.peer_address(2), Some("127.0.0.1:2".to_string()));
         assert_eq!(router.peer_address(3), None);
     }

@@ -2,11 +2,14 @@
 //!
 //! Never here: what a part says. Invariant: parts keep their order, and no more wait together than a few large ones.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use tidemark_proto::peer::read_shard_response::Part;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
+use super::asker::Asker;
+use super::reads::Place;
 use crate::error::Result;
 
 /// Handings over that wait for whoever takes the answer.
@@ -27,19 +30,37 @@ pub trait Hearing {
     fn take(&self, part: Part) -> bool;
     /// False when nobody listens any more.
     fn is_there(&self) -> bool;
+    /// On whose behalf it is.
+    fn asker(&self) -> &Asker;
+    /// Hears that so many values were decoded.
+    ///
+    /// # Errors
+    /// `TOO_MANY_POINTS` where all parts of the question together decoded more than they may.
+    fn spend(&self, points: u64) -> Result<()>;
 }
 
 /// The end that gives parts.
 pub(super) struct Giving {
     out: mpsc::Sender<Result<Vec<Part>>>,
     waiting: RefCell<(Vec<Part>, usize)>,
+    asker: Asker,
+    /// Where the read works; it does not while it waits for whoever takes its parts.
+    pub(super) place: Option<Place>,
+    /// Values decoded that another node has not heard of.
+    untold: Cell<u64>,
 }
 
 /// Both ends.
-pub(super) fn parts() -> (Giving, ShardAnswer) {
+pub(super) fn parts(asker: Asker) -> (Giving, ShardAnswer) {
     let (out, answer) = mpsc::channel(AHEAD);
-    let waiting = RefCell::default();
-    (Giving { out, waiting }, answer)
+    let giving = Giving {
+        out,
+        waiting: RefCell::default(),
+        asker,
+        place: None,
+        untold: Cell::default(),
+    };
+    (giving, answer)
 }
 
 impl Hearing for Giving {
@@ -54,25 +75,55 @@ impl Hearing for Giving {
             }
             std::mem::take(&mut *waiting).0
         };
-        self.out.blocking_send(Ok(together)).is_ok()
+        self.send(Ok(together))
     }
 
     fn is_there(&self) -> bool {
         !self.out.is_closed()
+    }
+
+    fn asker(&self) -> &Asker {
+        &self.asker
+    }
+
+    fn spend(&self, points: u64) -> Result<()> {
+        if let Some(meter) = &self.asker.meter {
+            return meter.spend(points);
+        }
+        let untold = self.untold.get() + points;
+        self.untold.set(untold);
+        if self.asker.progress_every > 0 && untold >= self.asker.progress_every {
+            self.untold.set(0);
+            let mut together = std::mem::take(&mut *self.waiting.borrow_mut()).0;
+            together.push(Part::Progress(untold));
+            self.send(Ok(together));
+        }
+        Ok(())
     }
 }
 
 impl Giving {
     /// Gives what waits and the last part, or how it failed.
     pub(super) fn end(self, last: Result<Part>) {
-        let (mut together, _) = self.waiting.into_inner();
-        match last {
-            Ok(last) => {
-                together.push(last);
-                self.out.blocking_send(Ok(together)).ok();
-            }
-            Err(error) => {
-                self.out.blocking_send(Err(error)).ok();
+        let mut together = std::mem::take(&mut *self.waiting.borrow_mut()).0;
+        let together = last.map(|last| {
+            together.push(last);
+            together
+        });
+        self.send(together);
+    }
+
+    /// False when nobody listens any more.
+    fn send(&self, together: Result<Vec<Part>>) -> bool {
+        match self.out.try_send(together) {
+            Ok(()) => true,
+            Err(TrySendError::Closed(_)) => false,
+            Err(TrySendError::Full(together)) => {
+                let waiting = || self.out.blocking_send(together).is_ok();
+                match &self.place {
+                    Some(place) => place.lend(waiting),
+                    None => waiting(),
+                }
             }
         }
     }
@@ -92,7 +143,7 @@ fn bytes_of(part: &Part) -> usize {
         Part::Intervals(list) => list.devices.len() * DEVICE_BYTES,
         Part::Alerts(list) => (list.alerts.len() + list.states.len()) * DEVICE_BYTES,
         Part::Batch(_) | Part::Resolved(_) | Part::Counts(_) => TOGETHER_BYTES,
-        Part::Summary(_) | Part::NotLeader(_) | Part::Failure(_) => PART_BYTES,
+        Part::Summary(_) | Part::NotLeader(_) | Part::Failure(_) | Part::Progress(_) => PART_BYTES,
     }
 }
 
@@ -100,9 +151,47 @@ fn bytes_of(part: &Part) -> usize {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
     use super::*;
-    use crate::error::Error;
+    use crate::clock::monotonic;
+    use crate::error::{Error, Reason};
+    use crate::limits::Limits;
+    use crate::route::{Applications, Meter};
     use tidemark_proto::peer::Partials;
     use tidemark_proto::v1::{AnswerSummary, Batch};
+
+    fn nobody() -> Asker {
+        Asker::uncounted(Applications::new(&Limits::default()).named(""), monotonic())
+    }
+
+    #[test]
+    fn what_is_decoded_is_counted_here_or_told_to_another_node() {
+        let here = nobody();
+        let meter = std::sync::Arc::new(Meter::new(10, here.application.clone()));
+        let counted = |meter: &std::sync::Arc<Meter>| Asker {
+            meter: Some(meter.clone()),
+            ..nobody()
+        };
+        let (one, _answer) = parts(counted(&meter));
+        let (other, _other_answer) = parts(counted(&meter));
+        assert!(one.spend(6).is_ok() && other.spend(4).is_ok());
+        let reason = |spent: Result<()>| spent.map_err(|error| error.reason());
+        assert_eq!(reason(one.spend(1)), Err(Reason::TooManyPoints), "both together");
+
+        let (giving, mut answer) = parts(Asker {
+            progress_every: 10,
+            ..here
+        });
+        assert!(giving.take(small(7)));
+        for points in [4, 5, 6, 3] {
+            assert!(giving.spend(points).is_ok());
+        }
+        giving.end(Ok(Part::Summary(AnswerSummary::default())));
+        let first = answer.blocking_recv().unwrap().unwrap();
+        assert_eq!(
+            (numbers(&first[..1]), &first[1..]),
+            (vec![7], &[Part::Progress(15)][..])
+        );
+        assert_eq!(numbers(&answer.blocking_recv().unwrap().unwrap()), [2_000]);
+    }
 
     fn small(number: u32) -> Part {
         Part::Partials(Partials {
@@ -123,7 +212,7 @@ mod tests {
 
     #[test]
     fn parts_come_in_order_and_small_ones_together() {
-        let (giving, mut answer) = parts();
+        let (giving, mut answer) = parts(nobody());
         for number in 0..3 {
             assert!(giving.take(small(number)));
         }
@@ -139,7 +228,7 @@ mod tests {
 
     #[test]
     fn whoever_gives_learns_that_nobody_listens() {
-        let (giving, answer) = parts();
+        let (giving, answer) = parts(nobody());
         assert!(giving.take(small(0)));
         drop(answer);
         assert!(!giving.take(small(1)));

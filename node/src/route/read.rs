@@ -10,9 +10,11 @@ use tidemark_proto::v1::{AnswerSummary, Consistency, ConsistencyLevel, Lineariza
 use tokio::sync::mpsc;
 use tonic::{Request, Streaming};
 
-use super::parts::{Hearing, ShardAnswer, parts};
+use super::asker::{Asker, Meter};
+use super::parts::{Giving, Hearing, ShardAnswer};
+use super::reads::Kind;
 use super::{LEADERLESS_MAX, Router, time_left};
-use crate::clock::{Instant, monotonic};
+use crate::clock::monotonic;
 use crate::error::{Error, Reason, Result};
 use crate::raft::replica::Replica;
 use crate::wire::status::{from_failure, from_status, to_failure};
@@ -45,19 +47,23 @@ impl Ready {
             ..summary
         }
     }
-
-    /// Answers off the async threads; a receiver that is gone ends the work soon.
-    pub fn run(self, query: Query, job: ShardJob) -> ShardAnswer {
-        let (giving, answer) = parts();
-        tokio::task::spawn_blocking(move || {
-            let answered = job(&self.replica, &query, &giving);
-            giving.end(answered.map(|summary| Part::Summary(self.summary(summary))));
-        });
-        answer
-    }
 }
 
 impl Router {
+    /// Reads a replica of this node off the async threads, once there is a place for it; a receiver that is gone ends the work
+    /// soon.
+    ///
+    /// # Errors
+    /// `OVERLOADED` where this node reads for as many as it may.
+    pub fn run(&self, ready: Ready, query: Query, job: &ShardJob, asker: &Asker) -> Result<ShardAnswer> {
+        let (kind, job) = (Kind::of(&query), job.clone());
+        let work = Box::new(move |giving: &Giving| {
+            let answered = job(&ready.replica, &query, giving);
+            answered.map(|summary| Part::Summary(ready.summary(summary)))
+        });
+        self.reads.run(kind, asker, work)
+    }
+
     /// Puts a question to a group and returns the parts of the answer as they come.
     pub async fn read(
         &self,
@@ -65,15 +71,16 @@ impl Router {
         query: Query,
         consistency: &Consistency,
         job: &ShardJob,
-        deadline: Instant,
+        asker: &Asker,
     ) -> Result<ShardAnswer> {
+        let deadline = asker.deadline;
         let answer_by = deadline.min(monotonic() + LEADERLESS_MAX);
         for tries in 0.. {
             // A node that is cut off must say so in time, so no try may wait longer than all of them together.
             let begin_within = time_left(answer_by).map_err(|_| no_replica(group))?;
             let left = time_left(deadline).map_err(|_| no_replica(group))?;
             if let Some(ready) = self.local(group, consistency, begin_within).await? {
-                return Ok(ready.run(query, job.clone()));
+                return self.run(ready, query, job, asker);
             }
             let any = matches!(consistency.level, Some(consistency::Level::Any(_)));
             let node = if any {
@@ -82,8 +89,11 @@ impl Router {
                 self.leader_elsewhere(group)
             };
             if let Some(node) = node {
-                let asked = self.read_at(node, group, query.clone(), consistency, left, begin_within);
-                match asked.await {
+                let within = (left, begin_within);
+                match self
+                    .read_at(node, group, query.clone(), consistency, asker, within)
+                    .await
+                {
                     Ok(Some(answer)) => return Ok(answer),
                     Ok(None) => {}
                     Err(error) if error.reason() == Reason::Unreachable => self.learn_leader(group, node, None),
@@ -126,8 +136,8 @@ impl Router {
         group: u32,
         query: Query,
         consistency: &Consistency,
-        timeout: Duration,
-        begin_within: Duration,
+        asker: &Asker,
+        (timeout, begin_within): (Duration, Duration),
     ) -> Result<Option<ShardAnswer>> {
         let any = matches!(consistency.level, Some(consistency::Level::Any(_)));
         let asked = if any { *consistency } else { linearizable() };
@@ -137,6 +147,8 @@ impl Router {
             consistency: Some(asked),
             timeout_ms: timeout.as_millis() as i64,
             query: Some(query),
+            progress_every: asker.meter.as_ref().map_or(0, |meter| meter.progress_every()),
+            application: asker.application.name().to_owned(),
         };
         let mut request = Request::new(message);
         request.set_timeout(timeout);
@@ -169,7 +181,7 @@ impl Router {
                 ));
             }
         };
-        Ok(Some(pass_on(first, parts)))
+        Ok(Some(pass_on(first, parts, asker.meter.clone())))
     }
 
     /// Serves another node's question from this node's replica alone.
@@ -184,6 +196,10 @@ impl Router {
             .ok_or_else(|| Error::new(Reason::MissingField, "no query").field("query"))?;
         let consistency = request.consistency.unwrap_or_else(linearizable);
         let timeout = Duration::from_millis(request.timeout_ms.clamp(1, 600_000) as u64);
+        let asker = Asker {
+            progress_every: request.progress_every,
+            ..Asker::uncounted(self.applications.named(&request.application), monotonic() + timeout)
+        };
         let (out, responses) = mpsc::channel(PARTS_AHEAD);
         let message = |part| ReadShardResponse { part: Some(part) };
         match self.local(request.group, &consistency, timeout).await? {
@@ -196,7 +212,7 @@ impl Router {
                 out.send(message(Part::NotLeader(leader))).await.ok();
             }
             Some(ready) => {
-                let mut answer = ready.run(query, job.clone());
+                let mut answer = self.run(ready, query, job, &asker)?;
                 tokio::spawn(async move {
                     // Whoever asked may go while nothing comes yet.
                     while let Some(together) = unless_gone(&out, answer.recv()).await {
@@ -214,18 +230,28 @@ impl Router {
     }
 }
 
-/// The parts of an answer as they come, `first` before them.
-fn pass_on(first: Part, mut parts: Streaming<ReadShardResponse>) -> ShardAnswer {
+/// The parts of an answer as they come, `first` before them. What the other node decodes is counted when it tells of it, not when
+/// it is somebody's turn to take its parts.
+fn pass_on(first: Part, mut parts: Streaming<ReadShardResponse>, meter: Option<Arc<Meter>>) -> ShardAnswer {
     let (out, answer) = mpsc::channel(PARTS_AHEAD);
     tokio::spawn(async move {
         let mut part = Some(Ok(first));
+        let mut told = 0;
         while let Some(next) = part {
-            let (last, next) = match next {
-                Ok(Part::Failure(failure)) => (true, Err(from_failure(failure))),
-                Ok(summary @ Part::Summary(_)) => (true, Ok(summary)),
-                other => (other.is_err(), other),
+            let counted = next.and_then(|part| count(part, &mut told, meter.as_deref()));
+            let (last, next) = match counted {
+                Ok(None) => (false, None),
+                Ok(Some(Part::Failure(failure))) => (true, Some(Err(from_failure(failure)))),
+                Ok(Some(summary @ Part::Summary(_))) => (true, Some(Ok(summary))),
+                Ok(Some(part)) => (false, Some(Ok(part))),
+                Err(error) => (true, Some(Err(error))),
             };
-            if out.send(next.map(|part| vec![part])).await.is_err() || last {
+            if let Some(next) = next
+                && out.send(next.map(|part| vec![part])).await.is_err()
+            {
+                return;
+            }
+            if last {
                 return;
             }
             let lost = || Error::new(Reason::Unreachable, "the answer broke off");
@@ -240,6 +266,22 @@ fn pass_on(first: Part, mut parts: Streaming<ReadShardResponse>) -> ShardAnswer 
         }
     });
     answer
+}
+
+/// Counts what a part says of values that were decoded; `None` where it says nothing else.
+fn count(part: Part, told: &mut u64, meter: Option<&Meter>) -> Result<Option<Part>> {
+    let more = match &part {
+        Part::Progress(points) => *points,
+        Part::Summary(summary) => summary.points_read.saturating_sub(*told),
+        _ => return Ok(Some(part)),
+    };
+    *told += more;
+    let spent = meter.map_or(Ok(()), |meter| meter.spend(more));
+    match part {
+        Part::Progress(_) => spent.map(|()| None),
+        // It is over, and says itself whether that was too much.
+        part => Ok(Some(part)),
+    }
 }
 
 /// What is waited for; `None` as soon as nobody takes what `out` gives.
@@ -262,4 +304,32 @@ fn no_replica(group: u32) -> Error {
         Reason::NoLeader,
         format!("no replica of shard {group} could answer in time"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::limits::Limits;
+    use crate::route::Applications;
+
+    #[test]
+    fn what_another_node_decodes_is_counted_once() {
+        let application = Applications::new(&Limits::default()).named("a");
+        let meter = Meter::new(100, application);
+        let mut told = 0;
+        let mut count = |part| count(part, &mut told, Some(&meter));
+        let summary = |points_read| {
+            Part::Summary(AnswerSummary {
+                points_read,
+                ..AnswerSummary::default()
+            })
+        };
+        assert_eq!(count(Part::Progress(60)).unwrap(), None);
+        assert_eq!(count(Part::NotLeader(1)).unwrap(), Some(Part::NotLeader(1)));
+        assert_eq!(count(summary(70)).unwrap(), Some(summary(70)));
+        assert!(meter.spend(30).is_ok(), "70 were counted");
+        let over = count(Part::Progress(1)).map_err(|error| error.reason());
+        assert_eq!(over, Err(Reason::TooManyPoints));
+    }
 }

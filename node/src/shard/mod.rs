@@ -61,8 +61,8 @@ mod versions;
 mod void;
 mod write;
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 pub use alerts::{AlertName, AlertStates};
 pub use apply::ApplyEntry;
@@ -84,7 +84,7 @@ use emptied::Emptied;
 use extents::Extents;
 use producers::Producers;
 use restore::Restore;
-use rollups::{RollupState, Stale};
+use rollups::{RollupState, Seals, Stale};
 use versions::Versions;
 use void::Void;
 
@@ -101,6 +101,7 @@ pub struct Shard {
     emptied: Emptied,
     notes: Notes,
     stale: Stale,
+    seals: Arc<Seals>,
     /// Who it is to the values it keeps in memory.
     owner: u64,
 }
@@ -149,6 +150,7 @@ impl Shard {
             void: Void::load(&store)?,
             stopped: false,
         };
+        let seals = state.rollups.seals();
         let extents = Extents::load(&store)?;
         let ordinals_end = select::ordinals_end(&store.db().view())?;
         let owner = store.db().resident().owner();
@@ -162,6 +164,7 @@ impl Shard {
             emptied: Emptied::default(),
             notes: Notes::default(),
             stale: Stale::default(),
+            seals,
             owner,
         })
     }

@@ -15,7 +15,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tidemark_proto::peer::{RemoveRecords, Removed, RollUp, RolledProperty};
 use tidemark_proto::v1::Failure;
@@ -40,8 +40,24 @@ const NS_PER_S: i64 = 1_000_000_000;
 pub(super) struct RollupState {
     /// Start of the last bucket that has one, or had.
     last: BTreeMap<Level, i64>,
-    /// Raw points of a type before this are gone for their age.
-    sealed: BTreeMap<u32, i64>,
+    sealed: Arc<Seals>,
+}
+
+/// By type, the time before which raw points are gone for their age. Raised before the batch that removes them is written, so that a
+/// reader that misses points finds it here afterwards.
+#[derive(Default)]
+pub(super) struct Seals(RwLock<BTreeMap<u32, i64>>);
+
+impl Seals {
+    fn of(&self, type_number: u32) -> Option<i64> {
+        let seals = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        seals.get(&type_number).copied()
+    }
+
+    fn set(&self, type_number: u32, before_ns: i64) {
+        let mut seals = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        seals.insert(type_number, before_ns);
+    }
 }
 
 impl RollupState {
@@ -54,7 +70,7 @@ impl RollupState {
         let mut scan = view.scan_prefix(Family::Meta, keys::SEALS)?;
         while let Some((key, value)) = scan.next()? {
             let (type_number, before_ns) = keys::decode_seal(key, value)?;
-            state.sealed.insert(type_number, before_ns);
+            state.sealed.set(type_number, before_ns);
         }
         Ok(state)
     }
@@ -65,8 +81,13 @@ impl RollupState {
     }
 
     /// Takes over from a backup before which time raw points of a type are gone.
-    pub(super) fn seal(&mut self, type_number: u32, before_ns: i64) {
-        self.sealed.insert(type_number, before_ns);
+    pub(super) fn seal(&self, type_number: u32, before_ns: i64) {
+        self.sealed.set(type_number, before_ns);
+    }
+
+    /// What readers look at beside it.
+    pub(super) fn seals(&self) -> Arc<Seals> {
+        self.sealed.clone()
     }
 }
 
@@ -180,8 +201,8 @@ impl Stale {
 impl Chunk<'_> {
     /// The refusal of a fragment whose bucket is there as rollups alone.
     pub(super) fn sealed(&self, type_number: u32, bucket_ns: i64) -> Option<Failure> {
-        let before_ns = self.state.rollups.sealed.get(&type_number)?;
-        (bucket_ns < *before_ns).then(|| {
+        let before_ns = self.state.rollups.sealed.of(type_number)?;
+        (bucket_ns < before_ns).then(|| {
             failure(
                 code::OUT_OF_RANGE,
                 "TIME_TOO_OLD",
@@ -284,9 +305,9 @@ impl Chunk<'_> {
                 }
             }
         }
-        let sealed = self.state.rollups.sealed.entry(type_number).or_insert(i64::MIN);
-        if before_ns > *sealed {
-            *sealed = before_ns;
+        let seals = &self.state.rollups.sealed;
+        if seals.of(type_number).is_none_or(|sealed_ns| before_ns > sealed_ns) {
+            seals.set(type_number, before_ns);
             self.batch
                 .put(Family::Meta, &keys::seal(type_number), &before_ns.to_be_bytes());
         }
@@ -334,6 +355,13 @@ pub struct Missing {
 }
 
 impl Shard {
+    /// The time before which raw points of a type are gone for their age and only rollups are left; asked for after reading, it says
+    /// so of all that was missed.
+    #[must_use]
+    pub fn sealed_before(&self, type_number: u32) -> Option<i64> {
+        self.seals.of(type_number)
+    }
+
     /// Buckets that start from a time on and before another whose devices miss a rollup of a length by a rule: about `most`
     /// devices of buckets, no more than `looked_at` buckets are looked at.
     ///

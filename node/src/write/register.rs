@@ -172,7 +172,13 @@ impl Writes {
         });
         let mut answer = self
             .router
-            .read(shard, query, &Consistency::default(), &self.job, deadline)
+            .read(
+                shard,
+                query,
+                &Consistency::default(),
+                &self.job,
+                &self.router.own_asker(deadline),
+            )
             .await?;
         while let Some(together) = answer.recv().await {
             for part in together? {

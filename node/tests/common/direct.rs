@@ -129,6 +129,18 @@ impl Direct {
         all(self.query().query_aggregate(request).await, |m| m.summary.clone()).await
     }
 
+    /// For an application.
+    pub(crate) async fn aggregate_for(
+        &self,
+        request: v1::QueryAggregateRequest,
+        application: &str,
+    ) -> Answered<v1::QueryAggregateResponse> {
+        let mut request = Request::new(request);
+        let metadata = request.metadata_mut();
+        metadata.insert("tidemark-application", application.parse().unwrap());
+        all(self.query().query_aggregate(request).await, |m| m.summary.clone()).await
+    }
+
     /// By a client that stops waiting soon.
     pub(crate) async fn aggregate_within(
         &self,

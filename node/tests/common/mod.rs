@@ -282,6 +282,16 @@ impl TestCluster {
         Client::connect_with(options).await.unwrap()
     }
 
+    /// A client of an application, that starts at one node.
+    pub(crate) async fn client_for(&self, i: usize, application: &str) -> Client {
+        let options = ClientOptions {
+            endpoints: vec![self.client_address(i)],
+            application: Some(application.into()),
+            ..ClientOptions::default()
+        };
+        Client::connect_with(options).await.unwrap()
+    }
+
     async fn client_of(&self, endpoints: Vec<String>) -> Client {
         let options = ClientOptions {
             endpoints,

@@ -11,6 +11,7 @@ use crate::cli::{Context, now_ns};
 use crate::failure::{Exit, Failure, OrFail, Outcome};
 use crate::output::{Cell, Printer};
 use crate::selector::{SelectorArgs, parse_consistency, summary_cells, summary_line};
+use crate::terms::{TermsArgs, print_explain};
 use crate::time::parse_instant;
 
 /// What to do with alerts.
@@ -56,6 +57,8 @@ pub(crate) struct ListArgs {
     /// How fresh the answer must be: linearizable, bounded:SPAN or any
     #[arg(long, value_name = "LEVEL", default_value = "linearizable", value_parser = parse_consistency)]
     consistency: v1::Consistency,
+    #[command(flatten)]
+    terms: TermsArgs,
 }
 
 /// Which alert, and who says so.
@@ -103,6 +106,9 @@ async fn list(context: &Context, args: ListArgs) -> Outcome {
         limit: args.limit.unwrap_or(0),
         at_ns,
         by_device: args.by_device,
+        points_max: args.terms.points_max,
+        partial_ok: args.terms.partial,
+        explain: args.terms.explain,
         ..v1::ListAlertsRequest::default()
     };
     let client = context.connect().await?;
@@ -120,6 +126,7 @@ async fn list(context: &Context, args: ListArgs) -> Outcome {
             }
         }
     }
+    print_explain(&mut printer, answer.summary())?;
     printer.finish(&summary_cells(answer.summary()))?;
     if context.is_table() {
         context.say(&summary_line(answer.summary(), "alerts"));

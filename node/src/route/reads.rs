@@ -1,0 +1,480 @@
+//! Reads of shards of this node, for its own clients and for other nodes: how many work at once, and who has to wait.
+//!
+//! ```text
+//! what a write needs ──────────────────────────────> at once: it belongs to the write, whose bytes are counted
+//! a few devices named ─> [ waiting ] ─> working  ┐
+//! anything wider ──────> [ waiting ] ─> working  ┴─> as many as there are cores, of each kind
+//!                         by turns of   │     ^
+//!                         applications  v     │
+//!                                  waits for whoever takes its answer: its place goes to another meanwhile
+//! ```
+//! What works or waits for its reader has a thread of the runtime's pool for blocking work; since no more reads than a limit are
+//! taken on, most of that pool is left to what applies and flushes. One past the limit is refused rather than kept waiting: parts of
+//! questions wait for each other across nodes.
+//!
+//! Never here: what is read. Invariant: a place is given back however its read ends, and one that had a place comes before those
+//! that never had one, so that what is held in memory gets done.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use tidemark_proto::peer::read_shard_request::Query;
+use tidemark_proto::peer::read_shard_response::Part;
+use tidemark_proto::peer::shard_alerts::Question;
+use tidemark_proto::v1::Selector;
+use tokio::runtime::Handle;
+
+use super::asker::Asker;
+use super::parts::{Giving, Hearing as _, ShardAnswer, parts};
+use crate::clock::monotonic;
+use crate::error::{Error, Reason, Result};
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+
+/// Devices that a small question names at most.
+const FEW_DEVICES: usize = 4;
+/// Fewer work at once on no machine: while one waits for the disk, another has something to do.
+const PLACES_MIN: usize = 2;
+
+/// What answers: off the async threads, sends parts, gives the last one.
+pub(super) type Work = Box<dyn FnOnce(&Giving) -> Result<Part> + Send>;
+
+/// All reads of a node.
+#[derive(Debug)]
+pub(super) struct Reads {
+    few: Arc<Lane>,
+    wide: Arc<Lane>,
+}
+
+impl Reads {
+    pub(super) fn new(limits: &Limits, metrics: &Arc<Metrics>) -> Reads {
+        let cores = std::thread::available_parallelism().map_or(PLACES_MIN, |n| n.get());
+        let places = match limits.read_threads {
+            0 => cores.max(PLACES_MIN),
+            threads => threads,
+        };
+        let lane = || {
+            Arc::new(Lane {
+                places,
+                most: limits.reads_max,
+                state: Mutex::default(),
+                granted: Condvar::new(),
+                metrics: metrics.clone(),
+            })
+        };
+        Reads {
+            few: lane(),
+            wide: lane(),
+        }
+    }
+
+    /// Has a read done once there is a place for it.
+    ///
+    /// # Errors
+    /// `OVERLOADED` where as many are on hand as there may be.
+    pub(super) fn run(&self, kind: Kind, asker: &Asker, work: Work) -> Result<ShardAnswer> {
+        let (giving, answer) = parts(asker.clone());
+        let read = Read {
+            giving,
+            work,
+            on: Handle::current(),
+        };
+        match kind {
+            Kind::Write => read.begin(None),
+            Kind::Few => self.few.take(read)?,
+            Kind::Wide => self.wide.take(read)?,
+        }
+        Ok(answer)
+    }
+}
+
+/// Whether a question names a few devices, and reads their blocks.
+pub fn names_few(query: &Query) -> bool {
+    let few = |selector: &Option<Selector>| {
+        let named = selector.as_ref().map_or(0, |selector| selector.device_ids.len());
+        (1..=FEW_DEVICES).contains(&named)
+    };
+    match query {
+        Query::Range(request) => few(&request.selector),
+        Query::Aggregate(request) => few(&request.selector),
+        Query::Latest(request) => few(&request.selector),
+        Query::Intervals(request) => few(&request.selector),
+        Query::Resolve(_) | Query::Devices(_) | Query::Quality(_) | Query::Health(_) => false,
+        Query::Count(_) | Query::Alerts(_) => false,
+    }
+}
+
+/// What a read is for.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A write that has to know its devices.
+    Write,
+    /// A few devices that are named.
+    Few,
+    /// Anything wider.
+    Wide,
+}
+
+impl Kind {
+    /// Of a question.
+    pub(super) fn of(query: &Query) -> Kind {
+        match query {
+            Query::Resolve(_) => Kind::Write,
+            // Of as many as a request to answer alerts names, each looked up.
+            Query::Alerts(asked) if matches!(asked.question, Some(Question::States(_))) => Kind::Few,
+            query if names_few(query) => Kind::Few,
+            _ => Kind::Wide,
+        }
+    }
+}
+
+/// A read that was taken on.
+struct Read {
+    giving: Giving,
+    work: Work,
+    on: Handle,
+}
+
+impl Read {
+    fn begin(self, place: Option<Place>) {
+        let Read { mut giving, work, on } = self;
+        giving.place = place;
+        on.spawn_blocking(move || {
+            let in_time = monotonic() < giving.asker().deadline;
+            let late = || Error::new(Reason::DeadlineExceeded, "time ran out while others were read for");
+            let last = if in_time { work(&giving) } else { Err(late()) };
+            giving.end(last);
+        });
+    }
+
+    /// Whether anybody wants it still.
+    fn is_wanted(&self) -> bool {
+        self.giving.is_there() && monotonic() < self.giving.asker().deadline
+    }
+}
+
+/// Reads of one kind.
+#[derive(Debug)]
+struct Lane {
+    places: usize,
+    /// Reads on hand: at work, waiting for their readers, waiting to begin.
+    most: usize,
+    state: Mutex<State>,
+    granted: Condvar,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Default)]
+struct State {
+    working: usize,
+    on_hand: usize,
+    waiting: Turns<Read>,
+    /// Reads that had a place, and want it again.
+    returning: usize,
+    /// Places given to them that they have not taken yet.
+    grants: usize,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let State { working, on_hand, .. } = self;
+        write!(f, "{working} of {on_hand} at work")
+    }
+}
+
+impl Lane {
+    fn take(self: &Arc<Lane>, read: Read) -> Result<()> {
+        let mut state = self.lock();
+        if state.on_hand >= self.most {
+            let before = state.waiting.len();
+            state.waiting.retain(Read::is_wanted);
+            let gone = before - state.waiting.len();
+            state.on_hand -= gone;
+            self.metrics.shard_reads_queued.sub(gone as u64);
+        }
+        if state.on_hand >= self.most {
+            self.metrics.shard_reads_refused.add(1);
+            let message = "this node reads for as many questions as it may";
+            return Err(Error::new(Reason::Overloaded, message));
+        }
+        state.on_hand += 1;
+        self.metrics.shard_reads_queued.add(1);
+        let application = read.giving.asker().application.name().to_owned();
+        state.waiting.push(application, read);
+        self.serve(state);
+        Ok(())
+    }
+
+    /// Gives free places away.
+    fn serve(self: &Arc<Lane>, mut state: MutexGuard<'_, State>) {
+        let mut begun = Vec::new();
+        while state.working < self.places {
+            if state.returning > 0 {
+                state.returning -= 1;
+                state.grants += 1;
+                self.granted.notify_one();
+            } else if let Some(read) = state.waiting.pop() {
+                self.metrics.shard_reads_queued.sub(1);
+                if !read.giving.is_there() {
+                    state.on_hand -= 1;
+                    continue;
+                }
+                begun.push(read);
+            } else {
+                break;
+            }
+            state.working += 1;
+        }
+        drop(state);
+        for read in begun {
+            read.begin(Some(Place { lane: self.clone() }));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place among those that work, until dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    lane: Arc<Lane>,
+}
+
+impl Place {
+    /// Waits for something without it: others work meanwhile. Blocks the thread.
+    pub(super) fn lend<T>(&self, waiting: impl FnOnce() -> T) -> T {
+        let mut state = self.lane.lock();
+        state.working -= 1;
+        self.lane.serve(state);
+        let came = waiting();
+        let mut state = self.lane.lock();
+        state.returning += 1;
+        self.lane.serve(state);
+        let mut state = self.lane.lock();
+        while state.grants == 0 {
+            state = self.lane.granted.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.grants -= 1;
+        came
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut state = self.lane.lock();
+        state.working -= 1;
+        state.on_hand -= 1;
+        self.lane.serve(state);
+    }
+}
+
+/// What waits, by whom it is for: they take turns, each in its own order.
+struct Turns<T> {
+    turns: VecDeque<String>,
+    waiting: HashMap<String, VecDeque<T>>,
+    len: usize,
+}
+
+impl<T> Default for Turns<T> {
+    fn default() -> Turns<T> {
+        Turns {
+            turns: VecDeque::new(),
+            waiting: HashMap::new(),
+            len: 0,
+        }
+    }
+}
+
+impl<T> Turns<T> {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn push(&mut self, whose: String, item: T) {
+        let of_one = self.waiting.entry(whose.clone()).or_default();
+        if of_one.is_empty() {
+            self.turns.push_back(whose);
+        }
+        of_one.push_back(item);
+        self.len += 1;
+    }
+
+    fn pop(&mut self) -> Option<T> {
+        let whose = self.turns.pop_front()?;
+        let of_one = self.waiting.get_mut(&whose)?;
+        let item = of_one.pop_front()?;
+        self.len -= 1;
+        match of_one.is_empty() {
+            true => drop(self.waiting.remove(&whose)),
+            false => self.turns.push_back(whose),
+        }
+        Some(item)
+    }
+
+    fn retain(&mut self, keep: impl Fn(&T) -> bool) {
+        self.waiting.values_mut().for_each(|of_one| of_one.retain(&keep));
+        self.waiting.retain(|_, of_one| !of_one.is_empty());
+        self.turns.retain(|whose| self.waiting.contains_key(whose));
+        self.len = self.waiting.values().map(VecDeque::len).sum();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use tidemark_proto::v1::{AnswerSummary, Batch};
+
+    use super::*;
+    use crate::clock::Instant;
+    use crate::config::DiskReserve;
+    use crate::disk::Disk;
+    use crate::route::Applications;
+
+    fn reads(read_threads: usize, reads_max: usize) -> (Reads, Arc<Metrics>) {
+        let dir = tempfile::tempdir().unwrap();
+        let metrics = Arc::new(Metrics::new(Disk::new(dir.path(), DiskReserve::Auto, None).unwrap()));
+        let limits = Limits {
+            read_threads,
+            reads_max,
+            ..Limits::default()
+        };
+        (Reads::new(&limits, &metrics), metrics)
+    }
+
+    fn asker(deadline: Instant) -> Asker {
+        Asker::uncounted(Applications::new(&Limits::default()).named(""), deadline)
+    }
+
+    fn later() -> Instant {
+        monotonic() + Duration::from_secs(60)
+    }
+
+    fn done() -> Result<Part> {
+        Ok(Part::Summary(AnswerSummary::default()))
+    }
+
+    /// Parts of an answer, and how it ended.
+    async fn all(mut answer: ShardAnswer) -> (usize, Option<Reason>) {
+        let mut parts = 0;
+        while let Some(together) = answer.recv().await {
+            match together {
+                Ok(together) => parts += together.len(),
+                Err(error) => return (parts, Some(error.reason())),
+            }
+        }
+        (parts, None)
+    }
+
+    #[tokio::test]
+    async fn no_more_work_at_once_than_there_are_places() {
+        let (reads, metrics) = reads(2, 64);
+        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let mut answers = Vec::new();
+        for _ in 0..40 {
+            let (now, most) = (now.clone(), most.clone());
+            let work = Box::new(move |_: &Giving| {
+                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                for _ in 0..1_000 {
+                    std::thread::yield_now();
+                }
+                now.fetch_sub(1, Ordering::SeqCst);
+                done()
+            });
+            answers.push(reads.run(Kind::Wide, &asker(later()), work).unwrap());
+        }
+        for answer in answers {
+            assert_eq!(all(answer).await, (1, None));
+        }
+        assert_eq!((most.load(Ordering::SeqCst), metrics.shard_reads_queued.get()), (2, 0));
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_its_reader_lends_its_place() {
+        let (reads, _) = reads(1, 64);
+        let many = |parts: usize| {
+            let work = move |giving: &Giving| {
+                (0..parts).all(|_| giving.take(Part::Batch(Batch::default())));
+                done()
+            };
+            reads.run(Kind::Wide, &asker(later()), Box::new(work)).unwrap()
+        };
+        // All but the last have more to give than may wait; the last taken first, everybody has to have been let in.
+        let answers: Vec<ShardAnswer> = (0..8).map(|_| many(40)).collect();
+        assert_eq!(all(many(1)).await, (2, None));
+        for answer in answers.into_iter().rev() {
+            assert_eq!(all(answer).await, (41, None));
+        }
+    }
+
+    #[tokio::test]
+    async fn one_past_the_limit_is_refused_until_somebody_leaves() {
+        let (reads, metrics) = reads(1, 2);
+        let (open, gate) = std::sync::mpsc::channel::<()>();
+        let waits = Box::new(move |_: &Giving| {
+            gate.recv().ok();
+            done()
+        });
+        let first = reads.run(Kind::Wide, &asker(later()), waits).unwrap();
+        let plain = || reads.run(Kind::Wide, &asker(later()), Box::new(|_: &Giving| done()));
+        let second = plain().unwrap();
+        let refused = plain().map(drop).unwrap_err();
+        assert_eq!(
+            (refused.reason(), refused.retry_after() > 0),
+            (Reason::Overloaded, true)
+        );
+        assert_eq!(metrics.shard_reads_refused.get(), 1);
+        // Questions about a few devices, and writes, do not wait for wide ones.
+        for kind in [Kind::Few, Kind::Write] {
+            let answer = reads.run(kind, &asker(later()), Box::new(|_: &Giving| done()));
+            assert_eq!(all(answer.unwrap()).await, (1, None));
+        }
+        drop(second);
+        let third = plain().unwrap();
+        open.send(()).unwrap();
+        assert_eq!((all(first).await, all(third).await), ((1, None), (1, None)));
+    }
+
+    #[tokio::test]
+    async fn whose_time_is_over_is_told_so_and_not_worked_for() {
+        let (reads, _) = reads(1, 2);
+        let worked = Arc::new(AtomicUsize::new(0));
+        let count = worked.clone();
+        let work = Box::new(move |_: &Giving| {
+            count.fetch_add(1, Ordering::SeqCst);
+            done()
+        });
+        let answer = reads.run(Kind::Wide, &asker(monotonic()), work).unwrap();
+        assert_eq!(all(answer).await, (0, Some(Reason::DeadlineExceeded)));
+        assert_eq!(worked.load(Ordering::SeqCst), 0);
+    }
+
+    #[tokio::test]
+    async fn a_read_that_ends_in_a_panic_gives_its_place_back() {
+        let (reads, _) = reads(1, 2);
+        #[allow(clippy::panic, reason = "what is tested")]
+        let work = Box::new(|_: &Giving| -> Result<Part> { panic!("a defect") });
+        let answer = reads.run(Kind::Wide, &asker(later()), work).unwrap();
+        assert_eq!(all(answer).await, (0, None));
+        let next = reads.run(Kind::Wide, &asker(later()), Box::new(|_: &Giving| done()));
+        assert_eq!(all(next.unwrap()).await, (1, None));
+    }
+
+    #[test]
+    fn applications_take_turns() {
+        let mut turns = Turns::default();
+        for (whose, item) in [("a", 1), ("a", 2), ("a", 3), ("b", 11), ("c", 21), ("b", 12)] {
+            turns.push(whose.to_owned(), item);
+        }
+        assert_eq!((turns.pop(), turns.pop()), (Some(1), Some(11)));
+        turns.push("a".to_owned(), 4);
+        turns.retain(|item| *item != 2 && *item != 21);
+        assert_eq!(turns.len(), 3);
+        let rest: Vec<i32> = std::iter::from_fn(|| turns.pop()).collect();
+        assert_eq!((rest, turns.len()), (vec![3, 12, 4], 0));
+    }
+}
