@@ -334,6 +334,14 @@ pub struct Missing {
 }
 
 impl Shard {
+    /// Start of the first bucket of a type that may be written to: raw points before are gone for their age.
+    ///
+    /// # Errors
+    /// Corruption and I/O as found.
+    pub fn sealed_before(&self, type_number: u32) -> Result<i64, StoreError> {
+        sealed_before(&self.store.db().view(), type_number)
+    }
+
     /// Buckets that start from a time on and before another whose devices miss a rollup of a length by a rule: about `most`
     /// devices of buckets, no more than `looked_at` buckets are looked at.
     ///
