@@ -365,31 +365,33 @@ async fn a_cursor_of_another_cluster_or_request_is_refused_and_so_are_strange_by
         cursor: cursor.to_vec().into(),
         ..meters()
     };
-    let none = "INVALID_ARGUMENT INVALID_CURSOR cursor; give back the cursor of a message as it came";
+    let hint = "give back the cursor of a message as it came, with the same devices, properties and events; or subscribe without one";
+    let none = format!("INVALID_ARGUMENT INVALID_CURSOR cursor; {hint}");
+    let unsealed = [&[1, 10, 1, b'c'][..], &[7; 40]].concat();
     for cursor in [&b"x"[..], &[0; 40], &first.cursor[1..]] {
         assert_eq!(refused(with(cursor)).await, none);
     }
+    assert_eq!(
+        refused(with(&unsealed)).await,
+        "INVALID_ARGUMENT INVALID_CURSOR cursor; subscribe without a cursor, with newest_first"
+    );
     let mut forged = first.cursor.to_vec();
     *forged.last_mut().unwrap() ^= 1;
     assert_eq!(refused(with(&forged)).await, none);
-    let other = "INVALID_ARGUMENT INVALID_CURSOR cursor; ask for the same devices, properties and events as the request that it came from";
     let request = v1::SubscribeRequest {
         properties: vec!["rain".into()],
         ..with(&first.cursor)
     };
-    assert_eq!(refused(request).await, other);
+    assert_eq!(refused(request).await, none);
     let request = v1::SubscribeRequest {
         selector: of_devices(&["m1"]),
         ..with(&first.cursor)
     };
-    assert_eq!(refused(request).await, other);
+    assert_eq!(refused(request).await, none);
     let elsewhere = TestCluster::start(1).await;
     furnish(&elsewhere.client().await, &["m1"]).await;
     let foreign = shown_error(at_node(&elsewhere.at(0), with(&first.cursor)).await);
-    assert_eq!(
-        foreign,
-        "INVALID_ARGUMENT INVALID_CURSOR cursor; subscribe without a cursor here"
-    );
+    assert_eq!(foreign, none);
 }
 
 fn shown_error<T>(answer: Result<T, tidemark_client::Error>) -> String {
