@@ -478,6 +478,33 @@ async fn what_the_log_no_longer_holds_is_said_and_not_passed_over() {
 }
 
 #[tokio::test]
+async fn one_replica_keeps_log_for_those_who_are_away() {
+    let mut cluster = TestCluster::start(1).await;
+    let client = cluster.client().await;
+    furnish(&client, &["m1"]).await;
+    let (stream, first) = at_node(&cluster.at(0), meters()).await.unwrap();
+    drop(stream);
+    let shards = client.shard_map().await.unwrap().leaders.len() as u32;
+    for t in 1..4 {
+        put(&client, &[("m1", t)]).await;
+        for shard in 1..=shards {
+            client.compact_shard(shard).await.unwrap();
+        }
+        // What is remembered of readers is forgotten.
+        cluster.stop(0).await;
+        cluster.restart(0).await;
+        cluster.healthy(0).await;
+    }
+    let request = v1::SubscribeRequest {
+        cursor: first.cursor,
+        ..meters()
+    };
+    let mut watch = Watch::begin(&client, request).await;
+    watch.rows(3).await;
+    assert_eq!(shown(&watch), expect(&[("m1", 1), ("m1", 2), ("m1", 3)]));
+}
+
+#[tokio::test]
 async fn a_subscription_that_nobody_reads_any_more_is_gone_at_once() {
     let cluster = TestCluster::start(3).await;
     let client = cluster.client().await;
