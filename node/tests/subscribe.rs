@@ -324,9 +324,78 @@ async fn a_silence_is_told_once_and_not_again_behind_its_cursor() {
     watch.rest().await;
     assert_eq!(
         told(&watch),
-        [("m1".to_owned(), again), ("m3".to_owned(), 0)],
-        "those that still are silent"
+        [("m1".to_owned(), began), ("m1".to_owned(), again), ("m3".to_owned(), 0)],
+        "all that was silent meanwhile, or is"
     );
+    assert!(watch.seen.silent[0].ended && !watch.seen.silent[1].ended && !watch.seen.silent[2].ended);
+}
+
+#[tokio::test]
+async fn who_goes_on_hears_what_came_and_went_meanwhile_and_what_was_late() {
+    let cluster = TestCluster::start(3).await;
+    let client = cluster.client().await;
+    furnish(&client, &["m1", "m2"]).await;
+    let now = || tidemark_node::clock::now_ns();
+    let send = async |device: &'static str, t: i64| {
+        let rows = batch(METER, "level", [(device, t, 1.0)]);
+        client.write(write(rows)).await.unwrap();
+    };
+    let request = v1::SubscribeRequest {
+        records: true,
+        silence: true,
+        silent_after_ms: 1_500,
+        ..meters()
+    };
+    let mut watch = Watch::begin(&client, request.clone()).await;
+    let began = now();
+    send("m1", began).await;
+    send("m2", began).await;
+    watch.rows(2).await;
+    let cursor = watch.subscription.cursor().to_vec();
+    assert!(watch.seen.silent.is_empty());
+    drop(watch);
+    eventually("m1 and m2 are silent", || async {
+        match now() - began {
+            age if age > 2 * S => Ok(()),
+            age => Err(format!("{age} ns")),
+        }
+    })
+    .await;
+    let again = now();
+    send("m1", again).await;
+    send("m2", began - S).await;
+    send("m2", again).await;
+
+    let resumed = |cursor: &[u8]| v1::SubscribeRequest {
+        cursor: cursor.to_vec().into(),
+        ..request.clone()
+    };
+    let mut watch = Watch::begin(&client, resumed(&cursor)).await;
+    watch.rows(3).await;
+    let mut told: Vec<_> = watch
+        .seen
+        .silent
+        .iter()
+        .map(|s| (s.device.as_str(), s.since_ns, s.ended))
+        .collect();
+    told.sort_unstable();
+    told.truncate(2);
+    let since = began + 1_500 * MIN / 60_000;
+    assert_eq!(
+        told,
+        [("m1", since, true), ("m2", since, false)],
+        "a late record ends no silence"
+    );
+    let late = |device: &str| -> Vec<(i64, bool)> {
+        let rows = watch.seen.rows.iter().filter(|row| row.device == device);
+        rows.map(|row| (row.t, row.late)).collect()
+    };
+    assert_eq!(late("m1"), [(again, false)]);
+    assert_eq!(late("m2"), [(began - S, true), (again, false)], "the first one too");
+    // From behind any of its messages: nothing is told twice.
+    let mut watch = Watch::begin(&client, resumed(&watch.seen.cursor.clone())).await;
+    watch.until("silence that lasts", |seen| seen.silent.len() >= 2).await;
+    assert!(watch.seen.rows.is_empty() && watch.seen.silent.iter().all(|s| s.since_ns > again && !s.ended));
 }
 
 #[tokio::test]

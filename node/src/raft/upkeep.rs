@@ -119,7 +119,9 @@ impl Replica {
             }
             return Ok(covered);
         }
-        if flushed == applied && fence.is_none_or(|fence| fence >= flushed) {
+        // What is kept for nobody but subscribers goes once they stay away, also where nothing is written any more.
+        let waits = self.is_alone() && self.state.holds().is_wanted(monotonic());
+        if flushed == applied && !waits && fence.is_none_or(|fence| fence >= flushed) {
             self.settled.store(applied, Ordering::Relaxed);
         }
         Ok(0)
