@@ -287,14 +287,16 @@ async fn a_row_in_sealed_time_refuses_its_batch_in_every_shard() {
     let client = cluster.client().await;
     furnish_graded(&client, 0).await;
     let t0 = (now_ns() - 4 * DAY) / DAY * DAY;
-    let level = |ids: &[&str]| batch(GRADED, "level", ids.iter().map(|id| (*id, t0 + MIN, 1.0)));
+    let level = |ids: &[&'static str]| batch(GRADED, "level", ids.iter().map(|id| (*id, t0 + MIN, 1.0)));
     client.write(write(level(&IDS[..1]))).await.unwrap();
     client.apply_device_types(vec![graded(2)]).await.unwrap();
-    let gone = async || match read(&client, everything(of_type(GRADED))).await.len() {
-        0 => Ok(()),
-        others => Err(format!("{others} points")),
-    };
-    eventually("its points are gone, and their time is sealed in one shard", gone).await;
+    eventually("its points are gone, and their time is sealed in one shard", || async {
+        match read(&client, everything(of_type(GRADED))).await.len() {
+            0 => Ok(()),
+            others => Err(format!("{others} points")),
+        }
+    })
+    .await;
     // Kept for longer again: now only that shard would not take them.
     client.apply_device_types(vec![graded(30)]).await.unwrap();
     let refused = eventually("every node knows", || async {

@@ -68,11 +68,14 @@ impl Follower {
                 Err(error) => return ControlFlow::Break(Err(error)),
                 Ok(records) => records,
             };
-            let rows = records.observed_at.iter().zip(&records.received_at);
-            let before = || rows.clone().filter(|(_, received)| **received < stamp_ns);
-            judged_ns = before().fold(judged_ns, |latest, (_, received)| latest.max(*received));
-            match before().next_back() {
-                Some((observed, _)) => ControlFlow::Break(Ok(Some(*observed))),
+            let mut found = None;
+            for (observed, received) in records.observed_at.iter().zip(&records.received_at) {
+                if *received < stamp_ns {
+                    (found, judged_ns) = (Some(*observed), judged_ns.max(*received));
+                }
+            }
+            match found {
+                Some(observed) => ControlFlow::Break(Ok(Some(observed))),
                 None if looked_at >= LOOKED_AT_MAX => ControlFlow::Break(Ok(None)),
                 None => ControlFlow::Continue(()),
             }
