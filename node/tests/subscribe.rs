@@ -327,7 +327,11 @@ async fn a_silence_is_told_once_and_not_again_behind_its_cursor() {
         [("m1".to_owned(), began), ("m1".to_owned(), again), ("m3".to_owned(), 0)],
         "all that was silent meanwhile, or is"
     );
-    assert!(watch.seen.silent[0].ended && !watch.seen.silent[1].ended && !watch.seen.silent[2].ended);
+    let over = watch.seen.silent.iter().filter(|silence| silence.ended);
+    assert_eq!(
+        over.map(|silence| silence.since_ns).collect::<Vec<_>>(),
+        [began + 6 * S]
+    );
 }
 
 #[tokio::test]
