@@ -552,13 +552,17 @@ async fn what_the_log_no_longer_holds_is_said_and_not_passed_over() {
 
 #[tokio::test]
 async fn one_replica_keeps_log_for_those_who_are_away() {
-    let mut cluster = TestCluster::start(1).await;
+    let tuning = Tuning {
+        log_entries_kept: 30,
+        ..Tuning::default()
+    };
+    let mut cluster = TestCluster::start_with(1, tuning).await;
     let client = cluster.client().await;
     furnish(&client, &["m1"]).await;
     let (stream, first) = at_node(&cluster.at(0), meters()).await.unwrap();
     drop(stream);
     let shards = client.shard_map().await.unwrap().leaders.len() as u32;
-    for t in 1..4 {
+    for t in 1..5 {
         put(&client, &[("m1", t)]).await;
         for shard in 1..=shards {
             client.compact_shard(shard).await.unwrap();
@@ -573,8 +577,8 @@ async fn one_replica_keeps_log_for_those_who_are_away() {
         ..meters()
     };
     let mut watch = Watch::begin(&client, request).await;
-    watch.rows(3).await;
-    assert_eq!(shown(&watch), expect(&[("m1", 1), ("m1", 2), ("m1", 3)]));
+    watch.rows(4).await;
+    assert_eq!(shown(&watch), expect(&[("m1", 1), ("m1", 2), ("m1", 3), ("m1", 4)]));
 }
 
 #[tokio::test]
