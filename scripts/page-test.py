@@ -191,6 +191,13 @@ def moves(tab):
         check("a gauge that rises comes to a level", raised, tab.value(shown % dry))
         check("and its alert is told", tab.until(f"[...document.querySelectorAll('#steps li')].some(li => li.textContent.includes('{dry}'))", 10))
         check("which is one more than before", tab.value("board.steps.length") > steps)
+        line = f"[...document.querySelectorAll('#list tbody tr')].find(tr => tr.children[1].textContent.trim() === '{dry}')"
+        tab.value("document.querySelector('#who').value = 'page-test'")
+        check("nobody has seen it", tab.until(f"!!{line}?.querySelector('button')", 10))
+        tab.value(f"{line}.querySelector('button').click()")
+        check("until somebody says so", tab.until(f"{line}.textContent.includes('\u2713 page-test')", 10), tab.value(f"{line}.textContent"))
+        check("which is told among the alerts", tab.until(
+            "[...document.querySelectorAll('#steps li')].some(li => li.textContent.includes('acknowledged by page-test'))", 10))
 
 
 def dark(tab):

@@ -14,6 +14,8 @@ use tokio::sync::watch;
 
 #[path = "flood_monitor/http.rs"]
 mod http;
+#[path = "flood_monitor/seen.rs"]
+mod seen;
 #[path = "flood_monitor/show.rs"]
 mod show;
 #[cfg(test)]
@@ -47,6 +49,8 @@ struct Gauge {
     observed_at_ns: i64,
     stale: bool,
     level: String,
+    /// The one that it has its level from.
+    alert: Option<v1::Alert>,
     /// For each of `LENGTHS_NS`, without those that have no points.
     windows: [Vec<Window>; 3],
     /// The last of them, where they are sums until now.
@@ -78,7 +82,9 @@ async fn main() -> anyhow::Result<()> {
     let board = watch::Sender::new(board);
     let monitor = Monitor { client, flags, board };
     if verb == "serve" {
-        let serving = http::serve(monitor.flags["port"].parse()?, PAGE, monitor.board.subscribe());
+        let client = monitor.client.clone();
+        let post = move |asked| seen::acknowledge(client.clone(), asked);
+        let serving = http::serve(monitor.flags["port"].parse()?, PAGE, monitor.board.subscribe(), post);
         return tokio::select! { served = serving => served, ended = monitor.follow() => ended };
     }
     let gauges = monitor.look().await?;
@@ -114,12 +120,10 @@ impl Monitor {
                 .await?,
         );
         anyhow::ensure!(!gauges.is_empty(), "no gauge has the tag town={}", self.flags["town"]);
-        let most_serious = v1::ListAlertsRequest {
-            by_device: true,
-            ..Default::default()
-        };
-        for alert in self.alerts(most_serious).await? {
-            gauges.entry(alert.device).and_modify(|gauge| gauge.level = alert.level);
+        for alert in self.alerts(seen::most_serious()).await? {
+            if let Some(gauge) = gauges.get_mut(&alert.device) {
+                (gauge.level, gauge.alert) = (alert.level.clone(), Some(alert));
+            }
         }
         let mut gauges: Vec<_> = gauges.into_values().collect();
         by_danger(&mut gauges, |level| self.rank(level));

@@ -297,15 +297,12 @@ fn kind_of(error: &Error) -> ErrorKind {
 
 /// True when the answer itself promises that no shard holds any part of the request.
 fn says_nothing_stored(status: &Status, error: &Error) -> bool {
-    if error.kind == ErrorKind::Fix {
-        return true;
-    }
     let details = status.get_error_details();
-    details
-        .error_info()
-        .filter(|info| info.domain == DOMAIN)
-        .and_then(|info| info.metadata.get("stored"))
-        .is_some_and(|stored| stored == "nothing")
+    let ours = details.error_info().filter(|info| info.domain == DOMAIN);
+    match ours.and_then(|info| info.metadata.get("stored")).map(String::as_str) {
+        Some(stored) => stored == "nothing",
+        None => error.kind == ErrorKind::Fix,
+    }
 }
 
 /// `rows[17]` and `batch.rows[17].level` → 17 and what follows.

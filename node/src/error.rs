@@ -157,6 +157,8 @@ reasons! {
     InvalidBackup = "INVALID_BACKUP", FailedPrecondition;
     /// Older than the type's retention.
     TimeTooOld = "TIME_TOO_OLD", OutOfRange;
+    /// A shard refused its rows of a batch after another one had stored its own; the rows that are not stored are named.
+    PartlyStored = "PARTLY_STORED", OutOfRange;
     /// Further ahead than clocks may be.
     TimeTooNew = "TIME_TOO_NEW", OutOfRange;
     /// A cursor points to what the log no longer holds.
@@ -207,6 +209,7 @@ impl Reason {
         !matches!(
             self,
             Reason::OutcomeUnknown
+                | Reason::PartlyStored
                 | Reason::DeadlineExceeded
                 | Reason::Unreachable
                 | Reason::Internal

@@ -1,5 +1,5 @@
 //! Alerts on three nodes, through the public client: an afternoon of rain as it came, late and corrected points, silence, the death of
-//! leaders, acknowledged and closed.
+//! leaders. What people answer: `alerts_answered`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod common;
@@ -11,8 +11,6 @@ use common::eventually;
 use common::fleet::*;
 use common::watch::Watch;
 use tidemark_client::{BatchBuilder, Client, v1};
-
-const ALL: [&str; 4] = ["RG1", "RG2", "PD1", "RL1"];
 
 /// Everything that happens to be observed at some times, moved by a shift.
 fn observed(devices: &[&str], times: impl Iterator<Item = i64>, shift_ns: i64) -> v1::Batch {
@@ -33,12 +31,6 @@ fn observed(devices: &[&str], times: impl Iterator<Item = i64>, shift_ns: i64) -
 
 fn between(from: i64, to: i64) -> impl Iterator<Item = i64> {
     stamps().filter(move |t| (from..=to).contains(t))
-}
-
-async fn ready(client: &Client, ids: &[&str]) {
-    equip(client, ids).await;
-    let applied = client.apply_alert_profiles(profiles()).await.unwrap();
-    assert_eq!(applied.created, 6);
 }
 
 const DEPTH_STEPS: [&str; 6] = [
@@ -337,12 +329,6 @@ async fn leaders_die_and_alerts_go_on_without_doubles() {
     assert!(checked.equal, "{checked:?}");
 }
 
-/// Depths of PD1, minutes after two.
-fn depths(points: &[(i64, f64)]) -> v1::Batch {
-    let rows = points.iter().map(|(minute, depth)| ("PD1", at(14, *minute), *depth));
-    batch(GAUGE, "depth", rows)
-}
-
 #[tokio::test]
 async fn late_and_corrected_points_withdraw_what_never_was() {
     let cluster = TestCluster::start(3).await;
@@ -415,74 +401,6 @@ async fn deleted_points_withdraw_their_steps() {
     client.delete_points(delete).await.unwrap();
     let all = ["14:10 blue", "14:15 yellow", "14:15 yellow withdrawn", "14:20 yellow"];
     goes(&client, "PD1", "depth", &all, 0).await;
-}
-
-#[tokio::test]
-async fn acknowledged_and_closed() {
-    let cluster = TestCluster::start(3).await;
-    let client = cluster.client().await;
-    ready(&client, &ALL).await;
-    client.write(write(depths(&[(0, 0.0), (5, 0.3)]))).await.unwrap();
-    goes(&client, "PD1", "depth", &["14:05 orange"], 0).await;
-    let answer = |close: bool, minute: i64| v1::AnswerAlertsRequest {
-        alerts: vec![v1::AlertName {
-            device: "PD1".into(),
-            profile: "depth".into(),
-            began_ns: at(14, minute),
-        }],
-        close,
-        by: "duty@town".into(),
-        note: "pump is on its way".into(),
-    };
-    let refused = async |request| shown(&client.answer_alerts(request).await.unwrap_err());
-    let seen = client.answer_alerts(answer(false, 5)).await.unwrap();
-    assert!(seen.alerts[0].acknowledged && seen.alerts[0].level == "orange");
-    let step = seen.alerts[0].steps.last().unwrap();
-    assert_eq!(
-        (step.by.as_str(), step.note.as_str()),
-        ("duty@town", "pump is on its way")
-    );
-    client.answer_alerts(answer(false, 5)).await.unwrap();
-    assert_eq!(
-        refused(answer(true, 5)).await,
-        "FAILED_PRECONDITION ALERT_IN_FORCE alerts[0]; acknowledge it; it can be closed once it is over"
-    );
-    assert_eq!(
-        refused(answer(true, 6)).await,
-        "NOT_FOUND UNKNOWN_ALERT alerts[0]; tidemark alert list --history"
-    );
-    client
-        .write(write(depths(&[(10, 0.3), (15, 0.15), (20, 0.0), (30, 0.0)])))
-        .await
-        .unwrap();
-    let reasons = async || {
-        let all = steps(&client, "PD1", "depth").await;
-        all.iter().map(|step| step.reason()).collect::<Vec<_>>()
-    };
-    use v1::AlertReason::{Acknowledged, Cleared, Closed, Raised};
-    eventually("cleared", || async {
-        let seen = reasons().await;
-        if seen == [Raised, Acknowledged, Cleared] {
-            Ok(())
-        } else {
-            Err(format!("{seen:?}"))
-        }
-    })
-    .await;
-    let closed = client.answer_alerts(answer(true, 5)).await.unwrap();
-    assert!(closed.alerts[0].closed && closed.alerts[0].ended_ns == at(14, 30));
-    assert_eq!(closed.alerts[0].worst_level, "orange");
-    client.answer_alerts(answer(true, 5)).await.unwrap();
-    assert_eq!(
-        reasons().await,
-        [Raised, Acknowledged, Cleared, Closed],
-        "once is enough"
-    );
-    let nobody = v1::AnswerAlertsRequest {
-        by: String::new(),
-        ..answer(true, 5)
-    };
-    assert_eq!(refused(nobody).await, "INVALID_ARGUMENT INVALID_VALUE by");
 }
 
 #[tokio::test]

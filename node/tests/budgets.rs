@@ -211,7 +211,8 @@ async fn a_question_that_nobody_waits_for_ends_and_gives_its_memory_back() {
         .await
         .unwrap();
     // So many that all of them would take seconds, on two cores.
-    let times = (6.0 / begun.elapsed().as_secs_f64()).clamp(8.0, 60.0) as usize;
+    let times = (12.0 / begun.elapsed().as_secs_f64()).clamp(8.0, 24.0) as usize;
+    let looking = quiet(Instant::now()).await;
     let mut asking = Vec::new();
     for _ in 0..times {
         let (client, heavy) = (client.clone(), heavy.clone());
@@ -232,7 +233,10 @@ async fn a_question_that_nobody_waits_for_ends_and_gives_its_memory_back() {
         }
     })
     .await;
+    let left = asking.iter().filter(|asking| !asking.is_finished()).count();
+    assert!(left > times / 4, "{left} of {times} questions were left to give up");
     asking.iter().for_each(tokio::task::JoinHandle::abort);
     let took = quiet(Instant::now()).await;
-    assert!(took < Duration::from_secs(1), "{took:?} until all was quiet");
+    let most = Duration::from_secs(1) + 2 * looking;
+    assert!(took < most, "{took:?} until all was quiet, {looking:?} to look");
 }

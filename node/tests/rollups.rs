@@ -425,3 +425,46 @@ async fn an_answer_about_time_without_raw_points_says_so() {
         "all of that time is there"
     );
 }
+
+#[tokio::test]
+async fn a_row_in_sealed_time_refuses_its_batch_in_every_shard() {
+    let cluster = TestCluster::start_with(3, tuning()).await;
+    let client = cluster.client().await;
+    furnish_graded(&client, 0).await;
+    let t0 = (now_ns() - 4 * DAY) / DAY * DAY;
+    let level = |ids: &[&'static str]| batch(GRADED, "level", ids.iter().map(|id| (*id, t0 + MIN, 1.0)));
+    client.write(write(level(&IDS[..1]))).await.unwrap();
+    client.apply_device_types(vec![graded(2)]).await.unwrap();
+    eventually("its points are gone, and their time is sealed in one shard", || async {
+        match read(&client, everything(of_type(GRADED))).await.len() {
+            0 => Ok(()),
+            others => Err(format!("{others} points")),
+        }
+    })
+    .await;
+    // Kept for longer again: now only that shard would not take them.
+    client.apply_device_types(vec![graded(30)]).await.unwrap();
+    let refused = eventually("every node knows", || async {
+        let error = client.write(write(level(&IDS))).await.unwrap_err();
+        match error.message.contains("older than the retention") {
+            true => Err(error.message),
+            false => Ok(error),
+        }
+    })
+    .await;
+    assert_eq!(refused.reason, "TIME_TOO_OLD", "{refused:?}");
+    assert!(
+        refused.message.contains("their rollups stay as they are"),
+        "{refused:?}"
+    );
+    assert_eq!(refused.rows[0].row, 0, "{refused:?}");
+    let named = refused.rows.len();
+    assert!(named < IDS.len(), "some rows go to other shards: {refused:?}");
+    assert_eq!(
+        read(&client, everything(of_type(GRADED))).await.len(),
+        0,
+        "nothing of it"
+    );
+    let young = batch(GRADED, "level", IDS.into_iter().map(|id| (id, t0 + DAY, 1.0)));
+    assert_eq!(client.write(write(young)).await.unwrap().rows, 6);
+}

@@ -324,9 +324,82 @@ async fn a_silence_is_told_once_and_not_again_behind_its_cursor() {
     watch.rest().await;
     assert_eq!(
         told(&watch),
-        [("m1".to_owned(), again), ("m3".to_owned(), 0)],
-        "those that still are silent"
+        [("m1".to_owned(), began), ("m1".to_owned(), again), ("m3".to_owned(), 0)],
+        "all that was silent meanwhile, or is"
     );
+    let over = watch.seen.silent.iter().filter(|silence| silence.ended);
+    assert_eq!(
+        over.map(|silence| silence.since_ns).collect::<Vec<_>>(),
+        [began + 6 * S]
+    );
+}
+
+#[tokio::test]
+async fn who_goes_on_hears_what_came_and_went_meanwhile_and_what_was_late() {
+    let cluster = TestCluster::start(3).await;
+    let client = cluster.client().await;
+    furnish(&client, &["m1", "m2"]).await;
+    let now = || tidemark_node::clock::now_ns();
+    let send = async |device: &'static str, t: i64| {
+        let rows = batch(METER, "level", [(device, t, 1.0)]);
+        client.write(write(rows)).await.unwrap();
+    };
+    let request = v1::SubscribeRequest {
+        records: true,
+        silence: true,
+        silent_after_ms: 1_500,
+        ..meters()
+    };
+    let mut watch = Watch::begin(&client, request.clone()).await;
+    let began = now();
+    send("m1", began).await;
+    send("m2", began).await;
+    watch.rows(2).await;
+    let cursor = watch.subscription.cursor().to_vec();
+    assert!(watch.seen.silent.is_empty());
+    drop(watch);
+    eventually("m1 and m2 are silent", || async {
+        match now() - began {
+            age if age > 2 * S => Ok(()),
+            age => Err(format!("{age} ns")),
+        }
+    })
+    .await;
+    let again = now();
+    send("m1", again).await;
+    send("m2", began - S).await;
+    send("m2", again).await;
+
+    let resumed = |cursor: &[u8]| v1::SubscribeRequest {
+        cursor: cursor.to_vec().into(),
+        ..request.clone()
+    };
+    let mut watch = Watch::begin(&client, resumed(&cursor)).await;
+    watch.rows(3).await;
+    let mut told: Vec<_> = watch
+        .seen
+        .silent
+        .iter()
+        .map(|s| (s.device.as_str(), s.since_ns, s.ended))
+        .collect();
+    told.sort_unstable();
+    told.truncate(2);
+    let since = began + 1_500 * MIN / 60_000;
+    assert_eq!(
+        told,
+        [("m1", since, true), ("m2", since, false)],
+        "a late record ends no silence"
+    );
+    let late = |device: &str| -> Vec<(i64, bool)> {
+        let rows = watch.seen.rows.iter().filter(|row| row.device == device);
+        rows.map(|row| (row.t, row.late)).collect()
+    };
+    assert_eq!(late("m1"), [(again, false)]);
+    assert_eq!(late("m2"), [(began - S, true), (again, false)], "the first one too");
+    // From behind any of its messages: nothing is told twice.
+    let mut watch = Watch::begin(&client, resumed(&watch.seen.cursor.clone())).await;
+    watch.until("silence that lasts", |seen| seen.silent.len() >= 2).await;
+    assert!(watch.seen.rows.is_empty() && watch.seen.silent.iter().all(|s| s.since_ns > again && !s.ended));
 }
 
 #[tokio::test]
@@ -365,31 +438,33 @@ async fn a_cursor_of_another_cluster_or_request_is_refused_and_so_are_strange_by
         cursor: cursor.to_vec().into(),
         ..meters()
     };
-    let none = "INVALID_ARGUMENT INVALID_CURSOR cursor; give back the cursor of a message as it came";
+    let hint = "give back the cursor of a message as it came, with the same devices, properties and events; or subscribe without one";
+    let none = format!("INVALID_ARGUMENT INVALID_CURSOR cursor; {hint}");
+    let unsealed = [&[1, 10, 1, b'c'][..], &[7; 40]].concat();
     for cursor in [&b"x"[..], &[0; 40], &first.cursor[1..]] {
         assert_eq!(refused(with(cursor)).await, none);
     }
+    assert_eq!(
+        refused(with(&unsealed)).await,
+        "INVALID_ARGUMENT INVALID_CURSOR cursor; subscribe without a cursor, with newest_first"
+    );
     let mut forged = first.cursor.to_vec();
     *forged.last_mut().unwrap() ^= 1;
     assert_eq!(refused(with(&forged)).await, none);
-    let other = "INVALID_ARGUMENT INVALID_CURSOR cursor; ask for the same devices, properties and events as the request that it came from";
     let request = v1::SubscribeRequest {
         properties: vec!["rain".into()],
         ..with(&first.cursor)
     };
-    assert_eq!(refused(request).await, other);
+    assert_eq!(refused(request).await, none);
     let request = v1::SubscribeRequest {
         selector: of_devices(&["m1"]),
         ..with(&first.cursor)
     };
-    assert_eq!(refused(request).await, other);
+    assert_eq!(refused(request).await, none);
     let elsewhere = TestCluster::start(1).await;
     furnish(&elsewhere.client().await, &["m1"]).await;
     let foreign = shown_error(at_node(&elsewhere.at(0), with(&first.cursor)).await);
-    assert_eq!(
-        foreign,
-        "INVALID_ARGUMENT INVALID_CURSOR cursor; subscribe without a cursor here"
-    );
+    assert_eq!(foreign, none);
 }
 
 fn shown_error<T>(answer: Result<T, tidemark_client::Error>) -> String {
@@ -473,6 +548,37 @@ async fn what_the_log_no_longer_holds_is_said_and_not_passed_over() {
     let refused = shown_error(at_node(&cluster.at(0), with()).await);
     let hint = "subscribe anew with newest_first, and read with a query of records what was missed";
     assert_eq!(refused, format!("OUT_OF_RANGE CURSOR_EXPIRED cursor; {hint}"));
+}
+
+#[tokio::test]
+async fn one_replica_keeps_log_for_those_who_are_away() {
+    let tuning = Tuning {
+        log_entries_kept: 30,
+        ..Tuning::default()
+    };
+    let mut cluster = TestCluster::start_with(1, tuning).await;
+    let client = cluster.client().await;
+    furnish(&client, &["m1"]).await;
+    let (stream, first) = at_node(&cluster.at(0), meters()).await.unwrap();
+    drop(stream);
+    let shards = client.shard_map().await.unwrap().leaders.len() as u32;
+    for t in 1..5 {
+        put(&client, &[("m1", t)]).await;
+        for shard in 1..=shards {
+            client.compact_shard(shard).await.unwrap();
+        }
+        // What is remembered of readers is forgotten.
+        cluster.stop(0).await;
+        cluster.restart(0).await;
+        cluster.healthy(0).await;
+    }
+    let request = v1::SubscribeRequest {
+        cursor: first.cursor,
+        ..meters()
+    };
+    let mut watch = Watch::begin(&client, request).await;
+    watch.rows(4).await;
+    assert_eq!(shown(&watch), expect(&[("m1", 1), ("m1", 2), ("m1", 3), ("m1", 4)]));
 }
 
 #[tokio::test]

@@ -190,7 +190,10 @@ pub(crate) struct Printer<W: Write = BufWriter<StdoutLock<'static>>> {
     sections: usize,
     columns: Vec<String>,
     rows: usize,
-    page: Vec<Vec<Cell>>,
+    /// Rows of a table with the group that each is of.
+    page: Vec<(String, Vec<Cell>)>,
+    /// So many columns of a table are always there, the others where a row has something in them.
+    always: usize,
     fields: usize,
 }
 
@@ -213,6 +216,7 @@ impl<W: Write> Printer<W> {
             columns: Vec::new(),
             rows: 0,
             page: Vec::new(),
+            always: usize::MAX,
             fields: 0,
         }
     }
@@ -266,12 +270,22 @@ impl<W: Write> Printer<W> {
         Ok(())
     }
 
+    /// Leaves columns behind the first ones out of a table in which no row has anything in them. Programs get all of them.
+    pub(crate) fn only_filled(&mut self, always: usize) {
+        self.always = always;
+    }
+
     /// One row of the section, a cell per column.
     pub(crate) fn row(&mut self, cells: Vec<Cell>) -> Outcome {
+        self.row_of("", cells)
+    }
+
+    /// The same of a group: where rows of several are shown together, each has a table of its own.
+    pub(crate) fn row_of(&mut self, group: &str, cells: Vec<Cell>) -> Outcome {
         let ts = self.style.ts;
         match self.style.format {
             Format::Table => {
-                self.page.push(cells);
+                self.page.push((group.to_owned(), cells));
                 if self.page.len() == TABLE_PAGE_ROWS {
                     self.flush_page()?;
                 }
@@ -357,12 +371,35 @@ impl<W: Write> Printer<W> {
     }
 
     fn flush_page(&mut self) -> io::Result<()> {
+        let mut page = std::mem::take(&mut self.page);
+        page.sort_by(|a, b| a.0.cmp(&b.0));
+        if page.is_empty() {
+            return self.table(&[]);
+        }
+        let groups: Vec<_> = page.chunk_by(|a, b| a.0 == b.0).collect();
+        for (at, rows) in groups.iter().enumerate() {
+            if groups.len() > 1 {
+                writeln!(self.out, "{}{}:", if at > 0 { "\n" } else { "" }, escape(&rows[0].0))?;
+            }
+            self.table(rows)?;
+        }
+        Ok(())
+    }
+
+    fn table(&mut self, rows: &[(String, Vec<Cell>)]) -> io::Result<()> {
         let ts = self.style.ts;
+        let is_filled = |at: usize| {
+            rows.iter()
+                .any(|(_, cells)| !matches!(cells.get(at), None | Some(Cell::None)))
+        };
+        let shown: Vec<usize> = (0..self.columns.len())
+            .filter(|at| *at < self.always || is_filled(*at))
+            .collect();
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
-        table.set_header(self.columns.iter().map(|column| escape(column).to_uppercase()));
-        for row in &self.page {
-            table.add_row(row.iter().map(|cell| {
+        table.set_header(shown.iter().map(|at| escape(&self.columns[*at]).to_uppercase()));
+        for (_, cells) in rows {
+            table.add_row(shown.iter().filter_map(|at| cells.get(*at)).map(|cell| {
                 let align = if cell.is_number() {
                     CellAlignment::Right
                 } else {
@@ -371,7 +408,6 @@ impl<W: Write> Printer<W> {
                 comfy_table::Cell::new(cell.plain(ts)).set_alignment(align)
             }));
         }
-        self.page.clear();
         for line in table.lines() {
             // Cells are padded by one space on either side.
             writeln!(self.out, "{}", line.strip_prefix(' ').unwrap_or(&line).trim_end())?;
@@ -437,6 +473,56 @@ mod tests {
         let table = render(Format::Table);
         assert_eq!(table.lines().count(), 3, "{table}");
         assert!(table.starts_with("ID") && !table.contains('\u{1b}'), "{table}");
+    }
+
+    #[test]
+    fn rows_of_several_groups_have_tables_with_what_they_have() {
+        let render = |format, groups: [&str; 3]| {
+            let mut out = Vec::new();
+            let style = Style {
+                format,
+                ts: TsFormat::Ms,
+            };
+            let mut printer = Printer::new(&mut out, style, "query_range");
+            printer.only_filled(2);
+            printer
+                .section("records", &["device", "at", "rain", "depth", "wind"])
+                .unwrap();
+            let row =
+                |device: &str, rain: Cell, depth: Cell| vec![Cell::text(device), Cell::None, rain, depth, Cell::None];
+            let rows = [
+                row("rg", Cell::Float(2.5), Cell::None),
+                row("pd", Cell::None, Cell::Float(0.1)),
+                row("rg", Cell::Float(0.5), Cell::None),
+            ];
+            for (group, cells) in groups.iter().zip(rows) {
+                printer.row_of(group, cells).unwrap();
+            }
+            printer.finish(&[]).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        insta::assert_snapshot!(render(Format::Table, ["rain", "pond", "rain"]), @r"
+        pond:
+        DEVICE  AT  DEPTH
+        pd            0.1
+
+        rain:
+        DEVICE  AT  RAIN
+        rg           2.5
+        rg           0.5
+        ");
+        insta::assert_snapshot!(render(Format::Table, ["one"; 3]), @r"
+        DEVICE  AT  RAIN  DEPTH
+        rg           2.5
+        pd                  0.1
+        rg           0.5
+        ");
+        insta::assert_snapshot!(render(Format::Csv, ["rain", "pond", "rain"]), @r"
+        device,at,rain,depth,wind
+        rg,,2.5,,
+        pd,,,0.1,
+        rg,,0.5,,
+        ");
     }
 
     #[test]

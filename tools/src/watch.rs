@@ -156,6 +156,11 @@ struct Lines<W: Write> {
 impl<W: Write> Lines<W> {
     /// Prints a message; false where only a part of it was printed.
     fn message(&mut self, message: &v1::SubscribeResponse) -> Outcome<bool> {
+        // What came and went while nobody listened was before the records that ended it.
+        let (over, silent): (Vec<_>, Vec<_>) = message.silent.iter().partition(|silence| silence.ended);
+        if !self.silences(&over)? {
+            return Ok(false);
+        }
         if let Some(batch) = &message.batch {
             for (at, row) in rows(batch).enumerate() {
                 let late = message.late.get(at).copied().unwrap_or(false);
@@ -174,14 +179,8 @@ impl<W: Write> Lines<W> {
                 return Ok(false);
             }
         }
-        for silence in &message.silent {
-            let cells = [
-                ("device_type", Cell::text(&silence.device_type)),
-                ("last_observed_at", Cell::some_time(silence.last_observed_at_ns)),
-            ];
-            if !self.line("silent", &silence.device, silence.since_ns, &cells, "")? {
-                return Ok(false);
-            }
+        if !self.silences(&silent)? {
+            return Ok(false);
         }
         for deleted in &message.deleted {
             for device in &deleted.devices {
@@ -192,6 +191,20 @@ impl<W: Write> Lines<W> {
                 if !self.line("deleted", device, deleted.from_ns, &cells, "")? {
                     return Ok(false);
                 }
+            }
+        }
+        Ok(true)
+    }
+
+    fn silences(&mut self, silences: &[&v1::Silence]) -> Outcome<bool> {
+        for silence in silences {
+            let cells = [
+                ("device_type", Cell::text(&silence.device_type)),
+                ("last_observed_at", Cell::some_time(silence.last_observed_at_ns)),
+            ];
+            let mark = if silence.ended { "ended" } else { "" };
+            if !self.line("silent", &silence.device, silence.since_ns, &cells, mark)? {
+                return Ok(false);
             }
         }
         Ok(true)
@@ -303,6 +316,7 @@ mod tests {
             device_type: "tank".into(),
             last_observed_at_ns: 0,
             since_ns: 3_000_000_000,
+            ended: false,
         };
         v1::SubscribeResponse {
             batch: Some(batch.build().unwrap()),
@@ -350,5 +364,20 @@ mod tests {
             (&objects[2]["event"], &objects[2]["last_observed_at"]),
             (&"silent".into(), &Json::Null)
         );
+    }
+
+    #[test]
+    fn a_silence_that_is_over_comes_before_what_ended_it() {
+        let mut message = message();
+        message.silent[0].ended = true;
+        let mut lines = Lines {
+            out: Vec::new(),
+            jsonl: false,
+            ts: TsFormat::Ms,
+            left: Some(1),
+        };
+        assert!(!lines.message(&message).unwrap());
+        let expected = "3000  d  silent  device_type=tank last_observed_at=  ended\n";
+        assert_eq!(String::from_utf8(lines.out).unwrap(), expected);
     }
 }

@@ -11,7 +11,16 @@ pub(crate) fn json(gauge: &Gauge) -> Json {
         "device": gauge.id, "level": gauge.level, "value": gauge.value, "unit": gauge.unit, "stale": gauge.stale,
         "observed_at_ns": gauge.observed_at_ns, "is_summed": gauge.is_summed, "interval_s": gauge.interval_s,
         "place": gauge.place.map(|place| [place.longitude_deg, place.latitude_deg]),
+        "alert": gauge.alert.as_ref().map(alert),
         "sum_1h": gauge.sums[1], "sum_3h": gauge.sums[2], "windows": gauge.windows[..2],
+    })
+}
+
+/// What names an alert, and who has seen it: nobody, where nobody said so.
+fn alert(alert: &v1::Alert) -> Json {
+    json!({
+        "profile": alert.profile, "began_ns": alert.began_ns.to_string(), "by": alert.acknowledged_by,
+        "seen_ns": alert.acknowledged_at_ns, "note": alert.acknowledged_note,
     })
 }
 
@@ -49,6 +58,6 @@ pub(crate) fn step(step: &v1::AlertStep) -> Json {
     json!({
         "device": step.device, "profile": step.profile, "before": level(&step.level_before), "level": level(&step.level),
         "value": step.value, "stale": step.stale, "reason": reason.replace('_', " "),
-        "since_ns": step.since_ns, "raised_at_ns": step.raised_at_ns,
+        "since_ns": step.since_ns, "raised_at_ns": step.raised_at_ns, "by": step.by, "note": step.note,
     })
 }

@@ -95,9 +95,31 @@ fn a_step_says_from_where_to_where_and_why() {
     assert_eq!(step["reason"], "profile changed");
 }
 
+#[test]
+fn an_alert_says_who_has_seen_it_and_is_named_to_the_nanosecond() {
+    let mut red = gauge("pd", "red", Some(0.46), false);
+    assert!(show::json(&red)["alert"].is_null());
+    red.alert = Some(v1::Alert {
+        profile: "depth".to_owned(),
+        began_ns: 1_718_868_300_000_000_001,
+        acknowledged_by: "ann".to_owned(),
+        acknowledged_at_ns: 7,
+        ..Default::default()
+    });
+    let alert = &show::json(&red)["alert"];
+    assert_eq!(
+        (&alert["began_ns"], &alert["by"]),
+        (&json!("1718868300000000001"), &json!("ann"))
+    );
+}
+
 #[tokio::test]
 async fn the_page_is_for_browsers_of_this_machine() {
     async fn ask(request: &str) -> String {
+        let post = async |asked: Json| match asked["device"].as_str() {
+            Some("pd") => Ok(()),
+            _ => Err(format!("{asked}")),
+        };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut browser = tokio::net::TcpStream::connect(listener.local_addr().unwrap())
             .await
@@ -105,7 +127,7 @@ async fn the_page_is_for_browsers_of_this_machine() {
         let board = watch::Sender::new(json!({ "town": "<b>" }));
         let (stream, _) = listener.accept().await.unwrap();
         browser.write_all(request.as_bytes()).await.unwrap();
-        http::answer(stream, "the page", board.subscribe()).await.unwrap();
+        http::answer(stream, "the page", board.subscribe(), post).await.unwrap();
         let mut answer = String::new();
         browser.read_to_string(&mut answer).await.unwrap();
         answer
@@ -134,6 +156,34 @@ async fn the_page_is_for_browsers_of_this_machine() {
         ask(&format!("POST / HTTP/1.1\r\n{ours}")).await,
         "404",
         "there are / and /board",
+    );
+    let said = |origin: &str, said: &str| {
+        let length = said.len();
+        let head = "POST /acknowledge HTTP/1.1\r\nHost: 127.0.0.1:7700";
+        format!("{head}\r\nOrigin: {origin}\r\nContent-Length: {length}\r\n\r\n{said}")
+    };
+    let page = "http://127.0.0.1:7700";
+    check(ask(&said(page, r#"{"device":"pd"}"#)).await, "200", "seen");
+    check(
+        ask(&said(page, r#"{"device":"PD"}"#)).await,
+        "409",
+        r#"{"device":"PD"}"#,
+    );
+    check(ask(&said(page, "no json")).await, "409", "null");
+    check(
+        ask(&said("http://127.0.0.1:80", r#"{"device":"pd"}"#)).await,
+        "403",
+        "only this page may",
+    );
+    check(
+        ask(&said("null", r#"{"device":"pd"}"#)).await,
+        "403",
+        "only this page may",
+    );
+    check(
+        ask(&format!("POST /acknowledge HTTP/1.1\r\n{ours}")).await,
+        "403",
+        "only this page may",
     );
     let foreign = "GET /board HTTP/1.1\r\nHost: somewhere.example:7700\r\n\r\n";
     check(ask(foreign).await, "421", "ask 127.0.0.1");

@@ -3,6 +3,7 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `state` | what is kept of a device under a profile, and what a new evaluation makes of it |
+//! | `moved` | alerts whose begin moved, and what was said of them |
 //! | `read` | points of a device through the rule of a profile |
 //! | `evaluate` | some devices of a shard, as one command |
 //! | `evaluator` | which devices, and when: the task that runs on every node |
@@ -15,6 +16,7 @@
 mod answer;
 mod evaluate;
 mod evaluator;
+mod moved;
 mod read;
 mod rows;
 mod state;

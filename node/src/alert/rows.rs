@@ -93,6 +93,19 @@ impl<'a> Row<'a> {
             began_ns: state.began_ns,
             acknowledged: state.acknowledged,
             worst_level: self.worst(state.began_ns).unwrap_or_else(|| state.level.clone()),
+            ..self.acknowledged(state.began_ns, state.acknowledged)
+        }
+    }
+
+    /// An alert that has nothing but who acknowledged it, if somebody did.
+    fn acknowledged(&self, began_ns: i64, is_acknowledged: bool) -> Alert {
+        let said = self.all().filter(|step| is_acknowledged && step.began_ns == began_ns);
+        let last = said.filter(|step| step.reason() == AlertReason::Acknowledged).last();
+        let Some(step) = last else { return self.empty() };
+        Alert {
+            acknowledged_by: step.by.clone(),
+            acknowledged_at_ns: step.since_ns,
+            acknowledged_note: step.note.clone(),
             ..self.empty()
         }
     }
@@ -157,7 +170,7 @@ impl<'a> Row<'a> {
                     true => self.steps(Some(began_ns)),
                     false => Vec::new(),
                 },
-                ..self.empty()
+                ..self.acknowledged(began_ns, true)
             }
         };
         begun.into_iter().map(alert).collect()

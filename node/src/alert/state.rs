@@ -2,11 +2,14 @@
 //!
 //! Never here: points, storage. Invariant: a step that was published is never changed; it is withdrawn, and another one follows.
 
+use std::collections::BTreeMap;
+
 use tidemark_proto::peer::{AlertKnown, AlertMark, AlertPoint, AlertState};
 use tidemark_proto::v1::{AlertReason, AlertStep};
 use tidemark_series::alert::{Mark, Outcome, Standing, Step};
 use tidemark_series::checks::Remembered;
 
+use super::moved::{answered, is_answer, moved};
 use crate::catalog::alerts::ProfileDef;
 use crate::limits::{ALERT_LOOKBACK_NS, ALERT_STEPS_MAX};
 
@@ -26,6 +29,10 @@ struct Making<'a> {
     now_ns: i64,
     state: AlertState,
     steps: Vec<AlertStep>,
+    /// The highest level that a withdrawn step had raised to.
+    withdrawn: u32,
+    /// A level was reached that nobody has heard of.
+    is_news: bool,
 }
 
 /// The marks of a state, where it was made under this version of the profile.
@@ -45,20 +52,18 @@ pub(super) fn update(
     now_ns: i64,
 ) -> Option<Changed> {
     let known = before.is_some();
-    let mut making = Making {
-        profile,
-        now_ns,
-        state: before.unwrap_or_default(),
-        steps: Vec::new(),
-    };
+    let mut making = Making::new(profile, before.unwrap_or_default(), now_ns);
     let other_version = making.state.profile_version != profile.stored.version;
     if known && other_version {
         making.end(AlertReason::ProfileChanged);
     }
     making.state.profile_version = profile.stored.version;
+    let answered = answered(making.of_now());
     making.withdraw(&outcome.steps, begun_ns);
     making.add(&outcome.steps);
-    making.stand(&outcome.standing);
+    let moved = moved(&answered, making.of_now());
+    making.carry(&moved);
+    making.stand(&outcome.standing, &moved);
     making.silence(outcome.newest);
     let first = !known && outcome.newest.is_some();
     if making.steps.is_empty() && !first && !(known && other_version) && outcome.points <= POINTS_BEHIND_MAX {
@@ -77,18 +82,29 @@ pub(super) fn profile_removed(
     if before.marks.is_empty() {
         return None;
     }
-    let mut making = Making {
-        profile,
-        now_ns,
-        state: before,
-        steps: Vec::new(),
-    };
+    let mut making = Making::new(profile, before, now_ns);
     making.end(AlertReason::ProfileChanged);
     making.state.profile_version = version;
     making.finish()
 }
 
-impl Making<'_> {
+impl<'a> Making<'a> {
+    fn new(profile: &'a ProfileDef, state: AlertState, now_ns: i64) -> Making<'a> {
+        Making {
+            profile,
+            now_ns,
+            state,
+            steps: Vec::new(),
+            withdrawn: 0,
+            is_news: false,
+        }
+    }
+
+    /// Steps under this version of the profile.
+    fn of_now(&self) -> &[AlertKnown] {
+        self.state.steps.get(of_this_version(&self.state)..).unwrap_or_default()
+    }
+
     /// Ends what is in force, whatever the points say.
     fn end(&mut self, reason: AlertReason) {
         // One without marks has ended before.
@@ -131,6 +147,9 @@ impl Making<'_> {
         for at in never {
             self.state.steps[at].withdrawn = true;
             if let Some(step) = self.state.steps[at].step.clone() {
+                if step.reason() == AlertReason::Raised {
+                    self.withdrawn = self.withdrawn.max(self.rank(&step.level));
+                }
                 let reason = AlertReason::Withdrawn as i32;
                 self.publish(AlertStep { reason, ..step });
             }
@@ -152,9 +171,8 @@ impl Making<'_> {
                     level if level > step.before => AlertReason::Raised,
                     _ => AlertReason::Lowered,
                 };
-                if reason == AlertReason::Raised {
-                    self.state.acknowledged = false;
-                }
+                // What took the place of a step that never was is known to whoever knew that one.
+                self.is_news |= reason == AlertReason::Raised && step.level > self.withdrawn;
                 self.publish(AlertStep {
                     level: self.name(step.level),
                     level_before: self.name(step.before),
@@ -169,8 +187,36 @@ impl Making<'_> {
         }
     }
 
+    /// Has what was said of alerts go with those that they are by now.
+    fn carry(&mut self, moved: &BTreeMap<i64, i64>) {
+        for (was_ns, began_ns) in moved {
+            let from = of_this_version(&self.state);
+            let is_over = self.of_now().iter().any(|known| {
+                let step = known.step.as_ref().filter(|_| !known.withdrawn);
+                step.is_some_and(|step| step.began_ns == *began_ns && step.reason() == AlertReason::Cleared)
+            });
+            for at in from..self.state.steps.len() {
+                let known = &self.state.steps[at];
+                let of_it = |step: &&AlertStep| {
+                    // What is in force again cannot be closed.
+                    let lawful = is_over || step.reason() != AlertReason::Closed;
+                    is_answer(step) && lawful && step.began_ns == *was_ns && !known.withdrawn
+                };
+                let Some(step) = known.step.as_ref().filter(of_it).cloned() else {
+                    continue;
+                };
+                self.state.steps[at].withdrawn = true;
+                self.publish(AlertStep {
+                    began_ns: *began_ns,
+                    moved_from_ns: *was_ns,
+                    ..step
+                });
+            }
+        }
+    }
+
     /// Takes over what is in force now.
-    fn stand(&mut self, standing: &Standing) {
+    fn stand(&mut self, standing: &Standing, moved: &BTreeMap<i64, i64>) {
         let level = self.name(standing.level);
         let is_step = |known: &&AlertKnown| {
             let step = known.step.as_ref().filter(|_| !known.withdrawn);
@@ -186,9 +232,9 @@ impl Making<'_> {
         if let Some(step) = step {
             self.state.raised_at_ns = step.raised_at_ns;
         }
-        if standing.began_ns != self.state.began_ns {
-            self.state.acknowledged = false;
-        }
+        let was_ns = self.state.began_ns;
+        let is_same = standing.began_ns == was_ns || moved.get(&was_ns) == Some(&standing.began_ns);
+        self.state.acknowledged &= is_same && !self.is_news;
         self.state.rank = standing.level;
         self.state.severity = self.severity(standing.level);
         self.state.level = level;
@@ -253,6 +299,13 @@ impl Making<'_> {
         self.profile
             .level(rank)
             .map_or_else(String::new, |level| level.level.clone())
+    }
+
+    /// Position of a level, from 1; 0: the profile has none of this name.
+    fn rank(&self, level: &str) -> u32 {
+        let levels = &self.profile.stored.levels;
+        let at = levels.iter().position(|known| known.level == level);
+        at.map_or(0, |at| at as u32 + 1)
     }
 
     fn severity(&self, rank: u32) -> u32 {

@@ -251,6 +251,10 @@ impl Answering<'_> {
             resolved.type_numbers.push(type_number);
             resolved.ordinals.push(ordinal);
         }
+        if resolve.seal_of_type != 0 {
+            let before_ns = self.shard.sealed_before(resolve.seal_of_type);
+            resolved.sealed_before_ns = Some(before_ns.unwrap_or(i64::MIN));
+        }
         let _ = self.send(Part::Resolved(resolved));
         Ok(AnswerSummary::default())
     }

@@ -1,7 +1,7 @@
 //! Readers of a replica's log other than Raft: how far each has read, so that what it lacks is not let go under it. Never: I/O.
 //!
-//! Invariant: what a reader has not read counts while it reads and for a moment after, when it may come back; how many bytes
-//! stay for it is decided elsewhere.
+//! Invariant: what a reader has not read counts while it reads and for a moment after, when it may come back; that there was one
+//! at all counts for longer. How many bytes stay for it is decided elsewhere.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,6 +11,8 @@ use crate::clock::{Instant, monotonic};
 
 /// A reader that has gone has this long to come back.
 const LINGER: Duration = Duration::from_secs(60);
+/// A log that somebody has read is worth keeping for so long: it may be read again.
+const WANTED: Duration = Duration::from_secs(24 * 3_600);
 /// Those that have gone and may come back.
 const GONE_MAX: usize = 4_096;
 
@@ -22,9 +24,21 @@ struct Reader {
 }
 
 /// All readers of one log.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Holds {
     readers: Mutex<(u64, BTreeMap<u64, Reader>)>,
+    /// Until when somebody may come and read what is there now.
+    wanted_until: Mutex<Instant>,
+}
+
+impl Default for Holds {
+    /// Readers of the process before may come back.
+    fn default() -> Holds {
+        Holds {
+            readers: Mutex::default(),
+            wanted_until: Mutex::new(monotonic() + LINGER),
+        }
+    }
 }
 
 /// One reader; lingers for a while when dropped.
@@ -39,8 +53,20 @@ impl Holds {
         self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn want(&self, until: Instant) {
+        let mut wanted_until = self.wanted_until.lock().unwrap_or_else(PoisonError::into_inner);
+        *wanted_until = until.max(*wanted_until);
+    }
+
+    /// Whether somebody reads, or may come and read: a while after the last reader, and a moment after the start.
+    pub(super) fn is_wanted(&self, now: Instant) -> bool {
+        let reads = self.lock().1.values().any(|reader| reader.ended.is_none());
+        reads || now < *self.wanted_until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A reader begins behind an index.
     pub(super) fn begin(self: &Arc<Self>, index: u64) -> Hold {
+        self.want(monotonic() + WANTED);
         let mut readers = self.lock();
         readers.0 += 1;
         let number = readers.0;
@@ -71,6 +97,7 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
+        self.holds.want(monotonic() + WANTED);
         let mut readers = self.holds.lock();
         if let Some(reader) = readers.1.get_mut(&self.number) {
             reader.ended = Some(monotonic());
@@ -98,5 +125,17 @@ mod tests {
         assert_eq!(holds.read_upto(monotonic()), [3, 9], "it may come back");
         assert_eq!(holds.read_upto(monotonic() + LINGER * 2), [9]);
         assert_eq!(holds.read_upto(monotonic()), [9]);
+    }
+
+    #[test]
+    fn a_log_is_wanted_for_a_while_after_it_was_read() {
+        let holds = Arc::new(Holds::default());
+        let after = |rest: Duration| holds.is_wanted(monotonic() + rest);
+        assert!(after(Duration::ZERO), "by readers of the process before");
+        assert!(!after(LINGER));
+        let reader = holds.begin(3);
+        assert!(after(WANTED * 2), "it reads");
+        drop(reader);
+        assert!(after(WANTED / 2) && !after(WANTED * 2));
     }
 }

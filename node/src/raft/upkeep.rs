@@ -119,7 +119,9 @@ impl Replica {
             }
             return Ok(covered);
         }
-        if flushed == applied && fence.is_none_or(|fence| fence >= flushed) {
+        // What is kept for nobody but subscribers goes once they stay away, also where nothing is written any more.
+        let waits = self.is_alone() && self.state.holds().is_wanted(monotonic());
+        if flushed == applied && !waits && fence.is_none_or(|fence| fence >= flushed) {
             self.settled.store(applied, Ordering::Relaxed);
         }
         Ok(0)
@@ -143,9 +145,10 @@ impl Replica {
 
     /// Entries and bytes of log that stay below the flushed state for replicas that lag. Never more than a part of what the
     /// state has: entries take several times the bytes of the same points at rest, and have to be applied again, so a
-    /// checkpoint is the shorter way then. A replica without others keeps none.
+    /// checkpoint is the shorter way then. A replica without others keeps none, unless subscribers read it: they have no other
+    /// replica to go to either.
     fn log_kept(&self, tuning: &Tuning) -> Result<(u64, u64)> {
-        if self.is_alone() {
+        if self.is_alone() && !self.state.holds().is_wanted(monotonic()) {
             return Ok((0, 0));
         }
         let worth = (self.state.disk_bytes()? / LOG_SHARE).max(LOG_BYTES_MIN);

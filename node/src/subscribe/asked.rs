@@ -3,7 +3,6 @@
 use prost::Message as _;
 use tidemark_proto::peer::FollowShardRequest;
 use tidemark_proto::v1::{Selector, SubscribeRequest};
-use xxhash_rust::xxh3::xxh3_64;
 
 use crate::clock::NS_PER_MS;
 use crate::error::{Error, Reason, Result};
@@ -65,13 +64,13 @@ impl Asked {
         }
     }
 
-    /// A number over all that a cursor is bound to.
-    pub(super) fn digest(&self, selector: &Selector) -> u64 {
+    /// All that a cursor is bound to.
+    pub(super) fn bound(&self, selector: &Selector) -> Vec<u8> {
         let bound = FollowShardRequest {
             newest_first: false,
             ..self.to_peer(0, selector)
         };
-        xxh3_64(&bound.encode_to_vec())
+        bound.encode_to_vec()
     }
 }
 

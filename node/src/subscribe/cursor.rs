@@ -1,69 +1,80 @@
-//! How far a subscription is, as bytes that a client keeps and gives back.
-//!
-//! ```text
-//! u8 version = 1 | SubscribeCursor (protobuf) | XXH3-64 of all before, LE
-//! ```
+//! How far a subscription is, as bytes that a client keeps and gives back: sealed as the cursors of pages are (`wire::cursor`).
 //!
 //! Never here: whether the log still has it. Invariant: bytes of another cluster, of another request, or of nobody are refused.
 
+use bytes::Bytes;
 use prost::Message as _;
 use tidemark_proto::peer::{FollowedUpTo, SubscribeCursor};
-use xxhash_rust::xxh3::xxh3_64;
+use tidemark_proto::v1::Selector;
 
+use super::asked::Asked;
+use crate::catalog::Catalog;
+use crate::clock::{NS_PER_MS, now_ns};
 use crate::error::{Error, Reason, Result};
+use crate::wire::cursor::{Bound, CursorKey, CursorKind, digest, open, seal};
 
-const VERSION: u8 = 1;
-const CHECK_BYTES: usize = 8;
+/// What cursors began with before they were sealed: a version, and the first field of a message.
+const UNSEALED: &[u8] = &[1, 10];
+const HINT: &str = "give back the cursor of a message as it came, with the same devices, properties and events; or subscribe without one";
 
-/// The bytes of a cursor.
-pub(super) fn encode(cluster_id: &str, asked: u64, shards: Vec<FollowedUpTo>) -> Vec<u8> {
-    let cursor = SubscribeCursor {
-        cluster_id: cluster_id.to_owned(),
-        asked,
-        shards,
-    };
-    let mut bytes = Vec::with_capacity(1 + cursor.encoded_len() + CHECK_BYTES);
-    bytes.push(VERSION);
-    bytes.extend(cursor.encode_to_vec());
-    bytes.extend(xxh3_64(&bytes).to_le_bytes());
-    bytes
+/// The cursors of one subscription.
+pub(super) struct Cursors {
+    key: CursorKey,
+    /// What they are bound to. Short, as one is made for every message, and a selector may name many devices.
+    question: [u8; 32],
 }
 
-/// The shards of a cursor of this cluster and request.
-pub(super) fn decode(bytes: &[u8], cluster_id: &str, asked: u64) -> Result<Vec<FollowedUpTo>> {
-    let refused =
-        |message: &str, hint: &str| Err(Error::new(Reason::InvalidCursor, message).field("cursor").hint(hint));
-    let whole = |bytes: &[u8]| {
-        let (body, check) = bytes.split_last_chunk::<CHECK_BYTES>()?;
-        let body = (xxh3_64(body).to_le_bytes() == *check).then_some(body)?;
-        let cursor = body.strip_prefix(&[VERSION])?;
-        SubscribeCursor::decode(cursor).ok()
-    };
-    let Some(cursor) = whole(bytes) else {
-        return refused(
-            "these bytes are no cursor",
-            "give back the cursor of a message as it came",
-        );
-    };
-    if cursor.cluster_id != cluster_id {
-        return refused(
-            "the cursor belongs to another cluster",
-            "subscribe without a cursor here",
-        );
+impl Cursors {
+    pub(super) fn new(catalog: &Catalog, asked: &Asked, selector: &Selector) -> Cursors {
+        let state = catalog.state();
+        Cursors {
+            key: CursorKey::of_cluster(&state.secret, &state.cluster_id),
+            question: digest(&asked.bound(selector)),
+        }
     }
-    if cursor.asked != asked {
-        return refused(
-            "the cursor belongs to another request",
-            "ask for the same devices, properties and events as the request that it came from",
-        );
+
+    fn bound(&self) -> Bound<'_> {
+        Bound {
+            kind: CursorKind::Subscribe,
+            question: &self.question,
+            user: "",
+        }
     }
-    Ok(cursor.shards)
+
+    /// The bytes of a cursor.
+    pub(super) fn give(&self, shards: Vec<FollowedUpTo>) -> Bytes {
+        let cursor = SubscribeCursor { shards };
+        seal(&self.key, &self.bound(), &cursor.encode_to_vec(), now_ms())
+    }
+
+    /// The shards of a cursor of this cluster and request. How old it may be, the log says.
+    pub(super) fn take(&self, bytes: &[u8]) -> Result<Vec<FollowedUpTo>> {
+        if bytes.starts_with(UNSEALED) {
+            let message = "the cursor is of an earlier version of the store";
+            let error = Error::new(Reason::InvalidCursor, message).field("cursor");
+            return Err(error.hint("subscribe without a cursor, with newest_first"));
+        }
+        let opened = open(&self.key, &self.bound(), bytes, now_ms(), u64::MAX).map_err(|error| error.hint(HINT))?;
+        let cursor = SubscribeCursor::decode(opened).map_err(|error| Error::internal(format!("a cursor: {error}")))?;
+        Ok(cursor.shards)
+    }
+}
+
+fn now_ms() -> u64 {
+    u64::try_from(now_ns() / NS_PER_MS).unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    fn cursors(secret: &[u8], asked: &[u8]) -> Cursors {
+        Cursors {
+            key: CursorKey::of_cluster(secret, "c"),
+            question: digest(asked),
+        }
+    }
 
     #[test]
     fn only_a_cursor_of_the_same_cluster_and_request_is_taken() {
@@ -73,40 +84,41 @@ mod tests {
             parts: 2,
             silence_ns: 5,
         };
-        let bytes = encode("here", 7, vec![shard]);
-        assert_eq!(decode(&bytes, "here", 7).unwrap(), [shard]);
-        let refused = |bytes: &[u8], cluster: &str, asked| decode(bytes, cluster, asked).unwrap_err();
-        assert_eq!(
-            refused(&bytes, "there", 7).message(),
-            "the cursor belongs to another cluster"
-        );
-        assert_eq!(
-            refused(&bytes, "here", 8).message(),
-            "the cursor belongs to another request"
-        );
+        let ours = cursors(b"secret", b"asked");
+        let bytes = ours.give(vec![shard]);
+        assert_eq!(ours.take(&bytes).unwrap(), [shard]);
+        let refused = |cursors: &Cursors, bytes: &[u8]| {
+            let error = cursors.take(bytes).unwrap_err();
+            assert_eq!(error.reason(), Reason::InvalidCursor);
+            error.message().to_owned()
+        };
+        let forged = "the cursor is not valid: it was not given to this user by this cluster, or was changed";
+        assert_eq!(refused(&cursors(b"another", b"asked"), &bytes), forged);
+        let other = "the cursor is not valid: it belongs to another question";
+        assert_eq!(refused(&cursors(b"secret", b"else"), &bytes), other);
         for at in 0..bytes.len() {
-            let mut forged = bytes.clone();
-            forged[at] ^= 1;
-            let error = refused(&forged, "here", 7);
-            assert_eq!(
-                (error.reason(), error.message()),
-                (Reason::InvalidCursor, "these bytes are no cursor")
-            );
-            assert_eq!(refused(&bytes[..at], "here", 7).reason(), Reason::InvalidCursor);
+            let mut changed = bytes.to_vec();
+            changed[at] ^= 1;
+            refused(&ours, &changed);
+            refused(&ours, &bytes[..at]);
         }
     }
 
     #[test]
-    fn the_bytes_of_a_cursor() {
-        let shard = FollowedUpTo {
-            group: 1,
-            index: 2,
-            parts: 0,
-            silence_ns: 0,
-        };
-        let bytes = encode("c", 3, vec![shard]);
-        let body = [1, 10, 1, b'c', 17, 3, 0, 0, 0, 0, 0, 0, 0, 26, 4, 8, 1, 16, 2];
-        assert_eq!(bytes[..body.len()], body);
-        assert_eq!(bytes.len(), body.len() + CHECK_BYTES);
+    fn one_from_before_they_were_sealed_is_told_apart() {
+        let before = [1, 10, 1, b'c', 17, 3, 0, 0, 0, 0, 0, 0, 0, 26, 4, 8, 1, 16, 2];
+        let error = cursors(b"secret", b"asked").take(&before).unwrap_err();
+        assert_eq!(error.message(), "the cursor is of an earlier version of the store");
+        let page = seal(
+            &CursorKey::of_cluster(b"secret", "c"),
+            &Bound {
+                kind: CursorKind::Range,
+                question: &digest(b"asked"),
+                user: "",
+            },
+            b"position",
+            0,
+        );
+        assert!(cursors(b"secret", b"asked").take(&page).is_err(), "one of a page");
     }
 }

@@ -8,9 +8,10 @@ use std::collections::BTreeSet;
 use tidemark_proto::peer::upkeep::What;
 use tidemark_proto::peer::{AlertChanges, FollowEvent, RemoveRecords, ShardCommand, WriteFragments, shard_command};
 use tidemark_proto::v1::{Batch, Deleted, values};
-use tidemark_series::bucket;
+use tidemark_series::{Block, PropertyNumber, Records, bucket};
 
-use super::follower::{Follower, Here, ROWS_PER_EVENT, chosen, corrupt, known_type};
+use super::ended::Ended;
+use super::follower::{Follower, Here, ROWS_PER_EVENT, SILENT_PER_EVENT, chosen, corrupt, known_type};
 use crate::catalog::types::TypeDef;
 use crate::error::{Error, Reason, Result};
 use crate::wire::answer::BatchWriter;
@@ -26,6 +27,8 @@ pub(super) struct Entry {
 struct Told {
     event: FollowEvent,
     next: Option<u32>,
+    /// Silences in it that its records end.
+    ended: Vec<Ended>,
 }
 
 impl Follower {
@@ -37,9 +40,10 @@ impl Follower {
                 Some(parts) => self.parts = parts,
                 None => self.entry_read(here, entry)?,
             }
+            self.note_ended(&told.ended, entry.command.stamp_ns);
             let event = told.event;
             let nothing = event.batch.is_none() && event.alerts.is_empty() && event.deleted.is_empty();
-            if !nothing {
+            if !nothing || !event.silent.is_empty() {
                 return Ok(Some(FollowEvent {
                     upto: Some(self.upto()),
                     stamp_ns: entry.command.stamp_ns,
@@ -59,7 +63,9 @@ impl Follower {
     /// What a command means to a subscriber.
     fn told(&mut self, here: &Here<'_>, command: &ShardCommand) -> Result<Told> {
         match &command.command {
-            Some(shard_command::Command::Write(write)) if self.asked.records => self.records(here, write),
+            Some(shard_command::Command::Write(write)) if self.asked.records || self.asked.silence => {
+                self.written(here, write, command.stamp_ns)
+            }
             Some(shard_command::Command::Upkeep(upkeep)) if self.asked.records => match &upkeep.what {
                 Some(What::RemoveRecords(removed)) => self.removed(here, upkeep.type_number, removed),
                 // What is too old goes for everybody alike.
@@ -117,7 +123,10 @@ impl Follower {
             alerts: steps.cloned().collect(),
             ..FollowEvent::default()
         };
-        Ok(Told { event, next: None })
+        Ok(Told {
+            event,
+            ..Told::default()
+        })
     }
 
     /// Records that are gone.
@@ -141,58 +150,70 @@ impl Follower {
             deleted: vec![deleted],
             ..FollowEvent::default()
         };
-        Ok(Told { event, next: None })
+        Ok(Told {
+            event,
+            ..Told::default()
+        })
     }
 
-    /// Records of a write, from the part on at which it stopped.
-    fn records(&mut self, here: &Here<'_>, write: &WriteFragments) -> Result<Told> {
+    /// Records of a write, from the part on at which it stopped, and the silences that they end.
+    fn written(&mut self, here: &Here<'_>, write: &WriteFragments, stamp_ns: i64) -> Result<Told> {
         let def = known_type(here.catalog, write.type_number)?;
-        let Some((properties, numbers)) = chosen(&self.asked, def) else {
-            return Ok(Told::default());
-        };
+        let wanted = chosen(&self.asked, def).filter(|_| self.asked.records);
+        let (properties, numbers) = wanted.clone().unwrap_or_default();
         let mut batch = BatchWriter::new(def, &properties);
-        let (mut late, mut next) = (Vec::new(), None);
+        let (mut late, mut ended, mut next) = (Vec::new(), Vec::new(), None);
         for (at, fragment) in write.fragments.iter().enumerate().skip(self.parts as usize) {
-            if late.len() >= ROWS_PER_EVENT {
+            if late.len() >= ROWS_PER_EVENT || ended.len() >= SILENT_PER_EVENT {
                 next = Some(at as u32);
                 break;
             }
             let Some(device) = self.choice.device(here.shard, fragment.ordinal)? else {
                 continue;
             };
-            let before = self.known.before(fragment.ordinal);
+            let before = self.before(here, def, (fragment.ordinal, &fragment.block), stamp_ns)?;
+            // The fragments of a device lie together.
+            let is_first = at == 0 || write.fragments[at - 1].ordinal != fragment.ordinal;
+            if is_first {
+                let rest = &write.fragments[at..];
+                ended.extend(self.ended(here, &device, rest, (before, stamp_ns))?);
+            }
+            if wanted.is_none() {
+                continue;
+            }
             for block in bucket::blocks(&fragment.block) {
-                let block = block.map_err(corrupt)?;
-                if block
-                    .properties()
-                    .any(|number| def.property_by_number(number).is_none())
-                {
-                    return Err(newer(def));
-                }
-                let mut records = block.decode(numbers.as_deref()).map_err(corrupt)?;
-                if numbers.is_some() {
-                    records = records.without_empty_rows();
-                }
+                let records = rows_of(block.map_err(corrupt)?, def, numbers.as_deref())?;
                 let is_late = |observed: &i64| before.is_some_and(|before| *observed <= before);
                 late.extend(records.observed_at.iter().map(is_late));
                 batch.push(device.id(), &records, 0..records.len());
             }
         }
-        if late.is_empty() {
-            return Ok(Told {
-                next,
-                ..Told::default()
-            });
-        }
-        let batch = batch.finish();
-        check_labels(&batch, def)?;
-        let event = FollowEvent {
-            batch: Some(batch),
-            late,
+        let mut event = FollowEvent {
+            silent: Ended::told(&ended),
             ..FollowEvent::default()
         };
-        Ok(Told { event, next })
+        if !late.is_empty() {
+            let batch = batch.finish();
+            check_labels(&batch, def)?;
+            (event.batch, event.late) = (Some(batch), late);
+        }
+        Ok(Told { event, next, ended })
     }
+}
+
+/// Records of a block, with the properties that are wanted.
+fn rows_of(block: Block<'_>, def: &TypeDef, numbers: Option<&[PropertyNumber]>) -> Result<Records> {
+    if block
+        .properties()
+        .any(|number| def.property_by_number(number).is_none())
+    {
+        return Err(newer(def));
+    }
+    let records = block.decode(numbers).map_err(corrupt)?;
+    Ok(match numbers {
+        Some(_) => records.without_empty_rows(),
+        None => records,
+    })
 }
 
 /// A write was encoded with a later form of its type than this node knows.

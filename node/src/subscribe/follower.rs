@@ -25,7 +25,7 @@ use crate::wire::answer::BatchWriter;
 /// Rows of an event, roughly.
 pub(super) const ROWS_PER_EVENT: usize = 4_096;
 /// Devices of an event of silence, roughly.
-const SILENT_PER_EVENT: usize = 2_000;
+pub(super) const SILENT_PER_EVENT: usize = 2_000;
 /// Devices whose dates are read together.
 const DEVICES_AT_ONCE: usize = 256;
 
@@ -46,7 +46,9 @@ pub(super) struct Follower {
     pub(super) parts: u32,
     silences: Option<Silences>,
     /// When devices without a record were registered.
-    registered: HashMap<u32, i64>,
+    pub(super) registered: HashMap<u32, i64>,
+    /// Silences of devices up to then were told with an entry, although not all silences up to then were.
+    pub(super) told_by_entry: HashMap<u32, i64>,
     /// Newest records of devices that came to match, as the state had them by then: it may be ahead of the log as read.
     stated: HashMap<u32, i64>,
 }
@@ -60,6 +62,17 @@ impl Follower {
             parts: self.parts,
             silence_ns: self.silences.as_ref().map_or(0, Silences::told_ns),
         }
+    }
+
+    /// Up to when silence of a device was told; `None` where it is not wanted.
+    pub(super) fn told_ns(&self, ordinal: u32) -> Option<i64> {
+        let by_entry = self.told_by_entry.get(&ordinal).copied().unwrap_or(i64::MIN);
+        Some(self.silences.as_ref()?.told_ns().max(by_entry))
+    }
+
+    /// Whether it has yet to read what led to the state that it began with.
+    pub(super) fn is_catching_up(&self) -> bool {
+        self.known.is_behind()
     }
 
     /// When to look for silence next.
@@ -87,6 +100,7 @@ impl Follower {
             parts: 0,
             silences: asked.silence.then(|| Silences::new(told_ns)),
             registered: HashMap::new(),
+            told_by_entry: HashMap::new(),
             stated: HashMap::new(),
         };
         let first = after.is_none() && asked.newest_first;
@@ -172,19 +186,25 @@ impl Follower {
     }
 
     /// Silence that a device of a type is allowed, nanoseconds.
-    fn silent_after(&self, catalog: &Catalog, type_number: u32) -> Option<i64> {
+    pub(super) fn silent_after(&self, catalog: &Catalog, type_number: u32) -> Option<i64> {
         match self.asked.silent_after_ns {
             Some(after) => Some(after),
             None => catalog.type_by_number(type_number)?.stale_after_ns(),
         }
     }
 
-    /// When a device's newest record was observed (0: there is none), and when it becomes silent, unless it never does.
+    /// When a device's newest record was observed (0: there is none), and when it becomes silent, unless it never does or that was
+    /// told with an entry.
     fn due(&self, catalog: &Catalog, ordinal: u32, type_number: u32) -> Option<(i64, i64)> {
         let after = self.silent_after(catalog, type_number)?;
         let newest = self.known.newest(ordinal).max(self.stated.get(&ordinal).copied());
         let since = newest.or_else(|| self.registered.get(&ordinal).copied())?;
-        Some((newest.unwrap_or(0), since.saturating_add(after)))
+        let due_ns = since.saturating_add(after);
+        let is_told = self
+            .told_by_entry
+            .get(&ordinal)
+            .is_some_and(|told_ns| due_ns <= *told_ns);
+        (!is_told).then_some((newest.unwrap_or(0), due_ns))
     }
 
     /// Watches a device of which something is known.
@@ -301,6 +321,7 @@ impl Follower {
                     device_type: def.id().to_owned(),
                     last_observed_at_ns,
                     since_ns,
+                    ended: false,
                 });
             }
         }

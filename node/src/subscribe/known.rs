@@ -32,6 +32,11 @@ impl Known {
         }
     }
 
+    /// What a device had before all that was read of it.
+    pub(super) fn learn(&mut self, ordinal: u32, observed: i64) {
+        note(&mut self.newest, ordinal, observed);
+    }
+
     /// A record of the entry that is being read.
     pub(super) fn note(&mut self, ordinal: u32, observed: i64) {
         note(&mut self.entry, ordinal, observed);
@@ -43,6 +48,11 @@ impl Known {
         if let Some((_, newest)) = &mut self.later {
             newest.remove(&ordinal);
         }
+    }
+
+    /// Whether something that led to the state of the beginning was not read.
+    pub(super) fn is_behind(&self) -> bool {
+        self.later.is_some()
     }
 
     /// The newest record of a device before the entry that is being read.

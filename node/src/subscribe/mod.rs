@@ -8,6 +8,7 @@
 //! | `choice` | which devices match, as registered and tagged by now |
 //! | `known` | the newest records of devices as far as known: what is late |
 //! | `silence` | devices that become silent, by the time at which they do |
+//! | `ended` | what was there before the follower began, and silence that a record ends |
 //! | `events` | one entry of the log as events |
 //! | `follower` | one shard's state on the way through the log; and its opening |
 //! | `serve` | the task that follows the log of a replica of this node |
@@ -18,6 +19,7 @@
 mod asked;
 mod choice;
 mod cursor;
+mod ended;
 mod events;
 mod follower;
 mod known;

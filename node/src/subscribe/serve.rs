@@ -316,6 +316,8 @@ impl Following {
         let lost = || Error::internal("a follower was lost");
         let mut follower = self.follower.take().ok_or_else(lost)?;
         let (state, catalog) = (self.replica.state().clone(), self.host.catalog()?);
+        // What devices had before may have to be read from disk.
+        let large = large || follower.is_catching_up();
         let work = move || {
             let catalog = &catalog;
             let event = state.with_shard(|shard| follower.event(&Here { shard, catalog }, &entry));

@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tidemark_proto::peer::{FollowEvent, FollowedUpTo};
 use tidemark_proto::v1::{Selector, SubscribeRequest, SubscribeResponse};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::asked::Asked;
-use super::cursor;
+use super::cursor::Cursors;
 use super::serve::Follows;
 use super::shard::{EVENT_BYTES_MIN, Handed, Shard, Shared};
 use crate::catalog::Catalog;
@@ -62,12 +63,11 @@ impl Subscriptions {
             let def = def.map_err(|e| e.field("selector.device_type"))?;
             def.choose(&asked.properties)?;
         }
-        let cluster_id = self.router.host().identity()?.cluster_id.clone();
-        let digest = asked.digest(&selector);
+        let cursors = Cursors::new(&catalog, &asked, &selector);
         let targets = targets(&catalog, &selector);
         let upto = match request.cursor.is_empty() {
             true => None,
-            false => Some(known_shards(&request.cursor, (&cluster_id, digest), &targets)?),
+            false => Some(known_shards(&request.cursor, &cursors, &targets)?),
         };
         let shards = self.shards.clone().try_acquire_many_owned(targets.len() as u32);
         let shards = shards.map_err(full)?;
@@ -77,8 +77,7 @@ impl Subscriptions {
         let metrics = self.router.host().metrics().clone();
         metrics.subscriptions_begun.add(1);
         let joined = Joined {
-            cluster_id,
-            digest,
+            cursors,
             waits_for: if upto.is_some() { 0 } else { targets.len() },
             upto: upto.unwrap_or_default(),
             behind: BTreeMap::new(),
@@ -117,12 +116,8 @@ impl Subscriptions {
 }
 
 /// The places of a cursor, one for each shard that is followed.
-fn known_shards(
-    bytes: &[u8],
-    (cluster_id, digest): (&str, u64),
-    targets: &[(u32, Selector)],
-) -> Result<BTreeMap<u32, FollowedUpTo>> {
-    let shards = cursor::decode(bytes, cluster_id, digest)?;
+fn known_shards(bytes: &[u8], cursors: &Cursors, targets: &[(u32, Selector)]) -> Result<BTreeMap<u32, FollowedUpTo>> {
+    let shards = cursors.take(bytes)?;
     let known: BTreeMap<u32, FollowedUpTo> = shards.into_iter().map(|upto| (upto.group, upto)).collect();
     match targets.iter().all(|(group, _)| known.contains_key(group)) && known.len() == targets.len() {
         true => Ok(known),
@@ -161,8 +156,7 @@ fn age_ms(stamp_ns: i64) -> i64 {
 
 /// The shards of a subscription, joined.
 struct Joined {
-    cluster_id: String,
-    digest: u64,
+    cursors: Cursors,
     /// Shards that have not begun.
     waits_for: usize,
     upto: BTreeMap<u32, FollowedUpTo>,
@@ -248,15 +242,14 @@ impl Joined {
             newest: event.newest,
             cursor: match self.waits_for {
                 0 => self.cursor(),
-                _ => Vec::new(),
-            }
-            .into(),
+                _ => Bytes::new(),
+            },
             ..SubscribeResponse::default()
         }
     }
 
-    fn cursor(&self) -> Vec<u8> {
-        cursor::encode(&self.cluster_id, self.digest, self.upto.values().copied().collect())
+    fn cursor(&self) -> Bytes {
+        self.cursors.give(self.upto.values().copied().collect())
     }
 
     /// Says that the connection lives, unless a message that waits to be taken will.
@@ -265,7 +258,7 @@ impl Joined {
             return;
         };
         let message = SubscribeResponse {
-            cursor: self.cursor().into(),
+            cursor: self.cursor(),
             heartbeat: true,
             ..SubscribeResponse::default()
         };

@@ -1,4 +1,4 @@
-//! Cursors: where an answer goes on, carried by a client to whom they mean nothing and who cannot change them.
+//! Cursors: where an answer or a subscription goes on, carried by a client to whom they mean nothing and who cannot change them.
 //!
 //! ```text
 //! version u8 = 1 | kind u8 | made u64 ms since the Unix epoch | question 8 | position … | seal 16
@@ -36,6 +36,8 @@ pub enum CursorKind {
     Latest = 2,
     /// Devices.
     Devices = 3,
+    /// How far a subscription is; the position is that of each of its shards.
+    Subscribe = 4,
 }
 
 /// What a cursor belongs to.
@@ -63,6 +65,11 @@ impl CursorKey {
         };
         CursorKey(sha256(&[PURPOSE, from]))
     }
+}
+
+/// A long question in short: as good as the question itself to bind cursors to.
+pub fn digest(question: &[u8]) -> [u8; 32] {
+    sha256(&[question])
 }
 
 /// A cursor that holds a position.

@@ -34,8 +34,12 @@ pub fn to_status(error: &Error) -> Status {
     if !error.hint_text().is_empty() {
         metadata.insert("hint".to_string(), error.hint_text().to_string());
     }
-    if error.reason().stored_nothing() {
-        metadata.insert("stored".to_string(), "nothing".to_string());
+    let stored = match error.reason() {
+        Reason::PartlyStored => Some("part"),
+        reason => reason.stored_nothing().then_some("nothing"),
+    };
+    if let Some(stored) = stored {
+        metadata.insert("stored".to_string(), stored.to_string());
     }
     violations.extend(
         error

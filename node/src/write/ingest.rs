@@ -10,22 +10,25 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message as _;
 use quick_cache::sync::Cache;
-use tidemark_proto::peer::applied;
 use tidemark_proto::v1::{Batch, WriteRequest, WriteResponse};
 use tokio::sync::Semaphore;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::encode::{Origin, Target, commands};
+use super::outcome::Spread;
+use super::seals::{Seal, SealOf};
 use crate::catalog::types::{TypeDef, is_id};
 use crate::clock::{Instant, monotonic, now_ns};
 use crate::error::{Error, Reason, Result};
 use crate::limits::Limits;
 use crate::raft::machine::blocking;
-use crate::route::{Retry, Router, ShardJob, outcome_unknown};
-use crate::wire::batch::{BadRows, Shape, TimeGate, check_shape, to_records};
+use crate::route::{Retry, Router, ShardJob};
+use crate::wire::batch::{BadRows, TimeGate, check_shape, to_records};
 
 /// Devices whose type and ordinal are remembered; neither ever changes.
 const DEVICES_CACHED: usize = 262_144;
+/// Seals of types that are remembered, a shard each.
+const SEALS_CACHED: usize = 16_384;
 const CATALOG_WAIT: Duration = Duration::from_millis(600);
 /// A smaller batch is encoded by the thread that took it: that takes less than to wake another one.
 const INLINE_BYTES_MAX: usize = 8 << 10;
@@ -42,6 +45,7 @@ pub struct Writes {
     pub(super) router: Arc<Router>,
     pub(super) limits: Arc<Limits>,
     pub(super) devices: Cache<String, Known>,
+    pub(super) seals: Cache<SealOf, Seal>,
     /// Answers `Resolve`, for devices whose shard is led elsewhere or not cached.
     pub(super) job: ShardJob,
     in_flight_kib: Semaphore,
@@ -55,6 +59,7 @@ impl Writes {
             router,
             limits,
             devices: Cache::new(DEVICES_CACHED),
+            seals: Cache::new(SEALS_CACHED),
             job,
             in_flight_kib,
         }
@@ -66,7 +71,7 @@ impl Writes {
         room.saturating_sub(self.in_flight_kib.available_permits()) << 10
     }
 
-    /// Stores a batch, or nothing of it.
+    /// Stores a batch, or nothing of it. `PARTLY_STORED` where a shard refused its part after another had stored its own.
     pub async fn write(&self, request: WriteRequest) -> Result<WriteResponse> {
         let (began, bytes) = (monotonic(), request.encoded_len());
         let metrics = self.router.host().metrics();
@@ -104,6 +109,7 @@ impl Writes {
             return Ok(WriteResponse::default());
         }
         let targets = self.targets(&batch, &def, deadline).await?;
+        self.check_seals(&batch, &def, &targets, (stamp_ns, deadline)).await?;
         let digest = if request.producer.is_empty() {
             0
         } else {
@@ -123,20 +129,27 @@ impl Writes {
         let limits = self.limits.clone();
         let encode = move || {
             let records = to_records(&batch, &def, TimeGate::new(&def, stamp_ns, &limits), &limits)?;
-            Ok(commands(records, &targets, def.number(), def.bucket_span_ns, &origin))
+            let commands = commands(records, &targets, def.number(), def.bucket_span_ns, &origin);
+            let spread = Spread {
+                device_index: batch.device_index,
+                targets,
+                shape,
+                rows_named_max: limits.rows_named_max,
+            };
+            Ok((commands, spread))
         };
-        let commands = match bytes <= INLINE_BYTES_MAX {
+        let (commands, spread) = match bytes <= INLINE_BYTES_MAX {
             true => encode()?,
             false => blocking(encode).await?,
         };
-        self.propose_all(commands, retry, shape, deadline).await
+        self.propose_all(commands, retry, &spread, deadline).await
     }
 
     async fn propose_all(
         &self,
         commands: BTreeMap<u32, Bytes>,
         retry: Retry,
-        shape: Shape,
+        spread: &Spread,
         deadline: Instant,
     ) -> Result<WriteResponse> {
         let here = commands
@@ -145,34 +158,8 @@ impl Writes {
         self.router.host().expect_proposals(here.count());
         let proposals = commands
             .into_iter()
-            .map(|(shard, command)| self.router.propose(shard, command, retry, deadline));
-        let mut duplicate = true;
-        let (mut stored, mut failed) = (0, None);
-        for result in futures_util::future::join_all(proposals).await {
-            match result {
-                Ok(applied::Result::Write(write)) => {
-                    stored += 1;
-                    duplicate &= write.duplicate;
-                }
-                Ok(other) => return Err(Error::internal(format!("answer {other:?} to a write"))),
-                Err(error) => failed = Some(error),
-            }
-        }
-        match failed {
-            None => {}
-            // Part of the batch is stored: no reason that claims "nothing was" may go out.
-            Some(error) if stored > 0 && error.retry_after() > 0 => {
-                return Err(outcome_unknown(format!(
-                    "{stored} shards stored their part, another did not: {error}"
-                )));
-            }
-            Some(error) => return Err(error),
-        }
-        Ok(WriteResponse {
-            rows: shape.rows as u64,
-            points: shape.points as u64,
-            duplicate,
-        })
+            .map(|(shard, command)| async move { (shard, self.router.propose(shard, command, retry, deadline).await) });
+        spread.outcome(futures_util::future::join_all(proposals).await)
     }
 
     /// The type with this id. One that is not known here may have been applied elsewhere a moment ago.

@@ -2,6 +2,8 @@
 
 mod encode;
 mod ingest;
+mod outcome;
 mod register;
+mod seals;
 
 pub use ingest::Writes;

@@ -169,6 +169,7 @@ impl Writes {
     ) -> Result<()> {
         let query = Query::Resolve(ShardResolve {
             ids: at.iter().map(|&at| ids[at].clone()).collect(),
+            seal_of_type: 0,
         });
         let mut answer = self
             .router

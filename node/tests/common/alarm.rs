@@ -4,9 +4,12 @@
 use tidemark_client::{Client, v1};
 use v1::AlertReason::{self, *};
 
-use super::afternoon::{GAUGE, TWO};
+use super::afternoon::{GAUGE, TWO, at, equip};
 use super::fleet::MIN;
 use super::{TestCluster, eventually};
+
+/// Two gauges of rain, an underpass and a river.
+pub(crate) const ALL: [&str; 4] = ["RG1", "RG2", "PD1", "RL1"];
 
 fn profile(id: &str, property: &str, function: v1::AlertFunction, window_s: i64, hold_s: i64) -> v1::AlertProfile {
     v1::AlertProfile {
@@ -68,6 +71,19 @@ pub(crate) fn profiles() -> Vec<v1::AlertProfile> {
             &[("yellow", 0.095, 0.065), ("orange", 0.195, 0.145)],
         ),
     ]
+}
+
+/// Registers devices and applies all profiles.
+pub(crate) async fn ready(client: &Client, ids: &[&str]) {
+    equip(client, ids).await;
+    let applied = client.apply_alert_profiles(profiles()).await.unwrap();
+    assert_eq!(applied.created, 6);
+}
+
+/// Depths of PD1, minutes after two.
+pub(crate) fn depths(points: &[(i64, f64)]) -> v1::Batch {
+    let rows = points.iter().map(|(minute, depth)| ("PD1", at(14, *minute), *depth));
+    super::fleet::batch(GAUGE, "depth", rows)
 }
 
 pub(crate) async fn alerts(client: &Client, request: v1::ListAlertsRequest) -> Vec<v1::Alert> {

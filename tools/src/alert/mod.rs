@@ -201,6 +201,8 @@ fn alerts_section(printer: &mut Printer) -> Outcome {
             "ended",
             "worst",
             "answered",
+            "acknowledged_by",
+            "acknowledged_at",
         ],
     )
 }
@@ -235,6 +237,8 @@ fn alert_cells(alert: &v1::Alert) -> Vec<Cell> {
         Cell::some_time(alert.ended_ns),
         Cell::some_text(&alert.worst_level),
         answered,
+        Cell::some_text(&alert.acknowledged_by),
+        Cell::some_time(alert.acknowledged_at_ns),
     ]
 }
 

@@ -1,6 +1,7 @@
 //! `query range`: records, one row each, a column per property. Never: holding the whole answer (it streams).
 //!
-//! Invariant: the columns are known before the first row, so that csv and json lines are alike from first to last.
+//! Invariant: the columns are known before the first row, so that csv and json lines are alike from first to last; tables, which people
+//! read, have those that their rows fill, a table for each type.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -75,6 +76,9 @@ pub(crate) async fn run(context: &Context, args: RangeArgs) -> Outcome {
     if args.meta {
         header.extend(["_received_at", "_report_kind", "_quality"]);
     }
+    if args.ask.properties.is_empty() && !args.long {
+        printer.only_filled(2);
+    }
     printer.section("records", &header)?;
     let layout = Layout::new(&args, &properties);
     while let Some(message) = answer.next().await {
@@ -82,7 +86,7 @@ pub(crate) async fn run(context: &Context, args: RangeArgs) -> Outcome {
             continue;
         };
         for row in rows(&batch) {
-            layout.print(&mut printer, row)?;
+            layout.print(&mut printer, &batch.device_type, row)?;
         }
     }
     print_explain(&mut printer, answer.summary())?;
@@ -114,7 +118,7 @@ impl Layout<'_> {
         }
     }
 
-    fn print(&self, printer: &mut Printer, row: Row<'_>) -> Outcome {
+    fn print(&self, printer: &mut Printer, device_type: &str, row: Row<'_>) -> Outcome {
         let (device, time) = (Cell::text(row.device), Cell::Time(row.observed_at_ns));
         if self.long {
             for (property, value) in row.values {
@@ -143,7 +147,7 @@ impl Layout<'_> {
             cells.push(Cell::text(report_kind_name(row.report_kind)));
             cells.push(Cell::List(quality.collect()));
         }
-        printer.row(cells)
+        printer.row_of(device_type, cells)
     }
 }
 

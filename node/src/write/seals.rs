@@ -1,0 +1,102 @@
+//! Where rows may not go any more: times whose raw points are gone for their age, as each shard of a batch says.
+//!
+//! ```text
+//! rows older than anything that could be sealed? -> the seal of each of their shards, asked lately -> bad rows by number
+//! ```
+//! Never here: sealing (an entry of a shard's log does it, and applying refuses what comes later all the same). Invariant: live
+//! rows ask nobody; a seal only ever rises, so one that was asked a moment ago refuses nothing that a shard would take.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tidemark_proto::peer::ShardResolve;
+use tidemark_proto::peer::read_shard_request::Query;
+use tidemark_proto::peer::read_shard_response::Part;
+use tidemark_proto::v1::{Batch, Consistency};
+
+use super::encode::Target;
+use super::ingest::Writes;
+use crate::catalog::types::TypeDef;
+use crate::clock::{Instant, monotonic};
+use crate::error::{Reason, Result};
+use crate::shard::bucket_start;
+use crate::wire::batch::BadRows;
+
+/// Newer rows are in no sealed bucket: points are kept for a day at least. The hour is for clocks that differ.
+const YOUNG_NS: i64 = 23 * 3_600 * 1_000_000_000;
+/// A seal is asked for again after so long.
+const KNOWN_FOR: Duration = Duration::from_secs(2);
+
+/// What a seal belongs to: shard, type, and days that the type keeps points; with another number of days it is asked anew.
+pub(super) type SealOf = (u32, u32, i64);
+
+/// Raw points before a time are gone, as a shard said once.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Seal {
+    before_ns: i64,
+    asked: Instant,
+}
+
+impl Writes {
+    /// Refuses a batch that has rows where a shard takes none any more, by their numbers. `targets` are by position in the
+    /// batch's list of devices.
+    pub(super) async fn check_seals(
+        &self,
+        batch: &Batch,
+        def: &TypeDef,
+        targets: &[Target],
+        (stamp_ns, deadline): (i64, Instant),
+    ) -> Result<()> {
+        let young_ns = stamp_ns.saturating_sub(YOUNG_NS);
+        let shard = |row: usize| {
+            let device = batch.device_index.get(row).map_or(0, |&index| index as usize);
+            targets.get(device).map_or(0, |target| target.shard)
+        };
+        let old = || batch.observed_at_ns.iter().enumerate().filter(|(_, t)| **t < young_ns);
+        let shards: BTreeSet<u32> = old().map(|(row, _)| shard(row)).collect();
+        if shards.is_empty() {
+            return Ok(());
+        }
+        let asked = shards.iter().map(|shard| self.sealed_before(*shard, def, deadline));
+        let seals = futures_util::future::try_join_all(asked).await?;
+        let seals: BTreeMap<u32, i64> = shards.into_iter().zip(seals).collect();
+        let mut bad = BadRows::new(self.limits.rows_named_max);
+        for (row, t) in old() {
+            let before_ns = seals.get(&shard(row)).copied().unwrap_or(i64::MIN);
+            if bucket_start(*t, def.bucket_span_ns) < before_ns {
+                bad.push(row, Reason::TimeTooOld, "observed_at_ns", || {
+                    format!("raw points before {before_ns} are gone, their rollups stay as they are")
+                });
+            }
+        }
+        bad.into_result()
+    }
+
+    async fn sealed_before(&self, shard: u32, def: &TypeDef, deadline: Instant) -> Result<i64> {
+        let of = (shard, def.number(), def.stored.retention_days);
+        if let Some(seal) = self.seals.get(&of).filter(|seal| seal.asked.elapsed() < KNOWN_FOR) {
+            return Ok(seal.before_ns);
+        }
+        let asked = monotonic();
+        let query = Query::Resolve(ShardResolve {
+            ids: Vec::new(),
+            seal_of_type: def.number(),
+        });
+        let consistency = Consistency::default();
+        let mut answer = self
+            .router
+            .read(shard, query, &consistency, &self.job, deadline)
+            .await?;
+        let mut before_ns = i64::MIN;
+        while let Some(together) = answer.recv().await {
+            for part in together? {
+                if let Part::Resolved(resolved) = part {
+                    // A node of before says nothing: its shard refuses by itself.
+                    before_ns = resolved.sealed_before_ns.unwrap_or(i64::MIN);
+                }
+            }
+        }
+        self.seals.insert(of, Seal { before_ns, asked });
+        Ok(before_ns)
+    }
+}
