@@ -6,7 +6,7 @@ use clap::Args;
 use tidemark_client::v1::{self, area::Shape, consistency::Level};
 
 use crate::output::Cell;
-use crate::terms::{cursor_text, cut_short_text};
+use crate::terms::{cursor_text, cut_short_text, known_text};
 use crate::time::parse_span;
 
 /// Flags that choose devices; all that are given must hold.
@@ -146,7 +146,7 @@ pub(crate) fn summary_cells(summary: Option<&v1::AnswerSummary>) -> Vec<(&'stati
         v1::ConsistencyLevel::Any => "any",
         v1::ConsistencyLevel::Unspecified => "unstated",
     };
-    vec![
+    let mut cells = vec![
         ("consistency", Cell::text(level)),
         ("lag_ms", Cell::Int(summary.lag_ms)),
         ("devices", Cell::Uint(summary.devices)),
@@ -161,7 +161,15 @@ pub(crate) fn summary_cells(summary: Option<&v1::AnswerSummary>) -> Vec<(&'stati
                 .as_ref()
                 .map_or(Cell::None, |cut| Cell::Text(cut_short_text(cut))),
         ),
-    ]
+    ];
+    if summary.known_at_ns != 0 {
+        cells.extend([
+            ("known_at", Cell::Time(summary.known_at_ns)),
+            ("received_later", Cell::Uint(summary.received_later)),
+            ("replaced_later", Cell::Uint(summary.replaced_later)),
+        ]);
+    }
+    cells
 }
 
 /// The same in one line for people.
@@ -176,6 +184,10 @@ pub(crate) fn summary_line(summary: Option<&v1::AnswerSummary>, noun: &str) -> S
             };
         }
         v1::ConsistencyLevel::Linearizable | v1::ConsistencyLevel::Unspecified => {}
+    }
+    if let Some(known) = known_text(summary) {
+        line += "; ";
+        line += &known;
     }
     if summary.limited {
         line += ", cut short by --limit";

@@ -18,6 +18,7 @@ mod grid;
 mod groups;
 mod health;
 mod intervals;
+mod known;
 mod last_good;
 mod latest;
 mod merge;

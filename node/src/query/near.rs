@@ -10,6 +10,7 @@ use tidemark_proto::peer::read_shard_request::Query;
 use tidemark_proto::peer::read_shard_response::Part;
 use tidemark_proto::v1::Selector;
 
+use super::known::Known;
 use crate::route::{Hearing, Ready, ShardJob};
 use crate::store::from_memory;
 
@@ -62,6 +63,10 @@ pub(super) fn names_few(query: &Query) -> bool {
         let named = selector.as_ref().map_or(0, |selector| selector.device_ids.len());
         (1..=DEVICES_MAX).contains(&named)
     };
+    // What was known may have to be cut out of blocks.
+    if Known::of(query).is_some() {
+        return false;
+    }
     match query {
         Query::Range(request) => few(&request.selector),
         Query::Aggregate(request) => few(&request.selector),

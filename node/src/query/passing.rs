@@ -108,6 +108,7 @@ impl<'o, M> Passing<'o, M> {
             out,
             total: AnswerSummary {
                 consistency: ConsistencyLevel::Linearizable as i32,
+                known_at_ns: start.terms.known_at_ns,
                 ..AnswerSummary::default()
             },
             works: Vec::new(),
@@ -221,6 +222,10 @@ impl<'o, M> Passing<'o, M> {
 
     /// Adds a shard's summary; rows are counted as they pass.
     fn add(&mut self, shard: u32, mut summary: AnswerSummary) -> Result<()> {
+        if summary.known_at_ns != self.total.known_at_ns {
+            let message = format!("shard {shard} was answered by a node that cannot tell what was known");
+            return Err(Error::new(Reason::TooStale, message).hint("run the same version on all nodes"));
+        }
         add(&mut self.total, &summary);
         if !summary.next_cursor.is_empty() {
             let position = Position::decode(summary.next_cursor);
@@ -335,6 +340,8 @@ fn add(total: &mut AnswerSummary, summary: &AnswerSummary) {
     total.points_dropped += summary.points_dropped;
     total.points_read = total.points_read.saturating_add(summary.points_read);
     total.limited |= summary.limited;
+    total.received_later += summary.received_later;
+    total.replaced_later += summary.replaced_later;
     // One shard that cannot say, and nobody can.
     total.lag_ms = match total.lag_ms.min(summary.lag_ms) {
         ..0 => -1,

@@ -164,7 +164,8 @@ impl Looking<'_> {
         let Some(request) = self.health else {
             return Ok(found.into_iter().map(|found| found.report).collect());
         };
-        let said = health::said(self.answering, def, devices, request.to_ns)?;
+        let said = || health::said(self.answering, def, devices, request.to_ns);
+        let said = self.answering.aside(said)?;
         let with = |(found, said): (Found, Health)| {
             let online = found.heard_ns.is_some() && found.report.offline == 0;
             let health = health::of_device(request, said, found.signal_median, found.heard_ns, online);
@@ -231,12 +232,8 @@ impl Looking<'_> {
         let silent: Vec<usize> = (0..devices.len())
             .filter(|at| looked_at[*at].silent() != (false, false))
             .collect();
-        let ordinals: Vec<u32> = silent.iter().map(|at| devices[*at].ordinal()).collect();
-        let newest = self
-            .answering
-            .shard
-            .newest(def.number(), &ordinals)
-            .map_err(store_error)?;
+        let silent_devices: Vec<&Chosen> = silent.iter().map(|at| &devices[*at]).collect();
+        let newest = self.answering.aside(|| self.answering.newest(def, &silent_devices))?;
         let mut ever = vec![Ever::default(); devices.len()];
         for (at, newest) in silent.into_iter().zip(&newest) {
             let of_property = newest.iter().filter(|value| value.property == property.number);

@@ -11,6 +11,7 @@ use tidemark_proto::peer::{DeviceList, Resolved, ShardDevices, ShardResolve};
 use tidemark_proto::v1::{AnswerSummary, Explain, Selector, ShardWork, TagMatcher};
 
 use super::asked::{Asked, position};
+use super::known::Known;
 use super::tally::Tally;
 use super::{aggregate, alerts, count, health, intervals, latest, quality, range};
 use crate::catalog::Catalog;
@@ -36,6 +37,8 @@ pub(super) struct Answering<'a> {
     pub(super) limits: &'a Limits,
     pub(super) metrics: &'a Metrics,
     pub(super) tally: Tally<'a>,
+    /// Where only some points may take part.
+    pub(super) known: Option<Known>,
     hearing: &'a dyn Hearing,
 }
 
@@ -90,6 +93,7 @@ pub fn shard_job(host: Arc<Host>, limits: Arc<Limits>) -> ShardJob {
                 limits: &limits,
                 metrics,
                 tally: Tally::new(points_max, limits.partials_bytes_max, &metrics.query_bytes_held),
+                known: Known::of(query),
                 hearing,
             };
             let summary = match query {
@@ -108,6 +112,9 @@ pub fn shard_job(host: Arc<Host>, limits: Arc<Limits>) -> ShardJob {
                 points_read: answering.tally.points(),
                 ..summary
             };
+            if let Some(known) = &answering.known {
+                known.label(&mut summary);
+            }
             if asked.explain {
                 let shard_work = ShardWork {
                     work: Some(answering.tally.work(summary.devices)),
@@ -163,8 +170,8 @@ impl Answering<'_> {
         }
     }
 
-    /// Visits the bucket values of devices of one type that can hold points of a range, each with the position of its
-    /// device; those of one device come oldest first.
+    /// Visits the bucket values of devices of one type that can hold points of a range, as far as these were known, each with the
+    /// position of its device; those of one device come oldest first.
     pub(super) fn scan(
         &self,
         def: &TypeDef,
@@ -178,7 +185,11 @@ impl Answering<'_> {
         let scanned = self
             .shard
             .scan_devices(number, &ordinals, span_ns, from_ns, to_ns, |at, value| {
-                passed(self.read(value).and_then(|()| visit(at, value)))
+                let visit = |known: &[u8]| visit(at, known);
+                passed(
+                    self.read(value)
+                        .and_then(|()| self.known_of(value, (from_ns, to_ns), visit)),
+                )
             });
         outcome(scanned.map_err(store_error)?)
     }
@@ -192,7 +203,10 @@ impl Answering<'_> {
         mut visit: impl FnMut(&[u8]) -> Result<ControlFlow<()>>,
     ) -> Result<ControlFlow<()>> {
         let device = (def.number(), chosen.ordinal());
-        let visit = |value: &[u8]| passed(self.read(value).and_then(|()| visit(value)));
+        let visit = |value: &[u8]| {
+            let known = self.read(value).and_then(|()| self.known_of(value, range, &mut visit));
+            passed(known)
+        };
         let scanned = self.shard.scan_device_back(device, def.bucket_span_ns, range, visit);
         outcome(scanned.map_err(store_error)?)
     }

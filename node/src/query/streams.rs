@@ -19,9 +19,9 @@ use super::functions::functions;
 use super::merge::Merge;
 use super::series::check_budget;
 use super::terms::{HasTerms as _, Terms};
-use super::{calendar, fill, filter, plan};
+use super::{calendar, fill, filter, known, plan};
 use crate::catalog::Catalog;
-use crate::clock::{Instant, monotonic, now_ns};
+use crate::clock::{Instant, monotonic};
 use crate::error::{Error, Reason, Result};
 use crate::limits::Limits;
 use crate::metrics::Present;
@@ -119,7 +119,7 @@ impl Queries {
         start.check_properties(&request.properties)?;
         let limit = request.limit;
         let evaluated_at_ns = match request.at_ns {
-            0 => now_ns(),
+            0 => known::present_ns(request.known_at_ns),
             at => at,
         };
         let ask = move |selector, limit| {
@@ -357,6 +357,7 @@ impl Start {
 
     /// On other terms than those of a node: what the client allows, and from where its cursor points to.
     pub(super) fn on(mut self, terms: Terms) -> Result<Start> {
+        known::check(terms.known_at_ns)?;
         if let Some(deadline) = terms.deadline {
             self.deadline = self.deadline.min(deadline);
         }

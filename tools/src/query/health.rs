@@ -12,6 +12,7 @@ use crate::cli::Context;
 use crate::failure::{OrFail, Outcome};
 use crate::output::Cell;
 use crate::selector::{SelectorArgs, parse_consistency, summary_cells, summary_line};
+use crate::terms::KnownArgs;
 
 /// Which devices, when, and over which time before it.
 #[derive(Debug, Args)]
@@ -38,6 +39,8 @@ pub(crate) struct HealthArgs {
     /// How fresh the answer must be: linearizable, bounded:SPAN or any
     #[arg(long, value_name = "LEVEL", default_value = "linearizable", value_parser = parse_consistency)]
     consistency: v1::Consistency,
+    #[command(flatten)]
+    known: KnownArgs,
 }
 
 const WHAT: &str = "cannot tell how devices are";
@@ -55,6 +58,7 @@ pub(crate) async fn run(context: &Context, args: HealthArgs) -> Outcome {
         consistency: Some(args.consistency),
         battery_low: args.battery_low,
         worst: args.worst.unwrap_or(0),
+        known_at_ns: args.known.at_ns()?,
     };
     let client = context.connect().await?;
     let mut answer = client.get_health(request).await.or_fail(WHAT)?;
@@ -65,6 +69,7 @@ pub(crate) async fn run(context: &Context, args: HealthArgs) -> Outcome {
             printer.row(row(&report, &args, grouped))?;
         }
     }
+    args.known.check(answer.summary())?;
     printer.finish(&summary_cells(answer.summary()))?;
     if context.is_table() {
         context.say(&summary_line(answer.summary(), "reports"));
