@@ -147,9 +147,10 @@ fn some_writes(random: &mut StdRng) -> Vec<((&'static str, i64), Written)> {
     for _ in 0..writes.len() / 6 {
         let ((id, t), before) = writes[random.random_range(0..writes.len())].clone();
         let received = before.received + random.random_range(0..DAY / S) * S;
+        let level = next_level(random, before.level);
         let again = match random.random_range(0..3) {
             0 => before,
-            _ => some_record(random, t, next_level(random, before.level)),
+            _ => some_record(random, t, level),
         };
         writes.push(((id, t), Written { received, ..again }));
     }
