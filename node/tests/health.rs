@@ -249,6 +249,26 @@ async fn lamps_speak(client: &Client) {
 }
 
 #[tokio::test]
+async fn a_device_that_spoke_before_and_after_a_silence_was_not_always_silent() {
+    let cluster = TestCluster::start(1).await;
+    let client = cluster.client().await;
+    furnish_lamps(&client, &[("L1", "danghu")]).await;
+    let mut batch = BatchBuilder::new("lamp");
+    for t in [at(-20, 0), at(-19, 0), at(19, 0)] {
+        batch.row("L1", t).set("lux", 5.0);
+    }
+    client.write(write(batch.build().unwrap())).await.unwrap();
+    let request = v1::GetHealthRequest {
+        selector: of_type("lamp"),
+        from_ns: TWO,
+        to_ns: at(15, 0),
+        ..Default::default()
+    };
+    let health = healths(&client, request).await.remove(0).health.unwrap();
+    assert_eq!((health.online, health.last_heard_at_ns), (0, at(-19, 0)));
+}
+
+#[tokio::test]
 async fn health_is_what_devices_say_of_themselves_and_whether_they_are_there() {
     let cluster = TestCluster::start(3).await;
     let client = cluster.client().await;

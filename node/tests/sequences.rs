@@ -437,3 +437,16 @@ async fn client_with_points(client: &Client) -> Client {
     client.write(write(batch(RELIC, "level", rows))).await.unwrap();
     client.clone()
 }
+
+#[tokio::test]
+async fn a_bucket_whose_points_all_lie_before_the_range_does_not_end_the_answer() {
+    let cluster = TestCluster::start(1).await;
+    let client = cluster.client().await;
+    furnish(&client, &["r1"]).await;
+    let rows = [(0, 1.0), (MIN, 1.0), (2 * DAY, 2.0), (2 * DAY + MIN, 4.0)];
+    let rows = rows.map(|(t, level)| ("r1", T0 + t, level));
+    client.write(write(batch(RELIC, "level", rows))).await.unwrap();
+    // Silent from the second minute of the first day on, and asked about from the second hour on.
+    let from_then = over("r1", "level", TimeWeightedAvg, (T0 + 2 * HOUR, T0 + 3 * DAY));
+    assert_eq!(number(&client, from_then).await, 3.0);
+}

@@ -6,7 +6,7 @@ use clap::Args;
 use tidemark_client::v1::{self, area::Shape, consistency::Level};
 
 use crate::output::Cell;
-use crate::terms::{cursor_text, cut_short_text, sealed_text};
+use crate::terms::{cursor_text, cut_short_text, known_text, sealed_text};
 use crate::time::{TsFormat, format_instant, parse_span};
 
 /// Flags that choose devices; all that are given must hold.
@@ -146,7 +146,7 @@ pub(crate) fn summary_cells(summary: Option<&v1::AnswerSummary>) -> Vec<(&'stati
         v1::ConsistencyLevel::Any => "any",
         v1::ConsistencyLevel::Unspecified => "unstated",
     };
-    vec![
+    let mut cells = vec![
         ("consistency", Cell::text(level)),
         ("lag_ms", Cell::Int(summary.lag_ms)),
         ("devices", Cell::Uint(summary.devices)),
@@ -171,7 +171,15 @@ pub(crate) fn summary_cells(summary: Option<&v1::AnswerSummary>) -> Vec<(&'stati
             "sealed_rollup_s",
             by_type(&summary.sealed, |sealed| sealed.rollup_s.to_string()),
         ),
-    ]
+    ];
+    if summary.known_at_ns != 0 {
+        cells.extend([
+            ("known_at", Cell::Time(summary.known_at_ns)),
+            ("received_later", Cell::Uint(summary.received_later)),
+            ("replaced_later", Cell::Uint(summary.replaced_later)),
+        ]);
+    }
+    cells
 }
 
 /// Something of each type with a time whose raw points are gone.
@@ -195,6 +203,10 @@ pub(crate) fn summary_line(summary: Option<&v1::AnswerSummary>, noun: &str) -> S
             };
         }
         v1::ConsistencyLevel::Linearizable | v1::ConsistencyLevel::Unspecified => {}
+    }
+    if let Some(known) = known_text(summary) {
+        line += "; ";
+        line += &known;
     }
     if summary.limited {
         line += ", cut short by --limit";

@@ -1,13 +1,14 @@
-//! Flags about a question as a whole: what it may cost, whether it says so, where it goes on. Never: judging any of it.
+//! Flags about a question as a whole: what it may cost, whether it says so, where it goes on, what may be known. Never: judging any of it.
 //!
 //! Invariant: what the server says of an answer's cost is printed as it is.
 
 use clap::Args;
 use tidemark_client::v1;
 
-use crate::failure::Outcome;
+use crate::cli::now_ns;
+use crate::failure::{Exit, Failure, Outcome};
 use crate::output::{Cell, Printer};
-use crate::time::{TsFormat, format_instant};
+use crate::time::{TsFormat, format_instant, parse_instant};
 
 /// What a question may cost.
 #[derive(Clone, Debug, Default, Args)]
@@ -36,6 +37,63 @@ impl CursorArgs {
     pub(crate) fn cursor<B: From<Vec<u8>> + Default>(&self) -> B {
         self.cursor.clone().map(B::from).unwrap_or_default()
     }
+}
+
+/// What may be known.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct KnownArgs {
+    /// Answer from what had been received by this time only [default: everything]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    known_at: Option<String>,
+}
+
+impl KnownArgs {
+    /// In the form of the contract, where 0 stands for everything.
+    pub(crate) fn at_ns(&self) -> Outcome<i64> {
+        let Some(text) = &self.known_at else {
+            return Ok(0);
+        };
+        match parse_instant(text, now_ns()) {
+            Ok(at_ns) if at_ns > 0 => Ok(at_ns),
+            Ok(_) => Err(Failure::usage(
+                "nothing was known then",
+                "give a time after 1970 with --known-at",
+            )),
+            Err(why) => Err(Failure::usage("the time of --known-at is not clear", why)),
+        }
+    }
+
+    /// Refuses an answer that does not say that it kept to the time.
+    pub(crate) fn check(&self, summary: Option<&v1::AnswerSummary>) -> Outcome {
+        match self.known_at.is_some() && summary.is_none_or(|summary| summary.known_at_ns == 0) {
+            true => Err(Failure::new(
+                Exit::Failed,
+                "the answer holds everything, whenever it was received",
+                "a node of an older version gave it",
+                "tidemark status",
+            )),
+            false => Ok(()),
+        }
+    }
+}
+
+/// When an answer knew what it says, and what that left out.
+pub(crate) fn known_text(summary: &v1::AnswerSummary) -> Option<String> {
+    let at = match summary.known_at_ns {
+        0 => return None,
+        at => format_instant(at, TsFormat::Rfc3339),
+    };
+    let mut text = format!("as known at {at}");
+    if summary.received_later > 0 {
+        text += &format!(", {} records came later", summary.received_later);
+    }
+    if summary.replaced_later > 0 {
+        text += &format!(
+            " ({} of them in the place of others, whose values are gone)",
+            summary.replaced_later
+        );
+    }
+    Some(text)
 }
 
 fn parse_cursor(text: &str) -> Result<Vec<u8>, String> {
@@ -120,6 +178,35 @@ pub(crate) fn sealed_text(sealed: &v1::SealedTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn answers_say_what_they_knew() {
+        let summary = |known_at_ns, received_later, replaced_later| v1::AnswerSummary {
+            known_at_ns,
+            received_later,
+            replaced_later,
+            ..v1::AnswerSummary::default()
+        };
+        let asked = |known_at: Option<&str>| KnownArgs {
+            known_at: known_at.map(Into::into),
+        };
+        assert_eq!(known_text(&summary(0, 0, 0)), None);
+        let text = |later, replaced| known_text(&summary(1_000_000_000, later, replaced)).unwrap_or_default();
+        assert_eq!(text(0, 0), "as known at 1970-01-01T00:00:01Z");
+        assert_eq!(text(7, 0), "as known at 1970-01-01T00:00:01Z, 7 records came later");
+        assert!(text(7, 2).ends_with("7 records came later (2 of them in the place of others, whose values are gone)"));
+        assert_eq!(asked(Some("1s")).at_ns().ok(), Some(1_000_000_000));
+        assert_eq!(asked(None).at_ns().ok(), Some(0));
+        for wrong in ["0s", "-5s", "then"] {
+            assert_eq!(
+                asked(Some(wrong)).at_ns().map_err(|failure| failure.exit()),
+                Err(Exit::Usage)
+            );
+        }
+        assert!(asked(Some("1s")).check(Some(&summary(1, 0, 0))).is_ok());
+        assert!(asked(Some("1s")).check(Some(&summary(0, 0, 0))).is_err());
+        assert!(asked(None).check(Some(&summary(0, 0, 0))).is_ok());
+    }
 
     #[test]
     fn cursors_are_read_as_they_are_printed() {

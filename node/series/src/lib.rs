@@ -17,6 +17,7 @@ pub mod decoders;
 pub mod exceed;
 pub mod flat;
 pub mod gaps;
+pub mod known;
 pub mod latest;
 mod needs;
 pub mod partial;
@@ -33,6 +34,7 @@ pub use block::{Accepted, BLOCK_ROWS_MAX, Block, ColumnStats, Folding, Points, S
 pub use by_window::{ByWindow, Unfinished};
 pub use checks::{Checks, Choice};
 pub use corrupt::Corrupt;
+pub use known::LeftOut;
 pub use latest::NewestValue;
 pub use needs::Needs;
 pub use partial::{Finished, Function, Kind, Partial, SumOverflow};

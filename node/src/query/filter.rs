@@ -218,9 +218,11 @@ impl<'d> Filter<'d> {
         });
         let range = (first, last.saturating_add(1));
         let walk = Walk::new(answering, &chosen.def, walked.collect(), range, (0, 0));
-        walk.over(chosen, |at, points| {
-            kept[at].extend(points.times.iter().filter(|t| (first..=last).contains(t)));
-            Ok(())
+        answering.aside(|| {
+            walk.over(chosen, |at, points| {
+                kept[at].extend(points.times.iter().filter(|t| (first..=last).contains(t)));
+                Ok(())
+            })
         })?;
         Ok(kept)
     }

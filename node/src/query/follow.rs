@@ -14,7 +14,6 @@ use super::series::{Series, check_budget};
 use super::shard_side::{Answering, Chosen};
 use super::walk::{Walk, Walked, choice};
 use crate::catalog::types::{PropertyDef, TypeDef};
-use crate::clock::now_ns;
 use crate::error::Result;
 
 /// Follows the points of devices of one type.
@@ -35,7 +34,7 @@ impl<'a> Follower<'a> {
         def: &'a TypeDef,
         asked: &[(&'a PropertyDef, Windows)],
     ) -> Follower<'a> {
-        let now_ns = now_ns();
+        let now_ns = answering.present_ns();
         let gathered = |property: &PropertyDef| gathered(functions, request, def, property, now_ns).unwrap_or_default();
         let walked = asked.iter().map(|(property, _)| Walked {
             property,

@@ -20,7 +20,6 @@ use super::terms::Caller;
 use crate::catalog::types::{Diagnostic, PropertyDef, TypeDef};
 use crate::clock::NS_PER_MS;
 use crate::error::{Error, Reason, Result};
-use crate::raft::state::store_error;
 
 const BATTERY_LOW: f64 = 20.0;
 
@@ -42,6 +41,7 @@ fn promises(request: &GetHealthRequest) -> GetQualityRequest {
         points_max: request.points_max,
         partial_ok: request.partial_ok,
         explain: request.explain,
+        known_at_ns: request.known_at_ns,
         ..GetQualityRequest::default()
     }
 }
@@ -115,8 +115,7 @@ impl<'a> Signals<'a> {
 /// What devices of one type say of themselves, one for each, at a time.
 pub(super) fn said(answering: &Answering<'_>, def: &TypeDef, devices: &[Chosen], to_ns: i64) -> Result<Vec<Health>> {
     let roles = [Diagnostic::Battery, Diagnostic::Supply, Diagnostic::Signal].map(|role| def.diagnostic(role));
-    let ordinals: Vec<u32> = devices.iter().map(Chosen::ordinal).collect();
-    let newest = answering.shard.newest(def.number(), &ordinals).map_err(store_error)?;
+    let newest = answering.newest(def, &devices.iter().collect::<Vec<_>>())?;
     let mut said = Vec::with_capacity(devices.len());
     for (chosen, newest) in devices.iter().zip(&newest) {
         let known = |number: PropertyNumber| newest.iter().find(|value| value.property == number);

@@ -21,7 +21,7 @@ use super::streams::{Answers, Queries, each, unexpected};
 use super::terms::{Caller, HasTerms as _};
 use super::walk::{Walk, Walked, choice};
 use crate::catalog::types::{PropertyDef, TypeDef};
-use crate::clock::now_ns;
+use crate::clock::Instant;
 use crate::error::{Error, Reason, Result};
 
 const DEVICES_PER_PART: usize = 64;
@@ -44,7 +44,7 @@ pub(super) fn answer(
         let Some(property) = one_property(&def, &request.property, pass_over)? else {
             return Ok(ControlFlow::Continue(()));
         };
-        let asking = Asking::new(request, &def, property)?;
+        let asking = Asking::new(request, &def, property, answering.present_ns())?;
         answering.concerned.note(&def, (request.from_ns, request.to_ns), 0);
         let walked = vec![Walked {
             property,
@@ -98,7 +98,7 @@ struct Asking {
 }
 
 impl Asking {
-    fn new(request: &QueryIntervalsRequest, def: &TypeDef, property: &PropertyDef) -> Result<Asking> {
+    fn new(request: &QueryIntervalsRequest, def: &TypeDef, property: &PropertyDef, now_ns: i64) -> Result<Asking> {
         let refused = |message: String| Error::new(Reason::InvalidValue, message).field("condition");
         let numbers = matches!(property.value_type, ValueType::F64 | ValueType::I64);
         let (value, below, state) = match &request.condition {
@@ -120,7 +120,7 @@ impl Asking {
                 below,
                 between: if held { Between::Held } else { Between::Linear },
                 max_gap_ns: max_gap_ns(request.max_gap_ms, def),
-                now_ns: now_ns(),
+                now_ns,
             },
             state,
         })

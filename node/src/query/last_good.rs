@@ -31,6 +31,13 @@ pub(super) fn last_good(
     until_ns: i64,
     any_quality: bool,
 ) -> Result<Vec<NewestValue>> {
+    if answering.known.is_some() {
+        let numbers = properties.iter().map(|property| property.number).collect();
+        return answering.last_known(def, chosen, numbers, until_ns, |number, value, quality| {
+            let property = properties.iter().find(|property| property.number == number);
+            any_quality || property.is_some_and(|property| counts(property, value, quality))
+        });
+    }
     let mut found: Vec<Option<NewestValue>> = properties.iter().map(|_| None).collect();
     let Some(begins) = answering.shard.data_begins(def.number()) else {
         return Ok(Vec::new());

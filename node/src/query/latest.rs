@@ -14,7 +14,7 @@ use super::last_good::{is_good, last_good};
 use super::plan::passes_over_types;
 use super::shard_side::{Answering, Begin, Chosen, Wanted};
 use crate::catalog::types::{PropertyDef, TypeDef};
-use crate::clock::{NS_PER_MS, now_ns};
+use crate::clock::NS_PER_MS;
 use crate::error::Result;
 use crate::raft::state::store_error;
 use crate::wire::answer::latest_device;
@@ -38,7 +38,7 @@ pub(super) fn answer(answering: &Answering<'_>, request: &GetLatestRequest, aske
         request,
         pass_over: passes_over_types(&selector),
         now: match request.at_ns {
-            0 => now_ns(),
+            0 => answering.present_ns(),
             at => at,
         },
         summary: AnswerSummary::default(),
@@ -122,7 +122,7 @@ impl Reading<'_> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// The newest values that count, where those that are newest of all do not, or are too new.
+    /// The newest values that count, where those that are newest of all do not, are too new, or came too late.
     fn counting(
         &self,
         def: &TypeDef,
@@ -132,6 +132,7 @@ impl Reading<'_> {
     ) -> Result<Option<Vec<NewestValue>>> {
         let counts = |property: Option<&PropertyDef>, value: &NewestValue| {
             let in_time = self.request.at_ns == 0 || value.observed_at <= self.request.at_ns;
+            let in_time = in_time && self.answering.had_come(value.received_at);
             in_time && (self.request.any_quality || property.is_none_or(|property| is_good(property, value)))
         };
         // Most types list their properties by number: the next one asked for is the next one there is.

@@ -19,6 +19,7 @@ mod groups;
 mod health;
 mod held;
 mod intervals;
+mod known;
 mod last_good;
 mod latest;
 mod merge;

@@ -56,6 +56,7 @@ impl Hearing for Kept<'_> {
     fn is_there(&self) -> bool {
         self.rows.get() <= ROWS_MAX
     }
+
     fn asker(&self) -> &Asker {
         self.asker
     }

@@ -17,6 +17,7 @@ use tidemark_proto::v1::{AnswerSummary, Budget, ConsistencyLevel, CutShort, Expl
 use tokio::sync::mpsc;
 
 use super::asked::{points_max, put};
+use super::known::Known;
 use super::streams::{Answers, Start};
 use super::terms::reached;
 use super::{near, sealed};
@@ -63,8 +64,9 @@ impl Start {
     }
 
     async fn read(&self, shard: u32, query: Query) -> Result<ShardAnswer> {
-        // Where this fails, it is tried again below, and said.
+        // What was known may have to be cut out of blocks. Where this fails, it is tried again below, and said.
         if names_few(&query)
+            && Known::of(&query).is_none()
             && let Ok(Some(ready)) = self.router.local(shard, &self.consistency, READY_WITHIN).await
         {
             let Some(parts) = near::answer(&ready, &query, &self.job, &self.asker) else {
@@ -110,6 +112,7 @@ impl<'o, M> Passing<'o, M> {
             out,
             total: AnswerSummary {
                 consistency: ConsistencyLevel::Linearizable as i32,
+                known_at_ns: start.terms.known_at_ns,
                 ..AnswerSummary::default()
             },
             works: Vec::new(),
@@ -223,6 +226,10 @@ impl<'o, M> Passing<'o, M> {
 
     /// Adds a shard's summary; rows are counted as they pass.
     fn add(&mut self, shard: u32, mut summary: AnswerSummary) -> Result<()> {
+        if summary.known_at_ns != self.total.known_at_ns {
+            let message = format!("shard {shard} was answered by a node that cannot tell what was known");
+            return Err(Error::new(Reason::TooStale, message).hint("run the same version on all nodes"));
+        }
         add(&mut self.total, &summary);
         sealed::add(&mut self.total.sealed, &summary.sealed);
         if !summary.next_cursor.is_empty() {
@@ -338,6 +345,8 @@ fn add(total: &mut AnswerSummary, summary: &AnswerSummary) {
     total.points_dropped += summary.points_dropped;
     total.points_read = total.points_read.saturating_add(summary.points_read);
     total.limited |= summary.limited;
+    total.received_later += summary.received_later;
+    total.replaced_later += summary.replaced_later;
     // One shard that cannot say, and nobody can.
     total.lag_ms = match total.lag_ms.min(summary.lag_ms) {
         ..0 => -1,

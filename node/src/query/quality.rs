@@ -9,13 +9,14 @@ use tidemark_proto::peer::QualityReports;
 use tidemark_proto::peer::read_shard_response::Part;
 use tidemark_proto::v1::{AnswerSummary, GetHealthRequest, GetQualityRequest, Health, QualityReport, ReportKind};
 use tidemark_series::assess::{Assessment, Freshness, Promise};
+use tidemark_series::{NewestValue, bucket};
 
 use super::asked::Asked;
 use super::health;
 use super::plan::{check_range, one_property, passes_over_types};
-use super::quality_device::{Counts, Device};
+use super::quality_device::{Counts, Device, last_word};
 use super::quality_merge::{Reports, check};
-use super::shard_side::{Answering, Chosen, Wanted};
+use super::shard_side::{Answering, Chosen, Wanted, corrupt};
 use crate::catalog::types::{PropertyDef, TypeDef};
 use crate::error::Result;
 use crate::raft::state::store_error;
@@ -166,7 +167,8 @@ impl Looking<'_> {
         let Some(request) = self.health else {
             return Ok(found.into_iter().map(|found| found.report).collect());
         };
-        let said = health::said(self.answering, def, devices, request.to_ns)?;
+        let said = || health::said(self.answering, def, devices, request.to_ns);
+        let said = self.answering.aside(said)?;
         let with = |(found, said): (Found, Health)| {
             let online = found.heard_ns.is_some() && found.report.offline == 0;
             let health = health::of_device(request, said, found.signal_median, found.heard_ns, online);
@@ -233,27 +235,49 @@ impl Looking<'_> {
         let silent: Vec<usize> = (0..devices.len())
             .filter(|at| looked_at[*at].silent() != (false, false))
             .collect();
-        let ordinals: Vec<u32> = silent.iter().map(|at| devices[*at].ordinal()).collect();
-        let newest = self
-            .answering
-            .shard
-            .newest(def.number(), &ordinals)
-            .map_err(store_error)?;
+        let silent_devices: Vec<&Chosen> = silent.iter().map(|at| &devices[*at]).collect();
+        let newest = self.answering.aside(|| self.answering.newest(def, &silent_devices))?;
         let mut ever = vec![Ever::default(); devices.len()];
         for (at, newest) in silent.into_iter().zip(&newest) {
             let of_property = newest.iter().filter(|value| value.property == property.number);
-            let words = newest
-                .iter()
-                .filter(|value| value.report_kind != ReportKind::Test as u8);
+            let is_word = |value: &&NewestValue| {
+                value.report_kind != ReportKind::Test as u8 && value.observed_at <= self.request.to_ns
+            };
+            let word_ns = newest.iter().filter(is_word).map(|value| value.observed_at).max();
+            // A newest value that is no word of the time may have taken the place of one that was.
+            let hidden = looked_at[at].silent().1 && !newest.iter().all(|value| is_word(&value));
             ever[at] = Ever {
                 point_ns: of_property.map(|value| value.observed_at).max(),
-                word_ns: words
-                    .map(|value| value.observed_at)
-                    .filter(|t| *t <= self.request.to_ns)
-                    .max(),
+                word_ns: match hidden {
+                    true => word_ns.max(self.last_word(def, &devices[at])?),
+                    false => word_ns,
+                },
             };
         }
         Ok(ever)
+    }
+
+    /// When a device was heard last, not after the time.
+    fn last_word(&self, def: &TypeDef, chosen: &Chosen) -> Result<Option<i64>> {
+        let to_ns = self.request.to_ns;
+        let mut found = None;
+        let visit = |value: &[u8]| {
+            let blocks = bucket::blocks(value).collect::<std::result::Result<Vec<_>, _>>();
+            for block in blocks.map_err(corrupt)?.iter().rev() {
+                if found.is_none() && block.first_ns() <= to_ns {
+                    found = last_word(block, to_ns).map_err(corrupt)?;
+                }
+            }
+            Ok(match found {
+                Some(_) => ControlFlow::Break(()),
+                None => ControlFlow::Continue(()),
+            })
+        };
+        let range = (i64::MIN, to_ns.saturating_add(1));
+        let _ = self
+            .answering
+            .aside(|| self.answering.scan_back(def, chosen, range, visit))?;
+        Ok(found)
     }
 }
 

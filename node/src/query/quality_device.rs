@@ -143,6 +143,20 @@ impl Counts {
     }
 }
 
+/// When the device of a block that begins before a time was heard last in it, not after that time.
+pub(super) fn last_word(block: &Block<'_>, to_ns: i64) -> std::result::Result<Option<i64>, Corrupt> {
+    match block.report_kind() {
+        Some(kind) if kind == ReportKind::Test as u8 => Ok(None),
+        Some(_) => block.last_until(to_ns),
+        None => {
+            let records = block.decode(Some(&[]))?;
+            let words = records.observed_at.iter().zip(&records.report_kind);
+            let mut words = words.filter(|(t, kind)| **t <= to_ns && **kind != ReportKind::Test as u8);
+            Ok(words.next_back().map(|(t, _)| *t))
+        }
+    }
+}
+
 /// Tests are stored apart, and who only says that it is there has nothing else to say.
 fn is_apart(kind: u8) -> bool {
     kind == ReportKind::Test as u8 || kind == ReportKind::Keepalive as u8

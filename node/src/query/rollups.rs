@@ -47,7 +47,9 @@ pub(super) fn rolling(
     request: &QueryAggregateRequest,
     asked: &[(&PropertyDef, Windows)],
 ) -> Option<Rolling> {
-    if request.no_rollups || request.drop_suspect || !asked.iter().all(|(property, _)| is_rolled(property)) {
+    // When their points were received is not told by rollups.
+    let points = request.no_rollups || request.known_at_ns != 0;
+    if points || request.drop_suspect || !asked.iter().all(|(property, _)| is_rolled(property)) {
         return None;
     }
     let (_, first) = asked.first()?;
@@ -210,10 +212,11 @@ mod tests {
     fn questions_that_choose_points_otherwise_read_points() {
         let def = def();
         let asked = [(&def.properties[0], windows(Some(HOUR), 0))];
-        for (no_rollups, drop_suspect) in [(true, false), (false, true)] {
+        for (no_rollups, drop_suspect, known_at_ns) in [(true, false, 0), (false, true, 0), (false, false, 7)] {
             let request = QueryAggregateRequest {
                 no_rollups,
                 drop_suspect,
+                known_at_ns,
                 ..QueryAggregateRequest::default()
             };
             assert!(rolling(&def, &request, &asked).is_none());

@@ -11,6 +11,7 @@ use tidemark_proto::peer::{DeviceList, Resolved, ShardDevices, ShardResolve};
 use tidemark_proto::v1::{AnswerSummary, Explain, Selector, ShardWork, TagMatcher};
 
 use super::asked::{Asked, position};
+use super::known::Known;
 use super::sealed::Concerned;
 use super::tally::Tally;
 use super::{aggregate, alerts, count, health, intervals, latest, quality, range};
@@ -38,6 +39,8 @@ pub(super) struct Answering<'a> {
     pub(super) metrics: &'a Metrics,
     pub(super) tally: Tally<'a>,
     pub(super) concerned: Concerned,
+    /// Where only some points may take part.
+    pub(super) known: Option<Known>,
     hearing: &'a dyn Hearing,
 }
 
@@ -98,6 +101,7 @@ pub fn shard_job(host: Arc<Host>, limits: Arc<Limits>) -> ShardJob {
                     hearing,
                 ),
                 concerned: Concerned::default(),
+                known: Known::of(query),
                 hearing,
             };
             let summary = match query {
@@ -117,6 +121,9 @@ pub fn shard_job(host: Arc<Host>, limits: Arc<Limits>) -> ShardJob {
                 sealed: answering.concerned.sealed(shard),
                 ..summary
             };
+            if let Some(known) = &answering.known {
+                known.label(&mut summary);
+            }
             if asked.explain {
                 let shard_work = ShardWork {
                     work: Some(answering.tally.work(summary.devices)),
@@ -172,8 +179,8 @@ impl Answering<'_> {
         }
     }
 
-    /// Visits the bucket values of devices of one type that can hold points of a range, each with the position of its
-    /// device; those of one device come oldest first.
+    /// Visits the bucket values of devices of one type that can hold points of a range, as far as these were known, each with the
+    /// position of its device; those of one device come oldest first.
     pub(super) fn scan(
         &self,
         def: &TypeDef,
@@ -187,7 +194,11 @@ impl Answering<'_> {
         let scanned = self
             .shard
             .scan_devices(number, &ordinals, span_ns, from_ns, to_ns, |at, value| {
-                passed(self.read(value).and_then(|()| visit(at, value)))
+                let visit = |known: &[u8]| visit(at, known);
+                passed(
+                    self.read(value)
+                        .and_then(|()| self.known_of(value, (from_ns, to_ns), visit)),
+                )
             });
         outcome(scanned.map_err(store_error)?)
     }
@@ -201,7 +212,10 @@ impl Answering<'_> {
         mut visit: impl FnMut(&[u8]) -> Result<ControlFlow<()>>,
     ) -> Result<ControlFlow<()>> {
         let device = (def.number(), chosen.ordinal());
-        let visit = |value: &[u8]| passed(self.read(value).and_then(|()| visit(value)));
+        let visit = |value: &[u8]| {
+            let known = self.read(value).and_then(|()| self.known_of(value, range, &mut visit));
+            passed(known)
+        };
         let scanned = self.shard.scan_device_back(device, def.bucket_span_ns, range, visit);
         outcome(scanned.map_err(store_error)?)
     }

@@ -21,9 +21,9 @@ use super::held::Held;
 use super::merge::Merge;
 use super::series::check_budget;
 use super::terms::{Caller, HasTerms as _, Terms};
-use super::{calendar, fill, filter, plan};
+use super::{calendar, fill, filter, known, plan};
 use crate::catalog::Catalog;
-use crate::clock::{monotonic, now_ns};
+use crate::clock::monotonic;
 use crate::error::{Error, Reason, Result};
 use crate::limits::Limits;
 use crate::metrics::Present;
@@ -113,7 +113,7 @@ impl Queries {
         start.check_properties(&request.properties)?;
         let limit = request.limit;
         let evaluated_at_ns = match request.at_ns {
-            0 => now_ns(),
+            0 => known::present_ns(request.known_at_ns),
             at => at,
         };
         let ask = move |selector, limit| {
@@ -358,6 +358,7 @@ impl Start {
 
     /// On other terms than those of a node: what the client allows, and from where its cursor points to.
     pub(super) fn on(mut self, terms: Terms) -> Result<Start> {
+        known::check(terms.known_at_ns)?;
         if let Some(deadline) = terms.deadline {
             self.asker.deadline = self.asker.deadline.min(deadline);
         }

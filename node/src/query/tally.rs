@@ -82,6 +82,11 @@ impl<'a> Tally<'a> {
         }
     }
 
+    /// Counts values that were decoded to tell those that had been received from others; [`Tally::block`] says when there were too many.
+    pub(super) fn cut(&self, points: u64) {
+        self.points.set(self.points.get().saturating_add(points));
+    }
+
     /// Notes how many bytes are held now.
     ///
     /// # Errors

@@ -33,6 +33,8 @@ pub(super) struct Terms {
     pub(super) points_max: u64,
     pub(super) partial_ok: bool,
     pub(super) explain: bool,
+    /// Only what had been received by then takes part; 0: everything. (A part of the question, so that cursors are bound to it.)
+    pub(super) known_at_ns: i64,
     /// Where the answer can go on.
     pub(super) pages: Option<Pages>,
 }
@@ -88,6 +90,7 @@ macro_rules! terms {
             points_max: $request.points_max,
             partial_ok: $request.partial_ok,
             explain: $request.explain,
+            known_at_ns: $request.known_at_ns,
             pages: None,
         }
     };
@@ -140,6 +143,7 @@ impl HasTerms for ListDevicesRequest {
             points_max: 0,
             partial_ok: self.partial_ok,
             explain: self.explain,
+            known_at_ns: 0,
             pages: pages(CursorKind::Devices, &question, &self.cursor),
         }
     }

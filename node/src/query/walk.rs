@@ -97,7 +97,7 @@ impl<'a> Walk<'a> {
         let until = self.to_ns.saturating_add(self.ahead_ns);
         let one = std::slice::from_ref(chosen);
         let _ = self.answering.scan(self.def, one, self.from_ns, until, |_, value| {
-            let mut behind = true;
+            let mut behind = None;
             for block in bucket::blocks(value) {
                 let block = block.map_err(corrupt)?;
                 if block.last_ns() < self.from_ns {
@@ -111,12 +111,12 @@ impl<'a> Walk<'a> {
                     }
                 }
                 self.answering.tally.block(folding.decoded())?;
-                behind &= block.first_ns() >= self.to_ns;
+                behind = Some(behind.unwrap_or(true) && block.first_ns() >= self.to_ns);
             }
-            // Of what lies behind, the first point is enough.
+            // Of what lies behind, the first point is enough. (A bucket may touch the range and have points before it only.)
             Ok(match behind {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
+                Some(true) => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
             })
         })?;
         for (at, way) in ways.into_iter().enumerate() {

@@ -111,24 +111,50 @@ pub(crate) async fn equip(client: &Client, ids: &[&str]) {
 
 pub(crate) async fn afternoon(client: &Client) {
     equip(client, &["RG1", "RG2", "PD1", "RL1"]).await;
+    client.write(write(reports(|_| 0))).await.unwrap();
+}
+
+/// The afternoon as it came: each record five seconds after it was observed, those that the outage held back together at 16:12:30, and
+/// the river's record of 15:30 once more.
+pub(crate) async fn afternoon_as_it_came(client: &Client) {
+    equip(client, &["RG1", "RG2", "PD1", "RL1"]).await;
+    client.write(write(reports(|t| t + 5 * S))).await.unwrap();
+    let mut batch = BatchBuilder::new(GAUGE);
+    for t in stamps().filter(held_back) {
+        let row = batch.row("RG2", t).received_at(at(16, 12) + 30 * S);
+        row.report_kind(v1::ReportKind::Backfill).set("rain", rain(1, t));
+    }
+    let again = batch.row("RL1", at(15, 30)).received_at(at(15, 30) + 9 * S);
+    again.set("level", level(at(15, 30)));
+    client.write(write(batch.build().unwrap())).await.unwrap();
+}
+
+fn held_back(t: &i64) -> bool {
+    (at(15, 25)..=at(16, 10)).contains(t)
+}
+
+/// All points but those that the outage held back.
+fn reports(received_at: impl Fn(i64) -> i64) -> v1::Batch {
     let mut total = 9_950.0;
     let mut batch = BatchBuilder::new(GAUGE);
     for t in stamps() {
         total = (total + rain(0, t)) % 10_000.0;
         let total = if total == 0.0 { 10_000.0 } else { total };
-        batch.row("RG1", t).set("rain", rain(0, t)).set("total", total);
-        if !(at(15, 25)..=at(16, 10)).contains(&t) {
-            batch.row("RG2", t).set("rain", rain(1, t));
+        let received = received_at(t);
+        let first = batch.row("RG1", t).received_at(received);
+        first.set("rain", rain(0, t)).set("total", total);
+        if !held_back(&t) {
+            batch.row("RG2", t).received_at(received).set("rain", rain(1, t));
         }
-        batch.row("PD1", t).set("depth", depth(t));
-        batch.row("RL1", t).set("level", level(t));
+        batch.row("PD1", t).received_at(received).set("depth", depth(t));
+        batch.row("RL1", t).received_at(received).set("level", level(t));
     }
-    client.write(write(batch.build().unwrap())).await.unwrap();
+    batch.build().unwrap()
 }
 
 /// The ten points that an outage held back.
 pub(crate) async fn backfill(client: &Client) {
-    let late = stamps().filter(|t| (at(15, 25)..=at(16, 10)).contains(t));
+    let late = stamps().filter(held_back);
     let rows = late.map(|t| ("RG2", t, rain(1, t)));
     client.write(write(batch(GAUGE, "rain", rows))).await.unwrap();
 }

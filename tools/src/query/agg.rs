@@ -163,6 +163,7 @@ fn request(args: &AggArgs) -> Outcome<v1::QueryAggregateRequest> {
         points_max: args.ask.terms.points_max,
         partial_ok: args.ask.terms.partial,
         explain: args.ask.terms.explain,
+        known_at_ns: args.ask.known.at_ns()?,
         ..v1::QueryAggregateRequest::default()
     };
     Ok(args.cover.ask(rises, request))
@@ -218,6 +219,7 @@ pub(crate) async fn run(context: &Context, args: AggArgs) -> Outcome {
     if columns.is_none() {
         printer.section("windows", &header(&args, &[]))?;
     }
+    args.ask.known.check(answer.summary())?;
     print_explain(&mut printer, answer.summary())?;
     printer.finish(&summary_cells(answer.summary()))?;
     if context.is_table() {

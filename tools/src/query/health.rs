@@ -12,7 +12,7 @@ use crate::cli::Context;
 use crate::failure::{OrFail, Outcome};
 use crate::output::Cell;
 use crate::selector::{SelectorArgs, parse_consistency, summary_cells, summary_line};
-use crate::terms::{TermsArgs, print_explain};
+use crate::terms::{KnownArgs, TermsArgs, print_explain};
 
 /// Which devices, when, and over which time before it.
 #[derive(Debug, Args)]
@@ -41,6 +41,8 @@ pub(crate) struct HealthArgs {
     consistency: v1::Consistency,
     #[command(flatten)]
     terms: TermsArgs,
+    #[command(flatten)]
+    known: KnownArgs,
 }
 
 const WHAT: &str = "cannot tell how devices are";
@@ -61,6 +63,7 @@ pub(crate) async fn run(context: &Context, args: HealthArgs) -> Outcome {
         points_max: args.terms.points_max,
         partial_ok: args.terms.partial,
         explain: args.terms.explain,
+        known_at_ns: args.known.at_ns()?,
     };
     let client = context.connect().await?;
     let mut answer = client.get_health(request).await.or_fail(WHAT)?;
@@ -72,6 +75,7 @@ pub(crate) async fn run(context: &Context, args: HealthArgs) -> Outcome {
         }
     }
     print_explain(&mut printer, answer.summary())?;
+    args.known.check(answer.summary())?;
     printer.finish(&summary_cells(answer.summary()))?;
     if context.is_table() {
         context.say(&summary_line(answer.summary(), "reports"));

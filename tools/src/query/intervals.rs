@@ -11,7 +11,7 @@ use crate::cli::Context;
 use crate::failure::{OrFail, Outcome};
 use crate::output::Cell;
 use crate::selector::{SelectorArgs, parse_consistency, summary_cells, summary_line};
-use crate::terms::{TermsArgs, print_explain};
+use crate::terms::{KnownArgs, TermsArgs, print_explain};
 use crate::time::parse_span;
 
 /// Which intervals.
@@ -35,6 +35,8 @@ pub(crate) struct IntervalsArgs {
     /// How fresh the answer must be: linearizable, bounded:SPAN or any
     #[arg(long, value_name = "LEVEL", default_value = "linearizable", value_parser = parse_consistency)]
     consistency: v1::Consistency,
+    #[command(flatten)]
+    known: KnownArgs,
     #[command(flatten)]
     terms: TermsArgs,
 }
@@ -90,6 +92,7 @@ pub(crate) async fn run(context: &Context, args: IntervalsArgs) -> Outcome {
         points_max: args.terms.points_max,
         partial_ok: args.terms.partial,
         explain: args.terms.explain,
+        known_at_ns: args.known.at_ns()?,
     };
     let states = args.condition.state.is_some();
     let client = context.connect().await?;
@@ -115,6 +118,7 @@ pub(crate) async fn run(context: &Context, args: IntervalsArgs) -> Outcome {
             }
         }
     }
+    args.known.check(answer.summary())?;
     print_explain(&mut printer, answer.summary())?;
     printer.finish(&summary_cells(answer.summary()))?;
     if context.is_table() {

@@ -73,6 +73,7 @@ pub(crate) async fn run(context: &Context, args: LatestArgs) -> Outcome {
         points_max: args.ask.terms.points_max,
         partial_ok: args.ask.terms.partial,
         explain: args.ask.terms.explain,
+        known_at_ns: args.ask.known.at_ns()?,
     };
     let client = context.connect().await?;
     let mut answer = client.get_latest(request).await.or_fail(WHAT)?;
@@ -97,6 +98,7 @@ pub(crate) async fn run(context: &Context, args: LatestArgs) -> Outcome {
             }
         }
     }
+    args.ask.known.check(answer.summary())?;
     print_explain(&mut printer, answer.summary())?;
     let mut summary = vec![("evaluated_at", Cell::some_time(evaluated_at_ns))];
     summary.extend(summary_cells(answer.summary()));

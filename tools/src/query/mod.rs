@@ -20,7 +20,7 @@ use crate::cli::{Context, now_ns};
 use crate::failure::{Failure, Outcome};
 use crate::output::Cell;
 use crate::selector::{SelectorArgs, parse_consistency};
-use crate::terms::TermsArgs;
+use crate::terms::{KnownArgs, TermsArgs};
 use crate::time::{parse_instant, parse_span};
 
 /// What to ask.
@@ -63,6 +63,8 @@ pub(crate) struct AskArgs {
     /// How fresh the answer must be: linearizable, bounded:SPAN or any
     #[arg(long, value_name = "LEVEL", default_value = "linearizable", value_parser = parse_consistency)]
     consistency: v1::Consistency,
+    #[command(flatten)]
+    known: KnownArgs,
     #[command(flatten)]
     terms: TermsArgs,
 }

@@ -11,7 +11,7 @@ use crate::cli::Context;
 use crate::failure::{OrFail, Outcome};
 use crate::output::Cell;
 use crate::selector::{SelectorArgs, parse_consistency, summary_cells, summary_line};
-use crate::terms::{TermsArgs, print_explain};
+use crate::terms::{KnownArgs, TermsArgs, print_explain};
 
 /// Which devices, over which time.
 #[derive(Debug, Args)]
@@ -45,6 +45,8 @@ pub(crate) struct QualityArgs {
     #[arg(long, value_name = "LEVEL", default_value = "linearizable", value_parser = parse_consistency)]
     consistency: v1::Consistency,
     #[command(flatten)]
+    known: KnownArgs,
+    #[command(flatten)]
     terms: TermsArgs,
 }
 
@@ -68,6 +70,7 @@ pub(crate) async fn run(context: &Context, args: QualityArgs) -> Outcome {
         points_max: args.terms.points_max,
         partial_ok: args.terms.partial,
         explain: args.terms.explain,
+        known_at_ns: args.known.at_ns()?,
     };
     let client = context.connect().await?;
     let mut answer = client.get_quality(request).await.or_fail(WHAT)?;
@@ -94,6 +97,7 @@ pub(crate) async fn run(context: &Context, args: QualityArgs) -> Outcome {
             }
         }
     }
+    args.known.check(answer.summary())?;
     print_explain(&mut printer, answer.summary())?;
     printer.finish(&summary_cells(answer.summary()))?;
     if context.is_table() {

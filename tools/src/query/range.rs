@@ -64,6 +64,7 @@ pub(crate) async fn run(context: &Context, args: RangeArgs) -> Outcome {
         points_max: args.ask.terms.points_max,
         partial_ok: args.ask.terms.partial,
         explain: args.ask.terms.explain,
+        known_at_ns: args.ask.known.at_ns()?,
     };
     let mut answer = client.query_range(request).await.or_fail(WHAT)?;
     let mut printer = context.printer("query_range");
@@ -89,6 +90,7 @@ pub(crate) async fn run(context: &Context, args: RangeArgs) -> Outcome {
             layout.print(&mut printer, &batch.device_type, row)?;
         }
     }
+    args.ask.known.check(answer.summary())?;
     print_explain(&mut printer, answer.summary())?;
     printer.finish(&summary_cells(answer.summary()))?;
     if context.is_table() {
