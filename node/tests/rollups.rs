@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use common::fleet::*;
 use common::{TestCluster, eventually};
-use tidemark_client::{BatchBuilder, Client, v1};
+use tidemark_client::{BatchBuilder, Client, Value, answers_of, v1};
 use tidemark_node::clock::now_ns;
 use tidemark_node::config::Tuning;
 use v1::Function;
@@ -45,7 +45,7 @@ fn tuning() -> Tuning {
     }
 }
 
-/// A level that must be in range, rain, and a count of pulses.
+/// A level that must be in range, values that must not jump, and whatever else there is.
 fn graded(retention_days: i64) -> v1::DeviceType {
     let mut graded = v1::DeviceType {
         rollups_s: vec![300, 3_600, 86_400],
@@ -54,6 +54,15 @@ fn graded(retention_days: i64) -> v1::DeviceType {
     };
     graded.properties[0].min = Some(0.0);
     graded.properties[0].max = Some(50.0);
+    let depth = property("depth", v1::ValueType::F64, v1::Kind::Gauge);
+    let turns = property("turns", v1::ValueType::I64, v1::Kind::Counter);
+    graded.properties.extend([depth, turns]);
+    for property in &mut graded.properties {
+        if ["depth", "speed", "turns"].contains(&property.id.as_str()) {
+            property.attributes.insert("spike".into(), "5".into());
+        }
+        property.wrap = (property.id == "count").then_some(1_000.0);
+    }
     graded
 }
 
@@ -66,38 +75,103 @@ async fn furnish_graded(client: &Client, retention_days: i64) {
 
 fn some_rows(random: &mut Random, t0: i64) -> v1::Batch {
     let mut batch = BatchBuilder::new(GRADED);
-    for _ in 0..1 + random.below(60) {
-        let t = t0 + random.below(2 * 1_440) as i64 * MIN;
-        let row = batch.row(IDS[random.below(6) as usize], t);
+    let mut times: Vec<(usize, i64)> = Vec::new();
+    for _ in 0..1 + random.below(20) {
+        times.push((random.below(6) as usize, random.below(2 * 1_440) as i64));
+    }
+    // And one device minute by minute, with some of them left out.
+    let (id, from) = (random.below(6) as usize, random.below(2 * 1_440) as i64);
+    let minutes = (0..random.below(300) as i64).filter(|_| random.below(10) > 0);
+    times.extend(minutes.map(|minute| (id, from + minute)));
+    let mut count = random.below(900) as i64;
+    for (at, minute) in times {
+        let row = batch.row(IDS[at], t0 + minute * MIN);
         let level = random.below(600) as f64 / 10.0;
         let row = match random.below(8) {
             0 => row.set_with_quality("level", level, v1::Quality::Fail),
             _ => row.set("level", level),
         };
         let row = row.set("rain", random.below(30) as f64 / 10.0);
-        row.set("pulses", random.below(9) as i64)
-            .set("on", random.below(2) == 0);
+        let row = row
+            .set("pulses", random.below(9) as i64)
+            .set("on", random.below(5) == 0)
+            .set(
+                "mode",
+                Value::Enum(["off", "slow", "fast"][random.below(3) as usize].into()),
+            );
+        if random.below(4) == 0 {
+            continue;
+        }
+        count = (count + random.below(30) as i64) % 1_000;
+        let jumpy = |random: &mut Random| random.below(30) as f64 / 10.0 + if random.below(4) == 0 { 9.0 } else { 0.0 };
+        let (depth, speed, turns) = (jumpy(random), jumpy(random), jumpy(random) as i64);
+        let row = row.set("count", count).set("depth", depth).set("turns", turns);
+        let row = row.set_with_quality("speed", speed, qualities(random));
+        match random.below(9) {
+            0 => row.set("raw", f64::NAN),
+            1 => row.set("note", format!("note {minute}")),
+            _ => row.set("raw", level),
+        };
     }
     batch.build().unwrap()
 }
 
+fn qualities(random: &mut Random) -> v1::Quality {
+    match random.below(6) {
+        0 => v1::Quality::Fail,
+        1 => v1::Quality::Suspect,
+        _ => v1::Quality::Good,
+    }
+}
+
+const QUESTIONS: [(&str, &[Function]); 13] = [
+    (
+        "level",
+        &[
+            Function::Avg,
+            Function::Min,
+            Function::Max,
+            Function::First,
+            Function::Last,
+            Function::Count,
+        ],
+    ),
+    (
+        "level",
+        &[Function::TimeWeightedAvg, Function::Integral, Function::Delta],
+    ),
+    ("rain", &[Function::Sum, Function::Max, Function::Count]),
+    ("pulses", &[Function::Sum, Function::Count]),
+    ("on", &[Function::Last, Function::Count]),
+    (
+        "on",
+        &[
+            Function::TimeWeightedAvg,
+            Function::Duration,
+            Function::Transitions,
+            Function::Mode,
+        ],
+    ),
+    ("mode", &[Function::Duration, Function::Transitions, Function::Mode]),
+    ("note", &[Function::Count, Function::First, Function::Last]),
+    ("raw", &[Function::TimeWeightedAvg, Function::Min, Function::Count]),
+    (
+        "depth",
+        &[
+            Function::TimeWeightedAvg,
+            Function::Delta,
+            Function::Max,
+            Function::Avg,
+            Function::Count,
+        ],
+    ),
+    ("speed", &[Function::Avg, Function::Max, Function::Count]),
+    ("count", &[Function::Increase, Function::Rate, Function::Last]),
+    ("turns", &[Function::Increase, Function::First, Function::Count]),
+];
+
 fn some_question(random: &mut Random, t0: i64) -> v1::QueryAggregateRequest {
-    let (property, functions): (&str, &[Function]) = match random.below(4) {
-        0 => (
-            "level",
-            &[
-                Function::Avg,
-                Function::Min,
-                Function::Max,
-                Function::First,
-                Function::Last,
-                Function::Count,
-            ],
-        ),
-        1 => ("rain", &[Function::Sum, Function::Max, Function::Count]),
-        2 => ("pulses", &[Function::Sum, Function::Count]),
-        _ => ("on", &[Function::Last, Function::Count]),
-    };
+    let (property, functions) = QUESTIONS[random.below(QUESTIONS.len() as u64) as usize];
     let unit = [MIN, 5 * MIN, HOUR][random.below(3) as usize];
     let mut end = || t0 + (random.below(60) as i64 - 6) * HOUR + random.below(12) as i64 * unit;
     let (a, b) = (end(), end());
@@ -144,12 +218,62 @@ async fn compare(client: &Client, request: v1::QueryAggregateRequest) {
     assert_eq!(with, without, "{request:?}");
 }
 
-async fn used(cluster: &TestCluster) -> u64 {
-    let mut used = 0;
-    for node in 0..3 {
-        used += cluster.metric(node, "tidemark_rollups_used_total").await;
-    }
-    used
+/// Which points count does not depend on where the range of a question begins and ends.
+async fn compare_ranges(client: &Client, random: &mut Random, t0: i64) {
+    let mut end = || t0 + random.below(2 * 288) as i64 * 5 * MIN;
+    let (a, b) = (end(), end());
+    let part = (a.min(b), a.max(b));
+    let property = ["depth", "speed", "turns"][random.below(3) as usize];
+    let windows = async |(from_ns, to_ns): (i64, i64), no_rollups: bool| {
+        let request = v1::QueryAggregateRequest {
+            selector: of_type(GRADED),
+            properties: vec![property.into()],
+            functions: vec![Function::Count as i32, Function::Last as i32],
+            allow_unlawful: true,
+            from_ns,
+            to_ns,
+            window: Some(v1::Window {
+                step_ns: 5 * MIN,
+                ..v1::Window::default()
+            }),
+            no_rollups,
+            ..v1::QueryAggregateRequest::default()
+        };
+        let mut windows = Vec::new();
+        for series in ask(client, request)
+            .await
+            .into_iter()
+            .flat_map(|message| message.series)
+        {
+            let columns = [0, 1].map(|at| answers_of(&series.columns[at]).collect::<Vec<_>>());
+            for (at, start_ns) in series.start_ns.iter().enumerate() {
+                let inside = (part.0..part.1).contains(start_ns);
+                let answers = columns.each_ref().map(|column| format!("{:?}", column[at]));
+                windows.extend(inside.then(|| (series.device.clone(), *start_ns, answers)));
+            }
+        }
+        windows.sort();
+        windows
+    };
+    let (first, second) = (random.below(2) == 0, random.below(2) == 0);
+    let whole = windows((t0 - DAY, t0 + 3 * DAY), first).await;
+    assert_eq!(windows(part, second).await, whole, "{property} in {part:?}");
+}
+
+/// What an answer cost, as it says itself.
+async fn cost(client: &Client, request: v1::QueryAggregateRequest) -> v1::Work {
+    let explained = v1::QueryAggregateRequest {
+        explain: true,
+        ..request
+    };
+    let (_, summary) = client
+        .query_aggregate(explained)
+        .await
+        .unwrap()
+        .collect()
+        .await
+        .unwrap();
+    summary.explain.unwrap().total.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -183,9 +307,10 @@ async fn every_answer_with_rollups_is_the_answer_without() {
             let request = v1::TransferLeaderRequest { shard: 1, to_node };
             client.transfer_leader(request).await.unwrap();
         }
-        for _ in 0..6 {
+        for _ in 0..12 {
             compare(&client, some_question(&mut random, t0)).await;
         }
+        compare_ranges(&client, &mut random, t0).await;
     }
     // Once more something of every bucket, so that each has lost its rollups and gets them again.
     let mut everywhere = BatchBuilder::new(GRADED);
@@ -193,26 +318,28 @@ async fn every_answer_with_rollups_is_the_answer_without() {
         everywhere.row(id, t0 + hour * HOUR).set("level", hour as f64);
     }
     client.write(write(everywhere.build().unwrap())).await.unwrap();
-    let whole = v1::QueryAggregateRequest {
-        window: Some(v1::Window {
-            step_ns: HOUR,
-            ..v1::Window::default()
-        }),
-        properties: vec!["level".into()],
-        functions: vec![Function::Avg as i32],
-        from_ns: t0 - DAY,
-        to_ns: t0 + 3 * DAY,
-        ..some_question(&mut random, t0)
-    };
-    eventually("rollups answer", || async {
-        let before = used(&cluster).await;
-        compare(&client, whole.clone()).await;
-        match used(&cluster).await - before {
-            96.. => Ok(()),
-            few => Err(format!("{few} rollups answered")),
-        }
-    })
-    .await;
+    for (property, functions) in QUESTIONS {
+        let whole = v1::QueryAggregateRequest {
+            window: Some(v1::Window {
+                step_ns: HOUR,
+                ..v1::Window::default()
+            }),
+            properties: vec![property.into()],
+            functions: functions.iter().map(|function| *function as i32).collect(),
+            from_ns: t0 - DAY,
+            to_ns: t0 + 3 * DAY,
+            ..some_question(&mut random, t0)
+        };
+        eventually("rollups answer", || async {
+            compare(&client, whole.clone()).await;
+            let cost = cost(&client, whole.clone()).await;
+            match cost.rollup_windows >= 96 && cost.points_decoded == 0 {
+                true => Ok(()),
+                false => Err(format!("{property} {functions:?} cost {cost:?}")),
+            }
+        })
+        .await;
+    }
     for shard in client
         .status()
         .await
@@ -236,13 +363,20 @@ async fn points_go_and_their_rollups_answer_on() {
     for minute in 0..600 {
         for (at, id) in IDS.into_iter().enumerate() {
             let level = ((minute * 7 + at as i64) % 40) as f64;
-            batch.row(id, t0 + minute * MIN).set("level", level).set("rain", 0.2);
+            let depth = if (minute + at as i64) % 20 == 0 {
+                9.0
+            } else {
+                level / 100.0
+            };
+            let row = batch.row(id, t0 + minute * MIN).set("level", level);
+            let row = row.set("rain", 0.2).set("depth", depth);
+            row.set("count", minute * 3 % 1_000).set("on", minute % 50 < 7);
         }
     }
     client.write(write(batch.build().unwrap())).await.unwrap();
-    let hours = |property: &str, functions: &[Function]| v1::QueryAggregateRequest {
+    let hours = |(property, functions): &(&str, &[Function])| v1::QueryAggregateRequest {
         selector: of_type(GRADED),
-        properties: vec![property.into()],
+        properties: vec![property.to_string()],
         functions: functions.iter().map(|function| *function as i32).collect(),
         from_ns: t0,
         to_ns: t0 + 12 * HOUR,
@@ -252,15 +386,12 @@ async fn points_go_and_their_rollups_answer_on() {
         }),
         ..v1::QueryAggregateRequest::default()
     };
-    let level = hours(
-        "level",
-        &[Function::Avg, Function::Min, Function::Last, Function::Count],
-    );
-    let rain = hours("rain", &[Function::Sum, Function::Count]);
-    let expected = (
-        answer(&client, level.clone()).await,
-        answer(&client, rain.clone()).await,
-    );
+    let requests: Vec<_> = QUESTIONS.iter().map(hours).collect();
+    let mut expected = Vec::new();
+    for request in &requests {
+        expected.push(answer(&client, request.clone()).await);
+    }
+    assert!(expected[9].1 > 150, "{} spikes", expected[9].1);
     // From now on points are kept for two days, their rollups for good.
     client.apply_device_types(vec![graded(2)]).await.unwrap();
     eventually("points are gone", || async {
@@ -270,13 +401,12 @@ async fn points_go_and_their_rollups_answer_on() {
         }
     })
     .await;
-    assert_eq!(
-        (answer(&client, level.clone()).await, answer(&client, rain).await),
-        expected
-    );
+    for (request, expected) in requests.iter().zip(&expected) {
+        assert_eq!(&answer(&client, request.clone()).await, expected, "{request:?}");
+    }
     let points = v1::QueryAggregateRequest {
         no_rollups: true,
-        ..level
+        ..requests[0].clone()
     };
     assert_eq!(answer(&client, points).await.0.len(), 0, "there are no points to read");
 }

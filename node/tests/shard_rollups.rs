@@ -48,12 +48,17 @@ fn roll_up(rule: u64, buckets: &[(i64, Vec<u32>)]) -> ApplyEntry {
         bucket_ns: *bucket_ns,
         ordinals: ordinals.clone(),
     };
-    upkeep(What::RollUp(RollUp {
+    let roll_up = RollUp {
         length_s: LENGTH_S,
         rule,
         properties: (1..=3).map(property).collect(),
         buckets: buckets.iter().map(bucket).collect(),
-    }))
+    };
+    // Of either version.
+    upkeep(match buckets.len() % 2 {
+        0 => What::RollUp(roll_up),
+        _ => What::RollUpSequences(roll_up),
+    })
 }
 
 fn removed(answer: &Applied) -> Removed {
@@ -104,7 +109,7 @@ fn ask(shard: &Shard, property: u32, (from_ns, to_ns): (i64, i64), rolling: Opti
                 }),
                 Stored::Rollup(rolled) => {
                     used += 1;
-                    rollup::fold(rolled, LENGTH, (of, ValueType::F64), &windows, into).unwrap();
+                    rollup::fold(&rolled, LENGTH, (of, ValueType::F64), &windows, into).unwrap();
                 }
             }
             ControlFlow::<()>::Continue(())

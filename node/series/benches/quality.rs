@@ -20,6 +20,7 @@ const CHECKS: Checks = Checks {
     spike: None,
     flat: None,
     rate_per_s: None,
+    neighbours_ns: 900 * S,
     reach_ns: 900 * S,
 };
 const PROMISE: Promise = Promise {

@@ -22,6 +22,8 @@ pub struct Checks {
     pub spike: Option<f64>,
     /// A change that is faster is suspect, per second.
     pub rate_per_s: Option<f64>,
+    /// Points further apart are no neighbours, of which a spike is told, nanoseconds; 0: they are, however far apart.
+    pub neighbours_ns: i64,
     /// Rates are told from a point at most this old, nanoseconds.
     pub reach_ns: i64,
     /// A value that stands still for so long is suspect.
@@ -46,6 +48,7 @@ const NOTHING: &Checks = &Checks {
     typical_max: None,
     spike: None,
     rate_per_s: None,
+    neighbours_ns: 0,
     reach_ns: 0,
     flat: None,
 };
@@ -162,6 +165,55 @@ impl Checks {
             .all(Option::is_none)
     }
 
+    /// Whether points are too far apart to be neighbours.
+    pub fn are_apart(&self, from_ns: i64, to_ns: i64) -> bool {
+        self.neighbours_ns > 0 && to_ns.saturating_sub(from_ns) > self.neighbours_ns
+    }
+
+    /// The step between neighbours, where it is one that a spike may begin or end with.
+    fn jump(&self, from: (i64, f64), to: (i64, f64)) -> Option<f64> {
+        let step = to.1 - from.1;
+        let spike = self.spike.filter(|_| !self.are_apart(from.0, to.0))?;
+        (step.abs() > spike).then_some(step)
+    }
+
+    fn is_spike(&self, before: (i64, f64), point: (i64, f64), next: (i64, f64)) -> bool {
+        let steps = self.jump(before, point).zip(self.jump(point, next));
+        steps.is_some_and(|(to, from)| to.signum() != from.signum())
+    }
+
+    /// Those of some points that count by themselves which are no spikes, whatever lies before the points: from there on each is told
+    /// from those before it.
+    pub fn anchors<'p>(&'p self, points: &'p [(i64, f64)]) -> impl DoubleEndedIterator<Item = usize> + 'p {
+        let alone = move |at: usize| at > 0 && self.are_apart(points[at - 1].0, points[at].0);
+        let goes_on = move |at: usize| {
+            let next = points.get(at + 1);
+            next.is_some_and(|next| self.jump(points[at], *next).is_none())
+        };
+        (0..points.len()).filter(move |at| alone(*at) || goes_on(*at))
+    }
+
+    /// Which of some points that count by themselves are no spikes; `None` where that takes points before or behind them to
+    /// tell.
+    pub fn settled(&self, points: &[(i64, f64)]) -> Vec<Option<bool>> {
+        let mut told = vec![None; points.len()];
+        let Some(first) = self.anchors(points).next() else {
+            return told;
+        };
+        let mut before = points[first];
+        told[first] = Some(true);
+        for (at, point) in points.iter().enumerate().skip(first + 1) {
+            told[at] = match points.get(at + 1) {
+                Some(next) => Some(!self.is_spike(before, *point, *next)),
+                None => self.jump(before, *point).is_none().then_some(true),
+            };
+            if told[at] == Some(true) {
+                before = *point;
+            }
+        }
+        told
+    }
+
     fn is_typical(&self, value: f64) -> bool {
         self.typical_min.is_none_or(|min| value >= min) && self.typical_max.is_none_or(|max| value <= max)
     }
@@ -246,8 +298,14 @@ impl<'a> Judge<'a> {
             }
             return;
         }
-        self.judge_waiting(Some(value), &mut out);
+        self.judge_waiting(Some((t_ns, value)), &mut out);
         self.waiting.push(point);
+    }
+
+    /// The next points, of which the first and the last are known, and that both count. Tells no rates from then on.
+    pub fn pass(&mut self, first: (i64, f64), last: (i64, f64), mut out: impl FnMut(Judged)) {
+        self.judge_waiting(Some(first), &mut out);
+        (self.before, self.sure) = (Some(last), None);
     }
 
     /// There are no more points.
@@ -255,7 +313,7 @@ impl<'a> Judge<'a> {
         self.judge_waiting(None, &mut out);
     }
 
-    fn judge_waiting(&mut self, next: Option<f64>, out: &mut impl FnMut(Judged)) {
+    fn judge_waiting(&mut self, next: Option<(i64, f64)>, out: &mut impl FnMut(Judged)) {
         let mut waiting = std::mem::take(&mut self.waiting);
         if let Some(first) = waiting.first_mut() {
             first.finding = self.find(first, next);
@@ -276,13 +334,12 @@ impl<'a> Judge<'a> {
         self.waiting = waiting;
     }
 
-    fn find(&self, point: &Judged, next: Option<f64>) -> Option<Finding> {
+    fn find(&self, point: &Judged, next: Option<(i64, f64)>) -> Option<Finding> {
         let checks = self.checks;
-        if let (Some(spike), Some((_, before)), Some(next)) = (checks.spike, self.before, next) {
-            let (to, from) = (point.value - before, next - point.value);
-            if to.abs() > spike && from.abs() > spike && to.signum() != from.signum() {
-                return Some(Finding::Spike);
-            }
+        if let Some((before, next)) = self.before.zip(next)
+            && checks.is_spike(before, (point.t_ns, point.value), next)
+        {
+            return Some(Finding::Spike);
         }
         if let (Some(limit), Some((t_ns, value))) = (checks.rate_per_s, self.sure) {
             let apart = point.t_ns.saturating_sub(t_ns);
@@ -339,6 +396,56 @@ mod tests {
             "the last one has one neighbour yet"
         );
         assert_eq!(found(&checks, 300, &[9.0, 1.0, 1.0]), [None; 3]);
+    }
+
+    #[test]
+    fn what_lies_too_far_apart_is_no_neighbour() {
+        let checks = Checks {
+            spike: Some(0.15),
+            neighbours_ns: 900 * S,
+            ..Checks::default()
+        };
+        let spike = Some(Finding::Spike);
+        assert_eq!(found(&checks, 900, &[1.0, 1.9, 1.0]), [None, spike, None]);
+        assert_eq!(found(&checks, 901, &[1.0, 1.9, 1.0]), [None; 3]);
+    }
+
+    /// What is told of a part of some points is what is told of all.
+    #[test]
+    fn a_part_tells_what_the_whole_tells_or_nothing() {
+        let checks = Checks {
+            spike: Some(1.5),
+            neighbours_ns: 3 * S,
+            ..Checks::default()
+        };
+        let mut state = 3_u64;
+        let mut next = |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) % below
+        };
+        let (mut told, mut open) = (0, 0);
+        for _ in 0..300 {
+            let mut t_ns = 0;
+            let mut points = Vec::new();
+            for _ in 0..30 {
+                t_ns += [1, 1, 1, 1, 2, 4][next(6) as usize] * S;
+                points.push((t_ns, next(4) as f64));
+            }
+            let mut judge = Judge::new(&checks, |_| false);
+            let mut counts = Vec::new();
+            let mut note = |point: Judged| counts.push(point.finding.is_none());
+            points
+                .iter()
+                .for_each(|(t, value)| judge.point(*t, *value, 0, &mut note));
+            judge.end(&mut note);
+            let (a, b) = (next(31) as usize, next(31) as usize);
+            let part = a.min(b)..a.max(b);
+            for (found, expected) in checks.settled(&points[part.clone()]).into_iter().zip(&counts[part]) {
+                assert!(found.is_none_or(|found| found == *expected), "{points:?}");
+                *(if found.is_some() { &mut told } else { &mut open }) += 1;
+            }
+        }
+        assert!(told > 1_000 && open > 100, "{told} told, {open} open");
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod codec;
 mod corrupt;
 #[doc(hidden)]
 pub mod decoders;
+pub mod exact;
 pub mod exceed;
 pub mod flat;
 pub mod gaps;
@@ -34,10 +35,11 @@ pub use block::{Accepted, BLOCK_ROWS_MAX, Block, ColumnStats, Folding, Points, S
 pub use by_window::{ByWindow, Unfinished};
 pub use checks::{Checks, Choice};
 pub use corrupt::Corrupt;
+pub use exact::Exact;
 pub use known::LeftOut;
 pub use latest::NewestValue;
 pub use needs::Needs;
 pub use partial::{Finished, Function, Kind, Partial, SumOverflow};
 pub use record::{Column, PropertyNumber, Records, ValueRef, ValueType, Values};
-pub use sequence::{Between, Feed, Gathered, Rise, Sequence, SequenceFunction};
+pub use sequence::{Between, Feed, Gathered, Rise, Run, Sequence, SequenceFunction};
 pub use window::{Edge, Windows};

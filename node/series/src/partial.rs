@@ -224,6 +224,28 @@ impl Partial {
         }
     }
 
+    /// When the last value was seen, and what it was.
+    pub fn last(&self) -> Option<(i64, ValueRef<'_>)> {
+        match self {
+            Partial::F64(p) => p.last.map(|(t, v)| (t, ValueRef::F64(v))),
+            Partial::I64(p) => p.last.map(|(t, v)| (t, ValueRef::I64(v))),
+            Partial::Bool(p) => p.last.map(|(t, v)| (t, ValueRef::Bool(v))),
+            Partial::Enum(p) => p.last.map(|(t, v)| (t, ValueRef::Enum(v))),
+            Partial::Text(p) => p.last.as_ref().map(|(t, v)| (*t, ValueRef::Text(v))),
+        }
+    }
+
+    /// When the first value was seen, and what it was.
+    pub fn first(&self) -> Option<(i64, ValueRef<'_>)> {
+        match self {
+            Partial::F64(p) => p.first.map(|(t, v)| (t, ValueRef::F64(v))),
+            Partial::I64(p) => p.first.map(|(t, v)| (t, ValueRef::I64(v))),
+            Partial::Bool(p) => p.first.map(|(t, v)| (t, ValueRef::Bool(v))),
+            Partial::Enum(p) => p.first.map(|(t, v)| (t, ValueRef::Enum(v))),
+            Partial::Text(p) => p.first.as_ref().map(|(t, v)| (*t, ValueRef::Text(v))),
+        }
+    }
+
     /// The answer; `None` where there is none (nothing seen, only NaN for min and max, or a function that the type
     /// does not know). Count always has one.
     ///

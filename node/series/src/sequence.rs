@@ -10,14 +10,18 @@ mod quantiles;
 
 use std::collections::BTreeMap;
 
-pub use feed::{Between, Feed, Gathered, Rise};
+pub use feed::{Between, Feed, Gathered, Point, Rise, Run};
 pub use quantiles::{QUANTILE_ERROR, Quantiles};
 
 use crate::corrupt::Corrupt;
+use crate::exact::Exact;
 use crate::partial::{Finished, Kind};
 
 /// Different states of a window that are kept apart; more are an error.
 pub const STATES_MAX: usize = 1_024;
+
+/// Nanoseconds of a second.
+const NS_PER_S: f64 = 1e9;
 
 /// What is asked of a sequence of points.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -74,13 +78,13 @@ impl SequenceFunction {
 #[derive(Clone, Debug, Default)]
 pub struct Sequence {
     /// Sum of the steps up, with wraps and resets.
-    pub rise: f64,
+    pub rise: Exact,
     /// Sum of all steps.
-    pub change: f64,
+    pub change: Exact,
     /// Number of steps, each counted where it ends.
     pub steps: u64,
-    /// Area under the values, times seconds.
-    pub area: f64,
+    /// Area under the values, times nanoseconds.
+    pub area: Exact,
     /// Time that the area covers, nanoseconds, of all devices together.
     pub covered_ns: u128,
     /// Values and how they scatter.
@@ -149,10 +153,10 @@ pub struct TooManyStates;
 impl Sequence {
     /// Adds all that `other` holds.
     pub fn merge(&mut self, other: &Sequence) {
-        self.rise += other.rise;
-        self.change += other.change;
+        self.rise.add(other.rise);
+        self.change.add(other.change);
         self.steps = self.steps.saturating_add(other.steps);
-        self.area += other.area;
+        self.area.add(other.area);
         self.covered_ns = self.covered_ns.saturating_add(other.covered_ns);
         self.moments.merge(&other.moments);
         self.quantiles.merge(&other.quantiles);
@@ -188,18 +192,18 @@ impl Sequence {
     /// # Errors
     /// A question about states, of which there are too many.
     pub fn finish(&self, function: SequenceFunction, window_ns: u64) -> Result<Option<Finished>, TooManyStates> {
-        let seconds = |ns: u128| ns as f64 / 1e9;
+        let seconds = |ns: u128| ns as f64 / NS_PER_S;
         let stepped = |value: f64| (self.steps > 0).then_some(Finished::F64(value));
         let covered = |value: f64| (self.covered_ns > 0).then_some(Finished::F64(value));
         if self.states.len() > STATES_MAX {
             return Err(TooManyStates);
         }
         Ok(match function {
-            SequenceFunction::Increase => stepped(self.rise),
-            SequenceFunction::Rate => stepped(self.rise / seconds(u128::from(window_ns.max(1)))),
-            SequenceFunction::Delta => stepped(self.change),
-            SequenceFunction::Integral => covered(self.area),
-            SequenceFunction::TimeWeightedAvg => covered(self.area / seconds(self.covered_ns)),
+            SequenceFunction::Increase => stepped(self.rise.value()),
+            SequenceFunction::Rate => stepped(self.rise.value() / seconds(u128::from(window_ns.max(1)))),
+            SequenceFunction::Delta => stepped(self.change.value()),
+            SequenceFunction::Integral => covered(self.area.value() / NS_PER_S),
+            SequenceFunction::TimeWeightedAvg => covered(self.area.value() / self.covered_ns as f64),
             SequenceFunction::Stddev => {
                 let Moments { count, squares, .. } = self.moments;
                 (count > 0).then(|| Finished::F64((squares / count as f64).sqrt()))

@@ -18,6 +18,8 @@ const BUCKET_RECORDS: i64 = 4096;
 const BUCKET_SPAN_MAX_S: i64 = 364 * 86_400;
 /// Lengths of windows that may be rolled up, seconds.
 pub const ROLLUPS_S: [u32; 3] = [300, 3_600, 86_400];
+/// Gaps of so many promised intervals are bridged; a day where nothing is promised.
+const GAP_INTERVALS: i64 = 3;
 const TEXT_DEFAULT_BYTES: u32 = 256;
 /// Longest time that is looked at for values that stand still: 31 days.
 const FLAT_S_MAX: f64 = 31.0 * 86_400.0;
@@ -159,6 +161,11 @@ impl TypeDef {
         }
     }
 
+    /// Points further apart have nothing between them, nanoseconds, where a question says nothing else.
+    pub fn max_gap_ns(&self) -> i64 {
+        max_gap_ns(self.stored.sample_interval_s)
+    }
+
     /// Promised time from observation to receipt, nanoseconds; `None` where nothing is promised.
     pub fn latency_ns(&self) -> Option<i64> {
         match self.stored.latency_s {
@@ -213,6 +220,13 @@ fn property_def(p: &Property, sample_interval_s: i64) -> Result<PropertyDef> {
     })
 }
 
+fn max_gap_ns(sample_interval_s: i64) -> i64 {
+    match sample_interval_s {
+        0 => NS_PER_DAY,
+        s => s.saturating_mul(GAP_INTERVALS * NS_PER_S),
+    }
+}
+
 fn diagnostic(role: &str) -> Option<Diagnostic> {
     match role {
         "battery" => Some(Diagnostic::Battery),
@@ -233,6 +247,7 @@ fn checks(p: &Property, sample_interval_s: i64) -> Checks {
         typical_max: p.typical_max,
         spike: attribute("spike"),
         rate_per_s: attribute("rate_per_min").map(|rate| rate / 60.0),
+        neighbours_ns: max_gap_ns(sample_interval_s),
         reach_ns: sample_interval_s.saturating_mul(3 * NS_PER_S),
         flat: attribute("flat_s")
             .filter(|s| (1.0..=FLAT_S_MAX).contains(s))

@@ -126,7 +126,7 @@ impl Deletes {
                 };
                 let deadline = monotonic() + self.limits.request_timeout();
                 let made = self
-                    .propose(replica.group(), level.0, What::RollUp(roll_up), deadline)
+                    .propose(replica.group(), level.0, What::RollUpSequences(roll_up), deadline)
                     .await?;
                 self.router.host().metrics().rollups_made.add(made.buckets);
                 tokio::time::sleep(REST).await;

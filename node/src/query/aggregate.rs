@@ -9,7 +9,8 @@ use std::ops::ControlFlow;
 use tidemark_proto::peer::Partials;
 use tidemark_proto::peer::read_shard_response::Part;
 use tidemark_proto::v1::{AnswerSummary, QueryAggregateRequest};
-use tidemark_series::{Function, Needs, Windows, bucket, rollup};
+use tidemark_series::rollup::{self, Rollup};
+use tidemark_series::{Function, Needs, Windows, bucket};
 
 use super::asked::Asked as Terms;
 use super::finish::Finishing;
@@ -157,7 +158,7 @@ impl Aggregating<'_> {
             return self.follow(def, devices, asked);
         }
         let tally = &self.answering.tally;
-        let folding = Folding::new(self.request, def, asked, self.needs, tally);
+        let folding = Folding::new(self.request, &self.functions, def, asked, self.needs, tally);
         let mut held = 0;
         let (folded, dropped) = (&mut self.folded, &mut self.dropped);
         let (range, rolling) = ((folding.from, folding.to), folding.rolling.as_ref());
@@ -191,7 +192,7 @@ impl Aggregating<'_> {
         let place = |chosen: &Chosen| groups.place(def.number(), &numbers, |key| chosen.tag(key));
         let places: Vec<usize> = devices.iter().map(place).collect();
         let tally = &self.answering.tally;
-        let folding = Folding::new(self.request, def, asked, self.needs, tally);
+        let folding = Folding::new(self.request, &self.functions, def, asked, self.needs, tally);
         let dropped = &mut self.dropped;
         let (range, rolling) = ((folding.from, folding.to), folding.rolling.as_ref());
         self.answering.scan_rolled(def, devices, range, rolling, |at, stored| {
@@ -279,6 +280,7 @@ struct Folding<'a> {
 impl Folding<'_> {
     fn new<'a>(
         request: &'a QueryAggregateRequest,
+        functions: &[Asked],
         def: &TypeDef,
         asked: &'a [(&'a PropertyDef, Windows)],
         needs: Needs,
@@ -291,7 +293,7 @@ impl Folding<'_> {
             needs,
             from,
             to,
-            rolling: rolling(def, request, asked),
+            rolling: rolling(def, request, functions, asked),
             tally,
         }
     }
@@ -301,7 +303,7 @@ impl Folding<'_> {
         let mut dropped = 0;
         let value = match (stored, &self.rolling) {
             (Stored::Points(value), _) => value,
-            (Stored::Rollup(windows), Some(rolling)) => return self.fold_rollup(windows, rolling, series),
+            (Stored::Rollup(rollup), Some(rolling)) => return self.fold_rollup(&rollup, rolling, series),
             (Stored::Rollup(_), None) => return Ok(0),
         };
         for block in bucket::blocks(value) {
@@ -321,7 +323,7 @@ impl Folding<'_> {
         Ok(dropped)
     }
 
-    fn fold_rollup(&self, rolled: &[u8], rolling: &Rolling, series: &mut [Series]) -> Result<u64> {
+    fn fold_rollup(&self, rolled: &Rollup<'_>, rolling: &Rolling, series: &mut [Series]) -> Result<u64> {
         let mut dropped = 0;
         for ((property, windows), series) in self.asked.iter().zip(series.iter_mut()) {
             let of = (property.number, property.value_type);

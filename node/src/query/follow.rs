@@ -5,16 +5,20 @@
 
 use tidemark_proto::v1::QueryAggregateRequest;
 use tidemark_series::gaps::{Stretch, Stretches, Widest};
+use tidemark_series::rollup::{self, Row};
 use tidemark_series::{Feed, Gathered, Needs, Rise, Windows};
 
 use super::functions::{Asked, gathered};
 use super::grid::Grid;
 use super::plan::scan_range;
+use super::rollups::rolling;
 use super::series::{Series, check_budget};
 use super::shard_side::{Answering, Chosen};
 use super::walk::{Walk, Walked, choice};
+use super::way::Piece;
 use crate::catalog::types::{PropertyDef, TypeDef};
 use crate::error::Result;
+use crate::shard::Rolling;
 
 /// Follows the points of devices of one type.
 pub(super) struct Follower<'a> {
@@ -23,6 +27,8 @@ pub(super) struct Follower<'a> {
     asked: Vec<(Windows, Gathered)>,
     /// By property, where longest gaps are asked for.
     grids: Vec<Grid>,
+    /// Of the windows of rollups, where these are read.
+    length_ns: i64,
 }
 
 impl<'a> Follower<'a> {
@@ -34,6 +40,8 @@ impl<'a> Follower<'a> {
         def: &'a TypeDef,
         asked: &[(&'a PropertyDef, Windows)],
     ) -> Follower<'a> {
+        let rolling = rolling(def, request, functions, asked);
+        let length_ns = rolling.as_ref().map_or(0, Rolling::length_ns);
         let now_ns = answering.present_ns();
         let gathered = |property: &PropertyDef| gathered(functions, request, def, property, now_ns).unwrap_or_default();
         let walked = asked.iter().map(|(property, _)| Walked {
@@ -57,9 +65,10 @@ impl<'a> Follower<'a> {
         let steps = asked.iter().any(|(_, gathered)| gathered.steps);
         let back = if steps { i64::MAX } else { around };
         Follower {
-            walk: Walk::new(answering, def, walked, range, (back, around)),
+            walk: Walk::new(answering, def, walked, range, (back, around)).with_rollups(rolling),
             asked,
             grids,
+            length_ns,
         }
     }
 
@@ -73,8 +82,18 @@ impl<'a> Follower<'a> {
         let bytes_max = self.walk.answering.limits.partials_bytes_max;
         let mut stretches: Vec<Stretches> = self.grids.iter().map(|_| Stretches::default()).collect();
         let mut left_out = 0;
-        self.walk.over(chosen, |at, points| {
+        self.walk.pieces(chosen, &mut |at, piece| {
             let (windows, series) = (&self.asked[at].0, &mut series[at]);
+            let points = match piece {
+                Piece::Points(points) => points,
+                Piece::Row(row) => {
+                    left_out += self.add_row(row, windows, series);
+                    if let Some(run) = &row.run {
+                        feeds[at].run(run, &mut series.sequences);
+                    }
+                    return check_budget(series.bytes() + feeds[at].bytes(), bytes_max);
+                }
+            };
             left_out += points.dropped_within(windows);
             points.fold(windows, Needs::All, &mut series.points);
             for (place, t_ns) in points.times.iter().enumerate() {
@@ -97,5 +116,16 @@ impl<'a> Follower<'a> {
             }
         }
         Ok(left_out)
+    }
+
+    /// Adds what a window of a rollup has of points one by one; returns how many of its points do not count.
+    fn add_row(&self, row: &Row, windows: &Windows, series: &mut Series) -> u64 {
+        let Some(window) = rollup::window_of(windows, row.start_ns, self.length_ns) else {
+            return 0;
+        };
+        if let Some(points) = &row.points {
+            series.points.at(window, points.value_type()).merge(points);
+        }
+        row.dropped
     }
 }

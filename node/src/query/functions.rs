@@ -16,8 +16,6 @@ use crate::error::{Error, Reason, Result};
 const COLUMNS_MAX: usize = 256;
 /// Longest time that a rise is told over.
 const RISE_OVER_MAX_MS: i64 = 7 * NS_PER_DAY / NS_PER_MS;
-/// Gaps of so many promised intervals are bridged where nothing else is asked for; a day where nothing is promised.
-const GAP_INTERVALS: i64 = 3;
 
 /// What a window is asked.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -121,6 +119,14 @@ impl Asked {
         }
     }
 
+    /// A function of points as a sequence.
+    pub(super) fn of_sequence(self) -> Option<SequenceFunction> {
+        match self.measure {
+            Measure::Points(_) => None,
+            Measure::Sequence(function) => Some(function),
+        }
+    }
+
     /// As it is called in answers and on the command line.
     pub(super) fn name(self) -> String {
         let name = self.wire.as_str_name();
@@ -219,12 +225,7 @@ pub(super) fn gathered(
     now_ns: i64,
 ) -> Option<Gathered> {
     let mut gathered = Gathered {
-        max_gap_ns: match request.max_gap_ms {
-            0 => def
-                .sample_interval_ns()
-                .map_or(NS_PER_DAY, |ns| ns.saturating_mul(GAP_INTERVALS)),
-            ms => ms.saturating_mul(NS_PER_MS),
-        },
+        max_gap_ns: max_gap_ns(request.max_gap_ms, def),
         now_ns,
         wrap: property.wrap,
         ..Gathered::default()
@@ -260,9 +261,7 @@ pub(super) fn gathered(
 /// Points further apart have nothing between them, for a request that says so many milliseconds.
 pub(super) fn max_gap_ns(max_gap_ms: i64, def: &TypeDef) -> i64 {
     match max_gap_ms {
-        0 => def
-            .sample_interval_ns()
-            .map_or(NS_PER_DAY, |ns| ns.saturating_mul(GAP_INTERVALS)),
+        0 => def.max_gap_ns(),
         ms => ms.saturating_mul(NS_PER_MS),
     }
 }

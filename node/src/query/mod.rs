@@ -5,6 +5,7 @@ mod aggregate;
 mod alerts;
 mod areal;
 mod asked;
+mod before;
 mod calendar;
 #[cfg(test)]
 mod calendar_tests;
@@ -39,6 +40,7 @@ mod tally;
 mod terms;
 mod top;
 mod walk;
+mod way;
 
 pub use rollups::rolled_properties;
 pub(crate) use shard_side::device_filter;

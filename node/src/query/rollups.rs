@@ -6,12 +6,15 @@
 use std::ops::ControlFlow;
 
 use prost::Message as _;
-use tidemark_proto::peer::{RollUp, RolledProperty};
+use tidemark_proto::peer::{RollUp, RolledProperty, RolledSequence};
 use tidemark_proto::v1::QueryAggregateRequest;
-use tidemark_series::{ValueType, Windows, window::Edge};
+use tidemark_series::rollup::{Follows, Wanted};
+use tidemark_series::sequence::STATES_MAX;
+use tidemark_series::{Kind, SequenceFunction, ValueType, Windows, window::Edge};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::shard_side::{Answering, Chosen};
+use super::functions::{Asked, max_gap_ns};
+use super::shard_side::{Answering, Chosen, outcome, passed};
 use super::walk::choice;
 use crate::catalog::types::{PropertyDef, TypeDef};
 use crate::clock::NS_PER_S;
@@ -19,37 +22,112 @@ use crate::error::Result;
 use crate::raft::state::store_error;
 use crate::shard::{Rolling, Stored};
 
-/// Whether a property is rolled up: no texts, nor where neighbours decide which points count.
+/// Whether a property is rolled up: only numbers have neighbours that tell which of them count.
 fn is_rolled(property: &PropertyDef) -> bool {
-    property.value_type != ValueType::Text && !choice(property, false).needs_order()
+    matches!(property.value_type, ValueType::F64 | ValueType::I64) || !choice(property, false).needs_order()
+}
+
+/// How points of a property go on from one to the next, where rollups keep that.
+fn follows(def: &TypeDef, property: &PropertyDef) -> Option<Follows> {
+    let numbers = matches!(property.value_type, ValueType::F64 | ValueType::I64);
+    let few_states = match property.value_type {
+        ValueType::Bool => true,
+        ValueType::Enum => property.labels.len() <= STATES_MAX,
+        _ => false,
+    };
+    match property.kind {
+        Kind::Counter if numbers => Some(Follows::Counter(property.wrap)),
+        Kind::Gauge if numbers => Some(Follows::Linear(def.max_gap_ns())),
+        Kind::State if numbers => Some(Follows::Held(def.max_gap_ns())),
+        Kind::State if few_states => Some(Follows::State(def.max_gap_ns())),
+        _ => None,
+    }
+}
+
+/// A property, to be read from rollups.
+pub(super) fn wanted(def: &TypeDef, property: &PropertyDef) -> Wanted {
+    Wanted {
+        property: property.number,
+        value_type: property.value_type,
+        follows: follows(def, property),
+    }
+}
+
+/// Whether what is kept of a property as a sequence answers a function.
+fn answers(follows: Option<Follows>, value_type: ValueType, function: SequenceFunction) -> bool {
+    use SequenceFunction::{Delta, Duration, Increase, Integral, Mode, Rate, TimeWeightedAvg, Transitions};
+    match follows {
+        None => false,
+        Some(Follows::Counter(_)) => matches!(function, Increase | Rate),
+        Some(Follows::Linear(_)) => matches!(function, Delta | Integral | TimeWeightedAvg),
+        Some(Follows::Held(_)) => function == TimeWeightedAvg,
+        Some(Follows::State(_)) => {
+            matches!(function, Duration(_) | Transitions | Mode)
+                || function == TimeWeightedAvg && value_type == ValueType::Bool
+        }
+    }
 }
 
 /// What of a type is rolled up, and the rule that names just that.
 pub fn rolled_properties(def: &TypeDef) -> (u64, Vec<RolledProperty>) {
-    let rolled = |property: &PropertyDef| RolledProperty {
-        number: property.number.0,
-        end_closed: property.kind.edge() == Edge::EndClosed,
-        accepted: choice(property, false).accepted.0,
-        min: property.checks.min,
-        max: property.checks.max,
+    let rolled = |property: &PropertyDef| {
+        let checks = &property.checks;
+        let mut rolled = RolledProperty {
+            number: property.number.0,
+            end_closed: property.kind.edge() == Edge::EndClosed,
+            accepted: choice(property, false).accepted.0,
+            min: checks.min,
+            max: checks.max,
+            spike: checks.spike,
+            neighbours_ns: if checks.spike.is_some() {
+                checks.neighbours_ns
+            } else {
+                0
+            },
+            ..RolledProperty::default()
+        };
+        let (sequence, max_gap_ns) = match follows(def, property) {
+            None => (RolledSequence::Unspecified, 0),
+            Some(Follows::Counter(wrap)) => {
+                rolled.wrap = wrap;
+                (RolledSequence::Counter, 0)
+            }
+            Some(Follows::Linear(max_gap_ns)) => (RolledSequence::Linear, max_gap_ns),
+            Some(Follows::Held(max_gap_ns)) => (RolledSequence::Held, max_gap_ns),
+            Some(Follows::State(max_gap_ns)) => (RolledSequence::State, max_gap_ns),
+        };
+        rolled.set_sequence(sequence);
+        rolled.max_gap_ns = max_gap_ns;
+        rolled
     };
     let properties = def.properties.iter().filter(|property| is_rolled(property)).map(rolled);
     let all = RollUp {
         properties: properties.collect(),
         ..RollUp::default()
     };
-    (xxh3_64(&all.encode_to_vec()), all.properties)
+    // Rollups of the first version, which have less, have a rule without this.
+    (xxh3_64(&[&all.encode_to_vec()[..], b"2"].concat()), all.properties)
 }
 
-/// The rollups that will do for functions of points one by one over some windows: the longest that windows are made of.
+/// Whether rollups have all that is asked of a property.
+fn has_all(def: &TypeDef, request: &QueryAggregateRequest, functions: &[Asked], property: &PropertyDef) -> bool {
+    let usual_gaps = max_gap_ns(request.max_gap_ms, def) == def.max_gap_ns();
+    let known =
+        |function: SequenceFunction| usual_gaps && answers(follows(def, property), property.value_type, function);
+    is_rolled(property) && functions.iter().all(|asked| asked.of_sequence().is_none_or(known))
+}
+
+/// The rollups that will do for functions over some windows: the longest that windows are made of.
 pub(super) fn rolling(
     def: &TypeDef,
     request: &QueryAggregateRequest,
+    functions: &[Asked],
     asked: &[(&PropertyDef, Windows)],
 ) -> Option<Rolling> {
     // When their points were received is not told by rollups.
-    let points = request.no_rollups || request.known_at_ns != 0;
-    if points || request.drop_suspect || !asked.iter().all(|(property, _)| is_rolled(property)) {
+    let points_only = request.no_rollups || request.known_at_ns != 0 || request.drop_suspect || request.largest_gap;
+    let all_there = |(property, _): &(&PropertyDef, Windows)| has_all(def, request, functions, property);
+    if points_only || !asked.iter().all(all_there) {
         return None;
     }
     let (_, first) = asked.first()?;
@@ -128,6 +206,39 @@ impl Answering<'_> {
             ControlFlow::Break(error) => Err(error),
         }
     }
+
+    /// The same for one device, oldest first, until `visit` breaks.
+    pub(super) fn follow_rolled(
+        &self,
+        def: &TypeDef,
+        chosen: &Chosen,
+        (from_ns, to_ns): (i64, i64),
+        rolling: Option<&Rolling>,
+        mut visit: impl FnMut(Stored<'_>) -> Result<ControlFlow<()>>,
+    ) -> Result<ControlFlow<()>> {
+        let Some(rolling) = rolling else {
+            let one = std::slice::from_ref(chosen);
+            return self.scan(def, one, from_ns, to_ns, |_, value| visit(Stored::Points(value)));
+        };
+        let mut used = 0;
+        let device = (def.number(), chosen.ordinal());
+        let range = (from_ns, to_ns);
+        let scanned = self
+            .shard
+            .follow_rolled(device, def.bucket_span_ns, range, rolling, |stored| {
+                let counted = match &stored {
+                    Stored::Points(value) => self.read(value),
+                    Stored::Rollup(_) => {
+                        used += 1;
+                        self.tally.rollup();
+                        self.listened_to()
+                    }
+                };
+                passed(counted.and_then(|()| visit(stored)))
+            });
+        self.metrics.rollups_used.add(used);
+        outcome(scanned.map_err(store_error)?)
+    }
 }
 
 #[cfg(test)]
@@ -135,6 +246,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use tidemark_proto::v1::{self, DeviceType, Property};
+    use tidemark_series::Checks;
 
     const HOUR: i64 = 3_600 * NS_PER_S;
 
@@ -180,7 +292,7 @@ mod tests {
         let def = def();
         let check = |property: usize, step_ns: Option<i64>, origin_ns: i64, expected: Option<u32>| {
             let asked = [(&def.properties[property], windows(step_ns, origin_ns))];
-            let rolling = rolling(&def, &QueryAggregateRequest::default(), &asked);
+            let rolling = rolling(&def, &QueryAggregateRequest::default(), &[], &asked);
             assert_eq!(
                 rolling.map(|rolling| rolling.length_s),
                 expected,
@@ -194,8 +306,8 @@ mod tests {
         check(0, Some(HOUR / 4), 0, Some(300));
         check(0, Some(HOUR), 7, None);
         check(0, Some(HOUR / 60), 0, None);
-        check(1, Some(HOUR), 0, None);
-        check(2, Some(HOUR), 0, None);
+        check(1, Some(HOUR), 0, Some(3_600));
+        check(2, Some(HOUR), 0, Some(3_600));
         for (borders, expected) in [([7, 26, 100], Some(3_600)), ([24, 48, 120], Some(86_400))] {
             let borders: Vec<i64> = borders.iter().map(|hours| hours * HOUR).collect();
             let between = Windows {
@@ -203,7 +315,7 @@ mod tests {
                 ..windows(Some(0), 0)
             };
             let asked = [(&def.properties[0], between)];
-            let rolling = rolling(&def, &QueryAggregateRequest::default(), &asked);
+            let rolling = rolling(&def, &QueryAggregateRequest::default(), &[], &asked);
             assert_eq!(rolling.map(|rolling| rolling.length_s), expected);
         }
     }
@@ -219,15 +331,42 @@ mod tests {
                 known_at_ns,
                 ..QueryAggregateRequest::default()
             };
-            assert!(rolling(&def, &request, &asked).is_none());
+            assert!(rolling(&def, &request, &[], &asked).is_none());
         }
         let (rule, properties) = rolled_properties(&def);
-        assert_eq!(
-            properties.iter().map(|property| property.number).collect::<Vec<_>>(),
-            [1]
-        );
+        assert_eq!(properties.len(), 3);
+        for change in [
+            |checks: &mut Checks| checks.max = Some(5.0),
+            |checks: &mut Checks| checks.spike = Some(5.0),
+        ] {
+            let mut other = def.clone();
+            change(&mut other.properties[0].checks);
+            assert_ne!(rolled_properties(&other).0, rule);
+        }
         let mut other = def.clone();
-        other.properties[0].checks.max = Some(5.0);
-        assert_ne!(rolled_properties(&other).0, rule);
+        other.stored.sample_interval_s = 60;
+        assert_ne!(rolled_properties(&other).0, rule, "gaps are bridged otherwise");
+    }
+
+    #[test]
+    fn sequences_are_answered_as_far_as_they_are_kept() {
+        let def = def();
+        let asked = [(&def.properties[0], windows(Some(HOUR), 0))];
+        let check = |functions: &[v1::Function], max_gap_ms: i64, expected: bool| {
+            let request = QueryAggregateRequest {
+                functions: functions.iter().map(|function| *function as i32).collect(),
+                max_gap_ms,
+                ..QueryAggregateRequest::default()
+            };
+            let functions = super::super::functions::functions(&request).unwrap();
+            let found = rolling(&def, &request, &functions, &asked);
+            assert_eq!(found.is_some(), expected, "{request:?}");
+        };
+        let average = v1::Function::TimeWeightedAvg;
+        check(&[average, v1::Function::Delta, v1::Function::Max], 0, true);
+        check(&[average], 86_400_000, true);
+        check(&[average], 86_400_001, false);
+        check(&[average, v1::Function::Stddev], 0, false);
+        check(&[v1::Function::Increase], 0, false);
     }
 }

@@ -437,7 +437,7 @@ pub(crate) fn device_filter(catalog: &Catalog, selector: &Selector) -> Result<De
 }
 
 /// A visitor's answer, for a scan that knows nothing of errors.
-fn passed(visited: Result<ControlFlow<()>>) -> ControlFlow<Option<Error>> {
+pub(super) fn passed(visited: Result<ControlFlow<()>>) -> ControlFlow<Option<Error>> {
     match visited {
         Ok(ControlFlow::Continue(())) => ControlFlow::Continue(()),
         Ok(ControlFlow::Break(())) => ControlFlow::Break(None),
@@ -446,7 +446,7 @@ fn passed(visited: Result<ControlFlow<()>>) -> ControlFlow<Option<Error>> {
 }
 
 /// What became of a scan of which each visit was [`passed`].
-fn outcome(scanned: ControlFlow<Option<Error>>) -> Result<ControlFlow<()>> {
+pub(super) fn outcome(scanned: ControlFlow<Option<Error>>) -> Result<ControlFlow<()>> {
     match scanned {
         ControlFlow::Continue(()) => Ok(ControlFlow::Continue(())),
         ControlFlow::Break(None) => Ok(ControlFlow::Break(())),

@@ -5,12 +5,16 @@
 use std::ops::ControlFlow;
 
 use tidemark_proto::v1::Quality;
-use tidemark_series::checks::{Judge, Judged};
-use tidemark_series::{Accepted, Choice, Points, ValueRef, Values, bucket};
+use tidemark_series::rollup::Wanted;
+use tidemark_series::{Accepted, Choice, Points, bucket};
 
+use super::rollups::wanted;
 use super::shard_side::{Answering, Chosen, corrupt};
+pub(super) use super::way::Walked;
+use super::way::{Each, Piece, Way};
 use crate::catalog::types::{PropertyDef, TypeDef};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::shard::{Rolling, Stored};
 
 /// Each look further back for the last point goes so many times as far.
 const FURTHER: i64 = 8;
@@ -37,12 +41,6 @@ pub(super) fn choice(property: &PropertyDef, drop_suspect: bool) -> Choice<'_> {
     }
 }
 
-/// A property, and which of its points count.
-pub(super) struct Walked<'a> {
-    pub(super) property: &'a PropertyDef,
-    pub(super) choice: Choice<'a>,
-}
-
 /// A walk over points of devices of one type.
 pub(super) struct Walk<'a> {
     pub(super) answering: &'a Answering<'a>,
@@ -53,14 +51,10 @@ pub(super) struct Walk<'a> {
     /// How far before the range the last point matters, and behind it the next one.
     pub(super) back_ns: i64,
     pub(super) ahead_ns: i64,
-}
-
-/// The points of a property on their way.
-struct Way<'w> {
-    walked: &'w Walked<'w>,
-    /// Where neighbours decide what counts.
-    judge: Option<Judge<'w>>,
-    judged: Points,
+    /// Which rollups will do, if any.
+    rolling: Option<Rolling>,
+    /// By property.
+    pub(super) wanted: Vec<Wanted>,
 }
 
 impl<'a> Walk<'a> {
@@ -73,159 +67,94 @@ impl<'a> Walk<'a> {
         (back_ns, ahead_ns): (i64, i64),
     ) -> Walk<'a> {
         let in_order = walked.iter().filter(|walked| walked.choice.needs_order());
-        let around = in_order.map(|walked| walked.choice.checks.reach_ns).max().unwrap_or(0);
+        let reach = |walked: &Walked<'_>| walked.choice.checks.reach_ns.max(walked.choice.checks.neighbours_ns);
+        let around = in_order.map(reach).max().unwrap_or(0);
         let earlier = walked.iter().map(|walked| walked.choice.looks_back_ns()).max();
         Walk {
             answering,
             def,
+            wanted: walked.iter().map(|walked| wanted(def, walked.property)).collect(),
             walked,
             from_ns: from_ns.saturating_sub(earlier.unwrap_or(0)),
             to_ns,
             back_ns: back_ns.max(around),
-            ahead_ns: ahead_ns.max(around),
+            // The next point that counts is told from another one behind it.
+            ahead_ns: ahead_ns.saturating_add(around),
+            rolling: None,
         }
+    }
+
+    /// The same, with rollups where they will do.
+    pub(super) fn with_rollups(self, rolling: Option<Rolling>) -> Walk<'a> {
+        Walk { rolling, ..self }
     }
 
     /// Gives `each` the points of a device as they come, with the place of their property.
     pub(super) fn over(&self, chosen: &Chosen, mut each: impl FnMut(usize, &Points) -> Result<()>) -> Result<()> {
-        let mut ways: Vec<Way<'_>> = self.walked.iter().map(Way::new).collect();
-        for ((at, way), before) in ways.iter_mut().enumerate().zip(self.before(chosen)?) {
+        self.pieces(chosen, &mut |at, piece| match piece {
+            Piece::Points(points) => each(at, points),
+            Piece::Row(_) => Err(Error::internal("a rollup where points are walked over")),
+        })
+    }
+
+    /// The same, with windows of rollups in the place of their points.
+    pub(super) fn pieces(&self, chosen: &Chosen, each: &mut Each<'_>) -> Result<()> {
+        let walked = self.walked.iter().enumerate();
+        let mut ways: Vec<Way<'_>> = walked.map(|(at, walked)| Way::new(at, walked, self.to_ns)).collect();
+        for (way, before) in ways.iter_mut().zip(self.before(chosen)?) {
             if let Some(before) = before {
-                way.take(&before, at, &mut each)?;
+                way.take(&before, each)?;
             }
         }
         let until = self.to_ns.saturating_add(self.ahead_ns);
-        let one = std::slice::from_ref(chosen);
-        let _ = self.answering.scan(self.def, one, self.from_ns, until, |_, value| {
-            let mut behind = None;
-            for block in bucket::blocks(value) {
-                let block = block.map_err(corrupt)?;
-                if block.last_ns() < self.from_ns {
-                    continue;
-                }
-                let mut folding = block.folding();
-                for (at, way) in ways.iter_mut().enumerate() {
-                    let points = folding.points(way.walked.property.number, &way.walked.choice);
-                    if let Some(points) = points.map_err(corrupt)? {
-                        way.take(&from(points, self.from_ns), at, &mut each)?;
+        let _ = self.scan(chosen, (self.from_ns, until), |stored| {
+            match stored {
+                Stored::Points(value) => self.take(value, &mut ways, each)?,
+                Stored::Rollup(rollup) => {
+                    for (way, wanted) in ways.iter_mut().zip(&self.wanted) {
+                        way.take_rollup(&rollup, wanted, self.from_ns, each)?;
                     }
                 }
-                self.answering.tally.block(folding.decoded())?;
-                behind = Some(behind.unwrap_or(true) && block.first_ns() >= self.to_ns);
             }
-            // Of what lies behind, the first point is enough. (A bucket may touch the range and have points before it only.)
-            Ok(match behind {
-                Some(true) => ControlFlow::Break(()),
-                _ => ControlFlow::Continue(()),
+            // Of what lies behind, the first point is enough.
+            Ok(match ways.iter().all(|way| way.is_past) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
             })
         })?;
-        for (at, way) in ways.into_iter().enumerate() {
-            way.end(at, &mut each)?;
+        for way in ways {
+            way.end(each)?;
         }
         Ok(())
     }
 
-    /// The last point of each property before the range, as far back as it matters.
-    fn before(&self, chosen: &Chosen) -> Result<Vec<Option<Points>>> {
-        let mut found: Vec<Option<Points>> = self.walked.iter().map(|_| None).collect();
-        let Some(begins) = self.answering.shard.data_begins(self.def.number()) else {
-            return Ok(found);
-        };
-        let lowest = self.from_ns.saturating_sub(self.back_ns).max(begins);
-        for (begin, end) in spans_back(self.def, lowest, self.from_ns) {
-            if found.iter().all(Option::is_some) {
-                break;
-            }
-            self.last_between(chosen, begin, end, &mut found)?;
-        }
-        Ok(found)
-    }
-
-    /// The last point of each property that has none yet, within a range.
-    fn last_between(&self, chosen: &Chosen, from_ns: i64, to_ns: i64, found: &mut [Option<Points>]) -> Result<()> {
-        let missing: Vec<bool> = found.iter().map(Option::is_none).collect();
-        let one = std::slice::from_ref(chosen);
-        let _ = self.answering.scan(self.def, one, from_ns, to_ns, |_, value| {
-            for block in bucket::blocks(value) {
-                let block = block.map_err(corrupt)?;
-                if block.last_ns() < from_ns || block.first_ns() >= to_ns {
-                    continue;
-                }
-                let mut folding = block.folding();
-                for (at, walked) in self.walked.iter().enumerate().filter(|(at, _)| missing[*at]) {
-                    let points = folding.points(walked.property.number, &walked.choice);
-                    if let Some(last) = points
-                        .map_err(corrupt)?
-                        .and_then(|points| last(&points, from_ns, to_ns))
-                    {
-                        found[at] = Some(last);
-                    }
-                }
-                self.answering.tally.block(folding.decoded())?;
-            }
-            Ok(ControlFlow::Continue(()))
-        })?;
-        Ok(())
-    }
-}
-
-impl<'w> Way<'w> {
-    fn new(walked: &'w Walked<'w>) -> Way<'w> {
-        let judge = || walked.choice.judge();
-        Way {
-            walked,
-            judge: walked.choice.needs_order().then(judge),
-            judged: Points::empty(walked.property.value_type),
-        }
-    }
-
-    /// Points that count by themselves.
-    fn take(&mut self, points: &Points, at: usize, each: &mut impl FnMut(usize, &Points) -> Result<()>) -> Result<()> {
-        let Some(judge) = &mut self.judge else {
-            return each(at, points);
-        };
-        self.judged.dropped.extend_from_slice(&points.dropped);
-        for (place, t_ns) in points.times.iter().enumerate() {
-            // What is no number has no neighbours.
-            let Some(value) = points.values.get(place).and_then(ValueRef::number) else {
+    fn take(&self, value: &[u8], ways: &mut [Way<'_>], each: &mut Each<'_>) -> Result<()> {
+        for block in bucket::blocks(value) {
+            let block = block.map_err(corrupt)?;
+            if block.last_ns() < self.from_ns {
                 continue;
-            };
-            let (judged, walked) = (&mut self.judged, self.walked);
-            judge.point(*t_ns, value, 0, |point| sort(walked, point, judged));
+            }
+            let mut folding = block.folding();
+            for way in ways.iter_mut() {
+                let points = folding.points(way.walked.property.number, &way.walked.choice);
+                if let Some(points) = points.map_err(corrupt)? {
+                    way.take(&from(points, self.from_ns), each)?;
+                }
+            }
+            self.answering.tally.block(folding.decoded())?;
         }
-        self.hand_on(at, each)
+        Ok(())
     }
 
-    fn hand_on(&mut self, at: usize, each: &mut impl FnMut(usize, &Points) -> Result<()>) -> Result<()> {
-        let empty = Points::empty(self.walked.property.value_type);
-        let mut judged = std::mem::replace(&mut self.judged, empty);
-        judged.dropped.sort_unstable();
-        match judged.times.is_empty() && judged.dropped.is_empty() {
-            true => Ok(()),
-            false => each(at, &judged),
-        }
-    }
-
-    fn end(mut self, at: usize, each: &mut impl FnMut(usize, &Points) -> Result<()>) -> Result<()> {
-        if let Some(judge) = &mut self.judge {
-            let (judged, walked) = (&mut self.judged, self.walked);
-            judge.end(|point| sort(walked, point, judged));
-        }
-        self.hand_on(at, each)
-    }
-}
-
-/// Keeps a judged point, or notes that it is left out.
-fn sort(walked: &Walked<'_>, point: Judged, kept: &mut Points) {
-    if point.finding.is_some_and(|finding| walked.choice.leaves_out(finding)) {
-        kept.dropped.push(point.t_ns);
-        return;
-    }
-    kept.times.push(point.t_ns);
-    match &mut kept.values {
-        Values::F64(values) => values.push(point.value),
-        Values::I64(values) => values.push(point.value as i64),
-        Values::Bool(_) | Values::Enum(_) | Values::Text(_) => {}
+    /// Buckets of a device that may have something of a range, oldest first.
+    pub(super) fn scan(
+        &self,
+        chosen: &Chosen,
+        range: (i64, i64),
+        visit: impl FnMut(Stored<'_>) -> Result<ControlFlow<()>>,
+    ) -> Result<ControlFlow<()>> {
+        let rolling = self.rolling.as_ref();
+        self.answering.follow_rolled(self.def, chosen, range, rolling, visit)
     }
 }
 
@@ -239,10 +168,4 @@ fn from(points: Points, from_ns: i64) -> Points {
             ..points.part(first..points.times.len())
         },
     }
-}
-
-/// The last of some points within a range.
-fn last(points: &Points, from_ns: i64, to_ns: i64) -> Option<Points> {
-    let at = points.times.partition_point(|t| *t < to_ns).checked_sub(1)?;
-    (points.times[at] >= from_ns).then(|| points.part(at..at + 1))
 }

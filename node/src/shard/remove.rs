@@ -15,6 +15,7 @@ use std::ops::ControlFlow;
 use prost::bytes::Buf as _;
 use prost::encoding::{DecodeContext, decode_key, skip_field};
 use tidemark_proto::peer::{RemoveRecords, Removed, Upkeep, applied, upkeep::What};
+use tidemark_series::rollup::Format;
 use tidemark_series::{Block, PropertyNumber, Records, bucket, latest};
 
 use super::apply::{Chunk, Outcome, code, failure};
@@ -140,7 +141,8 @@ impl Chunk<'_> {
                 };
                 self.remove_buckets(upkeep.type_number, before_ns)?
             }
-            Some(What::RollUp(roll_up)) => self.roll_up(upkeep.type_number, roll_up)?,
+            Some(What::RollUp(roll_up)) => self.roll_up(upkeep.type_number, roll_up, Format::PointsOnly)?,
+            Some(What::RollUpSequences(roll_up)) => self.roll_up(upkeep.type_number, roll_up, Format::WithSequences)?,
             Some(What::RemoveRollups(rollups)) => {
                 self.remove_rollups((upkeep.type_number, rollups.length_s), rollups.before_ns);
                 Removed::default()

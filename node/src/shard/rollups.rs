@@ -17,9 +17,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use tidemark_proto::peer::{RemoveRecords, Removed, RollUp, RolledProperty};
+use tidemark_proto::peer::{RemoveRecords, Removed, RollUp, RolledProperty, RolledSequence};
 use tidemark_proto::v1::Failure;
-use tidemark_series::rollup::{self, Rolled};
+use tidemark_series::rollup::{self, Follows, Format, Rolled, Rollup};
 use tidemark_series::window::Edge;
 use tidemark_series::{Accepted, Checks, Choice, PropertyNumber, bucket};
 
@@ -228,7 +228,12 @@ impl Chunk<'_> {
     }
 
     /// Makes rollups of buckets, those that are there.
-    pub(super) fn roll_up(&mut self, type_number: u32, roll_up: &RollUp) -> Result<Removed, StoreError> {
+    pub(super) fn roll_up(
+        &mut self,
+        type_number: u32,
+        roll_up: &RollUp,
+        format: Format,
+    ) -> Result<Removed, StoreError> {
         let view = self.db.view();
         let level = (type_number, roll_up.length_s);
         let length_ns = i64::from(roll_up.length_s) * NS_PER_S;
@@ -244,7 +249,7 @@ impl Chunk<'_> {
                 // As one: where its blocks are cut differs between replicas, and sums of doubles with it.
                 let value = bucket::encode(&bucket::decode(&value, None)?);
                 let key = keys::rollup(level, of.bucket_ns, *ordinal);
-                let Some(rollup) = rollup::roll_up(&value, roll_up.rule, length_ns, &rolled)? else {
+                let Some(rollup) = rollup::roll_up(&value, format, (roll_up.rule, length_ns), &rolled)? else {
                     continue;
                 };
                 self.batch.put(Family::Meta, &key, &rollup);
@@ -326,6 +331,8 @@ fn checks(property: &RolledProperty) -> Checks {
     Checks {
         min: property.min,
         max: property.max,
+        spike: property.spike,
+        neighbours_ns: property.neighbours_ns,
         ..Checks::default()
     }
 }
@@ -341,6 +348,13 @@ fn rolled<'c>((property, checks): (&RolledProperty, &'c Checks)) -> Rolled<'c> {
             accepted: Accepted(property.accepted),
             checks,
             drop_suspect: false,
+        },
+        follows: match property.sequence() {
+            RolledSequence::Unspecified => None,
+            RolledSequence::Counter => Some(Follows::Counter(property.wrap)),
+            RolledSequence::Linear => Some(Follows::Linear(property.max_gap_ns)),
+            RolledSequence::Held => Some(Follows::Held(property.max_gap_ns)),
+            RolledSequence::State => Some(Follows::State(property.max_gap_ns)),
         },
     }
 }
@@ -389,7 +403,7 @@ impl Shard {
                 break;
             }
             let rollup = view.get(Family::Meta, &keys::rollup(level, bucket_ns, ordinal))?;
-            if rollup.is_some_and(|rollup| rollup::open(&rollup).is_ok_and(|(of, _)| of == rule)) {
+            if rollup.is_some_and(|rollup| Rollup::open(&rollup).is_ok_and(|made| made.rule == rule)) {
                 continue;
             }
             found += 1;

@@ -198,6 +198,38 @@ impl Points {
         }
     }
 
+    /// One point.
+    pub fn one(t_ns: i64, value: ValueRef<'_>) -> Points {
+        let values = match value {
+            ValueRef::F64(value) => Values::F64(vec![value]),
+            ValueRef::I64(value) => Values::I64(vec![value]),
+            ValueRef::Bool(value) => Values::Bool(vec![value]),
+            ValueRef::Enum(value) => Values::Enum(vec![value]),
+            ValueRef::Text(value) => Values::Text(vec![value.to_owned()]),
+        };
+        Points {
+            times: vec![t_ns],
+            values,
+            dropped: Vec::new(),
+        }
+    }
+
+    /// Adds a point of a number.
+    pub fn push(&mut self, t_ns: i64, number: f64) {
+        self.times.push(t_ns);
+        match &mut self.values {
+            Values::F64(values) => values.push(number),
+            Values::I64(values) => values.push(number as i64),
+            Values::Bool(_) | Values::Enum(_) | Values::Text(_) => {}
+        }
+    }
+
+    /// Times and values of those that are numbers.
+    pub fn numbers(&self) -> Vec<(i64, f64)> {
+        let number = |(at, t_ns): (usize, &i64)| Some((*t_ns, self.values.get(at)?.number()?));
+        self.times.iter().enumerate().filter_map(number).collect()
+    }
+
     /// Some of them, by their places; of those that are not accepted, none.
     pub fn part(&self, places: std::ops::Range<usize>) -> Points {
         Points {

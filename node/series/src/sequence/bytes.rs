@@ -9,16 +9,17 @@
 //!          | states (varint) | code (zigzag), held, entered, points (varints) each
 //! rises    = 1 last point + 2 its rise is known + 4 greatest rise is known | time, i64 | rise | greatest, each where it is there
 //! ```
-//! Doubles are little endian.
+//! Doubles are little endian; areas are times seconds.
 //!
 //! Never here: what they mean. Invariant: decoding gives what was encoded, or `Corrupt`.
 
 use std::collections::BTreeMap;
 
 use super::quantiles::FEW;
-use super::{Moments, Quantiles, STATES_MAX, Sequence, State};
+use super::{Moments, NS_PER_S, Quantiles, STATES_MAX, Sequence, State};
 use crate::codec::wire::{Reader, put_signed, put_varint, put_varint_wide};
 use crate::corrupt::Corrupt;
+use crate::exact::Exact;
 
 const VERSION: u8 = 0x20;
 const WITH_RISES: u8 = 0x21;
@@ -36,12 +37,12 @@ pub(super) fn encode(sequence: &Sequence, out: &mut Vec<u8>) {
     out.push(if rises { WITH_RISES } else { VERSION });
     put_varint(out, sequence.steps);
     if sequence.steps > 0 {
-        put_f64(out, sequence.rise);
-        put_f64(out, sequence.change);
+        put_f64(out, sequence.rise.value());
+        put_f64(out, sequence.change.value());
     }
     put_varint_wide(out, sequence.covered_ns);
     if sequence.covered_ns > 0 {
-        put_f64(out, sequence.area);
+        put_f64(out, sequence.area.value() / NS_PER_S);
     }
     put_varint(out, sequence.moments.count);
     if sequence.moments.count > 0 {
@@ -122,11 +123,11 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Sequence, Corrupt> {
         ..Sequence::default()
     };
     if sequence.steps > 0 {
-        (sequence.rise, sequence.change) = (get_f64(r)?, get_f64(r)?);
+        (sequence.rise, sequence.change) = (Exact::of(get_f64(r)?), Exact::of(get_f64(r)?));
     }
     sequence.covered_ns = r.varint_wide()?;
     if sequence.covered_ns > 0 {
-        sequence.area = get_f64(r)?;
+        sequence.area = Exact::product(get_f64(r)?, NS_PER_S);
     }
     let count = r.varint()?;
     if count > 0 {

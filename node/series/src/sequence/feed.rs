@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use super::{STATES_MAX, Sequence, greater};
 use crate::by_window::ByWindow;
+use crate::exact::Exact;
 use crate::record::ValueRef;
 use crate::window::{Edge, Windows};
 
@@ -67,11 +68,48 @@ impl Gathered {
     }
 }
 
-#[derive(Copy, Clone)]
-struct Point {
-    t_ns: i64,
+/// A point that is a number or a state.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub struct Point {
+    /// When it was observed.
+    pub t_ns: i64,
     value: f64,
     code: i64,
+}
+
+impl Point {
+    /// `None` for what is no number and no state.
+    pub fn new(t_ns: i64, value: ValueRef<'_>) -> Option<Point> {
+        let (value, code) = match value {
+            ValueRef::F64(value) => (value, value as i64),
+            ValueRef::I64(value) => (value as f64, value),
+            ValueRef::Bool(value) => (f64::from(u8::from(value)), i64::from(value)),
+            ValueRef::Enum(value) => (f64::from(value), i64::from(value)),
+            ValueRef::Text(_) => return None,
+        };
+        value.is_finite().then_some(Point { t_ns, value, code })
+    }
+
+    /// The number, or that of the state.
+    pub fn value(&self) -> f64 {
+        self.value
+    }
+
+    /// The state.
+    pub fn code(&self) -> i64 {
+        self.code
+    }
+}
+
+/// Points of one window that follow each other, as much of them as others need to know.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The first one.
+    pub first: Point,
+    /// The last one, which may be the first.
+    pub last: Point,
+    /// Steps, areas and states from the first to the last.
+    pub inside: Sequence,
 }
 
 /// Feeds the points of one device to its windows.
@@ -112,29 +150,53 @@ impl<'a> Feed<'a> {
 
     /// The next point, not before the last one. What is no number is passed over.
     pub fn point(&mut self, t_ns: i64, value: ValueRef<'_>, out: &mut ByWindow<Sequence>) {
-        let (value, code) = match value {
-            ValueRef::F64(value) => (value, value as i64),
-            ValueRef::I64(value) => (value as f64, value),
-            ValueRef::Bool(value) => (f64::from(u8::from(value)), i64::from(value)),
-            ValueRef::Enum(value) => (f64::from(value), i64::from(value)),
-            ValueRef::Text(_) => return,
-        };
-        if !value.is_finite() {
+        let Some(point) = Point::new(t_ns, value) else {
             return;
-        }
-        let point = Point { t_ns, value, code };
-        if let Some(before) = self.before.replace(point) {
-            self.step(before, point, out);
-        } else if self.gathered.states
-            && let Some(window) = self.spans.index_of(t_ns)
-        {
-            // The first one there is: nobody knows what was before.
-            out.entry(window).states.entry(code).or_default();
-        }
+        };
+        self.follow(point, out);
         if let Some(rise) = self.gathered.rise {
             self.rise(rise, point, out);
         }
         self.by_itself(point, out);
+    }
+
+    /// The next points, of one window. Rises and what is told of each point by itself, states aside, are not known of them.
+    pub fn run(&mut self, run: &Run, out: &mut ByWindow<Sequence>) {
+        self.follow(run.first, out);
+        self.before = Some(run.last);
+        let window = |point: &Point| self.points.index_of(point.t_ns);
+        let Some(window) = window(&run.first).filter(|first| window(&run.last) == Some(*first)) else {
+            return;
+        };
+        let (gathered, inside) = (self.gathered, &run.inside);
+        let known = Sequence {
+            rise: inside.rise,
+            change: inside.change,
+            steps: if gathered.steps { inside.steps } else { 0 },
+            area: inside.area,
+            covered_ns: if gathered.area.is_some() { inside.covered_ns } else { 0 },
+            states: if gathered.states {
+                inside.states.clone()
+            } else {
+                Default::default()
+            },
+            ..Sequence::default()
+        };
+        if known.steps > 0 || known.covered_ns > 0 || !known.states.is_empty() {
+            out.entry(window).merge(&known);
+        }
+    }
+
+    /// Goes on to a point from the one before.
+    fn follow(&mut self, point: Point, out: &mut ByWindow<Sequence>) {
+        if let Some(before) = self.before.replace(point) {
+            self.step(before, point, out);
+        } else if self.gathered.states
+            && let Some(window) = self.spans.index_of(point.t_ns)
+        {
+            // The first one there is: nobody knows what was before.
+            out.entry(window).states.entry(point.code).or_default();
+        }
     }
 
     fn rise(&mut self, rise: Rise, point: Point, out: &mut ByWindow<Sequence>) {
@@ -195,18 +257,12 @@ impl<'a> Feed<'a> {
         {
             let sequence = out.entry(window);
             sequence.steps += 1;
-            sequence.change += to.value - from.value;
-            sequence.rise += rise(from.value, to.value, gathered.wrap);
+            sequence.change.add(Exact::sum(to.value, -from.value));
+            sequence.rise.add(rise(from.value, to.value, gathered.wrap));
         }
         let joined = to.t_ns.saturating_sub(from.t_ns) <= gathered.max_gap_ns;
         if joined && gathered.area == Some(Between::Linear) {
-            let slope = (to.value - from.value) / seconds(from.t_ns, to.t_ns);
-            self.each_window(from.t_ns, to.t_ns, |window, start, end| {
-                let middle = from.value + slope * (seconds(from.t_ns, start) + seconds(start, end) / 2.0);
-                let sequence = out.entry(window);
-                sequence.area += middle * seconds(start, end);
-                sequence.covered_ns += u128::from(end.abs_diff(start));
-            });
+            self.slope(from, to, out);
         }
         if joined {
             self.hold(from, to.t_ns, out);
@@ -223,6 +279,25 @@ impl<'a> Feed<'a> {
         }
     }
 
+    /// A value that goes along a straight line to the next one.
+    fn slope(&self, from: Point, to: Point, out: &mut ByWindow<Sequence>) {
+        let whole = self.spans.containing(from.t_ns).filter(|(_, end)| to.t_ns <= *end);
+        if let Some((window, _)) = whole {
+            let sequence = out.entry(window);
+            let half = span(from.t_ns, to.t_ns) / 2.0;
+            sequence.area.add(Exact::sum(from.value, to.value).times(half));
+            sequence.covered_ns += u128::from(to.t_ns.abs_diff(from.t_ns));
+            return;
+        }
+        let slope = (to.value - from.value) / seconds(from.t_ns, to.t_ns);
+        self.each_window(from.t_ns, to.t_ns, |window, start, end| {
+            let middle = from.value + slope * (seconds(from.t_ns, start) + seconds(start, end) / 2.0);
+            let sequence = out.entry(window);
+            sequence.area.add(Exact::product(middle, span(start, end)));
+            sequence.covered_ns += u128::from(end.abs_diff(start));
+        });
+    }
+
     /// A value that holds until a time, where values do.
     fn hold(&self, from: Point, until: i64, out: &mut ByWindow<Sequence>) {
         let gathered = self.gathered;
@@ -234,7 +309,7 @@ impl<'a> Feed<'a> {
             let sequence = out.entry(window);
             let held_ns = u128::from(end.abs_diff(start));
             if area {
-                sequence.area += from.value * seconds(start, end);
+                sequence.area.add(Exact::product(from.value, span(start, end)));
                 sequence.covered_ns += held_ns;
             }
             if gathered.states && sequence.states.len() <= STATES_MAX {
@@ -259,17 +334,22 @@ impl<'a> Feed<'a> {
 
 /// How far a counter rose from one point to the next: a fall is a wrap where it has a modulus and that makes it plausible,
 /// which is less than half a turn, and otherwise a reset.
-fn rise(from: f64, to: f64, wrap: Option<f64>) -> f64 {
+fn rise(from: f64, to: f64, wrap: Option<f64>) -> Exact {
     if to >= from {
-        return to - from;
+        return Exact::sum(to, -from);
     }
     let wrapped = wrap.map(|wrap| (wrap - from + to, wrap));
-    match wrapped {
+    Exact::of(match wrapped {
         Some((rise, wrap)) if from <= wrap && rise >= 0.0 && rise < wrap / 2.0 => rise,
         _ => to.max(0.0),
-    }
+    })
+}
+
+/// Length of a time, nanoseconds.
+fn span(from_ns: i64, to_ns: i64) -> f64 {
+    to_ns.saturating_sub(from_ns) as f64
 }
 
 fn seconds(from_ns: i64, to_ns: i64) -> f64 {
-    to_ns.saturating_sub(from_ns) as f64 / 1e9
+    span(from_ns, to_ns) / 1e9
 }

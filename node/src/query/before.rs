@@ -1,0 +1,196 @@
+//! What lies before a range: of each property the last point that counts, and where neighbours decide which do, as many as it takes to
+//! tell of those in the range.
+//!
+//! Never here: the range itself. Invariant: what is told of points in a range is what would be told if all points before it were
+//! read.
+
+use std::ops::ControlFlow;
+
+use tidemark_series::rollup::{Rollup, Wanted};
+use tidemark_series::{Points, bucket};
+
+use super::shard_side::{Chosen, corrupt};
+use super::walk::{Walk, spans_back};
+use super::way::{Walked, loose, number, points_of};
+use crate::error::Result;
+use crate::shard::Stored;
+
+/// What was found of a property, so far back.
+struct Back<'w> {
+    walked: &'w Walked<'w>,
+    found: Found,
+    is_done: bool,
+}
+
+enum Found {
+    /// The last point.
+    Last(Option<Points>),
+    /// Points from the one on that is known to count, or more; whether each is known to.
+    Neighbours(Vec<((i64, f64), bool)>),
+}
+
+impl Walk<'_> {
+    /// The last points of each property before the range.
+    pub(super) fn before(&self, chosen: &Chosen) -> Result<Vec<Option<Points>>> {
+        let mut backs: Vec<Back<'_>> = self.walked.iter().map(Back::new).collect();
+        if let Some(begins) = self.answering.shard.data_begins(self.def.number()) {
+            let in_order = self.walked.iter().any(|walked| walked.choice.needs_order());
+            let reach = if in_order { i64::MAX } else { self.back_ns };
+            let lowest = self.from_ns.saturating_sub(reach).max(begins);
+            for (begin, end) in spans_back(self.def, lowest, self.from_ns) {
+                self.look(chosen, (begin, end), &mut backs)?;
+                let enough = self.from_ns.saturating_sub(self.back_ns);
+                backs.iter_mut().for_each(|back| back.judge_done(begin, enough));
+                if backs.iter().all(|back| back.is_done) {
+                    break;
+                }
+            }
+        }
+        Ok(backs.into_iter().map(Back::into_points).collect())
+    }
+
+    fn look(&self, chosen: &Chosen, (from_ns, to_ns): (i64, i64), backs: &mut [Back<'_>]) -> Result<()> {
+        let mut sooner: Vec<Found> = backs.iter().map(|back| Found::nothing(back.walked)).collect();
+        let _ = self.scan(chosen, (from_ns, to_ns), |stored| {
+            let value = match stored {
+                Stored::Points(value) => value,
+                Stored::Rollup(rollup) => {
+                    for ((back, sooner), wanted) in backs.iter().zip(&mut sooner).zip(&self.wanted) {
+                        if !back.is_done {
+                            sooner.add_rollup(&rollup, wanted, (from_ns, to_ns))?;
+                        }
+                    }
+                    return Ok(ControlFlow::Continue(()));
+                }
+            };
+            for block in bucket::blocks(value) {
+                let block = block.map_err(corrupt)?;
+                if block.last_ns() < from_ns || block.first_ns() >= to_ns {
+                    continue;
+                }
+                let mut folding = block.folding();
+                for (back, sooner) in backs.iter().zip(&mut sooner).filter(|(back, _)| !back.is_done) {
+                    let points = folding.points(back.walked.property.number, &back.walked.choice);
+                    if let Some(points) = points.map_err(corrupt)? {
+                        sooner.add(&points, (from_ns, to_ns));
+                    }
+                }
+                self.answering.tally.block(folding.decoded())?;
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        for (back, sooner) in backs.iter_mut().zip(sooner) {
+            back.found.begin_with(sooner);
+        }
+        Ok(())
+    }
+}
+
+impl Found {
+    fn nothing(walked: &Walked<'_>) -> Found {
+        match walked.choice.needs_order() {
+            true => Found::Neighbours(Vec::new()),
+            false => Found::Last(None),
+        }
+    }
+
+    /// Later points of a range.
+    fn add(&mut self, points: &Points, (from_ns, to_ns): (i64, i64)) {
+        match self {
+            Found::Last(last) => {
+                let behind = points.times.partition_point(|t_ns| *t_ns < to_ns);
+                let at = behind.checked_sub(1).filter(|at| points.times[*at] >= from_ns);
+                if let Some(at) = at {
+                    *last = Some(points.part(at..at + 1));
+                }
+            }
+            Found::Neighbours(found) => {
+                let inside = |(t_ns, _): &(i64, f64)| (from_ns..to_ns).contains(t_ns);
+                let numbers = points.numbers().into_iter().filter(inside);
+                found.extend(numbers.map(|point| (point, false)));
+            }
+        }
+    }
+
+    /// Later points of a range, as a rollup.
+    fn add_rollup(&mut self, rollup: &Rollup<'_>, wanted: &Wanted, (from_ns, to_ns): (i64, i64)) -> Result<()> {
+        let inside = |t_ns: i64| (from_ns..to_ns).contains(&t_ns);
+        let rows = rollup.rows(wanted).map_err(corrupt)?;
+        // A window that lies across the end of the range is before it with all of its points.
+        let before = |first_ns: i64| first_ns < to_ns;
+        let newest = rows.iter().rfind(|row| row.begins_ns().is_some_and(before));
+        let newest = newest.and_then(|row| row.points.as_ref()?.last());
+        let newest = newest.filter(|(last_ns, _)| *last_ns >= from_ns);
+        match self {
+            Found::Last(found) => {
+                if let Some((t_ns, value)) = newest {
+                    *found = Some(Points::one(t_ns, value));
+                }
+            }
+            Found::Neighbours(found) => {
+                let known = number(newest);
+                let after = known.map_or(i64::MIN, |(t_ns, _)| t_ns);
+                found.extend(known.map(|point| (point, true)));
+                let loose = loose(rollup, wanted)?.into_iter();
+                let loose = loose.filter(|(t_ns, _)| inside(*t_ns) && (known.is_none() || *t_ns > after));
+                found.extend(loose.map(|point| (point, false)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts sooner points before.
+    fn begin_with(&mut self, sooner: Found) {
+        match (self, sooner) {
+            (Found::Last(last), Found::Last(sooner)) => *last = last.take().or(sooner),
+            (Found::Neighbours(found), Found::Neighbours(mut sooner)) => {
+                sooner.append(found);
+                *found = sooner;
+            }
+            _ => debug_assert!(false, "one kind a property"),
+        }
+    }
+}
+
+impl<'w> Back<'w> {
+    fn new(walked: &'w Walked<'w>) -> Back<'w> {
+        Back {
+            walked,
+            found: Found::nothing(walked),
+            is_done: false,
+        }
+    }
+
+    /// Whether what lies before a time matters. `enough`: without any point from then on it does not.
+    fn judge_done(&mut self, begin_ns: i64, enough: i64) {
+        let checks = self.walked.choice.checks;
+        self.is_done = match &self.found {
+            Found::Last(last) => last.is_some() || begin_ns <= enough,
+            Found::Neighbours(found) => match found.first() {
+                None => begin_ns <= enough,
+                Some(((first_ns, _), _)) => self.anchor().is_some() || checks.are_apart(begin_ns, *first_ns),
+            },
+        };
+    }
+
+    /// The last point that counts whatever lies before it.
+    fn anchor(&self) -> Option<usize> {
+        let Found::Neighbours(found) = &self.found else {
+            return None;
+        };
+        let points: Vec<(i64, f64)> = found.iter().map(|(point, _)| *point).collect();
+        let known = found.iter().rposition(|(_, known)| *known);
+        known.max(self.walked.choice.checks.anchors(&points).next_back())
+    }
+
+    fn into_points(self) -> Option<Points> {
+        let first = self.anchor().unwrap_or(0);
+        match self.found {
+            Found::Last(last) => last,
+            Found::Neighbours(found) => {
+                let numbers: Vec<(i64, f64)> = found.into_iter().skip(first).map(|(point, _)| point).collect();
+                (!numbers.is_empty()).then(|| points_of(self.walked, &numbers))
+            }
+        }
+    }
+}
