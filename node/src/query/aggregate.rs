@@ -132,10 +132,7 @@ impl Aggregating<'_> {
 
     /// Notes what of the time of a type is asked for, and which rollups may answer for it.
     fn note_concern(&self, def: &TypeDef, asked: &[(&PropertyDef, Windows)]) {
-        let rolling = match self.following {
-            true => None,
-            false => rolling(def, self.request, asked),
-        };
+        let rolling = rolling(def, self.request, &self.functions, asked);
         let (from, to) = scan_range(asked.iter().map(|(_, windows)| windows));
         let rollup_s = rolling.map_or(0, |rolling| rolling.length_s);
         self.answering.concerned.note(def, (from, to), rollup_s);

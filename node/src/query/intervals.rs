@@ -21,7 +21,6 @@ use super::streams::{Answers, Queries, each, unexpected};
 use super::terms::{Caller, HasTerms as _};
 use super::walk::{Walk, Walked, choice};
 use crate::catalog::types::{PropertyDef, TypeDef};
-use crate::clock::Instant;
 use crate::error::{Error, Reason, Result};
 
 const DEVICES_PER_PART: usize = 64;

@@ -175,7 +175,14 @@ impl HasTerms for GetHealthRequest {
 
 impl HasTerms for ListAlertsRequest {
     fn terms(&self, deadline: Option<Instant>) -> Terms {
-        terms!(self, deadline)
+        Terms {
+            deadline,
+            points_max: self.points_max,
+            partial_ok: self.partial_ok,
+            explain: self.explain,
+            known_at_ns: 0,
+            pages: None,
+        }
     }
 }
 

@@ -85,7 +85,7 @@ impl Writes {
         let consistency = Consistency::default();
         let mut answer = self
             .router
-            .read(shard, query, &consistency, &self.job, deadline)
+            .read(shard, query, &consistency, &self.job, &self.router.own_asker(deadline))
             .await?;
         let mut before_ns = i64::MIN;
         while let Some(together) = answer.recv().await {
