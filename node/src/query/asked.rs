@@ -29,6 +29,7 @@ impl Asked {
             Query::Intervals(request) => (request.points_max, request.partial_ok, request.explain),
             Query::Quality(request) => (request.points_max, request.partial_ok, request.explain),
             Query::Devices(request) => (0, false, request.explain),
+            Query::Join(request) => (request.points_max, false, request.explain),
             _ => return Asked::default(),
         };
         Asked {
@@ -78,6 +79,7 @@ pub(super) fn put(query: &mut Query, after: Option<&Position>, points: u64) {
         Query::Aggregate(request) => request.points_max = points,
         Query::Intervals(request) => request.points_max = points,
         Query::Quality(request) => request.points_max = points,
+        Query::Join(request) => request.points_max = points,
         _ => {}
     }
 }

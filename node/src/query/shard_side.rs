@@ -12,7 +12,7 @@ use tidemark_proto::v1::{AnswerSummary, Explain, Selector, ShardWork, TagMatcher
 
 use super::asked::{Asked, position};
 use super::tally::Tally;
-use super::{aggregate, alerts, count, health, intervals, latest, quality, range};
+use super::{aggregate, alerts, count, health, intervals, join_shard, latest, quality, range};
 use crate::catalog::Catalog;
 use crate::catalog::types::TypeDef;
 use crate::clock::monotonic;
@@ -103,6 +103,7 @@ pub fn shard_job(host: Arc<Host>, limits: Arc<Limits>) -> ShardJob {
                 Query::Count(request) => count::answer(&answering, request),
                 Query::Alerts(asked) => alerts::answer(&answering, asked),
                 Query::Health(request) => health::answer(&answering, request),
+                Query::Join(request) => join_shard::answer(&answering, request),
             }?;
             let mut summary = AnswerSummary {
                 points_read: answering.tally.points(),

@@ -26,6 +26,17 @@ pub(super) fn spans_back(def: &TypeDef, lowest_ns: i64, from_ns: i64) -> impl It
     })
 }
 
+/// The same, from a time on to the highest one.
+pub(super) fn spans_ahead(def: &TypeDef, from_ns: i64, highest_ns: i64) -> impl Iterator<Item = (i64, i64)> {
+    let (mut begin, mut length) = (from_ns, def.bucket_span_ns);
+    std::iter::from_fn(move || {
+        let end = begin.saturating_add(length).min(highest_ns);
+        let span = (begin, end);
+        (begin, length) = (end, length.saturating_mul(FURTHER));
+        (span.0 < span.1).then_some(span)
+    })
+}
+
 /// Which values of a property count: none that failed a check or stand for a missing one.
 pub(super) fn choice(property: &PropertyDef, drop_suspect: bool) -> Choice<'_> {
     let left_out = |quality: Quality| 1_u64 << quality as u64;
@@ -61,6 +72,8 @@ struct Way<'w> {
     /// Where neighbours decide what counts.
     judge: Option<Judge<'w>>,
     judged: Points,
+    /// A point at or behind the end of the range came by.
+    is_behind: bool,
 }
 
 impl<'a> Walk<'a> {
@@ -97,7 +110,6 @@ impl<'a> Walk<'a> {
         let until = self.to_ns.saturating_add(self.ahead_ns);
         let one = std::slice::from_ref(chosen);
         let _ = self.answering.scan(self.def, one, self.from_ns, until, |_, value| {
-            let mut behind = true;
             for block in bucket::blocks(value) {
                 let block = block.map_err(corrupt)?;
                 if block.last_ns() < self.from_ns {
@@ -107,14 +119,14 @@ impl<'a> Walk<'a> {
                 for (at, way) in ways.iter_mut().enumerate() {
                     let points = folding.points(way.walked.property.number, &way.walked.choice);
                     if let Some(points) = points.map_err(corrupt)? {
+                        way.is_behind |= points.times.last().is_some_and(|last| *last >= self.to_ns);
                         way.take(&from(points, self.from_ns), at, &mut each)?;
                     }
                 }
                 self.answering.tally.block(folding.decoded())?;
-                behind &= block.first_ns() >= self.to_ns;
             }
-            // Of what lies behind, the first point is enough.
-            Ok(match behind {
+            // Of what lies behind, the first point of each property is enough.
+            Ok(match ways.iter().all(|way| way.is_behind) {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),
             })
@@ -176,6 +188,7 @@ impl<'w> Way<'w> {
             walked,
             judge: walked.choice.needs_order().then(judge),
             judged: Points::empty(walked.property.value_type),
+            is_behind: false,
         }
     }
 

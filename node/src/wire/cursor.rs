@@ -36,6 +36,8 @@ pub enum CursorKind {
     Latest = 2,
     /// Devices.
     Devices = 3,
+    /// Records with what belongs to them.
+    Join = 4,
 }
 
 /// What a cursor belongs to.
