@@ -17,8 +17,8 @@
 //! | `SELECTORS_MAX` | 64 in a list of a selector | INVALID_ARGUMENT `INVALID_VALUE` |
 //! | `SELECTOR_DEPTH_MAX` | 4 selectors in one another | INVALID_ARGUMENT `INVALID_VALUE` |
 //! | `JOIN_SIDES_MAX` | 8 right sides of a join | INVALID_ARGUMENT `INVALID_VALUE` |
-//! | `JOIN_DEVICES_MAX` | 10,000 devices of a right side | RESOURCE_EXHAUSTED `QUERY_TOO_LARGE` |
-//! | `JOIN_COLUMNS_MAX` | 128 series (devices times properties) that belong to one left device | RESOURCE_EXHAUSTED `QUERY_TOO_LARGE` |
+//! | `JOIN_DEVICES_MAX` | 10,000 devices of a right side | RESOURCE_EXHAUSTED `TOO_MANY_SERIES` |
+//! | `JOIN_COLUMNS_MAX` | 128 series (devices times properties) that belong to one left device | RESOURCE_EXHAUSTED `TOO_MANY_SERIES` |
 //! | percentiles, bins, states | 256 each | INVALID_ARGUMENT `INVALID_VALUE` |
 //! | `rise_over_ms` | 7 days | INVALID_ARGUMENT `INVALID_VALUE` |
 //! | states that a window keeps apart | 1,024 | RESOURCE_EXHAUSTED `QUERY_TOO_LARGE` |

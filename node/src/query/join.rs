@@ -113,7 +113,7 @@ impl Queries {
         .await?;
         if devices.len() > JOIN_DEVICES_MAX {
             let message = format!("more than {JOIN_DEVICES_MAX} devices to join records to");
-            let error = Error::new(Reason::QueryTooLarge, message).field("selector");
+            let error = Error::new(Reason::TooManySeries, message).field("selector");
             return Err(error.hint("choose fewer devices on the right, or make them the left side"));
         }
         table.add_side(side, devices, start.catalog())?;

@@ -192,7 +192,7 @@ impl Table {
         }
         match columns.len() > JOIN_COLUMNS_MAX {
             true => Err(Error::new(
-                Reason::QueryTooLarge,
+                Reason::TooManySeries,
                 format!(
                     "{} series belong to device {device:?}, the limit is {JOIN_COLUMNS_MAX}",
                     columns.len()

@@ -6,12 +6,14 @@ use std::ops::ControlFlow;
 
 use tidemark_proto::v1::Quality;
 use tidemark_series::checks::{Judge, Judged};
-use tidemark_series::{Accepted, Choice, Points, ValueRef, Values, bucket};
+use tidemark_series::{Accepted, Choice, Points, ValueRef, ValueType, Values, bucket};
 
 use super::shard_side::{Answering, Chosen, corrupt};
 use crate::catalog::types::{PropertyDef, TypeDef};
 use crate::error::Result;
 
+/// Points that are looked back over at most until one does not depend on those before it.
+const SETTLING_MAX: usize = 4096;
 /// Each look further back for the last point goes so many times as far.
 const FURTHER: i64 = 8;
 
@@ -72,7 +74,8 @@ struct Way<'w> {
     /// Where neighbours decide what counts.
     judge: Option<Judge<'w>>,
     judged: Points,
-    /// A point at or behind the end of the range came by.
+    /// End of the range, and whether a point that counts came by that lies there or behind it.
+    to_ns: i64,
     is_behind: bool,
 }
 
@@ -101,15 +104,23 @@ impl<'a> Walk<'a> {
 
     /// Gives `each` the points of a device as they come, with the place of their property.
     pub(super) fn over(&self, chosen: &Chosen, mut each: impl FnMut(usize, &Points) -> Result<()>) -> Result<()> {
-        let mut ways: Vec<Way<'_>> = self.walked.iter().map(Way::new).collect();
+        let mut ways: Vec<Way<'_>> = self.walked.iter().map(|walked| Way::new(walked, self.to_ns)).collect();
         for ((at, way), before) in ways.iter_mut().enumerate().zip(self.before(chosen)?) {
             if let Some(before) = before {
                 way.take(&before, at, &mut each)?;
             }
         }
-        let until = self.to_ns.saturating_add(self.ahead_ns);
+        let ahead = self.to_ns.saturating_add(self.ahead_ns);
+        let is_spiky = |walked: &Walked<'_>| walked.choice.checks.spike.is_some();
+        // The next point tells whether the last one is a spike, whenever it comes.
+        let until = if self.walked.iter().any(is_spiky) {
+            i64::MAX
+        } else {
+            ahead
+        };
         let one = std::slice::from_ref(chosen);
         let _ = self.answering.scan(self.def, one, self.from_ns, until, |_, value| {
+            let mut far = false;
             for block in bucket::blocks(value) {
                 let block = block.map_err(corrupt)?;
                 if block.last_ns() < self.from_ns {
@@ -119,14 +130,15 @@ impl<'a> Walk<'a> {
                 for (at, way) in ways.iter_mut().enumerate() {
                     let points = folding.points(way.walked.property.number, &way.walked.choice);
                     if let Some(points) = points.map_err(corrupt)? {
-                        way.is_behind |= points.times.last().is_some_and(|last| *last >= self.to_ns);
                         way.take(&from(points, self.from_ns), at, &mut each)?;
                     }
                 }
                 self.answering.tally.block(folding.decoded())?;
+                far |= block.first_ns() >= ahead;
             }
             // Of what lies behind, the first point of each property is enough.
-            Ok(match ways.iter().all(|way| way.is_behind) {
+            let done = |way: &Way<'_>| way.is_behind || (far && !is_spiky(way.walked));
+            Ok(match ways.iter().all(done) {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),
             })
@@ -137,7 +149,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// The last point of each property before the range, as far back as it matters.
+    /// The last point of each property before the range, as far back as it matters, and where points before it decide about it, these.
     fn before(&self, chosen: &Chosen) -> Result<Vec<Option<Points>>> {
         let mut found: Vec<Option<Points>> = self.walked.iter().map(|_| None).collect();
         let Some(begins) = self.answering.shard.data_begins(self.def.number()) else {
@@ -145,17 +157,81 @@ impl<'a> Walk<'a> {
         };
         let lowest = self.from_ns.saturating_sub(self.back_ns).max(begins);
         for (begin, end) in spans_back(self.def, lowest, self.from_ns) {
-            if found.iter().all(Option::is_some) {
+            let settling = |at: usize| self.walked[at].choice.needs_settling();
+            if (0..found.len()).all(|at| found[at].is_some() || settling(at)) {
                 break;
             }
             self.last_between(chosen, begin, end, &mut found)?;
         }
+        for (walked, found) in self.walked.iter().zip(&mut found) {
+            if walked.choice.needs_settling() {
+                *found = self.settling(chosen, walked, lowest, begins)?;
+            }
+        }
         Ok(found)
+    }
+
+    /// Points before the range from one on that is judged alike whatever came before it, or from the first one that there is.
+    fn settling(&self, chosen: &Chosen, walked: &Walked<'_>, lowest: i64, begins: i64) -> Result<Option<Points>> {
+        let mut points: Vec<(i64, f64)> = Vec::new();
+        for span in spans_back(self.def, begins, self.from_ns) {
+            let mut earlier = self.numbers(chosen, walked, span)?;
+            earlier.append(&mut points);
+            points = earlier;
+            if let Some(first) = walked.choice.settled(span.0, &points) {
+                points.drain(..first);
+                break;
+            }
+            let expired = walked.choice.checks.spike.is_none() && points.is_empty() && span.0 <= lowest;
+            if expired || points.len() > SETTLING_MAX {
+                break;
+            }
+        }
+        let values = points.iter().map(|(_, value)| *value);
+        Ok((!points.is_empty()).then(|| Points {
+            values: match walked.property.value_type {
+                ValueType::I64 => Values::I64(values.map(|value| value as i64).collect()),
+                _ => Values::F64(values.collect()),
+            },
+            times: points.iter().map(|(t_ns, _)| *t_ns).collect(),
+            dropped: Vec::new(),
+        }))
+    }
+
+    /// The numbers of a property within a span that count by themselves.
+    fn numbers(&self, chosen: &Chosen, walked: &Walked<'_>, (from_ns, to_ns): (i64, i64)) -> Result<Vec<(i64, f64)>> {
+        let mut numbers = Vec::new();
+        let one = std::slice::from_ref(chosen);
+        let _ = self.answering.scan(self.def, one, from_ns, to_ns, |_, value| {
+            for block in bucket::blocks(value) {
+                let block = block.map_err(corrupt)?;
+                if block.last_ns() < from_ns || block.first_ns() >= to_ns {
+                    continue;
+                }
+                let mut folding = block.folding();
+                let points = folding
+                    .points(walked.property.number, &walked.choice)
+                    .map_err(corrupt)?;
+                for (place, t_ns) in points.iter().flat_map(|points| points.times.iter().enumerate()) {
+                    let number = points.as_ref().and_then(|points| points.values.get(place)?.number());
+                    numbers.extend(
+                        number
+                            .filter(|_| (from_ns..to_ns).contains(t_ns))
+                            .map(|number| (*t_ns, number)),
+                    );
+                }
+                self.answering.tally.block(folding.decoded())?;
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(numbers)
     }
 
     /// The last point of each property that has none yet, within a range.
     fn last_between(&self, chosen: &Chosen, from_ns: i64, to_ns: i64, found: &mut [Option<Points>]) -> Result<()> {
-        let missing: Vec<bool> = found.iter().map(Option::is_none).collect();
+        let missing =
+            |(found, walked): (&Option<Points>, &Walked<'_>)| found.is_none() && !walked.choice.needs_settling();
+        let missing: Vec<bool> = found.iter().zip(&self.walked).map(missing).collect();
         let one = std::slice::from_ref(chosen);
         let _ = self.answering.scan(self.def, one, from_ns, to_ns, |_, value| {
             for block in bucket::blocks(value) {
@@ -182,12 +258,13 @@ impl<'a> Walk<'a> {
 }
 
 impl<'w> Way<'w> {
-    fn new(walked: &'w Walked<'w>) -> Way<'w> {
+    fn new(walked: &'w Walked<'w>, to_ns: i64) -> Way<'w> {
         let judge = || walked.choice.judge();
         Way {
             walked,
             judge: walked.choice.needs_order().then(judge),
             judged: Points::empty(walked.property.value_type),
+            to_ns,
             is_behind: false,
         }
     }
@@ -195,6 +272,7 @@ impl<'w> Way<'w> {
     /// Points that count by themselves.
     fn take(&mut self, points: &Points, at: usize, each: &mut impl FnMut(usize, &Points) -> Result<()>) -> Result<()> {
         let Some(judge) = &mut self.judge else {
+            self.is_behind |= points.times.last().is_some_and(|last| *last >= self.to_ns);
             return each(at, points);
         };
         self.judged.dropped.extend_from_slice(&points.dropped);
@@ -213,6 +291,7 @@ impl<'w> Way<'w> {
         let empty = Points::empty(self.walked.property.value_type);
         let mut judged = std::mem::replace(&mut self.judged, empty);
         judged.dropped.sort_unstable();
+        self.is_behind |= judged.times.last().is_some_and(|last| *last >= self.to_ns);
         match judged.times.is_empty() && judged.dropped.is_empty() {
             true => Ok(()),
             false => each(at, &judged),
