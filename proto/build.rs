@@ -8,6 +8,7 @@ const FILES: &[&str] = &[
     "tidemark/v1/data.proto",
     "tidemark/v1/registry.proto",
     "tidemark/v1/ingest.proto",
+    "tidemark/v1/join.proto",
     "tidemark/v1/query.proto",
     "tidemark/v1/alert.proto",
     "tidemark/v1/subscribe.proto",

@@ -59,6 +59,7 @@ pieces! {
     v1::GetQualityResponse => |m| m.reports.is_empty();
     v1::ListAlertsResponse => |m| m.alerts.is_empty();
     v1::GetHealthResponse => |m| m.reports.is_empty();
+    v1::QueryJoinResponse => |m| m.joined.is_empty();
     v1::GetLatestResponse => |m| m.devices.is_empty() && m.evaluated_at_ns == 0;
     v1::ListDevicesResponse => |m| m.devices.is_empty();
 }

@@ -329,6 +329,16 @@ impl Client {
         self.question(selector.as_ref(), request, call).await
     }
 
+    /// Each record of some devices with the values of others as of its time.
+    ///
+    /// # Errors
+    /// What the server refuses; no first message in time.
+    pub async fn query_join(&self, request: v1::QueryJoinRequest) -> Result<Answer<v1::QueryJoinResponse>, Error> {
+        let selector = request.selector.clone();
+        let call = |mut queries: Queries, request| async move { queries.query_join(request).await };
+        self.question(selector.as_ref(), request, call).await
+    }
+
     /// Pipelined writes: several batches in flight, each stored once. Runs a task; call within a tokio runtime.
     pub fn writer(&self, options: WriterOptions) -> Writer {
         Writer::new(Arc::clone(&self.core), options)

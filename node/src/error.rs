@@ -175,6 +175,8 @@ reasons! {
     TooManyAlertProfiles = "TOO_MANY_ALERT_PROFILES", ResourceExhausted;
     /// More windows than one series may have.
     TooManyWindows = "TOO_MANY_WINDOWS", ResourceExhausted;
+    /// More devices or series on the right of a join than there may be.
+    TooManySeries = "TOO_MANY_SERIES", ResourceExhausted;
     /// The query holds more than its budget.
     QueryTooLarge = "QUERY_TOO_LARGE", ResourceExhausted;
     /// The query decodes more values than it may.

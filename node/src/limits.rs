@@ -16,12 +16,15 @@
 //! | `future_max_ns` | 1 day | OUT_OF_RANGE `TIME_TOO_NEW` |
 //! | `SELECTORS_MAX` | 64 in a list of a selector | INVALID_ARGUMENT `INVALID_VALUE` |
 //! | `SELECTOR_DEPTH_MAX` | 4 selectors in one another | INVALID_ARGUMENT `INVALID_VALUE` |
+//! | `JOIN_SIDES_MAX` | 8 right sides of a join | INVALID_ARGUMENT `INVALID_VALUE` |
+//! | `JOIN_DEVICES_MAX` | 10,000 devices of a right side | RESOURCE_EXHAUSTED `TOO_MANY_SERIES` |
+//! | `JOIN_COLUMNS_MAX` | 128 series (devices times properties) that belong to one left device | RESOURCE_EXHAUSTED `TOO_MANY_SERIES` |
 //! | percentiles, bins, states | 256 each | INVALID_ARGUMENT `INVALID_VALUE` |
 //! | `rise_over_ms` | 7 days | INVALID_ARGUMENT `INVALID_VALUE` |
 //! | states that a window keeps apart | 1,024 | RESOURCE_EXHAUSTED `QUERY_TOO_LARGE` |
 //! | `windows_max` | 1,000,000 a series | RESOURCE_EXHAUSTED `TOO_MANY_WINDOWS` |
 //! | `windows_listed_max` | 100,000 a series by the calendar, between borders, or filled in | RESOURCE_EXHAUSTED `TOO_MANY_WINDOWS` |
-//! | `partials_bytes_max` | 256 MiB a query | RESOURCE_EXHAUSTED `QUERY_TOO_LARGE`, or a partial answer |
+//! | `partials_bytes_max` | 256 MiB a query: unfinished windows, right sides of a join | RESOURCE_EXHAUSTED `QUERY_TOO_LARGE`, or a partial answer |
 //! | `points_read_max` (`points_max` of a request where less) | 1,000,000,000 values decoded for a query | RESOURCE_EXHAUSTED `TOO_MANY_POINTS`, or a partial answer |
 //! | `cursor_age_ms_max` | 1 day | INVALID_ARGUMENT `INVALID_CURSOR` |
 //! | `RESIDENT_BYTES_MAX` | 32 MiB a node: newest values and devices, decoded | what was not asked for lately is read from its database again |
@@ -103,6 +106,12 @@ pub const SHARDS: std::ops::RangeInclusive<u32> = 2..=64;
 pub const SELECTORS_MAX: usize = 64;
 /// Selectors in selectors, so deep.
 pub const SELECTOR_DEPTH_MAX: usize = 4;
+/// Right sides of one join.
+pub const JOIN_SIDES_MAX: usize = 8;
+/// Devices of a right side of a join.
+pub const JOIN_DEVICES_MAX: usize = 10_000;
+/// Series of right sides that belong to one left device.
+pub const JOIN_COLUMNS_MAX: usize = 128;
 /// Requests to delete points that a node works on at once.
 pub const DELETES_MAX: usize = 4;
 /// Bytes of the name that an application gives itself.

@@ -76,7 +76,7 @@ pub(crate) fn parse_pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-fn parse_tag(text: &str) -> Result<v1::TagMatcher, String> {
+pub(crate) fn parse_tag(text: &str) -> Result<v1::TagMatcher, String> {
     let (key, values) = parse_pair(text)?;
     let values: Vec<_> = values.split(',').map(str::to_owned).collect();
     if values.iter().any(String::is_empty) {

@@ -38,7 +38,7 @@ fn nobody() -> String {
     listener.local_addr().unwrap().to_string()
 }
 
-const VERBS: [&[&str]; 42] = [
+const VERBS: [&[&str]; 43] = [
     &[],
     &["cluster"],
     &["cluster", "init"],
@@ -56,6 +56,7 @@ const VERBS: [&[&str]; 42] = [
     &["query", "agg"],
     &["query", "latest"],
     &["query", "intervals"],
+    &["query", "join"],
     &["query", "quality"],
     &["query", "health"],
     &["alert"],

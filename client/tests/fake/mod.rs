@@ -353,6 +353,10 @@ impl QueryService for Service {
     ) -> Result<Response<Self::QueryIntervalsStream>, Status> {
         Err(Status::unimplemented("not in the script"))
     }
+    type QueryJoinStream = Answer<v1::QueryJoinResponse>;
+    async fn query_join(&self, _: Request<v1::QueryJoinRequest>) -> Result<Response<Self::QueryJoinStream>, Status> {
+        Err(Status::unimplemented("not in the script"))
+    }
     type GetQualityStream = Answer<v1::GetQualityResponse>;
     async fn get_quality(&self, _: Request<v1::GetQualityRequest>) -> Result<Response<Self::GetQualityStream>, Status> {
         Err(Status::unimplemented("not in the script"))

@@ -69,6 +69,47 @@ impl Choice<'_> {
         self.checks.spike.is_some() || (self.drop_suspect && suspects)
     }
 
+    /// Place of one of some points from which on a judge has to see them, so that it tells which one is the last that counts and judges all
+    /// behind that, whatever came before. That one's step to the next makes it no spike, it changed too fast from none that it could be
+    /// compared with, and it does not stand still. `points` are all since `begin_ns` that may be looked at, in order. `None`: more has to
+    /// be known.
+    pub fn settled(&self, begin_ns: i64, points: &[(i64, f64)]) -> Option<usize> {
+        let is_no_spike = |at: usize| {
+            let near = |spike: f64| {
+                let next = points.get(at + 1);
+                next.is_some_and(|next| (next.1 - points[at].1).abs() <= spike)
+            };
+            self.checks.spike.is_none_or(near)
+        };
+        let changed_slowly = |at: usize| {
+            let (t_ns, value) = points[at];
+            let reached_ns = t_ns.saturating_sub(self.checks.reach_ns);
+            let slow = |limit: f64| {
+                let reached = points[..at].iter().rev().take_while(|(u, _)| *u >= reached_ns);
+                let mut steps = reached.map(|(u, other)| ((t_ns - u) as f64 / 1e9, (value - other).abs()));
+                begin_ns <= reached_ns && steps.all(|(seconds, step)| step <= limit * seconds)
+            };
+            self.checks.rate_per_s.filter(|_| self.drop_suspect).is_none_or(slow)
+        };
+        let flat = self.checks.flat.filter(|_| self.drop_suspect);
+        let still_since = |at: usize, flat: &Flat| {
+            let since = points[at].0.saturating_sub(flat.over_ns);
+            (since, points[..=at].partition_point(|(u, _)| *u <= since))
+        };
+        let moves = |at: usize| {
+            flat.as_ref().is_none_or(|flat| {
+                let (since, first) = still_since(at, flat);
+                let values = points[first..=at].iter().map(|(_, value)| *value);
+                let least = values.clone().fold(f64::INFINITY, f64::min);
+                let most = values.fold(f64::NEG_INFINITY, f64::max);
+                begin_ns <= since && most - least > flat.within
+            })
+        };
+        let settled = |at: &usize| is_no_spike(*at) && changed_slowly(*at) && moves(*at);
+        let last = (0..points.len()).rev().find(settled)?;
+        Some(flat.map_or(last, |flat| still_since(last, &flat).1))
+    }
+
     /// How far before a point others tell whether it is one of those to leave out, nanoseconds, neighbours aside.
     pub fn looks_back_ns(&self) -> i64 {
         let flat = self.checks.flat.filter(|_| self.drop_suspect);
@@ -372,6 +413,60 @@ mod tests {
             "in order"
         );
         judged.iter().map(|point| point.finding).collect()
+    }
+
+    #[test]
+    fn points_settle_where_no_earlier_one_can_matter() {
+        let check = |drop_suspect, begin_s: i64, values: &[f64], expected: Option<usize>| {
+            let checks = Checks {
+                spike: Some(1.0),
+                rate_per_s: Some(0.01),
+                reach_ns: 180 * S,
+                ..Checks::default()
+            };
+            let choice = Choice {
+                accepted: Accepted::ALL,
+                checks: &checks,
+                drop_suspect,
+            };
+            let points: Vec<(i64, f64)> = (0..).map(|n| n * 60 * S).zip(values.iter().copied()).collect();
+            assert_eq!(choice.settled(begin_s * S, &points), expected, "{values:?}");
+        };
+        check(false, 0, &[], None);
+        check(false, 0, &[1.0], None);
+        check(false, 0, &[1.0, 1.5], Some(0));
+        check(false, 0, &[1.0, 1.5, 9.0, 1.0, 9.0], Some(0));
+        check(false, 0, &[1.0, 1.5, 9.0, 9.5, 1.0], Some(2));
+        check(true, 0, &[1.0, 1.1, 1.2, 1.3, 1.4], Some(3));
+        check(true, 0, &[1.0, 1.1, 1.2], None);
+        check(true, -180, &[1.0, 1.1, 1.2], Some(1));
+        check(true, -180, &[1.0, 1.1, 1.8, 1.9], Some(1));
+    }
+
+    #[test]
+    fn what_stands_still_settles_where_it_moved_last() {
+        let checks = Checks {
+            flat: Some(Flat {
+                over_ns: 180 * S,
+                within: 0.1,
+                ignore: None,
+                interval_ns: 60 * S,
+            }),
+            ..Checks::default()
+        };
+        let check = |begin_s: i64, values: &[f64], expected: Option<usize>| {
+            let choice = Choice {
+                accepted: Accepted::ALL,
+                checks: &checks,
+                drop_suspect: true,
+            };
+            let points: Vec<(i64, f64)> = (0..).map(|n| n * 60 * S).zip(values.iter().copied()).collect();
+            assert_eq!(choice.settled(begin_s * S, &points), expected, "{values:?}");
+        };
+        check(-180, &[1.0, 1.0, 1.0, 1.0, 1.0], None);
+        // The last one that is less than three minutes behind the change, and what lies that long before it.
+        check(-180, &[1.0, 2.0, 1.0, 1.0, 1.0, 1.0], Some(1));
+        check(0, &[1.0, 2.0, 1.0], None);
     }
 
     #[test]

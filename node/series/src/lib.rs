@@ -4,6 +4,7 @@
 //! no input, however damaged, makes it panic or allocate beyond what its length and row count justify.
 
 pub mod alert;
+pub mod asof;
 pub mod assess;
 pub mod bitmap;
 pub mod block;
@@ -30,6 +31,7 @@ pub mod sequence;
 mod stamps;
 pub mod window;
 
+pub use asof::{AsOf, Toward};
 pub use bitmap::Bitmap;
 pub use block::{Accepted, BLOCK_ROWS_MAX, Block, ColumnStats, Folding, Points, Sizes};
 pub use by_window::{ByWindow, Unfinished};

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tidemark_proto::v1::query_service_server::QueryService;
 use tidemark_proto::v1::{
     GetHealthRequest, GetHealthResponse, GetLatestRequest, GetLatestResponse, GetQualityRequest, GetQualityResponse,
-    QueryAggregateRequest, QueryAggregateResponse, QueryIntervalsRequest, QueryIntervalsResponse, QueryRangeRequest,
-    QueryRangeResponse,
+    QueryAggregateRequest, QueryAggregateResponse, QueryIntervalsRequest, QueryIntervalsResponse, QueryJoinRequest,
+    QueryJoinResponse, QueryRangeRequest, QueryRangeResponse,
 };
 use tonic::{Request, Response, Status};
 
@@ -28,6 +28,7 @@ impl QueryService for QueryApi {
     type QueryIntervalsStream = Streamed<QueryIntervalsResponse>;
     type GetQualityStream = Streamed<GetQualityResponse>;
     type GetHealthStream = Streamed<GetHealthResponse>;
+    type QueryJoinStream = Streamed<QueryJoinResponse>;
 
     async fn query_range(
         &self,
@@ -69,5 +70,10 @@ impl QueryService for QueryApi {
     async fn get_health(&self, request: Request<GetHealthRequest>) -> Result<Response<Self::GetHealthStream>, Status> {
         let caller = caller(&request)?;
         streamed(self.queries.health(request.into_inner(), &caller).await)
+    }
+
+    async fn query_join(&self, request: Request<QueryJoinRequest>) -> Result<Response<Self::QueryJoinStream>, Status> {
+        let caller = caller(&request)?;
+        streamed(self.queries.join(request.into_inner(), &caller).await)
     }
 }

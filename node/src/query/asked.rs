@@ -34,6 +34,7 @@ impl Asked {
                 question: Some(Question::List(request)),
             }) => (request.points_max, request.partial_ok, request.explain),
             Query::Devices(request) => (0, false, request.explain),
+            Query::Join(request) => (request.points_max, false, request.explain),
             _ => return Asked::default(),
         };
         Asked {
@@ -87,6 +88,7 @@ pub(super) fn put(query: &mut Query, after: Option<&Position>, points: u64) {
         Query::Alerts(ShardAlerts {
             question: Some(Question::List(request)),
         }) => request.points_max = points,
+        Query::Join(request) => request.points_max = points,
         _ => {}
     }
 }

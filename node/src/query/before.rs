@@ -7,7 +7,7 @@
 use std::ops::ControlFlow;
 
 use tidemark_series::rollup::{Rollup, Wanted};
-use tidemark_series::{Points, bucket};
+use tidemark_series::{Choice, Points, bucket};
 
 use super::shard_side::{Chosen, corrupt};
 use super::walk::{Walk, spans_back};
@@ -15,10 +15,15 @@ use super::way::{Walked, loose, number, points_of};
 use crate::error::Result;
 use crate::shard::Stored;
 
+/// Points that are looked back over at most until one does not depend on those before it.
+const SETTLING_MAX: usize = 4096;
+
 /// What was found of a property, so far back.
 struct Back<'w> {
     walked: &'w Walked<'w>,
     found: Found,
+    /// Begin of what was looked at.
+    begin_ns: i64,
     is_done: bool,
 }
 
@@ -157,6 +162,7 @@ impl<'w> Back<'w> {
         Back {
             walked,
             found: Found::nothing(walked),
+            begin_ns: i64::MAX,
             is_done: false,
         }
     }
@@ -164,13 +170,25 @@ impl<'w> Back<'w> {
     /// Whether what lies before a time matters. `enough`: without any point from then on it does not.
     fn judge_done(&mut self, begin_ns: i64, enough: i64) {
         let checks = self.walked.choice.checks;
+        self.begin_ns = begin_ns;
         self.is_done = match &self.found {
             Found::Last(last) => last.is_some() || begin_ns <= enough,
             Found::Neighbours(found) => match found.first() {
                 None => begin_ns <= enough,
-                Some(((first_ns, _), _)) => self.anchor().is_some() || checks.are_apart(begin_ns, *first_ns),
+                Some(_) if found.len() > SETTLING_MAX => true,
+                Some(((first_ns, _), _)) => {
+                    self.anchor().is_some() || !self.tells_suspects() && checks.are_apart(begin_ns, *first_ns)
+                }
             },
         };
+    }
+
+    /// Whether points before one tell whether it is suspect.
+    fn tells_suspects(&self) -> bool {
+        let Choice {
+            checks, drop_suspect, ..
+        } = &self.walked.choice;
+        *drop_suspect && (checks.rate_per_s.is_some() || checks.flat.is_some())
     }
 
     /// The last point that counts whatever lies before it.
@@ -179,6 +197,9 @@ impl<'w> Back<'w> {
             return None;
         };
         let points: Vec<(i64, f64)> = found.iter().map(|(point, _)| *point).collect();
+        if self.tells_suspects() {
+            return self.walked.choice.settled(self.begin_ns, &points);
+        }
         let known = found.iter().rposition(|(_, known)| *known);
         known.max(self.walked.choice.checks.anchors(&points).next_back())
     }

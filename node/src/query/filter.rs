@@ -140,16 +140,19 @@ impl<'d> Filter<'d> {
         self.holds.is_empty() && self.choices.is_empty() && self.accepted == Accepted::ALL
     }
 
-    /// The records with the values that pass, and the rows of them, ascending, that are wanted between two times.
+    /// The records with the values that pass, the rows of them, ascending, that are wanted between two times, and how many values of
+    /// wanted properties between these did not pass.
     pub(super) fn apply(
         &self,
         answering: &Answering<'_>,
         chosen: &Chosen,
         records: Records,
         (from_ns, to_ns): (i64, i64),
-    ) -> Result<(Records, Vec<usize>)> {
+    ) -> Result<(Records, Vec<usize>, u64)> {
         let rows = records.rows_between(from_ns, to_ns);
+        let before = self.wanted_values(&records, &rows);
         let records = self.passing(answering, chosen, records, &rows)?;
+        let dropped = before - self.wanted_values(&records, &rows);
         let mut holds = vec![true; rows.len()];
         for (property, condition) in &self.holds {
             let mut of_one = vec![false; rows.len()];
@@ -169,7 +172,18 @@ impl<'d> Filter<'d> {
             .clone()
             .filter(|row| holds[row - rows.start] && any[row - rows.start])
             .collect();
-        Ok((records, rows))
+        Ok((records, rows, dropped))
+    }
+
+    /// Values of wanted properties in some rows; 0 where no value is left out anyway.
+    fn wanted_values(&self, records: &Records, rows: &Range<usize>) -> u64 {
+        if self.accepted == Accepted::ALL && self.choices.is_empty() {
+            return 0;
+        }
+        let is_wanted = |property: PropertyNumber| self.wanted.as_ref().is_none_or(|all| all.contains(&property));
+        let columns = records.columns.iter().filter(|column| is_wanted(column.property));
+        let present = columns.map(|column| column.present_rows().filter(|row| rows.contains(row)).count());
+        present.sum::<usize>() as u64
     }
 
     /// The values that pass by their quality.

@@ -35,6 +35,7 @@ impl Known {
             Query::Intervals(request) => request.known_at_ns,
             Query::Quality(request) => request.known_at_ns,
             Query::Health(request) => request.known_at_ns,
+            Query::Join(request) => request.known_at_ns,
             Query::Resolve(_) | Query::Devices(_) | Query::Count(_) | Query::Alerts(_) => 0,
         };
         (at_ns != 0).then(|| Known {

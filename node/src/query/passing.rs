@@ -13,7 +13,7 @@ use prost::Message as _;
 use tidemark_proto::peer::Position;
 use tidemark_proto::peer::read_shard_request::Query;
 use tidemark_proto::peer::read_shard_response::Part;
-use tidemark_proto::v1::{AnswerSummary, Budget, ConsistencyLevel, CutShort, Explain, Selector, ShardWork, Work};
+use tidemark_proto::v1::{AnswerSummary, Budget, CutShort, Explain, Selector, ShardWork, Work};
 use tokio::sync::mpsc;
 
 use super::asked::{points_max, put};
@@ -111,11 +111,16 @@ impl<'o, M> Passing<'o, M> {
             limit,
             out,
             total: AnswerSummary {
-                consistency: ConsistencyLevel::Linearizable as i32,
                 known_at_ns: start.terms.known_at_ns,
-                ..AnswerSummary::default()
+                explain: None,
+                ..start.spent.clone()
             },
-            works: Vec::new(),
+            works: start
+                .spent
+                .explain
+                .clone()
+                .map(|explain| explain.shards)
+                .unwrap_or_default(),
             reached: began_at.clone(),
             began_at,
             shards_whole: 0,

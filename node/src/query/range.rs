@@ -202,7 +202,8 @@ impl Reading<'_> {
             batch.push(chosen.id(), &records, rows);
             return Ok(());
         }
-        let (records, mut rows) = filter.apply(self.answering, chosen, records, (from_ns, to_ns))?;
+        let (records, mut rows, dropped) = filter.apply(self.answering, chosen, records, (from_ns, to_ns))?;
+        self.summary.points_dropped += dropped;
         if self.newest_first {
             rows.reverse();
         }

@@ -14,7 +14,7 @@ use super::asked::{Asked, position};
 use super::known::Known;
 use super::sealed::Concerned;
 use super::tally::Tally;
-use super::{aggregate, alerts, count, health, intervals, latest, quality, range};
+use super::{aggregate, alerts, count, health, intervals, join_shard, latest, quality, range};
 use crate::catalog::Catalog;
 use crate::catalog::types::TypeDef;
 use crate::clock::monotonic;
@@ -115,6 +115,7 @@ pub fn shard_job(host: Arc<Host>, limits: Arc<Limits>) -> ShardJob {
                 Query::Count(request) => count::answer(&answering, request),
                 Query::Alerts(request) => alerts::answer(&answering, request, &asked),
                 Query::Health(request) => health::answer(&answering, request, &asked),
+                Query::Join(request) => join_shard::answer(&answering, request),
             }?;
             let mut summary = AnswerSummary {
                 points_read: answering.tally.points(),

@@ -10,8 +10,9 @@ use tidemark_proto::peer::read_shard_request::Query;
 use tidemark_proto::peer::read_shard_response::Part;
 use tidemark_proto::peer::{Position, ShardDevices};
 use tidemark_proto::v1::{
-    AnswerSummary, Consistency, GetLatestRequest, GetLatestResponse, ListDevicesRequest, ListDevicesResponse,
-    QueryAggregateRequest, QueryAggregateResponse, QueryRangeRequest, QueryRangeResponse, Selector, consistency,
+    AnswerSummary, Consistency, ConsistencyLevel, GetLatestRequest, GetLatestResponse, ListDevicesRequest,
+    ListDevicesResponse, QueryAggregateRequest, QueryAggregateResponse, QueryRangeRequest, QueryRangeResponse,
+    Selector, consistency,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -26,7 +27,7 @@ use crate::catalog::Catalog;
 use crate::clock::monotonic;
 use crate::error::{Error, Reason, Result};
 use crate::limits::Limits;
-use crate::metrics::Present;
+use crate::metrics::{Metrics, Present};
 use crate::route::{Admitted, Asker, Meter, Router, ShardJob};
 use crate::wire::cursor::CursorKey;
 use crate::wire::registry::check_selector;
@@ -268,16 +269,7 @@ impl Queries {
                 Error::new(Reason::InvalidValue, "max_lag_ms is negative").field("consistency.bounded.max_lag_ms")
             );
         }
-        let mut catalog = self.router.host().catalog()?;
-        let known =
-            |catalog: &Catalog| selector.device_type.is_empty() || catalog.device_type(&selector.device_type).is_ok();
-        if !known(&catalog) {
-            self.router.catch_up_catalog(CATALOG_WAIT).await;
-            catalog = self.router.host().catalog()?;
-            catalog
-                .device_type(&selector.device_type)
-                .map_err(|e| e.field("selector.device_type"))?;
-        }
+        let catalog = self.catalog_that_knows(&selector).await?;
         Ok(Start {
             router: self.router.clone(),
             job: self.job.clone(),
@@ -290,11 +282,47 @@ impl Queries {
             catalog,
             terms: Terms::default(),
             after: None,
-            _running: Present::new(metrics, |metrics| &metrics.queries_running),
-            _permit: permit,
-            _admitted: admitted,
+            spent: nothing_yet(),
+            _running: Arc::new(Present::new(metrics, |metrics| &metrics.queries_running)),
+            _permit: Arc::new(permit),
+            _admitted: Arc::new(admitted),
         })
     }
+
+    /// Checks the selector of a further side of a question, whose type has to be known from then on.
+    pub(super) async fn take_in(&self, start: &mut Start, selector: Option<&Selector>) -> Result<Selector> {
+        let selector = check_selector(selector, true, &self.limits)?;
+        start.catalog = self.catalog_that_knows(&selector).await?;
+        Ok(selector)
+    }
+
+    /// The catalog, newer where a selector names a type that is not known here yet.
+    async fn catalog_that_knows(&self, selector: &Selector) -> Result<Arc<Catalog>> {
+        let catalog = self.router.host().catalog()?;
+        if selector.device_type.is_empty() || catalog.device_type(&selector.device_type).is_ok() {
+            return Ok(catalog);
+        }
+        self.router.catch_up_catalog(CATALOG_WAIT).await;
+        let catalog = self.router.host().catalog()?;
+        catalog
+            .device_type(&selector.device_type)
+            .map_err(|e| e.field("selector.device_type"))?;
+        Ok(catalog)
+    }
+}
+
+/// What an answer begins with.
+fn nothing_yet() -> AnswerSummary {
+    AnswerSummary {
+        consistency: ConsistencyLevel::Linearizable as i32,
+        ..AnswerSummary::default()
+    }
+}
+
+/// A message of a question that is asked beside another one.
+enum Beside {
+    Part(Part),
+    Last(AnswerSummary),
 }
 
 /// Shards that a selector concerns.
@@ -340,9 +368,11 @@ pub(super) struct Start {
     pub(super) terms: Terms,
     /// Where the page begins; `None`: at the beginning.
     pub(super) after: Option<Position>,
-    _running: Present,
-    _permit: OwnedSemaphorePermit,
-    _admitted: Admitted,
+    /// What questions beside this one have cost so far, how fresh their answers were.
+    pub(super) spent: AnswerSummary,
+    _running: Arc<Present>,
+    _permit: Arc<OwnedSemaphorePermit>,
+    _admitted: Arc<Admitted>,
 }
 
 impl Start {
@@ -354,6 +384,73 @@ impl Start {
     /// The catalog that the question was planned with.
     pub(super) fn catalog(&self) -> &Catalog {
         &self.catalog
+    }
+
+    /// The checked selector.
+    pub(super) fn selector(&self) -> &Selector {
+        &self.selector
+    }
+
+    /// Where the node shows what it does.
+    pub(super) fn metrics(&self) -> Arc<Metrics> {
+        self.router.host().metrics().clone()
+    }
+
+    /// Asks other devices beside this question, on its admission, in its time and from its budgets, and gives `take` every part of what
+    /// they answer: all of it, or of devices `limit` at most.
+    pub(super) async fn beside(
+        &mut self,
+        selector: &Selector,
+        limit: u64,
+        ask: impl Fn(Selector, u64) -> Query + Send + Sync + 'static,
+        mut take: impl FnMut(Part) -> Result<()>,
+    ) -> Result<()> {
+        let other = Start {
+            router: self.router.clone(),
+            job: self.job.clone(),
+            limits: self.limits.clone(),
+            asker: self.asker.clone(),
+            targets: targets(&self.catalog, selector),
+            key: self.key.clone(),
+            selector: selector.clone(),
+            consistency: self.consistency,
+            catalog: self.catalog.clone(),
+            terms: Terms {
+                points_max: self.terms.points_max,
+                explain: self.terms.explain,
+                ..Terms::default()
+            },
+            after: None,
+            spent: self.spent.clone(),
+            _running: self._running.clone(),
+            _permit: self._permit.clone(),
+            _admitted: self._admitted.clone(),
+        };
+        let translate = each(|part| {
+            let devices = match &part {
+                Part::Devices(list) => list.devices.len(),
+                _ => 0,
+            };
+            Ok((devices as u64, Beside::Part(part)))
+        });
+        let mut answer = other
+            .stream(limit, ask, translate, |_| Ok(Vec::new()), Beside::Last)
+            .await;
+        while let Some(message) = answer.recv().await {
+            match message? {
+                Beside::Part(part) => take(part)?,
+                Beside::Last(summary) => {
+                    self.spent = AnswerSummary {
+                        devices: 0,
+                        rows: 0,
+                        limited: false,
+                        ..summary
+                    };
+                    return Ok(());
+                }
+            }
+        }
+        Err(Error::new(Reason::Unreachable, "an answer broke off"))
     }
 
     /// On other terms than those of a node: what the client allows, and from where its cursor points to.

@@ -8,7 +8,7 @@ use tidemark_proto::peer::Position;
 use tidemark_proto::peer::read_shard_response::Part;
 use tidemark_proto::v1::{
     GetHealthRequest, GetLatestRequest, GetQualityRequest, ListAlertsRequest, ListDevicesRequest,
-    QueryAggregateRequest, QueryIntervalsRequest, QueryRangeRequest,
+    QueryAggregateRequest, QueryIntervalsRequest, QueryJoinRequest, QueryRangeRequest,
 };
 
 use crate::clock::{Instant, NS_PER_MS, now_ns};
@@ -127,6 +127,24 @@ impl HasTerms for GetLatestRequest {
         };
         Terms {
             pages: pages(CursorKind::Latest, &question, &self.cursor),
+            ..terms!(self, deadline)
+        }
+    }
+}
+
+impl HasTerms for QueryJoinRequest {
+    fn terms(&self, deadline: Option<Instant>) -> Terms {
+        let question = QueryJoinRequest {
+            limit: 0,
+            consistency: None,
+            cursor: Bytes::new(),
+            points_max: 0,
+            partial_ok: false,
+            explain: false,
+            ..self.clone()
+        };
+        Terms {
+            pages: pages(CursorKind::Join, &question, &self.cursor),
             ..terms!(self, deadline)
         }
     }

@@ -30,6 +30,17 @@ pub(super) fn spans_back(def: &TypeDef, lowest_ns: i64, from_ns: i64) -> impl It
     })
 }
 
+/// The same, from a time on to the highest one.
+pub(super) fn spans_ahead(def: &TypeDef, from_ns: i64, highest_ns: i64) -> impl Iterator<Item = (i64, i64)> {
+    let (mut begin, mut length) = (from_ns, def.bucket_span_ns);
+    std::iter::from_fn(move || {
+        let end = begin.saturating_add(length).min(highest_ns);
+        let span = (begin, end);
+        (begin, length) = (end, length.saturating_mul(FURTHER));
+        (span.0 < span.1).then_some(span)
+    })
+}
+
 /// Which values of a property count: none that failed a check or stand for a missing one.
 pub(super) fn choice(property: &PropertyDef, drop_suspect: bool) -> Choice<'_> {
     let left_out = |quality: Quality| 1_u64 << quality as u64;

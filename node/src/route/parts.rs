@@ -142,7 +142,7 @@ fn bytes_of(part: &Part) -> usize {
         Part::Quality(list) => list.reports.len() * DEVICE_BYTES,
         Part::Intervals(list) => list.devices.len() * DEVICE_BYTES,
         Part::Alerts(list) => (list.alerts.len() + list.states.len()) * DEVICE_BYTES,
-        Part::Batch(_) | Part::Resolved(_) | Part::Counts(_) => TOGETHER_BYTES,
+        Part::Batch(_) | Part::Resolved(_) | Part::Counts(_) | Part::Join(_) => TOGETHER_BYTES,
         Part::Summary(_) | Part::NotLeader(_) | Part::Failure(_) | Part::Progress(_) => PART_BYTES,
     }
 }

@@ -100,7 +100,7 @@ pub fn names_few(query: &Query) -> bool {
         Query::Latest(request) => few(&request.selector),
         Query::Intervals(request) => few(&request.selector),
         Query::Resolve(_) | Query::Devices(_) | Query::Quality(_) | Query::Health(_) => false,
-        Query::Count(_) | Query::Alerts(_) => false,
+        Query::Count(_) | Query::Alerts(_) | Query::Join(_) => false,
     }
 }
 

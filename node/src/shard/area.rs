@@ -60,8 +60,9 @@ impl Area {
     }
 }
 
-/// Along a great circle (haversine).
-fn distance_m(a: Spot, b: Spot) -> f64 {
+/// Along a great circle (haversine), metres.
+#[must_use]
+pub fn distance_m(a: Spot, b: Spot) -> f64 {
     let half = |a: f64, b: f64| ((b - a).to_radians() / 2.0).sin().powi(2);
     let across = a.latitude_deg.to_radians().cos() * b.latitude_deg.to_radians().cos();
     let chord = half(a.latitude_deg, b.latitude_deg) + across * half(a.longitude_deg, b.longitude_deg);

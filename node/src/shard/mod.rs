@@ -66,7 +66,7 @@ use std::sync::{Arc, Mutex};
 
 pub use alerts::{AlertName, AlertStates};
 pub use apply::ApplyEntry;
-pub use area::{Area, Spot};
+pub use area::{Area, Spot, distance_m};
 pub use bucket_grid::bucket_start;
 pub use keys::Level;
 pub use newest::Newest;

@@ -117,6 +117,12 @@ impl Shard {
         self.extents.of(type_number).map(|(first, _)| first)
     }
 
+    /// No device of a type, whose buckets are so long, has points at or behind this time; `None` where it has none at all.
+    pub fn data_ends(&self, type_number: u32, bucket_span_ns: i64) -> Option<i64> {
+        let extent = self.extents.of(type_number);
+        extent.map(|(_, last)| last.saturating_add(bucket_span_ns))
+    }
+
     /// Newest values of devices of a type, in the order of `ordinals`; `None` where there are none.
     ///
     /// # Errors

@@ -38,6 +38,8 @@ pub enum CursorKind {
     Devices = 3,
     /// How far a subscription is; the position is that of each of its shards.
     Subscribe = 4,
+    /// Records with what belongs to them.
+    Join = 5,
 }
 
 /// What a cursor belongs to.

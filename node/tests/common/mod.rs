@@ -10,9 +10,12 @@ pub(crate) mod alarm;
 pub(crate) mod direct;
 pub(crate) mod fleet;
 pub(crate) mod gate;
+pub(crate) mod judged;
 pub(crate) mod operator;
-pub(crate) mod watch;
 pub(crate) mod random;
+pub(crate) mod recomputed;
+pub(crate) mod recordings;
+pub(crate) mod watch;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! `query range|agg|latest|intervals|quality|health`: the flags they share. Never: aggregation (the server's answer is printed as it is).
+//! `query range|agg|latest|intervals|join|quality|health`: the flags they share. Never: aggregation (the server's answer is printed as it is).
 //!
 //! Invariant: an answer that ended without its summary is an error, never a shorter table.
 
@@ -7,6 +7,7 @@ mod chart;
 mod filters;
 mod health;
 mod intervals;
+mod join;
 mod latest;
 mod quality;
 mod range;
@@ -34,6 +35,8 @@ pub(crate) enum Verb {
     Latest(latest::LatestArgs),
     /// When a property was at or beyond a threshold, or in a state
     Intervals(intervals::IntervalsArgs),
+    /// Records with the values of other devices as of their times
+    Join(Box<join::JoinArgs>),
     /// How well devices kept the promises of their types
     Quality(quality::QualityArgs),
     /// How devices are: whether they are there, their batteries, supplies and signals
@@ -47,6 +50,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Outcome {
         Verb::Agg(args) => agg::run(context, *args).await,
         Verb::Latest(args) => latest::run(context, args).await,
         Verb::Intervals(args) => intervals::run(context, args).await,
+        Verb::Join(args) => join::run(context, *args).await,
         Verb::Quality(args) => quality::run(context, args).await,
         Verb::Health(args) => health::run(context, args).await,
     }

@@ -154,7 +154,7 @@ impl Layout<'_> {
 }
 
 /// The properties that may come: those asked for, else those of the types that the selector reaches.
-async fn columns(client: &Client, ask: &AskArgs, selector: &v1::Selector) -> Outcome<Vec<String>> {
+pub(super) async fn columns(client: &Client, ask: &AskArgs, selector: &v1::Selector) -> Outcome<Vec<String>> {
     if !ask.properties.is_empty() {
         return Ok(ask.properties.clone());
     }

@@ -1,0 +1,121 @@
+//! Which points of a device count, and what is wrong with the others: told from the list of all its points, by the words of the
+//! contract and nothing of the store.
+//! Never here: sending, asking. Invariant: a point is judged by what lies around it in the whole list.
+
+use std::collections::BTreeMap;
+
+use tidemark_client::v1::Quality;
+
+use super::fleet::*;
+use super::recordings::{Limits, Played, Recording, Said};
+
+/// What is wrong with a value.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Wrong {
+    Fail,
+    Suspect,
+}
+
+impl Played {
+    /// The points of a device that count, in order.
+    pub(crate) fn counting(&self, device: &str, drop_suspect: bool) -> Vec<(i64, f64)> {
+        let limits = &self.recording.limits;
+        let by_itself = |said: &Said| {
+            let doubtful = said.stated == Quality::Suspect || limits.typical_max.is_some_and(|max| said.value > max);
+            let failed = matches!(said.stated, Quality::Fail | Quality::Missing);
+            !failed && is_in_range(limits, said.value) && !(drop_suspect && doubtful)
+        };
+        let points = values(self.said[device].iter().filter(|(_, said)| by_itself(said)));
+        let wrong = judge(self.recording, &points);
+        let counts = |wrong: &Option<Wrong>| match wrong {
+            None => true,
+            Some(Wrong::Suspect) => !drop_suspect,
+            Some(Wrong::Fail) => false,
+        };
+        let all = points.into_iter().zip(wrong);
+        all.filter(|(_, wrong)| counts(wrong)).map(|(point, _)| point).collect()
+    }
+
+    /// Every point that was measured within a time, with what is wrong with it as far as points of that time tell.
+    pub(crate) fn verdicts(&self, device: &str, (from, to): (i64, i64)) -> BTreeMap<i64, Option<Wrong>> {
+        let limits = &self.recording.limits;
+        let said = || {
+            self.said[device]
+                .range(from..=to)
+                .filter(|(_, said)| said.stated != Quality::Missing)
+        };
+        let sound = |said: &Said| said.stated != Quality::Fail && is_in_range(limits, said.value);
+        let points = values(said().filter(|(_, said)| sound(said)));
+        let found: BTreeMap<i64, Option<Wrong>> = points
+            .iter()
+            .map(|(t, _)| *t)
+            .zip(judge(self.recording, &points))
+            .collect();
+        let verdict = |(t, said): (&i64, &Said)| {
+            let wrong = match found.get(t) {
+                None => Some(Wrong::Fail),
+                Some(Some(wrong)) => Some(*wrong),
+                Some(None) => {
+                    let typical = limits.typical_max.is_none_or(|max| said.value <= max);
+                    (said.stated == Quality::Suspect || !typical).then_some(Wrong::Suspect)
+                }
+            };
+            (*t, wrong)
+        };
+        said().map(verdict).collect()
+    }
+}
+
+fn values<'a>(said: impl Iterator<Item = (&'a i64, &'a Said)>) -> Vec<(i64, f64)> {
+    said.map(|(t, said)| (*t, said.value)).collect()
+}
+
+/// Whether a sensor can tell a value.
+pub(crate) fn is_in_range(limits: &Limits, value: f64) -> bool {
+    limits.max.is_none_or(|max| value <= max)
+}
+
+/// What neighbours say of points that are in range: spikes fail, changes that are too fast and values that stand still are suspect.
+fn judge(recording: &Recording, points: &[(i64, f64)]) -> Vec<Option<Wrong>> {
+    let limits = &recording.limits;
+    let mut wrong: Vec<Option<Wrong>> = vec![None; points.len()];
+    for at in 0..points.len() {
+        let (t, value) = points[at];
+        let before = (0..at).rev().find(|other| wrong[*other] != Some(Wrong::Fail));
+        let is_spike = || {
+            let (before, next, spike) = (points[before?].1, points.get(at + 1)?.1, limits.spike?);
+            let (to, from) = (value - before, next - value);
+            Some((to > spike && from < -spike) || (to < -spike && from > spike))
+        };
+        let is_too_fast = || {
+            let sure = |other: &usize| {
+                let typical = limits.typical_max.is_none_or(|max| points[*other].1 <= max);
+                wrong[*other].is_none() && typical
+            };
+            let (u, sure) = points[(0..at).rev().find(sure)?];
+            let minutes = (t - u) as f64 / MIN as f64;
+            let reached = t - u <= 3 * recording.interval_s * S;
+            Some(reached && (value - sure).abs() > limits.rate_per_min? * minutes)
+        };
+        if is_spike() == Some(true) {
+            wrong[at] = Some(Wrong::Fail);
+            continue;
+        }
+        let stands = limits.flat.is_some_and(|(over_s, within)| {
+            let fails = |other: usize| wrong[other] == Some(Wrong::Fail);
+            let together = (0..=at).filter(|other| points[*other].0 > t - over_s * S && !fails(*other));
+            let together: Vec<(i64, f64)> = together.map(|other| points[other]).collect();
+            let slot = |t: i64| t.div_euclid(recording.interval_s * S);
+            let mut slots: Vec<i64> = together.iter().map(|(t, _)| slot(*t)).collect();
+            slots.dedup();
+            let least = together.iter().map(|(_, v)| *v).fold(f64::INFINITY, f64::min);
+            let most = together.iter().map(|(_, v)| *v).fold(f64::NEG_INFINITY, f64::max);
+            let covered = slots.len() as f64 * recording.interval_s as f64 >= 0.8 * over_s as f64;
+            most - least <= within && together.len() >= 3 && covered
+        });
+        if stands || is_too_fast() == Some(true) {
+            wrong[at] = Some(Wrong::Suspect);
+        }
+    }
+    wrong
+}

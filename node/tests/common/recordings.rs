@@ -1,0 +1,440 @@
+//! Series that sensors recorded, with their own times and values, sent as an unreliable network would: with gaps, late, twice, and some
+//! with a bad word about them. Where there are no recordings, series that were made up stand for them.
+//! Never here: questions, and what their answers should be. Invariant: the same seed gives the same points.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+
+use rand::RngExt as _;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom as _;
+use tidemark_client::{BatchBuilder, Client, Value, v1};
+use v1::{Kind, Quality, ValueType};
+
+use super::fleet::*;
+
+/// Points of a series that are played at most.
+const POINTS_MAX: usize = 700;
+/// Lines of a recording that are read at most: the series lie near its begin.
+const LINES_MAX: usize = 420_000;
+/// What is promised from observation to receipt, seconds.
+pub(crate) const LATENCY_S: i64 = 60;
+/// The one property of every type.
+pub(crate) const VALUE: &str = "value";
+
+/// A kind of recording, and the type that stands for it.
+pub(crate) struct Recording {
+    pub(crate) file: &'static str,
+    /// Device and property, as the recording calls them; each becomes a device of its own.
+    series: &'static [(&'static str, &'static str)],
+    pub(crate) kind: Kind,
+    pub(crate) interval_s: i64,
+    pub(crate) limits: Limits,
+    /// Labels, where values are some.
+    pub(crate) labels: &'static [&'static str],
+}
+
+/// What is checked of values.
+#[derive(Copy, Clone, Debug, Default)]
+pub(crate) struct Limits {
+    pub(crate) max: Option<f64>,
+    pub(crate) typical_max: Option<f64>,
+    pub(crate) spike: Option<f64>,
+    pub(crate) rate_per_min: Option<f64>,
+    /// So long, seconds, within so much.
+    pub(crate) flat: Option<(i64, f64)>,
+}
+
+const NO_LIMITS: Limits = Limits {
+    max: None,
+    typical_max: None,
+    spike: None,
+    rate_per_min: None,
+    flat: None,
+};
+
+/// One or more of each kind of file: levels, a noisy optical sensor, rain by tips, rooms that report on change, machines, energy, its
+/// states, air, and wind that is summed up until it turns.
+pub(crate) const RECORDINGS: [Recording; 9] = [
+    Recording {
+        file: "lro_river.csv.zst",
+        series: &[("BlackSmithFork", "stage")],
+        kind: Kind::Gauge,
+        interval_s: 900,
+        limits: Limits {
+            rate_per_min: Some(0.06),
+            flat: Some((7_200, 0.25)),
+            ..NO_LIMITS
+        },
+        labels: &[],
+    },
+    Recording {
+        file: "lro_river.csv.zst",
+        series: &[("BlackSmithFork", "turb")],
+        kind: Kind::Gauge,
+        interval_s: 900,
+        limits: Limits {
+            max: Some(60.0),
+            typical_max: Some(20.0),
+            spike: Some(1.0),
+            ..NO_LIMITS
+        },
+        labels: &[],
+    },
+    Recording {
+        file: "tharandt_rain.csv.zst",
+        series: &[("davis1", "rain_mm"), ("davis10", "rain_mm"), ("davis11", "rain_mm")],
+        kind: Kind::Increment,
+        interval_s: 60,
+        limits: Limits {
+            max: Some(1.0),
+            typical_max: Some(0.4),
+            ..NO_LIMITS
+        },
+        labels: &[],
+    },
+    Recording {
+        file: "smart_home.csv.zst",
+        series: &[
+            ("Bathroom", "Temperature"),
+            ("Kitchen", "Temperature"),
+            ("Room1", "Temperature"),
+        ],
+        kind: Kind::Gauge,
+        interval_s: 600,
+        limits: Limits {
+            flat: Some((3 * 3_600, 0.2)),
+            ..NO_LIMITS
+        },
+        labels: &[],
+    },
+    Recording {
+        file: "nab_machines.csv.zst",
+        series: &[
+            ("ec2_cpu_utilization_24ae8d", "value"),
+            ("ec2_cpu_utilization_53ea38", "value"),
+            ("ec2_cpu_utilization_5f5533", "value"),
+        ],
+        kind: Kind::Gauge,
+        interval_s: 300,
+        limits: Limits {
+            max: Some(100.0),
+            rate_per_min: Some(2.0),
+            ..NO_LIMITS
+        },
+        labels: &[],
+    },
+    Recording {
+        file: "steel_energy.csv.zst",
+        series: &[("plant", "usage_kwh")],
+        kind: Kind::Increment,
+        interval_s: 900,
+        limits: Limits {
+            typical_max: Some(100.0),
+            ..NO_LIMITS
+        },
+        labels: &[],
+    },
+    Recording {
+        file: "steel_energy.csv.zst",
+        series: &[("plant", "load_type")],
+        kind: Kind::State,
+        interval_s: 900,
+        limits: NO_LIMITS,
+        labels: &["Light_Load", "Medium_Load", "Maximum_Load"],
+    },
+    Recording {
+        file: "beijing_air.csv.zst",
+        series: &[("us_embassy", "pm25")],
+        kind: Kind::Gauge,
+        interval_s: 3_600,
+        limits: Limits {
+            typical_max: Some(250.0),
+            spike: Some(15.0),
+            ..NO_LIMITS
+        },
+        labels: &[],
+    },
+    Recording {
+        file: "beijing_air.csv.zst",
+        series: &[("us_embassy", "wind_cum")],
+        kind: Kind::Counter,
+        interval_s: 3_600,
+        limits: NO_LIMITS,
+        labels: &[],
+    },
+];
+
+/// What a device said of one time, in the end.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Said {
+    /// The place of a label among those of its type, where values are labels.
+    pub(crate) value: f64,
+    pub(crate) stated: Quality,
+    /// When the first message of it was received.
+    pub(crate) received_ns: i64,
+    /// Messages of it beyond the first.
+    pub(crate) again: u64,
+}
+
+/// A recording as it was played.
+pub(crate) struct Played {
+    pub(crate) recording: &'static Recording,
+    pub(crate) device_type: String,
+    /// By device.
+    pub(crate) said: BTreeMap<String, BTreeMap<i64, Said>>,
+    /// From the first point of any device to the last one.
+    pub(crate) span: (i64, i64),
+}
+
+impl Played {
+    pub(crate) fn interval_ns(&self) -> i64 {
+        self.recording.interval_s * S
+    }
+
+    pub(crate) fn devices(&self) -> Vec<&str> {
+        self.said.keys().map(String::as_str).collect()
+    }
+
+    /// One of the devices.
+    pub(crate) fn any(&self, random: &mut StdRng) -> &str {
+        let devices = self.devices();
+        devices[random.random_range(0..devices.len())]
+    }
+
+    /// A stretch of the time that was played, perhaps a little beyond, on whole seconds.
+    pub(crate) fn some_time(&self, random: &mut StdRng) -> (i64, i64) {
+        let (begin, end) = (self.span.0 / S, self.span.1 / S);
+        let margin = 5 * self.recording.interval_s;
+        let a = random.random_range(begin - margin..end + margin);
+        let most = (end + margin - a).max(2);
+        let most = if random.random_bool(0.5) {
+            most
+        } else {
+            (most / 20).max(2)
+        };
+        let length = random.random_range(1..most);
+        (a * S, (a + length) * S)
+    }
+}
+
+/// Plays every recording to a store: registers a type and devices for each, and sends their points.
+#[allow(clippy::print_stdout, reason = "whether recordings are there is seen nowhere else")]
+pub(crate) async fn play(client: &Client, random: &mut StdRng, rollups_s: &[u32]) -> Vec<Played> {
+    let mut all = Vec::new();
+    for (number, recording) in RECORDINGS.iter().enumerate() {
+        let device_type = format!("recorded-{number}");
+        client
+            .apply_device_types(vec![made_type(recording, &device_type, rollups_s)])
+            .await
+            .unwrap();
+        let recorded = recorded(recording);
+        let how = if recorded.is_some() { "recorded" } else { "made up" };
+        let series = recorded.unwrap_or_else(|| made_up(recording, random));
+        let ids: Vec<String> = (0..series.len()).map(|at| format!("{device_type}.{at}")).collect();
+        let devices = ids.iter().map(|id| device(id, &device_type, &[]));
+        client.register_devices(devices.collect()).await.unwrap();
+        let stretch = stretch(series, random);
+        let points = stretch.iter().map(Vec::len).sum::<usize>();
+        println!("{} {:?}: {points} points, {how}", recording.file, recording.series[0].1);
+        let mut said = BTreeMap::new();
+        for (id, points) in ids.into_iter().zip(stretch) {
+            let of_one = send(client, random, recording, &device_type, &id, points).await;
+            said.insert(id, of_one);
+        }
+        let times = || said.values().flat_map(BTreeMap::keys).copied();
+        let span = (times().min().unwrap(), times().max().unwrap());
+        all.push(Played {
+            recording,
+            device_type,
+            said,
+            span,
+        });
+    }
+    all
+}
+
+fn made_type(recording: &Recording, id: &str, rollups_s: &[u32]) -> v1::DeviceType {
+    let limits = recording.limits;
+    let mut attributes = BTreeMap::new();
+    let mut set = |key: &str, value: Option<f64>| {
+        if let Some(value) = value {
+            attributes.insert(key.to_owned(), value.to_string());
+        }
+    };
+    set("spike", limits.spike);
+    set("rate_per_min", limits.rate_per_min);
+    set("flat_s", limits.flat.map(|(over_s, _)| over_s as f64));
+    set("flat_eps", limits.flat.map(|(_, within)| within));
+    let value_type = if recording.labels.is_empty() {
+        ValueType::F64
+    } else {
+        ValueType::Enum
+    };
+    v1::DeviceType {
+        id: id.into(),
+        properties: vec![v1::Property {
+            max: limits.max,
+            typical_max: limits.typical_max,
+            attributes,
+            labels: recording.labels.iter().map(ToString::to_string).collect(),
+            ..property(VALUE, value_type, recording.kind)
+        }],
+        sample_interval_s: recording.interval_s,
+        latency_s: LATENCY_S,
+        bucket_span_s: recording.interval_s * 50 / 60 * 60,
+        rollups_s: rollups_s.to_vec(),
+        ..v1::DeviceType::default()
+    }
+}
+
+/// The series of a recording; `None` where it is not there. `TIDEMARK_DATASETS` names the folder of recordings, else it is looked for
+/// beside the checkout.
+fn recorded(recording: &Recording) -> Option<Vec<Vec<(i64, f64)>>> {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
+    let folder = std::env::var_os("TIDEMARK_DATASETS").map_or(beside, PathBuf::from);
+    let opened = std::fs::File::open(folder.join(recording.file)).ok()?;
+    let mut series: Vec<Vec<(i64, f64)>> = recording.series.iter().map(|_| Vec::new()).collect();
+    let lines = BufReader::new(zstd::Decoder::new(opened).unwrap()).lines();
+    for line in lines.take(LINES_MAX) {
+        let line = line.unwrap();
+        let mut fields = line.split(',');
+        let mut field = || fields.next().unwrap_or_default();
+        let name = (field(), field());
+        let Some(at) = recording.series.iter().position(|other| *other == name) else {
+            // A file is in the order of its series.
+            match series.iter().all(|points| !points.is_empty()) {
+                true => break,
+                false => continue,
+            }
+        };
+        let (ms, text) = (field().parse::<i64>().unwrap(), field());
+        let label = recording.labels.iter().position(|label| *label == text);
+        let value = label.map_or_else(|| text.parse().unwrap(), |at| at as f64);
+        series[at].push((ms * 1_000_000, value));
+    }
+    assert!(series.iter().all(|points| !points.is_empty()), "{}", recording.file);
+    Some(series)
+}
+
+/// Waves with noise, a value an interval.
+fn made_up(recording: &Recording, random: &mut StdRng) -> Vec<Vec<(i64, f64)>> {
+    let mut one = || {
+        let share = recording.limits.max.map_or(1.0, |max| max / 30.0);
+        let value = |n: i64| match recording.labels.len() {
+            0 => share * (20.0 + (n as f64 / 9.0).sin() * 8.0 + f64::from(random.random_range(0..40)) / 10.0),
+            labels => (n / 7 % labels as i64) as f64,
+        };
+        let mut value = value;
+        (0..1_500)
+            .map(|n| (T0 + n * recording.interval_s * S, value(n)))
+            .collect()
+    };
+    recording.series.iter().map(|_| one()).collect()
+}
+
+/// A part of all series, of about the same time.
+fn stretch(series: Vec<Vec<(i64, f64)>>, random: &mut StdRng) -> Vec<Vec<(i64, f64)>> {
+    let first = &series[0];
+    let at = random.random_range(0..first.len().saturating_sub(POINTS_MAX).max(1));
+    let (begin, end) = (first[at].0, first[(at + POINTS_MAX).min(first.len()) - 1].0);
+    let within = |points: Vec<(i64, f64)>| {
+        let mut some: Vec<_> = points
+            .iter()
+            .copied()
+            .filter(|(t, _)| (begin..=end).contains(t))
+            .collect();
+        // A series may begin later.
+        if some.is_empty() {
+            some = points[..points.len().min(POINTS_MAX)].to_vec();
+        }
+        some
+    };
+    series.into_iter().map(within).collect()
+}
+
+/// A message of one point.
+struct Message {
+    t_ns: i64,
+    value: f64,
+    stated: Quality,
+    received_ns: i64,
+}
+
+/// Sends points of a device: some are lost, some late, some come again with the same value or another one.
+async fn send(
+    client: &Client,
+    random: &mut StdRng,
+    recording: &Recording,
+    device_type: &str,
+    id: &str,
+    points: Vec<(i64, f64)>,
+) -> BTreeMap<i64, Said> {
+    let mut lost = 0;
+    let mut messages = Vec::new();
+    for (t_ns, value) in points {
+        if lost == 0 && random.random_range(0..120) == 0 {
+            lost = random.random_range(1..30);
+        }
+        if lost > 0 {
+            lost -= 1;
+            continue;
+        }
+        let delay_s = match random.random_range(0..10) {
+            0 => random.random_range(0..3 * LATENCY_S),
+            _ => 5,
+        };
+        let stated = match random.random_range(0..60) {
+            0 => Quality::Fail,
+            1 => Quality::Missing,
+            2 => Quality::Suspect,
+            3 => Quality::Estimated,
+            _ => Quality::Unspecified,
+        };
+        messages.push(Message {
+            t_ns,
+            value,
+            stated,
+            received_ns: t_ns + delay_s * S,
+        });
+    }
+    let mut again = Vec::new();
+    for message in &messages {
+        if !random.random_bool(0.08) {
+            continue;
+        }
+        let other = random.random_bool(0.5) && recording.labels.is_empty();
+        again.push(Message {
+            value: if other { message.value + 0.5 } else { message.value },
+            ..*message
+        });
+    }
+    let mut parts: Vec<&[Message]> = messages.chunks(random.random_range(20..120)).collect();
+    parts.shuffle(random);
+    parts.extend(again.chunks(60));
+    let mut said: BTreeMap<i64, Said> = BTreeMap::new();
+    for part in parts {
+        let mut batch = BatchBuilder::new(device_type);
+        for message in part {
+            let value = match recording.labels.get(message.value as usize) {
+                Some(label) => Value::Enum((*label).to_owned()),
+                None => Value::F64(message.value),
+            };
+            batch
+                .row(id, message.t_ns)
+                .received_at(message.received_ns)
+                .set_with_quality(VALUE, value, message.stated);
+            let before = said.get(&message.t_ns).map_or(0, |said| said.again + 1);
+            let now = Said {
+                value: message.value,
+                stated: message.stated,
+                received_ns: message.received_ns,
+                again: before,
+            };
+            said.insert(message.t_ns, now);
+        }
+        client.write(write(batch.build().unwrap())).await.unwrap();
+    }
+    said
+}
