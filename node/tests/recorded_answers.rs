@@ -130,7 +130,7 @@ fn expected_report(played: &Played, device: &str, (from, to): (i64, i64)) -> (Re
     };
     // What was seen ten intervals before tells how the time began.
     let before = |t: &&i64| **t >= from - 10 * interval && !inside(**t) && **t <= from;
-    let before = times.iter().filter(before).next_back().copied();
+    let before = times.iter().rfind(before).copied();
     let inner: Vec<i64> = points.iter().map(|(t, _)| *t).collect();
     (report, gaps(&inner, before, (from, end), interval))
 }
