@@ -309,6 +309,34 @@ async fn states_of_a_plant_are_those_of_a_recomputation() {
     assert!(transitions_seen > 10.0, "{transitions_seen} transitions");
 }
 
+/// What a bucket holds may end before a question begins in it; what comes in the next one is told nevertheless.
+#[tokio::test]
+async fn a_question_that_begins_behind_the_last_point_of_a_bucket_is_answered() {
+    let cluster = TestCluster::start(1).await;
+    let client = cluster.client().await;
+    let hourly = v1::DeviceType {
+        bucket_span_s: 3_600,
+        ..device_type("hourly", 0)
+    };
+    client.apply_device_types(vec![hourly]).await.unwrap();
+    client
+        .register_devices(vec![device("h1", "hourly", &[])])
+        .await
+        .unwrap();
+    let rows = [1, 61, 62, 63].map(|minute| ("h1", T0 + minute * MIN, 2.0));
+    client.write(write(batch("hourly", "level", rows))).await.unwrap();
+    let request = v1::QueryAggregateRequest {
+        selector: of_devices(&["h1"]),
+        properties: vec!["level".into()],
+        functions: vec![Function::Integral as i32],
+        from_ns: T0 + 30 * MIN,
+        to_ns: T0 + 3 * HOUR,
+        ..Default::default()
+    };
+    let series = one_series(&client, request).await;
+    assert_eq!(told(&series).into_values().collect::<Vec<_>>(), [vec![Some(240.0)]]);
+}
+
 /// Windows of devices together: the mean over those that saw enough.
 async fn compare_areal(client: &Client, played: &Played, random: &mut StdRng, what: &str) -> usize {
     let (from, to) = played.some_time(random);

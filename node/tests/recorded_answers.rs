@@ -130,7 +130,7 @@ fn expected_report(played: &Played, device: &str, (from, to): (i64, i64)) -> (Re
     };
     // What was seen ten intervals before tells how the time began.
     let before = |t: &&i64| **t >= from - 10 * interval && !inside(**t) && **t <= from;
-    let before = times.iter().filter(before).next_back().copied();
+    let before = times.iter().rfind(before).copied();
     let inner: Vec<i64> = points.iter().map(|(t, _)| *t).collect();
     (report, gaps(&inner, before, (from, end), interval))
 }
@@ -216,6 +216,7 @@ async fn compare_intervals(client: &Client, played: &Played, random: &mut StdRng
     let device = played.any(random).to_owned();
     let span = played.some_time(random);
     let points = played.counting(&device, false);
+    assert!(!points.is_empty(), "{what}: nothing counts");
     let threshold = points[random.random_range(0..points.len())].1;
     let max_gap_ms = [0, played.interval_ns() * 3 / 2_000_000][random.random_range(0..2)];
     let held = played.recording.kind == Kind::State;

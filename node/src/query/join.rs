@@ -29,10 +29,8 @@ fn check(request: &QueryJoinRequest) -> Result<()> {
         let message = format!("{} sides, the limit is {JOIN_SIDES_MAX}", request.right.len());
         return Err(Error::new(Reason::InvalidValue, message).field("right"));
     }
-    let sides = request.right.iter().enumerate();
-    sides
-        .map(|(at, side)| check_side(side).map_err(|error| of_side(error, at)))
-        .collect()
+    let mut sides = request.right.iter().enumerate();
+    sides.try_for_each(|(at, side)| check_side(side).map_err(|error| of_side(error, at)))
 }
 
 fn check_side(side: &JoinSide) -> Result<()> {

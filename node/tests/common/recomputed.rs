@@ -50,7 +50,7 @@ impl Look {
             F::Max => values().reduce(f64::max),
             F::Spread => Some(values().fold(f64::MIN, f64::max) - values().fold(f64::MAX, f64::min)),
             F::First => values().next(),
-            F::Last => values().last(),
+            F::Last => values().next_back(),
             F::Stddev => {
                 let mean = values().sum::<f64>() / count;
                 Some((values().map(|value| (value - mean).powi(2)).sum::<f64>() / count).sqrt())
