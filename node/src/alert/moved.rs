@@ -67,7 +67,7 @@ fn end_of(began_ns: i64, steps: &[AlertKnown]) -> i64 {
         let all = steps.iter().filter_map(|known| known.step.as_ref());
         all.filter(|step| step.began_ns == began_ns)
     };
-    let cleared = of_it().filter(|step| step.reason() == AlertReason::Cleared).last();
+    let cleared = of_it().rfind(|step| step.reason() == AlertReason::Cleared);
     let latest = of_it().map(|step| step.since_ns).max();
     match cleared {
         Some(cleared) => cleared.since_ns,
