@@ -540,7 +540,7 @@ async fn an_answer_about_time_without_raw_points_says_so() {
         ("hours", Some(3_600)),
         ("five minutes", Some(300)),
         ("minutes", Some(0)),
-        ("sequence", Some(0)),
+        ("sequence", Some(3_600)),
         ("quality", Some(0)),
         ("health", Some(0)),
         ("intervals", Some(0)),

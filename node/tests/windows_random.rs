@@ -152,23 +152,26 @@ impl Asked {
         };
         let most = if most == 0 { i64::MAX } else { most };
         for (column, function) in self.functions.iter().enumerate() {
-            let own: Vec<(i64, f64)> = rows
+            // Windows that slide may begin together at the first border: which comes first is told by their ends.
+            let own: Vec<(usize, (i64, f64))> = rows
                 .iter()
-                .filter(|row| !row.filled)
-                .filter_map(|row| Some((row.bounds.0, row.values[column]?)))
+                .enumerate()
+                .filter(|(_, row)| !row.filled)
+                .filter_map(|(place, row)| Some((place, (row.bounds.0, row.values[column]?))))
                 .collect();
-            for row in rows.iter_mut().filter(|row| row.filled && *function != Count) {
+            let rows = rows.iter_mut().enumerate();
+            for (place, row) in rows.filter(|(_, row)| row.filled && *function != Count) {
                 let start = row.bounds.0;
-                let before = own.iter().rev().find(|(t, _)| *t < start);
-                let behind = own.iter().find(|(t, _)| *t > start);
+                let before = own.iter().rev().find(|(at, _)| *at < place).map(|(_, own)| own);
+                let behind = own.iter().find(|(at, _)| *at > place).map(|(_, own)| own);
                 row.values[column] = match mode {
                     FillMode::Previous => before.filter(|(t, _)| start - t <= most).map(|(_, value)| *value),
                     FillMode::Linear => before.zip(behind).filter(|(a, b)| b.0 - a.0 <= most).map(|(a, b)| {
-                        let share = (start - a.0) as f64 / (b.0 - a.0) as f64;
+                        let share = (start - a.0) as f64 / ((b.0 - a.0) as f64).max(1.0);
                         a.1 * (1.0 - share) + b.1 * share
                     }),
                     FillMode::Constant => {
-                        let near = before.iter().chain(&behind).any(|(t, _)| (start - t).abs() <= most);
+                        let near = before.into_iter().chain(behind).any(|(t, _)| (start - t).abs() <= most);
                         (near || most == i64::MAX).then_some(7.0)
                     }
                     _ => None,

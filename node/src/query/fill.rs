@@ -76,7 +76,8 @@ impl Fill {
             answers[at] = match (self.mode, before, behind) {
                 (FillMode::Previous, Some(before), _) if near(apart(before, at)) => answers[before].clone(),
                 (FillMode::Linear, Some(before), Some(behind)) if near(apart(before, behind)) => {
-                    let share = apart(before, at) as f64 / apart(before, behind) as f64;
+                    // Windows that slide may begin together where the range begins.
+                    let share = apart(before, at) as f64 / apart(before, behind).max(1) as f64;
                     between(answers[before].as_ref(), answers[behind].as_ref(), share)
                 }
                 (FillMode::Constant, before, behind) => {

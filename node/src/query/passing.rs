@@ -73,7 +73,11 @@ impl Start {
                 return self.router.run(ready, query, &self.job, &self.asker);
             };
             if let (Some(Part::Summary(summary)), Some(meter)) = (parts.last(), &self.asker.meter) {
-                meter.spend(summary.points_read)?;
+                let spent = meter.spend(summary.points_read);
+                // A part that was cut short says itself that it was too much.
+                if summary.cut_short.is_none() {
+                    spent?;
+                }
             }
             let (out, answer) = mpsc::channel(1);
             out.try_send(Ok(parts)).ok();

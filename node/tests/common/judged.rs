@@ -83,9 +83,12 @@ fn judge(recording: &Recording, points: &[(i64, f64)]) -> Vec<Option<Wrong>> {
         let (t, value) = points[at];
         let before = (0..at).rev().find(|other| wrong[*other] != Some(Wrong::Fail));
         let is_spike = || {
-            let (before, next, spike) = (points[before?].1, points.get(at + 1)?.1, limits.spike?);
-            let (to, from) = (value - before, next - value);
-            Some((to > spike && from < -spike) || (to < -spike && from > spike))
+            let (before, next, spike) = (points[before?], points.get(at + 1)?, limits.spike?);
+            let (to, from) = (value - before.1, next.1 - value);
+            let near = [t - before.0, next.0 - t]
+                .iter()
+                .all(|apart| *apart <= 3 * recording.interval_s * S);
+            Some(near && ((to > spike && from < -spike) || (to < -spike && from > spike)))
         };
         let is_too_fast = || {
             let sure = |other: &usize| {

@@ -1,0 +1,240 @@
+//! Verdicts about points, of lists short enough to be judged by eye.
+use super::*;
+
+const S: i64 = 1_000_000_000;
+
+/// Findings of values that are so many seconds apart.
+fn found(checks: &Checks, apart_s: i64, values: &[f64]) -> Vec<Option<Finding>> {
+    let mut judge = Judge::new(checks, |stated| stated == 6);
+    let mut judged = Vec::new();
+    for (at, value) in values.iter().enumerate() {
+        judge.point(at as i64 * apart_s * S, *value, 0, |point| judged.push(point));
+    }
+    judge.end(|point| judged.push(point));
+    assert_eq!(
+        judged.iter().map(|point| point.value).collect::<Vec<_>>(),
+        values,
+        "in order"
+    );
+    judged.iter().map(|point| point.finding).collect()
+}
+
+#[test]
+fn points_settle_where_no_earlier_one_can_matter() {
+    let check = |drop_suspect, begin_s: i64, values: &[f64], expected: Option<usize>| {
+        let checks = Checks {
+            spike: Some(1.0),
+            rate_per_s: Some(0.01),
+            reach_ns: 180 * S,
+            ..Checks::default()
+        };
+        let choice = Choice {
+            accepted: Accepted::ALL,
+            checks: &checks,
+            drop_suspect,
+        };
+        let points: Vec<(i64, f64)> = (0..).map(|n| n * 60 * S).zip(values.iter().copied()).collect();
+        assert_eq!(choice.settled(begin_s * S, &points), expected, "{values:?}");
+    };
+    check(false, 0, &[], None);
+    check(false, 0, &[1.0], None);
+    check(false, 0, &[1.0, 1.5], Some(0));
+    check(false, 0, &[1.0, 1.5, 9.0, 1.0, 9.0], Some(0));
+    check(false, 0, &[1.0, 1.5, 9.0, 9.5, 1.0], Some(2));
+    check(true, 0, &[1.0, 1.1, 1.2, 1.3, 1.4], Some(3));
+    check(true, 0, &[1.0, 1.1, 1.2], None);
+    check(true, -180, &[1.0, 1.1, 1.2], Some(1));
+    check(true, -180, &[1.0, 1.1, 1.8, 1.9], Some(1));
+}
+
+#[test]
+fn what_stands_still_settles_where_it_moved_last() {
+    let checks = Checks {
+        flat: Some(Flat {
+            over_ns: 180 * S,
+            within: 0.1,
+            ignore: None,
+            interval_ns: 60 * S,
+        }),
+        ..Checks::default()
+    };
+    let check = |begin_s: i64, values: &[f64], expected: Option<usize>| {
+        let choice = Choice {
+            accepted: Accepted::ALL,
+            checks: &checks,
+            drop_suspect: true,
+        };
+        let points: Vec<(i64, f64)> = (0..).map(|n| n * 60 * S).zip(values.iter().copied()).collect();
+        assert_eq!(choice.settled(begin_s * S, &points), expected, "{values:?}");
+    };
+    check(-180, &[1.0, 1.0, 1.0, 1.0, 1.0], None);
+    // The last one that is less than three minutes behind the change, and what lies that long before it.
+    check(-180, &[1.0, 2.0, 1.0, 1.0, 1.0, 1.0], Some(1));
+    check(0, &[1.0, 2.0, 1.0], None);
+}
+
+#[test]
+fn a_value_far_from_both_neighbours_fails_and_they_do_not() {
+    let checks = Checks {
+        spike: Some(0.15),
+        ..Checks::default()
+    };
+    let spike = Some(Finding::Spike);
+    assert_eq!(
+        found(&checks, 300, &[1.0, 1.0, 1.9, 1.01, 1.02]),
+        [None, None, spike, None, None]
+    );
+    assert_eq!(
+        found(&checks, 300, &[1.0, 1.0, 1.9, 1.91, 1.92]),
+        [None; 5],
+        "a step is no spike"
+    );
+    assert_eq!(
+        found(&checks, 300, &[1.0, 9.0]),
+        [None; 2],
+        "the last one has one neighbour yet"
+    );
+    assert_eq!(found(&checks, 300, &[9.0, 1.0, 1.0]), [None; 3]);
+}
+
+#[test]
+fn what_lies_too_far_apart_is_no_neighbour() {
+    let checks = Checks {
+        spike: Some(0.15),
+        neighbours_ns: 900 * S,
+        ..Checks::default()
+    };
+    let spike = Some(Finding::Spike);
+    assert_eq!(found(&checks, 900, &[1.0, 1.9, 1.0]), [None, spike, None]);
+    assert_eq!(found(&checks, 901, &[1.0, 1.9, 1.0]), [None; 3]);
+}
+
+/// What is told of a part of some points is what is told of all.
+#[test]
+fn a_part_tells_what_the_whole_tells_or_nothing() {
+    let checks = Checks {
+        spike: Some(1.5),
+        neighbours_ns: 3 * S,
+        ..Checks::default()
+    };
+    let mut state = 3_u64;
+    let mut next = |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) % below
+    };
+    let (mut told, mut open) = (0, 0);
+    for _ in 0..300 {
+        let mut t_ns = 0;
+        let mut points = Vec::new();
+        for _ in 0..30 {
+            t_ns += [1, 1, 1, 1, 2, 4][next(6) as usize] * S;
+            points.push((t_ns, next(4) as f64));
+        }
+        let mut judge = Judge::new(&checks, |_| false);
+        let mut counts = Vec::new();
+        let mut note = |point: Judged| counts.push(point.finding.is_none());
+        points
+            .iter()
+            .for_each(|(t, value)| judge.point(*t, *value, 0, &mut note));
+        judge.end(&mut note);
+        let (a, b) = (next(31) as usize, next(31) as usize);
+        let part = a.min(b)..a.max(b);
+        for (found, expected) in checks.settled(&points[part.clone()]).into_iter().zip(&counts[part]) {
+            assert!(found.is_none_or(|found| found == *expected), "{points:?}");
+            *(if found.is_some() { &mut told } else { &mut open }) += 1;
+        }
+    }
+    assert!(told > 1_000 && open > 100, "{told} told, {open} open");
+}
+
+#[test]
+fn ranges_and_rates() {
+    let checks = Checks {
+        min: Some(0.0),
+        max: Some(2.0),
+        typical_max: Some(1.2),
+        rate_per_s: Some(0.1 / 60.0),
+        reach_ns: 900 * S,
+        ..Checks::default()
+    };
+    let (range, rate, untypical) = (Some(Finding::Range), Some(Finding::Rate), Some(Finding::Untypical));
+    assert_eq!(found(&checks, 300, &[0.0, -0.1, 2.1, 0.4]), [None, range, range, None]);
+    assert_eq!(
+        found(&checks, 300, &[0.0, 0.9, 1.0]),
+        [None, rate, None],
+        "1.0 within ten minutes is slow enough"
+    );
+    assert_eq!(
+        found(&checks, 300, &[0.0, 1.9, 1.9, 1.9, 1.9]),
+        [None, rate, rate, rate, untypical],
+        "what stays is believed once the last sure point is too old"
+    );
+    assert_eq!(found(&checks, 300, &[1.1, 1.3]), [None, untypical]);
+}
+
+#[test]
+fn what_stands_still_is_suspect_and_a_spike_does_not_move_it() {
+    let flat = Flat {
+        over_ns: 1_200 * S,
+        within: 0.01,
+        ignore: None,
+        interval_ns: 300 * S,
+    };
+    let checks = Checks {
+        spike: Some(0.5),
+        flat: Some(flat),
+        ..Checks::default()
+    };
+    let (flat, spike) = (Some(Finding::Flat), Some(Finding::Spike));
+    assert_eq!(
+        found(&checks, 300, &[1.0, 1.0, 1.0, 1.0, 1.0, 1.1, 1.0]),
+        [None, None, None, flat, flat, None, None]
+    );
+    let ten = Flat {
+        over_ns: 1_500 * S,
+        ..checks.flat.unwrap_or(NEVER)
+    };
+    let checks = Checks {
+        flat: Some(ten),
+        ..checks
+    };
+    assert_eq!(
+        found(&checks, 300, &[1.0, 1.0, 1.0, 9.0, 1.0, 1.0]),
+        [None, None, None, spike, flat, flat]
+    );
+}
+
+const NEVER: Flat = Flat {
+    over_ns: 0,
+    within: 0.0,
+    ignore: None,
+    interval_ns: 0,
+};
+
+#[test]
+fn what_the_source_does_not_count_is_no_neighbour() {
+    let checks = Checks {
+        spike: Some(0.5),
+        ..Checks::default()
+    };
+    let mut judge = Judge::new(&checks, |stated| stated == 6);
+    let mut judged = Vec::new();
+    for (t, value, stated) in [
+        (0, 1.0, 6),
+        (1, 1.0, 0),
+        (2, 9.0, 6),
+        (3, 3.0, 0),
+        (4, 9.0, 6),
+        (5, 1.1, 0),
+    ] {
+        judge.point(t * S, value, stated, |point| {
+            judged.push((point.t_ns / S, point.finding))
+        });
+    }
+    judge.end(|point| judged.push((point.t_ns / S, point.finding)));
+    let spike = Some(Finding::Spike);
+    assert_eq!(
+        judged,
+        [(0, None), (1, None), (2, None), (3, spike), (4, None), (5, None)]
+    );
+}
