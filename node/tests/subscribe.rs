@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use common::fleet::*;
-use common::watch::{Seen, Watch, at_node, meters};
+use common::watch::{Seen, Watch, at_node, ended_by, meters};
 use common::{TestCluster, eventually};
 use tidemark_client::{Client, Value, v1};
 use tidemark_node::config::Tuning;
@@ -545,7 +545,7 @@ async fn what_the_log_no_longer_holds_is_said_and_not_passed_over() {
     cluster.healthy(0).await;
     put(&client, &[("m1", 2)]).await;
     compact(&client).await;
-    let refused = shown_error(at_node(&cluster.at(0), with()).await);
+    let refused = shown_error(ended_by(&cluster.at(0), with()).await);
     let hint = "subscribe anew with newest_first, and read with a query of records what was missed";
     assert_eq!(refused, format!("OUT_OF_RANGE CURSOR_EXPIRED cursor; {hint}"));
 }

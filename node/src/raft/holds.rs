@@ -31,16 +31,6 @@ pub(super) struct Holds {
     wanted_until: Mutex<Instant>,
 }
 
-impl Default for Holds {
-    /// Readers of the process before may come back.
-    fn default() -> Holds {
-        Holds {
-            readers: Mutex::default(),
-            wanted_until: Mutex::new(monotonic() + LINGER),
-        }
-    }
-}
-
 /// One reader; lingers for a while when dropped.
 #[derive(Debug)]
 pub struct Hold {
@@ -49,6 +39,15 @@ pub struct Hold {
 }
 
 impl Holds {
+    /// None yet. Where the log had entries when the process started, readers of the process before may come back.
+    pub(super) fn new(had_entries: bool) -> Holds {
+        let linger = if had_entries { LINGER } else { Duration::ZERO };
+        Holds {
+            readers: Mutex::default(),
+            wanted_until: Mutex::new(monotonic() + linger),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, (u64, BTreeMap<u64, Reader>)> {
         self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -117,7 +116,7 @@ mod tests {
 
     #[test]
     fn a_reader_that_has_gone_is_waited_for_and_then_forgotten() {
-        let holds = Arc::new(Holds::default());
+        let holds = Arc::new(Holds::new(true));
         let (slow, fast) = (holds.begin(3), holds.begin(3));
         fast.read_upto(9);
         assert_eq!(holds.read_upto(monotonic()), [3, 9]);
@@ -129,7 +128,8 @@ mod tests {
 
     #[test]
     fn a_log_is_wanted_for_a_while_after_it_was_read() {
-        let holds = Arc::new(Holds::default());
+        assert!(!Holds::new(false).is_wanted(monotonic()), "nobody can have read it");
+        let holds = Arc::new(Holds::new(true));
         let after = |rest: Duration| holds.is_wanted(monotonic() + rest);
         assert!(after(Duration::ZERO), "by readers of the process before");
         assert!(!after(LINGER));

@@ -135,3 +135,10 @@ pub(crate) async fn at_node(
     let first = stream.message().await?.expect("a stream has a first message");
     Ok((stream, first))
 }
+
+/// How a node ends a subscription that it does not go on with, which it may greet before it has looked.
+pub(crate) async fn ended_by(node: &Direct, request: v1::SubscribeRequest) -> Result<(), Error> {
+    let (mut stream, _) = at_node(node, request).await?;
+    while stream.message().await?.is_some() {}
+    Ok(())
+}
