@@ -511,22 +511,27 @@ async fn questions_that_make_no_sense_are_refused() {
     .await;
 }
 
-#[tokio::test]
-async fn what_the_log_no_longer_holds_is_said_and_not_passed_over() {
+/// A node by itself that keeps so many entries, and the cursor of a subscriber who has gone.
+async fn left_alone(log_entries_kept: u64) -> (TestCluster, Client, v1::SubscribeResponse, u32) {
     let tuning = Tuning {
-        log_entries_kept: 0,
+        log_entries_kept,
         ..Tuning::default()
     };
-    let mut cluster = TestCluster::start_with(1, tuning).await;
+    let cluster = TestCluster::start_with(1, tuning).await;
     let client = cluster.client().await;
     furnish(&client, &["m1"]).await;
-    let (stream, first) = at_node(&cluster.at(0), meters()).await.unwrap();
-    drop(stream);
+    let (_, first) = at_node(&cluster.at(0), meters()).await.unwrap();
+    let shards = client.shard_map().await.unwrap().leaders.len() as u32;
+    (cluster, client, first, shards)
+}
+
+#[tokio::test]
+async fn what_the_log_no_longer_holds_is_said_and_not_passed_over() {
+    let (mut cluster, client, first, shards) = left_alone(0).await;
     let with = || v1::SubscribeRequest {
         cursor: first.cursor.clone(),
         ..meters()
     };
-    let shards = client.shard_map().await.unwrap().leaders.len() as u32;
     let compact = async |client: &Client| {
         for shard in 1..=shards {
             client.compact_shard(shard).await.unwrap();
@@ -552,16 +557,7 @@ async fn what_the_log_no_longer_holds_is_said_and_not_passed_over() {
 
 #[tokio::test]
 async fn one_replica_keeps_log_for_those_who_are_away() {
-    let tuning = Tuning {
-        log_entries_kept: 30,
-        ..Tuning::default()
-    };
-    let mut cluster = TestCluster::start_with(1, tuning).await;
-    let client = cluster.client().await;
-    furnish(&client, &["m1"]).await;
-    let (stream, first) = at_node(&cluster.at(0), meters()).await.unwrap();
-    drop(stream);
-    let shards = client.shard_map().await.unwrap().leaders.len() as u32;
+    let (mut cluster, client, first, shards) = left_alone(30).await;
     for t in 1..5 {
         put(&client, &[("m1", t)]).await;
         for shard in 1..=shards {

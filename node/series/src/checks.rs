@@ -65,8 +65,12 @@ impl Choice<'static> {
 impl Choice<'_> {
     /// Whether neighbours have to be known to choose.
     pub fn needs_order(&self) -> bool {
-        let suspects = self.checks.rate_per_s.is_some() || self.checks.flat.is_some();
-        self.checks.spike.is_some() || (self.drop_suspect && suspects)
+        self.checks.spike.is_some() || self.tells_suspects()
+    }
+
+    /// Whether points before one tell whether it is suspect, and is left out for that.
+    pub fn tells_suspects(&self) -> bool {
+        self.drop_suspect && (self.checks.rate_per_s.is_some() || self.checks.flat.is_some())
     }
 
     /// Place of one of some points from which on a judge has to see them, so that it tells which one is the last that counts and judges all
@@ -74,13 +78,11 @@ impl Choice<'_> {
     /// compared with, and it does not stand still. `points` are all since `begin_ns` that may be looked at, in order. `None`: more has to
     /// be known.
     pub fn settled(&self, begin_ns: i64, points: &[(i64, f64)]) -> Option<usize> {
-        let is_no_spike = |at: usize| {
-            let near = |spike: f64| {
-                let next = points.get(at + 1);
-                next.is_some_and(|next| (next.1 - points[at].1).abs() <= spike)
-            };
-            self.checks.spike.is_none_or(near)
+        let goes_on = |at: usize| {
+            let next = points.get(at + 1);
+            next.is_some_and(|next| self.checks.jump(points[at], *next).is_none())
         };
+        let is_no_spike = |at: usize| self.checks.spike.is_none() || goes_on(at);
         let changed_slowly = |at: usize| {
             let (t_ns, value) = points[at];
             let reached_ns = t_ns.saturating_sub(self.checks.reach_ns);

@@ -53,6 +53,7 @@ pub(super) fn answer(
         leaders: leaders.map(Leaders::new),
         groups: grouping.map(|grouping| Groups::new(&grouping.tags, answering.limits.partials_bytes_max)),
         following: false,
+        rolling: None,
         functions,
         folded: Vec::new(),
         dropped: 0,
@@ -85,6 +86,8 @@ struct Aggregating<'a> {
     functions: Vec<Asked>,
     /// Whether points have to be followed one after the other.
     following: bool,
+    /// Which rollups will do for the type that is read, if any.
+    rolling: Option<Rolling>,
     pass_over: bool,
     needs: Needs,
     devices: u64,
@@ -113,7 +116,10 @@ impl Aggregating<'_> {
             .iter()
             .any(|p| choice(p, self.request.drop_suspect).needs_order());
         self.following = in_order || has_sequences(&self.functions) || self.request.largest_gap;
-        self.note_concern(&def, &asked);
+        self.rolling = rolling(&def, self.request, &self.functions, &asked);
+        let rollup_s = self.rolling.map_or(0, |rolling| rolling.length_s);
+        let range = scan_range(asked.iter().map(|(_, windows)| windows));
+        self.answering.concerned.note(&def, range, rollup_s);
         let as_one = self.groups.is_some() && self.request.areal.is_none();
         if self.needs == Needs::Extremes && as_one && !self.following {
             self.devices += devices.len() as u64;
@@ -128,14 +134,6 @@ impl Aggregating<'_> {
             }
         }
         Ok(ControlFlow::Continue(()))
-    }
-
-    /// Notes what of the time of a type is asked for, and which rollups may answer for it.
-    fn note_concern(&self, def: &TypeDef, asked: &[(&PropertyDef, Windows)]) {
-        let rolling = rolling(def, self.request, &self.functions, asked);
-        let (from, to) = scan_range(asked.iter().map(|(_, windows)| windows));
-        let rollup_s = rolling.map_or(0, |rolling| rolling.length_s);
-        self.answering.concerned.note(def, (from, to), rollup_s);
     }
 
     /// How many devices may be read together.
@@ -155,7 +153,7 @@ impl Aggregating<'_> {
             return self.follow(def, devices, asked);
         }
         let tally = &self.answering.tally;
-        let folding = Folding::new(self.request, &self.functions, def, asked, self.needs, tally);
+        let folding = Folding::new(self.request, asked, self.rolling, self.needs, tally);
         let mut held = 0;
         let (folded, dropped) = (&mut self.folded, &mut self.dropped);
         let (range, rolling) = ((folding.from, folding.to), folding.rolling.as_ref());
@@ -170,7 +168,7 @@ impl Aggregating<'_> {
 
     /// Follows the points of each device.
     fn follow(&mut self, def: &TypeDef, devices: &[Chosen], asked: &[(&PropertyDef, Windows)]) -> Result<()> {
-        let follower = Follower::new(self.answering, self.request, &self.functions, def, asked);
+        let follower = Follower::new(self.answering, self.request, &self.functions, def, asked, self.rolling);
         let mut held = 0;
         for (chosen, series) in devices.iter().zip(self.folded.chunks_mut(asked.len().max(1))) {
             self.dropped += follower.follow(chosen, series)?;
@@ -189,7 +187,7 @@ impl Aggregating<'_> {
         let place = |chosen: &Chosen| groups.place(def.number(), &numbers, |key| chosen.tag(key));
         let places: Vec<usize> = devices.iter().map(place).collect();
         let tally = &self.answering.tally;
-        let folding = Folding::new(self.request, &self.functions, def, asked, self.needs, tally);
+        let folding = Folding::new(self.request, asked, self.rolling, self.needs, tally);
         let dropped = &mut self.dropped;
         let (range, rolling) = ((folding.from, folding.to), folding.rolling.as_ref());
         self.answering.scan_rolled(def, devices, range, rolling, |at, stored| {
@@ -277,9 +275,8 @@ struct Folding<'a> {
 impl Folding<'_> {
     fn new<'a>(
         request: &'a QueryAggregateRequest,
-        functions: &[Asked],
-        def: &TypeDef,
         asked: &'a [(&'a PropertyDef, Windows)],
+        rolling: Option<Rolling>,
         needs: Needs,
         tally: &'a Tally<'a>,
     ) -> Folding<'a> {
@@ -290,7 +287,7 @@ impl Folding<'_> {
             needs,
             from,
             to,
-            rolling: rolling(def, request, functions, asked),
+            rolling,
             tally,
         }
     }

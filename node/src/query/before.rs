@@ -7,7 +7,7 @@
 use std::ops::ControlFlow;
 
 use tidemark_series::rollup::{Rollup, Wanted};
-use tidemark_series::{Choice, Points, bucket};
+use tidemark_series::{Points, bucket};
 
 use super::shard_side::{Chosen, corrupt};
 use super::walk::{Walk, spans_back};
@@ -177,18 +177,11 @@ impl<'w> Back<'w> {
                 None => begin_ns <= enough,
                 Some(_) if found.len() > SETTLING_MAX => true,
                 Some(((first_ns, _), _)) => {
-                    self.anchor().is_some() || !self.tells_suspects() && checks.are_apart(begin_ns, *first_ns)
+                    self.anchor().is_some()
+                        || !self.walked.choice.tells_suspects() && checks.are_apart(begin_ns, *first_ns)
                 }
             },
         };
-    }
-
-    /// Whether points before one tell whether it is suspect.
-    fn tells_suspects(&self) -> bool {
-        let Choice {
-            checks, drop_suspect, ..
-        } = &self.walked.choice;
-        *drop_suspect && (checks.rate_per_s.is_some() || checks.flat.is_some())
     }
 
     /// The last point that counts whatever lies before it.
@@ -197,7 +190,7 @@ impl<'w> Back<'w> {
             return None;
         };
         let points: Vec<(i64, f64)> = found.iter().map(|(point, _)| *point).collect();
-        if self.tells_suspects() {
+        if self.walked.choice.tells_suspects() {
             return self.walked.choice.settled(self.begin_ns, &points);
         }
         let known = found.iter().rposition(|(_, known)| *known);

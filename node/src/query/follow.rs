@@ -11,7 +11,6 @@ use tidemark_series::{Feed, Gathered, Needs, Rise, Windows};
 use super::functions::{Asked, gathered};
 use super::grid::Grid;
 use super::plan::scan_range;
-use super::rollups::rolling;
 use super::series::{Series, check_budget};
 use super::shard_side::{Answering, Chosen};
 use super::walk::{Walk, Walked, choice};
@@ -39,8 +38,8 @@ impl<'a> Follower<'a> {
         functions: &[Asked],
         def: &'a TypeDef,
         asked: &[(&'a PropertyDef, Windows)],
+        rolling: Option<Rolling>,
     ) -> Follower<'a> {
-        let rolling = rolling(def, request, functions, asked);
         let length_ns = rolling.as_ref().map_or(0, Rolling::length_ns);
         let now_ns = answering.present_ns();
         let gathered = |property: &PropertyDef| gathered(functions, request, def, property, now_ns).unwrap_or_default();

@@ -179,31 +179,31 @@ impl Answering<'_> {
             return Ok(());
         };
         let ordinals: Vec<u32> = devices.iter().map(Chosen::ordinal).collect();
-        let mut used = 0;
         let scanned = self.shard.scan_rolled(
             (def.number(), &ordinals),
             def.bucket_span_ns,
             (from_ns, to_ns),
             rolling,
-            |at, stored| {
-                let counted = match &stored {
-                    Stored::Points(value) => self.read(value),
-                    Stored::Rollup(_) => {
-                        used += 1;
-                        self.tally.rollup();
-                        self.listened_to()
-                    }
-                };
-                match counted.and_then(|()| visit(at, stored)) {
-                    Ok(()) => ControlFlow::Continue(()),
-                    Err(error) => ControlFlow::Break(error),
-                }
+            |at, stored| match self.counted(&stored).and_then(|()| visit(at, stored)) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => ControlFlow::Break(error),
             },
         );
-        self.metrics.rollups_used.add(used);
         match scanned.map_err(store_error)? {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(error) => Err(error),
+        }
+    }
+
+    /// Counts a bucket that is read, as points or as a rollup; an error where that must end.
+    fn counted(&self, stored: &Stored<'_>) -> Result<()> {
+        match stored {
+            Stored::Points(value) => self.read(value),
+            Stored::Rollup(_) => {
+                self.metrics.rollups_used.add(1);
+                self.tally.rollup();
+                self.listened_to()
+            }
         }
     }
 
@@ -220,23 +220,13 @@ impl Answering<'_> {
             let one = std::slice::from_ref(chosen);
             return self.scan(def, one, from_ns, to_ns, |_, value| visit(Stored::Points(value)));
         };
-        let mut used = 0;
         let device = (def.number(), chosen.ordinal());
         let range = (from_ns, to_ns);
         let scanned = self
             .shard
             .follow_rolled(device, def.bucket_span_ns, range, rolling, |stored| {
-                let counted = match &stored {
-                    Stored::Points(value) => self.read(value),
-                    Stored::Rollup(_) => {
-                        used += 1;
-                        self.tally.rollup();
-                        self.listened_to()
-                    }
-                };
-                passed(counted.and_then(|()| visit(stored)))
+                passed(self.counted(&stored).and_then(|()| visit(stored)))
             });
-        self.metrics.rollups_used.add(used);
         outcome(scanned.map_err(store_error)?)
     }
 }

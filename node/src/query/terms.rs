@@ -96,59 +96,32 @@ macro_rules! terms {
     };
 }
 
-impl HasTerms for QueryRangeRequest {
-    fn terms(&self, deadline: Option<Instant>) -> Terms {
-        let question = QueryRangeRequest {
-            limit: 0,
-            consistency: None,
-            cursor: Bytes::new(),
-            points_max: 0,
-            partial_ok: false,
-            explain: false,
-            ..self.clone()
-        };
-        Terms {
-            pages: pages(CursorKind::Range, &question, &self.cursor),
-            ..terms!(self, deadline)
+/// Of requests for records, which come in pages.
+macro_rules! terms_of_pages {
+    ($request:ident, $kind:ident) => {
+        impl HasTerms for $request {
+            fn terms(&self, deadline: Option<Instant>) -> Terms {
+                let question = $request {
+                    limit: 0,
+                    consistency: None,
+                    cursor: Bytes::new(),
+                    points_max: 0,
+                    partial_ok: false,
+                    explain: false,
+                    ..self.clone()
+                };
+                Terms {
+                    pages: pages(CursorKind::$kind, &question, &self.cursor),
+                    ..terms!(self, deadline)
+                }
+            }
         }
-    }
+    };
 }
 
-impl HasTerms for GetLatestRequest {
-    fn terms(&self, deadline: Option<Instant>) -> Terms {
-        let question = GetLatestRequest {
-            limit: 0,
-            consistency: None,
-            cursor: Bytes::new(),
-            points_max: 0,
-            partial_ok: false,
-            explain: false,
-            ..self.clone()
-        };
-        Terms {
-            pages: pages(CursorKind::Latest, &question, &self.cursor),
-            ..terms!(self, deadline)
-        }
-    }
-}
-
-impl HasTerms for QueryJoinRequest {
-    fn terms(&self, deadline: Option<Instant>) -> Terms {
-        let question = QueryJoinRequest {
-            limit: 0,
-            consistency: None,
-            cursor: Bytes::new(),
-            points_max: 0,
-            partial_ok: false,
-            explain: false,
-            ..self.clone()
-        };
-        Terms {
-            pages: pages(CursorKind::Join, &question, &self.cursor),
-            ..terms!(self, deadline)
-        }
-    }
-}
+terms_of_pages!(QueryRangeRequest, Range);
+terms_of_pages!(GetLatestRequest, Latest);
+terms_of_pages!(QueryJoinRequest, Join);
 
 impl HasTerms for ListDevicesRequest {
     fn terms(&self, deadline: Option<Instant>) -> Terms {

@@ -6,7 +6,7 @@ use prost::Message as _;
 use tidemark_proto::peer::read_shard_request::Query;
 use tidemark_proto::peer::read_shard_response::Part;
 use tidemark_proto::peer::{
-    ApplyTypes, CatalogCommand, PutDevice, PutDevices, ShardCommand, ShardResolve, applied, catalog_command,
+    ApplyTypes, CatalogCommand, PutDevice, PutDevices, Resolved, ShardCommand, ShardResolve, applied, catalog_command,
     shard_command,
 };
 use tidemark_proto::v1::{
@@ -167,30 +167,34 @@ impl Writes {
         found: &mut [Option<Known>],
         deadline: Instant,
     ) -> Result<()> {
-        let query = Query::Resolve(ShardResolve {
+        let resolve = ShardResolve {
             ids: at.iter().map(|&at| ids[at].clone()).collect(),
             seal_of_type: 0,
-        });
+        };
+        let resolved = self.ask(shard, resolve, deadline).await?;
+        let pairs = resolved.type_numbers.into_iter().zip(resolved.ordinals);
+        for (&at, (type_number, ordinal)) in at.iter().zip(pairs).filter(|(_, (number, _))| *number != 0) {
+            found[at] = Some(self.remember(&ids[at], Known { type_number, ordinal }));
+        }
+        Ok(())
+    }
+
+    /// Asks a shard what a write has to know of it.
+    pub(super) async fn ask(&self, shard: u32, resolve: ShardResolve, deadline: Instant) -> Result<Resolved> {
+        let (query, asker) = (Query::Resolve(resolve), self.router.own_asker(deadline));
         let mut answer = self
             .router
-            .read(
-                shard,
-                query,
-                &Consistency::default(),
-                &self.job,
-                &self.router.own_asker(deadline),
-            )
+            .read(shard, query, &Consistency::default(), &self.job, &asker)
             .await?;
+        let mut found = Resolved::default();
         while let Some(together) = answer.recv().await {
             for part in together? {
-                let Part::Resolved(resolved) = part else { continue };
-                let pairs = resolved.type_numbers.into_iter().zip(resolved.ordinals);
-                for (&at, (type_number, ordinal)) in at.iter().zip(pairs).filter(|(_, (number, _))| *number != 0) {
-                    found[at] = Some(self.remember(&ids[at], Known { type_number, ordinal }));
+                if let Part::Resolved(resolved) = part {
+                    found = resolved;
                 }
             }
         }
-        Ok(())
+        Ok(found)
     }
 
     fn remember(&self, id: &str, known: Known) -> Known {

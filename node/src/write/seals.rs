@@ -10,9 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tidemark_proto::peer::ShardResolve;
-use tidemark_proto::peer::read_shard_request::Query;
-use tidemark_proto::peer::read_shard_response::Part;
-use tidemark_proto::v1::{Batch, Consistency};
+use tidemark_proto::v1::Batch;
 
 use super::encode::Target;
 use super::ingest::Writes;
@@ -78,24 +76,13 @@ impl Writes {
             return Ok(seal.before_ns);
         }
         let asked = monotonic();
-        let query = Query::Resolve(ShardResolve {
+        let resolve = ShardResolve {
             ids: Vec::new(),
             seal_of_type: def.number(),
-        });
-        let consistency = Consistency::default();
-        let mut answer = self
-            .router
-            .read(shard, query, &consistency, &self.job, &self.router.own_asker(deadline))
-            .await?;
-        let mut before_ns = i64::MIN;
-        while let Some(together) = answer.recv().await {
-            for part in together? {
-                if let Part::Resolved(resolved) = part {
-                    // A node of before says nothing: its shard refuses by itself.
-                    before_ns = resolved.sealed_before_ns.unwrap_or(i64::MIN);
-                }
-            }
-        }
+        };
+        let resolved = self.ask(shard, resolve, deadline).await?;
+        // A node of before says nothing: its shard refuses by itself.
+        let before_ns = resolved.sealed_before_ns.unwrap_or(i64::MIN);
         self.seals.insert(of, Seal { before_ns, asked });
         Ok(before_ns)
     }
