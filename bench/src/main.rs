@@ -35,6 +35,7 @@ enum Command {
     LeaderKill(ops::LeaderKillArgs),
     CatchUp(ops::CatchUpArgs),
     Subscribe(ops::SubscribeArgs),
+    Crowd(ops::CrowdArgs),
     Partition(partition::PartitionArgs),
     Run(run::RunArgs),
 }
@@ -50,6 +51,7 @@ async fn main() -> ExitCode {
         Command::LeaderKill(args) => ops::run_leader_kill(args).await,
         Command::CatchUp(args) => ops::run_catch_up(args).await,
         Command::Subscribe(args) => ops::run_subscribe(args).await,
+        Command::Crowd(args) => ops::run_crowd(args).await,
         Command::Partition(args) => partition::run(args).await,
         Command::Run(args) => run::run(args).await,
     };

@@ -4,7 +4,7 @@
 //! Never here: correctness. Invariant: the work of a case is the same in every run.
 #![allow(clippy::unwrap_used, missing_docs, reason = "benchmarks")]
 
-#[path = "../tests/shard_support/mod.rs"]
+#[path = "../tests/shard/support.rs"]
 mod shard_support;
 
 use std::ops::ControlFlow;

@@ -104,7 +104,7 @@ impl Node {
             config.tuning.clone(),
             Arc::new(Metrics::new(disk)),
         )?;
-        let router = Arc::new(Router::new(host.clone(), &limits));
+        let router = Arc::new(Router::new(host.clone(), &limits)?);
         let backups = Backups::open(router.clone(), &config.data_dir, resources)?;
         let job = shard_job(host.clone(), limits.clone());
         let follows = Arc::new(Follows::new(host.clone(), &limits));
@@ -180,6 +180,7 @@ impl Node {
             self.host.hand_over().await;
             stop_clients.send_replace(true);
             tokio::time::timeout(STOP_TIMEOUT, all_clients_left).await.ok();
+            self.router.stop_reading().await;
             self.host.shutdown().await;
             stop_peers.send_replace(true);
             tokio::time::sleep(PEERS_STOP_TIMEOUT).await;

@@ -285,6 +285,23 @@ fn files_and_functions_are_short() {
 }
 
 #[test]
+fn test_programs_are_few() {
+    let tests = root().join("node/tests");
+    let files = fs::read_dir(&tests).unwrap().map(|entry| entry.unwrap().file_name());
+    let strays = files.filter_map(|name| {
+        name.into_string()
+            .ok()
+            .filter(|name| name.ends_with(".rs") && name != "tidy.rs")
+    });
+    let faults: Vec<String> = strays
+        .map(|name| {
+            format!("node/tests/{name}:1: a program of its own is 100 MB of RocksDB more: a module of a folder there")
+        })
+        .collect();
+    report("tests of the node are modules of few programs", &faults);
+}
+
+#[test]
 fn device_types_are_data() {
     let path = root().join("bench/catalogue/device-types.toml");
     let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::Args;
 use serde::Serialize;
+use tidemark_client::v1;
 use tokio::time::sleep;
 
 use super::RunArgs;
@@ -33,6 +34,8 @@ const IN_FLIGHT: usize = 4;
 /// Records begin this long ago, so that there is room for them before now.
 const BEGIN_AGO_NS: i64 = 3_650 * 86_400 * STEP_NS;
 const STEP_NS: i64 = 1_000_000_000;
+/// A time that holds what was filled begins so long before it, and ends as long after its beginning.
+const AROUND_NS: i64 = 30 * 86_400 * STEP_NS;
 /// Longest wait for the node to catch up.
 const LAST_WAIT: Duration = Duration::from_secs(1_800);
 const CATCHING_UP: &str = "node 3 catches up";
@@ -111,6 +114,16 @@ pub(super) async fn run(args: CatchUpArgs) -> Result<bool> {
         checks,
     };
     conclude(&args.run, cluster, load, &record, outcome).await
+}
+
+/// The devices that were filled, and a time that holds all of their points.
+pub(super) fn filled() -> Result<(v1::Selector, i64, i64)> {
+    let selector = v1::Selector {
+        device_type: TYPE.to_owned(),
+        ..Default::default()
+    };
+    let now_ns = setup::now_ns()?;
+    Ok((selector, now_ns - BEGIN_AGO_NS - AROUND_NS, now_ns - BEGIN_AGO_NS + AROUND_NS))
 }
 
 /// Writes at least so many points as fast as they are acknowledged, and gives how many it were.

@@ -4,6 +4,7 @@
 
 mod catch_up;
 mod cluster;
+mod crowd;
 mod figures;
 mod growth;
 mod leader_kill;
@@ -23,6 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 pub(crate) use catch_up::CatchUpArgs;
 pub(crate) use cluster::answers;
+pub(crate) use crowd::CrowdArgs;
 pub(crate) use growth::OpsArgs;
 pub(crate) use leader_kill::LeaderKillArgs;
 pub(crate) use nodes::{Fleet, Setup, folder_bytes};
@@ -89,6 +91,11 @@ pub(crate) async fn run_catch_up(args: CatchUpArgs) -> Result<bool> {
 /// Runs `subscribe`; false when something did not hold.
 pub(crate) async fn run_subscribe(args: SubscribeArgs) -> Result<bool> {
     until_told(subscribe::run(args)).await
+}
+
+/// Runs `crowd`; false when something did not hold.
+pub(crate) async fn run_crowd(args: CrowdArgs) -> Result<bool> {
+    until_told(crowd::run(args)).await
 }
 
 /// Ends when told to, so that the nodes, which are children, end as well.

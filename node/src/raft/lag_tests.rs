@@ -1,4 +1,4 @@
-//! A majority, times on another clock, and marks that wait to be reached. Never here: nodes (see `tests/lag.rs`).
+//! A majority, times on another clock, and marks that wait to be reached. Never here: nodes (see `tests/cluster/lag.rs`).
 #![allow(clippy::unwrap_used, reason = "tests")]
 use super::*;
 

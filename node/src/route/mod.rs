@@ -54,13 +54,21 @@ pub struct Router {
 
 impl Router {
     /// Over the replicas of this node and the lanes to others.
-    pub fn new(host: Arc<Host>, limits: &Limits) -> Router {
-        Router {
-            reads: Reads::new(limits, host.metrics()),
+    ///
+    /// # Errors
+    /// The system gives no threads.
+    pub fn new(host: Arc<Host>, limits: &Limits) -> Result<Router> {
+        Ok(Router {
+            reads: Reads::new(limits, host.metrics())?,
             applications: Applications::new(limits),
             host,
             hints: Mutex::default(),
-        }
+        })
+    }
+
+    /// Ends what reads shards for wide questions, and waits for it.
+    pub async fn stop_reading(&self) {
+        self.reads.stop().await;
     }
 
     /// Who asks, and what they have of this node.
@@ -269,7 +277,7 @@ mod tests {
             catalog: vec![member(1), member(2)],
         };
         host.start(identity).await.unwrap();
-        let router = Router::new(host, &Limits::default());
+        let router = Router::new(host, &Limits::default()).unwrap();
         assert_eq!(router.peer_address(2), Some("127.0.0.1:2".to_string()));
         assert_eq!(router.peer_address(3), None);
     }

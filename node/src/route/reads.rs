@@ -8,21 +8,24 @@
 //!                         applications  v     │
 //!                                  waits for whoever takes its answer: its place goes to another meanwhile
 //! ```
-//! What works or waits for its reader has a thread of the runtime's pool for blocking work; since no more reads than a limit are
-//! taken on, most of that pool is left to what applies and flushes. One past the limit is refused rather than kept waiting: parts of
-//! questions wait for each other across nodes.
+//! What works or waits for its reader has a thread: those of wide questions are their own, which the scheduler prefers less than
+//! what writes, applies and answers small questions; the others are of the runtime's pool for blocking work, most of which is left
+//! to what applies and flushes, since no more reads than a limit are taken on. One past the limit is refused rather than kept
+//! waiting: parts of questions wait for each other across nodes.
 //!
 //! Never here: what is read. Invariant: a place is given back however its read ends, and one that had a place comes before those
 //! that never had one, so that what is held in memory gets done.
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tidemark_proto::peer::read_shard_request::Query;
 use tidemark_proto::peer::read_shard_response::Part;
 use tidemark_proto::peer::shard_alerts::Question;
 use tidemark_proto::v1::Selector;
-use tokio::runtime::Handle;
+use tokio::runtime::{Builder, Handle, Runtime};
 
 use super::asker::Asker;
 use super::parts::{Giving, Hearing as _, ShardAnswer, parts};
@@ -35,6 +38,10 @@ use crate::metrics::Metrics;
 const FEW_DEVICES: usize = 4;
 /// Fewer work at once on no machine: while one waits for the disk, another has something to do.
 const PLACES_MIN: usize = 2;
+/// How much less urgent wide reads are, on the system's scale: beside a busy thread of the rest they get a tenth of a core.
+const WIDE_NICENESS: i32 = 10;
+/// Longest wait for wide reads when a node stops.
+const STOP_MAX: Duration = Duration::from_secs(10);
 
 /// What answers: off the async threads, sends parts, gives the last one.
 pub(super) type Work = Box<dyn FnOnce(&Giving) -> Result<Part> + Send>;
@@ -44,10 +51,51 @@ pub(super) type Work = Box<dyn FnOnce(&Giving) -> Result<Part> + Send>;
 pub(super) struct Reads {
     few: Arc<Lane>,
     wide: Arc<Lane>,
+    threads: WideThreads,
+}
+
+/// Threads of wide reads.
+#[derive(Debug)]
+struct WideThreads {
+    /// There until reading ends; runs nothing but its pool for blocking work.
+    runtime: Mutex<Option<Runtime>>,
+    handle: Handle,
+}
+
+impl WideThreads {
+    /// At most as many as there may be reads on hand.
+    fn new(most: usize) -> io::Result<WideThreads> {
+        let runtime = Builder::new_current_thread()
+            .max_blocking_threads(most.max(1))
+            .thread_name("wide-read")
+            .on_thread_start(|| {
+                // Where the system does not let it, wide reads are as urgent as anything.
+                let _ = rustix::process::setpriority_process(None, WIDE_NICENESS);
+            })
+            .build()?;
+        Ok(WideThreads {
+            handle: runtime.handle().clone(),
+            runtime: Mutex::new(Some(runtime)),
+        })
+    }
+
+    fn take(&self) -> Option<Runtime> {
+        self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for WideThreads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl Reads {
-    pub(super) fn new(limits: &Limits, metrics: &Arc<Metrics>) -> Reads {
+    /// # Errors
+    /// The system gives no threads.
+    pub(super) fn new(limits: &Limits, metrics: &Arc<Metrics>) -> Result<Reads> {
         let cores = std::thread::available_parallelism().map_or(PLACES_MIN, |n| n.get());
         let places = match limits.read_threads {
             0 => cores.max(PLACES_MIN),
@@ -62,9 +110,19 @@ impl Reads {
                 metrics: metrics.clone(),
             })
         };
-        Reads {
+        Ok(Reads {
             few: lane(),
             wide: lane(),
+            threads: WideThreads::new(limits.reads_max).map_err(Error::internal)?,
+        })
+    }
+
+    /// Ends wide reads, and waits until they hold nothing any more.
+    pub(super) async fn stop(&self) {
+        let Some(runtime) = self.threads.take() else { return };
+        let ending = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(STOP_MAX));
+        if ending.await.is_err() {
+            tracing::error!("threads of wide reads did not end well");
         }
     }
 
@@ -74,11 +132,11 @@ impl Reads {
     /// `OVERLOADED` where as many are on hand as there may be.
     pub(super) fn run(&self, kind: Kind, asker: &Asker, work: Work) -> Result<ShardAnswer> {
         let (giving, answer) = parts(asker.clone());
-        let read = Read {
-            giving,
-            work,
-            on: Handle::current(),
+        let on = match kind {
+            Kind::Write | Kind::Few => Handle::current(),
+            Kind::Wide => self.threads.handle.clone(),
         };
+        let read = Read { giving, work, on };
         match kind {
             Kind::Write => read.begin(None),
             Kind::Few => self.few.take(read)?,
@@ -325,8 +383,6 @@ impl<T> Turns<T> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
-
     use tidemark_proto::v1::{AnswerSummary, Batch};
 
     use super::*;
@@ -343,7 +399,7 @@ mod tests {
             reads_max,
             ..Limits::default()
         };
-        (Reads::new(&limits, &metrics), metrics)
+        (Reads::new(&limits, &metrics).unwrap(), metrics)
     }
 
     fn asker(deadline: Instant) -> Asker {

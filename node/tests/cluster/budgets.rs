@@ -1,0 +1,239 @@
+//! Questions that ask for more than they may have: an error that says so, or a part of the answer that says so; and questions
+//! that nobody waits for any more.
+//!
+//! Never here: limits of requests (see `query`). Invariant: what a partial answer gives is right as far as it goes.
+
+use std::time::{Duration, Instant};
+
+use crate::common::fleet::*;
+use crate::common::{TestCluster, eventually};
+use tidemark_client::{BatchBuilder, Client, v1};
+use v1::Budget;
+use v1::Function::{Avg, Percentile};
+
+const IDS: [&str; 6] = ["m1", "m2", "m3", "m4", "m5", "m6"];
+const ROWS: i64 = 3_000;
+
+/// As many rows of every device.
+async fn seed_points(client: &Client) {
+    seed_rows(client, ROWS, MIN).await;
+}
+
+async fn seed_rows(client: &Client, rows: i64, step: i64) {
+    furnish(client, &IDS).await;
+    for id in IDS {
+        let mut batch = BatchBuilder::new(METER);
+        for row in 0..rows {
+            batch.row(id, T0 + row * step).set("level", (row % 97) as f64);
+        }
+        client.write(write(batch.build().unwrap())).await.unwrap();
+    }
+}
+
+fn whole() -> v1::QueryAggregateRequest {
+    v1::QueryAggregateRequest {
+        selector: of_type(METER),
+        properties: vec!["level".into()],
+        functions: vec![Percentile as i32, Avg as i32],
+        percentiles: vec![50.0],
+        from_ns: T0,
+        to_ns: T0 + ROWS * MIN,
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn more_values_than_allowed_are_an_error_or_a_part_of_the_answer() {
+    let cluster = TestCluster::start(3).await;
+    let client = cluster.client().await;
+    seed_points(&client).await;
+    let points_max = 5 * ROWS as u64 + 100;
+    let too_many = "RESOURCE_EXHAUSTED TOO_MANY_POINTS points_max; ask for fewer devices, fewer properties or a shorter range, \
+                    or take a part of the answer (partial_ok)";
+    let aggregate = v1::QueryAggregateRequest { points_max, ..whole() };
+    let refused = match client.query_aggregate(aggregate.clone()).await {
+        Err(error) => error,
+        Ok(answer) => answer.collect().await.expect_err("too many values"),
+    };
+    assert_eq!(shown(&refused), too_many);
+
+    let partial = v1::QueryAggregateRequest {
+        partial_ok: true,
+        ..aggregate
+    };
+    let (messages, summary) = client.query_aggregate(partial).await.unwrap().collect().await.unwrap();
+    let cut = summary.cut_short.expect("it says that it is partial");
+    assert_eq!((cut.budget(), cut.limit, cut.shards), (Budget::Points, points_max, 6));
+    let series: Vec<_> = messages.into_iter().flat_map(|message| message.series).collect();
+    // Devices that are read together with the one that is too much do not come either.
+    assert!(
+        (1..IDS.len()).contains(&series.len()) && cut.shards_whole > 0,
+        "{} series, {cut:?}",
+        series.len()
+    );
+    assert!(
+        series.iter().all(|series| series.points_seen == [ROWS as u64]),
+        "{series:?}"
+    );
+    assert!(summary.points_read > points_max && summary.points_read <= points_max + 4_096);
+
+    // Enough is enough.
+    let exact = v1::QueryAggregateRequest {
+        points_max: IDS.len() as u64 * ROWS as u64,
+        ..whole()
+    };
+    let (_, summary) = client.query_aggregate(exact).await.unwrap().collect().await.unwrap();
+    assert_eq!(
+        (summary.cut_short, summary.points_read),
+        (None, IDS.len() as u64 * ROWS as u64)
+    );
+}
+
+#[tokio::test]
+async fn a_range_goes_on_where_a_budget_cut_it() {
+    let cluster = TestCluster::start(3).await;
+    let client = cluster.client().await;
+    seed_points(&client).await;
+    for order in [v1::Order::OldestFirst, v1::Order::NewestFirst] {
+        // One record in a hundred: most blocks give little or nothing, and every page gets further all the same.
+        let mut request = v1::QueryRangeRequest {
+            values: vec![v1::ValueFilter {
+                property: "level".into(),
+                condition: Some(v1::value_filter::Condition::Equals(96.0)),
+            }],
+            order: order as i32,
+            points_max: 1,
+            partial_ok: true,
+            ..everything(of_type(METER))
+        };
+        let (mut found, mut pages) = (0, 0);
+        loop {
+            let (_, summary) = client
+                .query_range(request.clone())
+                .await
+                .unwrap()
+                .collect()
+                .await
+                .unwrap();
+            found += summary.rows;
+            pages += 1;
+            assert_eq!(summary.cut_short.is_some(), !summary.next_cursor.is_empty());
+            if summary.next_cursor.is_empty() {
+                break;
+            }
+            request.cursor = summary.next_cursor;
+        }
+        let each = (0..ROWS).filter(|row| row % 97 == 96).count() as u64;
+        assert_eq!(found, each * IDS.len() as u64, "{order:?}");
+        assert!(pages > IDS.len(), "{pages} pages");
+    }
+    let impatient = v1::QueryRangeRequest {
+        points_max: 1,
+        ..everything(of_type(METER))
+    };
+    let refused = client.query_range(impatient).await.expect_err("more than one value");
+    assert_eq!(refused.reason, "TOO_MANY_POINTS");
+}
+
+#[tokio::test]
+async fn an_answer_that_takes_too_long_gives_what_it_has() {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let mut cluster = TestCluster::start(3).await;
+    let client = cluster.client().await;
+    seed_points(&client).await;
+    // Nobody can answer for sure any more, which takes longer to find out than the client waits.
+    cluster.drop_node(1).await;
+    cluster.drop_node(2).await;
+    let node = cluster.at(0);
+    let partial = v1::QueryAggregateRequest {
+        partial_ok: true,
+        ..whole()
+    };
+    let (messages, summary) = node.aggregate_within(partial, PATIENCE).await.unwrap();
+    let cut = summary.cut_short.expect("it says that it is partial");
+    assert_eq!((cut.budget(), cut.shards_whole, cut.shards), (Budget::Time, 0, 6));
+    assert!(cut.limit <= PATIENCE.as_millis() as u64, "{cut:?}");
+    assert!(messages.iter().all(|message| message.series.is_empty()), "{messages:?}");
+    // A page that gets nowhere is no page.
+    let range = v1::QueryRangeRequest {
+        partial_ok: true,
+        ..everything(of_type(METER))
+    };
+    let error = node.range_within(range, PATIENCE).await.expect_err("nothing came");
+    assert_eq!(shown(&error), "DEADLINE_EXCEEDED DEADLINE_EXCEEDED");
+}
+
+#[tokio::test]
+async fn a_question_that_nobody_waits_for_ends_and_gives_its_memory_back() {
+    let cluster = TestCluster::start(3).await;
+    let client = cluster.client().await;
+    seed_rows(&client, 40_000, 4 * S).await;
+    let quiet = async |since: Instant| {
+        for node in 0..3 {
+            eventually("the question ends", || async {
+                let mut seen = Vec::new();
+                for name in [
+                    "tidemark_queries_running",
+                    "tidemark_shard_reads_running",
+                    "tidemark_query_bytes_held",
+                ] {
+                    seen.push(cluster.metric(node, name).await);
+                }
+                if seen == [0, 0, 0] {
+                    Ok(())
+                } else {
+                    Err(format!("{seen:?}"))
+                }
+            })
+            .await;
+        }
+        since.elapsed()
+    };
+    // A window for every second, for percentiles of which much is kept, in one group: nothing is sent before all of it is there.
+    let heavy = v1::QueryAggregateRequest {
+        window: Some(v1::Window {
+            step_ns: S,
+            ..Default::default()
+        }),
+        grouping: Some(v1::Grouping::default()),
+        functions: vec![Percentile as i32],
+        ..whole()
+    };
+    let begun = Instant::now();
+    client
+        .query_aggregate(heavy.clone())
+        .await
+        .unwrap()
+        .collect()
+        .await
+        .unwrap();
+    // So many that all of them would take seconds, on two cores.
+    let times = (12.0 / begun.elapsed().as_secs_f64()).clamp(8.0, 24.0) as usize;
+    let looking = quiet(Instant::now()).await;
+    let mut asking = Vec::new();
+    for _ in 0..times {
+        let (client, heavy) = (client.clone(), heavy.clone());
+        asking.push(tokio::spawn(async move {
+            client.query_aggregate(heavy).await?.collect().await.map(drop)
+        }));
+    }
+    eventually("a question runs", || async {
+        let mut running = 0;
+        for node in 0..3 {
+            running += cluster.metric(node, "tidemark_shard_reads_running").await;
+        }
+        let done = asking.iter().all(tokio::task::JoinHandle::is_finished);
+        if running > 0 || done {
+            Ok(())
+        } else {
+            Err("none".to_owned())
+        }
+    })
+    .await;
+    let left = asking.iter().filter(|asking| !asking.is_finished()).count();
+    assert!(left > times / 4, "{left} of {times} questions were left to give up");
+    asking.iter().for_each(tokio::task::JoinHandle::abort);
+    let took = quiet(Instant::now()).await;
+    let most = Duration::from_secs(1) + 2 * looking;
+    assert!(took < most, "{took:?} until all was quiet, {looking:?} to look");
+}

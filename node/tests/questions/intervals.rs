@@ -1,0 +1,210 @@
+//! Intervals beyond thresholds and in states, and quality of single devices, over an afternoon whose answers are known.
+//! Never here: a whole fleet (see `fleet_health`).
+
+use crate::common::TestCluster;
+use crate::common::afternoon::*;
+use crate::common::fleet::*;
+use tidemark_client::{Client, Value, v1, value_at};
+use v1::query_intervals_request::Condition;
+
+fn over(device: &str, property: &str, condition: Condition) -> v1::QueryIntervalsRequest {
+    v1::QueryIntervalsRequest {
+        selector: of_devices(&[device]),
+        property: property.into(),
+        from_ns: TWO,
+        to_ns: at(20, 0),
+        condition: Some(condition),
+        ..Default::default()
+    }
+}
+
+async fn intervals(client: &Client, request: v1::QueryIntervalsRequest) -> Vec<v1::DeviceIntervals> {
+    let (messages, _) = client.query_intervals(request).await.unwrap().collect().await.unwrap();
+    messages.into_iter().flat_map(|message| message.devices).collect()
+}
+
+#[tokio::test]
+async fn thresholds_are_crossed_where_the_line_crosses_them() {
+    let cluster = TestCluster::start(3).await;
+    let client = cluster.client().await;
+    afternoon(&client).await;
+    let seconds = |ns: i64| ns as f64 / 1e9;
+    let near = |a: f64, b: f64| assert!((a - b).abs() < 0.1, "{a}, not {b}");
+
+    let found = intervals(&client, over("PD1", "depth", Condition::AtLeast(0.15))).await;
+    let one = &found[0].intervals[0];
+    assert_eq!(
+        (found.len(), found[0].intervals.len()),
+        (1, 1),
+        "1.9 at 15:05 was a spike"
+    );
+    near(seconds(found[0].total_ns), 4_998.7);
+    near(seconds(one.from_ns), seconds(at(15, 29)) + 32.7);
+    near(seconds(one.to_ns), seconds(at(16, 52)) + 51.4);
+    assert_eq!(
+        (one.peak, one.peak_at_ns, one.open, one.unknown_after),
+        (0.46, at(15, 50), false, false)
+    );
+    let total = async |value: f64| {
+        let found = intervals(&client, over("PD1", "depth", Condition::AtLeast(value))).await;
+        seconds(found.iter().map(|device| device.total_ns).sum())
+    };
+    near(total(0.27).await, 4_039.3);
+    near(total(0.40).await, 2_427.3);
+    assert_eq!(total(0.47).await, 0.0);
+    let dry = intervals(&client, over("PD1", "depth", Condition::AtMost(0.0))).await;
+    let ends: Vec<(i64, i64)> = dry[0].intervals.iter().map(|i| (i.from_ns, i.to_ns)).collect();
+    assert_eq!(ends, [(TWO, at(15, 20)), (at(17, 0), at(20, 0))]);
+}
+
+#[tokio::test]
+async fn states_hold_until_the_next_one() {
+    let cluster = TestCluster::start(1).await;
+    let client = cluster.client().await;
+    furnish(&client, &["r1"]).await;
+    let said = [
+        (0, "off"),
+        (60, "fast"),
+        (120, "fast"),
+        (180, "slow"),
+        (1_000, "fast"),
+        (1_060, "off"),
+    ];
+    let rows = said.map(|(t, label)| ("r1", t * S, Value::Enum(label.into())));
+    client.write(write(batch(RELIC, "mode", rows))).await.unwrap();
+    let request = |state: &str| v1::QueryIntervalsRequest {
+        from_ns: 0,
+        to_ns: HOUR,
+        ..over("r1", "mode", Condition::State(state.into()))
+    };
+    let told = async |state: &str| {
+        let found = intervals(&client, request(state)).await;
+        let each = found.iter().flat_map(|device| &device.intervals);
+        each.map(|i| (i.from_ns / S, i.to_ns / S, i.unknown_after))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(told("fast").await, [(60, 180, false), (1_000, 1_060, false)]);
+    assert_eq!(told("slow").await, [(180, 180, true)], "nobody knows how long");
+    let refused = |request: v1::QueryIntervalsRequest| {
+        let client = client.clone();
+        async move { shown(&client.query_intervals(request).await.unwrap_err()) }
+    };
+    assert_eq!(
+        refused(request("broken")).await,
+        "INVALID_ARGUMENT INVALID_VALUE condition"
+    );
+    assert_eq!(
+        refused(over("r1", "note", Condition::AtLeast(1.0))).await,
+        "INVALID_ARGUMENT INVALID_VALUE condition"
+    );
+    let nothing = v1::QueryIntervalsRequest {
+        condition: None,
+        ..request("fast")
+    };
+    assert_eq!(
+        refused(nothing).await,
+        "INVALID_ARGUMENT MISSING_FIELD condition; give at_least, at_most or state"
+    );
+    let no_property = v1::QueryIntervalsRequest {
+        property: String::new(),
+        ..request("fast")
+    };
+    assert_eq!(refused(no_property).await, "INVALID_ARGUMENT MISSING_FIELD property");
+}
+
+/// What a town was told: value of the last point that counts, its time, and whether it is stale.
+async fn told(client: &Client, at_ns: i64) -> Vec<(String, f64, i64, bool)> {
+    let request = v1::GetLatestRequest {
+        selector: of_type(GAUGE),
+        properties: vec!["rain".into(), "depth".into(), "level".into()],
+        stale_after_ms: 1_800_000,
+        at_ns,
+        ..Default::default()
+    };
+    let (messages, _) = client.get_latest(request).await.unwrap().collect().await.unwrap();
+    assert!(
+        messages
+            .iter()
+            .all(|message| message.devices.is_empty() || message.evaluated_at_ns == at_ns)
+    );
+    let devices = messages.into_iter().flat_map(|message| message.devices);
+    let mut told: Vec<_> = devices
+        .map(|device| {
+            let value = &device.values[0];
+            let number = match value_at(value.value.as_ref().unwrap(), 0) {
+                Some(Value::F64(number)) => number,
+                other => panic!("{other:?}"),
+            };
+            (device.device, number, value.observed_at_ns, value.stale)
+        })
+        .collect();
+    told.sort_by(|a, b| a.0.cmp(&b.0));
+    told
+}
+
+#[tokio::test]
+async fn a_town_is_told_what_was_known_of_a_time_and_how_old_it_is() {
+    let cluster = TestCluster::start(3).await;
+    let client = cluster.client().await;
+    afternoon(&client).await;
+    let of = |told: Vec<(String, f64, i64, bool)>| {
+        told.into_iter()
+            .map(|(id, v, t, s)| (id, v, (t - TWO) / MIN, s))
+            .collect::<Vec<_>>()
+    };
+    let expected = [
+        ("PD1", 0.46, 120, false),
+        ("RG1", 2.5, 120, false),
+        ("RG2", 3.0, 80, true),
+        ("RL1", 1.25, 120, false),
+    ];
+    let expected: Vec<_> = expected.map(|(id, v, t, s)| (id.to_owned(), v, t, s)).into();
+    assert_eq!(of(told(&client, at(16, 0)).await), expected);
+    let stale = |told: Vec<(String, f64, i64, bool)>| told.into_iter().any(|(_, _, _, stale)| stale);
+    assert!(
+        !stale(told(&client, at(15, 50)).await),
+        "1,800 s are not more than 1,800 s"
+    );
+    assert!(stale(told(&client, at(15, 55)).await));
+    let bad = [("PD1", at(20, 5), 99.0)];
+    client.write(write(batch(GAUGE, "depth", bad))).await.unwrap();
+    let now = told(&client, at(20, 10)).await;
+    assert_eq!((now[0].1, now[0].2), (0.0, at(20, 0)), "99 m is no depth");
+}
+
+async fn report(client: &Client, device: &str, property: &str, until: i64) -> v1::QualityReport {
+    let request = v1::GetQualityRequest {
+        selector: of_devices(&[device]),
+        property: property.into(),
+        from_ns: TWO,
+        to_ns: until,
+        gaps: true,
+        ..Default::default()
+    };
+    let (messages, _) = client.get_quality(request).await.unwrap().collect().await.unwrap();
+    messages.into_iter().flat_map(|message| message.reports).next().unwrap()
+}
+
+#[tokio::test]
+async fn an_outage_is_a_gap_until_its_points_come() {
+    let cluster = TestCluster::start(1).await;
+    let client = cluster.client().await;
+    afternoon(&client).await;
+    let live = report(&client, "RG2", "rain", at(16, 10)).await;
+    let gap = &live.gaps[0];
+    assert_eq!(
+        (gap.from_ns, gap.missing, gap.open, live.gaps.len()),
+        (at(15, 20), 10, true, 1)
+    );
+    assert_eq!((live.slots_filled, live.slots_expected), (16, 26));
+    assert_eq!(live.offline, 1, "fifty minutes of silence");
+    backfill(&client).await;
+    let whole = report(&client, "RG2", "rain", at(20, 0)).await;
+    assert_eq!(
+        (whole.slots_filled, whole.slots_expected, whole.gaps.len()),
+        (72, 72, 0)
+    );
+    let depth = report(&client, "PD1", "depth", at(20, 0)).await;
+    assert_eq!((depth.points, depth.points_fail, depth.slots_filled), (72, 1, 72));
+    assert_eq!(depth.freshness(), v1::Freshness::AsPromised);
+}

@@ -1,0 +1,30 @@
+//! Questions and their exact answers, through the public client on real nodes, with made series.
+//! Never here: random questions (see `random`).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "tests; seeds are printed"
+)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod aggregate;
+mod explain;
+mod flat;
+mod fleet_health;
+mod health;
+mod intervals;
+mod join;
+mod known_at;
+mod near;
+mod pages;
+mod query;
+mod range_filters;
+mod rollups;
+mod selectors;
+mod sequences;
+mod top;
+mod windows;

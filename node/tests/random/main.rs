@@ -1,0 +1,19 @@
+//! Random questions against answers computed plainly, on made and on recorded series. Every seed is printed; `TIDEMARK_SEED` replays it.
+//! Never here: cases with answers written by hand (see `questions`).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "tests; seeds are printed"
+)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod joins;
+mod known_at;
+mod recorded;
+mod recorded_answers;
+mod selectors;
+mod windows;
