@@ -28,9 +28,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut public = descriptors.clone();
     public.file.retain(|file| !file.package().starts_with("tidemark.peer"));
     fs::write(out.join("public_descriptors.bin"), public.encode_to_vec())?;
+    let mut queries = descriptors.clone();
     tonic_prost_build::configure()
         .bytes(".")
         .btree_map(".")
         .compile_fds(descriptors)?;
+    // The service of questions once more, for servers, with answers that hold parts encoded before.
+    queries.file.retain(|file| file.name() == "tidemark/v1/query.proto");
+    let encoded = out.join("encoded");
+    fs::create_dir_all(&encoded)?;
+    tonic_prost_build::configure()
+        .build_client(false)
+        .extern_path(".tidemark.v1", "crate::v1")
+        .extern_path(".tidemark.v1.GetLatestResponse", "crate::encoded::GetLatestResponse")
+        .out_dir(encoded)
+        .compile_fds(queries)?;
     Ok(())
 }

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidemark_proto::PUBLIC_DESCRIPTORS;
+use tidemark_proto::encoded::query_service_server::QueryServiceServer;
 use tidemark_proto::peer::peer_service_server::PeerServiceServer;
 use tidemark_proto::v1::alert_service_server::AlertServiceServer;
 use tidemark_proto::v1::backup_service_server::BackupServiceServer;
 use tidemark_proto::v1::cluster_service_server::ClusterServiceServer;
 use tidemark_proto::v1::ingest_service_server::IngestServiceServer;
-use tidemark_proto::v1::query_service_server::QueryServiceServer;
 use tidemark_proto::v1::registry_service_server::RegistryServiceServer;
 use tidemark_proto::v1::subscribe_service_server::SubscribeServiceServer;
 use tokio::net::TcpListener;

@@ -27,6 +27,31 @@ pub mod peer {
     }
 }
 
+/// The service of questions for servers: the same bytes as in [`v1`], without building messages only to encode them.
+pub mod encoded {
+    #![allow(
+        missing_docs,
+        clippy::all,
+        clippy::allow_attributes_without_reason,
+        reason = "generated from the commented .proto files"
+    )]
+    include!(concat!(env!("OUT_DIR"), "/encoded/tidemark.v1.rs"));
+
+    /// [`GetLatestResponse`](crate::v1::GetLatestResponse), whose devices were encoded where they were read.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct GetLatestResponse {
+        /// Each a [`LatestDevice`](crate::v1::LatestDevice).
+        #[prost(bytes = "bytes", repeated, tag = "1")]
+        pub devices: Vec<bytes::Bytes>,
+        /// When age was judged, nanoseconds since the Unix epoch.
+        #[prost(sfixed64, tag = "2")]
+        pub evaluated_at_ns: i64,
+        /// Only in the last message.
+        #[prost(message, optional, tag = "3")]
+        pub summary: Option<crate::v1::AnswerSummary>,
+    }
+}
+
 /// Encoded `FileDescriptorSet` of the public package, for gRPC reflection.
 pub const PUBLIC_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/public_descriptors.bin"));
 

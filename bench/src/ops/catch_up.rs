@@ -123,7 +123,11 @@ pub(super) fn filled() -> Result<(v1::Selector, i64, i64)> {
         ..Default::default()
     };
     let now_ns = setup::now_ns()?;
-    Ok((selector, now_ns - BEGIN_AGO_NS - AROUND_NS, now_ns - BEGIN_AGO_NS + AROUND_NS))
+    Ok((
+        selector,
+        now_ns - BEGIN_AGO_NS - AROUND_NS,
+        now_ns - BEGIN_AGO_NS + AROUND_NS,
+    ))
 }
 
 /// Writes at least so many points as fast as they are acknowledged, and gives how many it were.

@@ -188,7 +188,11 @@ fn checks(figures: &Figures, phases: &[PhaseFigures]) -> Result<Vec<Check>> {
     let given_up = &figures.given_up;
     let found = format!("{} answered{took}; given up: {given_up:?}", figures.answered);
     Ok(vec![
-        Check::new("a question is answered, or may be asked again", figures.unclear == 0, found),
+        Check::new(
+            "a question is answered, or may be asked again",
+            figures.unclear == 0,
+            found,
+        ),
         p99_check(phases, |name| name == CROWD)?,
     ])
 }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use tidemark_proto::v1::query_service_server::QueryService;
+use tidemark_proto::encoded::GetLatestResponse;
+use tidemark_proto::encoded::query_service_server::QueryService;
 use tidemark_proto::v1::{
-    GetHealthRequest, GetHealthResponse, GetLatestRequest, GetLatestResponse, GetQualityRequest, GetQualityResponse,
+    GetHealthRequest, GetHealthResponse, GetLatestRequest, GetQualityRequest, GetQualityResponse,
     QueryAggregateRequest, QueryAggregateResponse, QueryIntervalsRequest, QueryIntervalsResponse, QueryJoinRequest,
     QueryJoinResponse, QueryRangeRequest, QueryRangeResponse,
 };

@@ -17,12 +17,12 @@ use crate::catalog::types::{PropertyDef, TypeDef};
 use crate::clock::NS_PER_MS;
 use crate::error::Result;
 use crate::raft::state::store_error;
-use crate::wire::answer::latest_device;
+use crate::wire::latest::LatestWriter;
 
 /// Devices of a part, from as many types as there are.
 const DEVICES_PER_PART: usize = 256;
-/// A part with so much text is sent at once.
-const TEXT_BYTES_PER_PART: usize = 1 << 20;
+/// A part of so many bytes is sent at once.
+const BYTES_PER_PART: usize = 1 << 20;
 
 /// Answers a question for newest values.
 pub(super) fn answer(answering: &Answering<'_>, request: &GetLatestRequest, asked: &Asked) -> Result<AnswerSummary> {
@@ -79,7 +79,7 @@ struct Reading<'a> {
     now: i64,
     summary: AnswerSummary,
     part: LatestDevices,
-    /// Of the part, beside what a device takes without texts.
+    /// Of the part.
     bytes: usize,
 }
 
@@ -108,14 +108,17 @@ impl Reading<'_> {
             let at = (now, now.saturating_add(1));
             self.answering.concerned.note(def, at, 0);
         }
+        let mut writer = LatestWriter::new(def, &properties);
         for (chosen, newest) in devices.iter().zip(&newest) {
             let counting = self.counting(def, chosen, newest, &properties)?;
             let newest: &[NewestValue] = counting.as_deref().unwrap_or(newest);
-            let answer = latest_device(def, chosen.id(), newest, &properties, is_stale);
-            self.bytes += newest.iter().map(NewestValue::heap_bytes).sum::<usize>();
+            let answer = writer.device(chosen.id(), newest, is_stale);
+            self.bytes += answer.len();
             self.part.devices.push(answer);
+            self.part.last.clear();
+            self.part.last.push_str(chosen.id());
             self.summary.devices += 1;
-            if self.bytes > TEXT_BYTES_PER_PART && self.pass_on().is_break() {
+            if self.bytes > BYTES_PER_PART && self.pass_on().is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }

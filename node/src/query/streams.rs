@@ -6,13 +6,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tidemark_proto::encoded::GetLatestResponse;
 use tidemark_proto::peer::read_shard_request::Query;
 use tidemark_proto::peer::read_shard_response::Part;
 use tidemark_proto::peer::{Position, ShardDevices};
 use tidemark_proto::v1::{
-    AnswerSummary, Consistency, ConsistencyLevel, GetLatestRequest, GetLatestResponse, ListDevicesRequest,
-    ListDevicesResponse, QueryAggregateRequest, QueryAggregateResponse, QueryRangeRequest, QueryRangeResponse,
-    Selector, consistency,
+    AnswerSummary, Consistency, ConsistencyLevel, GetLatestRequest, ListDevicesRequest, ListDevicesResponse,
+    QueryAggregateRequest, QueryAggregateResponse, QueryRangeRequest, QueryRangeResponse, Selector, consistency,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 

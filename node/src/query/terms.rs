@@ -192,7 +192,7 @@ pub(super) fn reached(shard: u32, part: &Part) -> Option<Position> {
             let at = batch.device_index.last().map_or(0, |at| *at as usize);
             (batch.devices.get(at)?, *batch.observed_at_ns.last()?)
         }
-        Part::Latest(latest) => (&latest.devices.last()?.device, 0),
+        Part::Latest(latest) => (&latest.last, 0),
         Part::Devices(list) => (&list.devices.last()?.id, 0),
         _ => return None,
     };

@@ -137,7 +137,7 @@ fn bytes_of(part: &Part) -> usize {
             let encoded: usize = encoded.map(bytes::Bytes::len).sum();
             PART_BYTES + encoded + size_of_val::<[i64]>(&partials.window)
         }
-        Part::Latest(latest) => latest.devices.len() * DEVICE_BYTES,
+        Part::Latest(latest) => latest.devices.iter().map(bytes::Bytes::len).sum(),
         Part::Devices(list) => list.devices.len() * DEVICE_BYTES,
         Part::Quality(list) => list.reports.len() * DEVICE_BYTES,
         Part::Intervals(list) => list.devices.len() * DEVICE_BYTES,

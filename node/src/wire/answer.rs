@@ -1,12 +1,11 @@
-//! Answers on their way out: records, latest values and finished aggregates as protobuf columns. Never: storage.
+//! Answers on their way out: records and finished aggregates as protobuf columns. Never: storage.
 
 use std::ops::Range;
 
 use tidemark_proto::v1::{
-    AggregateColumn, Batch, BoolValues, Column, EnumValues, F64Values, I64Values, LatestDevice, LatestValue,
-    TextValues, Values, values,
+    AggregateColumn, Batch, BoolValues, Column, EnumValues, F64Values, I64Values, TextValues, Values, values,
 };
-use tidemark_series::{self as series, Bitmap, Finished, NewestValue, Records, ValueRef};
+use tidemark_series::{self as series, Bitmap, Finished, Records};
 
 use crate::catalog::types::{PropertyDef, TypeDef};
 
@@ -182,16 +181,6 @@ fn presence(rows: usize, present: impl Iterator<Item = usize>) -> Vec<u8> {
     bitmap.to_bytes_lsb()
 }
 
-fn one_value(value: ValueRef<'_>) -> series::Values {
-    match value {
-        ValueRef::F64(v) => series::Values::F64(vec![v]),
-        ValueRef::I64(v) => series::Values::I64(vec![v]),
-        ValueRef::Bool(v) => series::Values::Bool(vec![v]),
-        ValueRef::Enum(v) => series::Values::Enum(vec![v]),
-        ValueRef::Text(v) => series::Values::Text(vec![v.to_string()]),
-    }
-}
-
 /// Values as a message; enum codes become labels.
 pub fn to_values(values: series::Values, property: &PropertyDef) -> Values {
     let kind = match values {
@@ -205,44 +194,6 @@ pub fn to_values(values: series::Values, property: &PropertyDef) -> Values {
         series::Values::Text(values) => values::Kind::Text(TextValues { values }),
     };
     Values { kind: Some(kind) }
-}
-
-/// The newest values of one device, one per property that ever had one; `newest` ascends by property. `is_stale` judges an
-/// observation time.
-pub fn latest_device(
-    def: &TypeDef,
-    device: &str,
-    newest: &[NewestValue],
-    properties: &[&PropertyDef],
-    is_stale: impl Fn(i64) -> bool,
-) -> LatestDevice {
-    let mut values = Vec::with_capacity(properties.len().min(newest.len()));
-    // Most types list their properties by number: the next one asked for is the next one there is.
-    let mut next = 0;
-    for property in properties {
-        if newest.get(next).is_none_or(|value| value.property != property.number) {
-            match newest.binary_search_by_key(&property.number, |value| value.property) {
-                Ok(found) => next = found,
-                Err(_) => continue,
-            }
-        }
-        let value = &newest[next];
-        next += 1;
-        values.push(LatestValue {
-            property: property.id.clone(),
-            value: Some(to_values(one_value(value.value()), property)),
-            observed_at_ns: value.observed_at,
-            received_at_ns: value.received_at,
-            quality: i32::from(value.quality),
-            report_kind: i32::from(value.report_kind),
-            stale: is_stale(value.observed_at),
-        });
-    }
-    LatestDevice {
-        device: device.to_string(),
-        device_type: def.id().to_string(),
-        values,
-    }
 }
 
 /// One function over the windows of a series, window by window.

@@ -3,6 +3,7 @@
 pub mod answer;
 pub mod batch;
 pub mod cursor;
+pub mod latest;
 pub mod registry;
 pub mod removal;
 pub mod status;
