@@ -115,8 +115,6 @@ impl Reading<'_> {
             let answer = writer.device(chosen.id(), newest, is_stale);
             self.bytes += answer.len();
             self.part.devices.push(answer);
-            self.part.last.clear();
-            self.part.last.push_str(chosen.id());
             self.summary.devices += 1;
             if self.bytes > BYTES_PER_PART && self.pass_on().is_break() {
                 return Ok(ControlFlow::Break(()));

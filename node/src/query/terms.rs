@@ -7,7 +7,7 @@ use prost::Message;
 use tidemark_proto::peer::Position;
 use tidemark_proto::peer::read_shard_response::Part;
 use tidemark_proto::v1::{
-    GetHealthRequest, GetLatestRequest, GetQualityRequest, ListAlertsRequest, ListDevicesRequest,
+    GetHealthRequest, GetLatestRequest, GetQualityRequest, ListAlertsRequest, ListDevicesRequest, LatestDevice,
     QueryAggregateRequest, QueryIntervalsRequest, QueryJoinRequest, QueryRangeRequest,
 };
 
@@ -190,15 +190,11 @@ pub(super) fn reached(shard: u32, part: &Part) -> Option<Position> {
     let (device, t_ns) = match part {
         Part::Batch(batch) => {
             let at = batch.device_index.last().map_or(0, |at| *at as usize);
-            (batch.devices.get(at)?, *batch.observed_at_ns.last()?)
+            (batch.devices.get(at)?.clone(), *batch.observed_at_ns.last()?)
         }
-        Part::Latest(latest) => (&latest.last, 0),
-        Part::Devices(list) => (&list.devices.last()?.id, 0),
+        Part::Latest(latest) => (LatestDevice::decode(latest.devices.last()?.clone()).ok()?.device, 0),
+        Part::Devices(list) => (list.devices.last()?.id.clone(), 0),
         _ => return None,
     };
-    Some(Position {
-        shard,
-        device: device.clone(),
-        t_ns,
-    })
+    Some(Position { shard, device, t_ns })
 }

@@ -226,7 +226,7 @@ mod tests {
                     .iter()
                     .for_each(|label| put(LABELS, label.as_bytes(), &mut labels));
             }
-            let number = PropertyNumber::try_from(at).unwrap() * 2;
+            let number = PropertyNumber(at as u32 * 2);
             Prepared {
                 number,
                 id: prefix,
@@ -247,7 +247,7 @@ mod tests {
         let there = || cases.iter().enumerate().filter(|(at, _)| at % 3 != 2);
         let newest: Vec<NewestValue> = there()
             .map(|(at, (_, value, _))| {
-                let number = PropertyNumber::try_from(at).unwrap() * 2;
+                let number = PropertyNumber(at as u32 * 2);
                 NewestValue::of_point(number, times(at), codes(at).0, codes(at).1, *value)
             })
             .collect();
