@@ -26,5 +26,6 @@ mod range_filters;
 mod rollups;
 mod selectors;
 mod sequences;
+mod spikes;
 mod top;
 mod windows;
