@@ -78,12 +78,18 @@ fn measured(rule: &Rule, points: &[(i64, f64)], at: usize) -> Option<(f64, bool)
     ))
 }
 
+/// Everything that is compared with levels.
+fn compared(rule: &Rule, checks: &Checks, points: &Points) -> Vec<(i64, f64, bool)> {
+    let counted = counted(rule, checks, points);
+    let measured = |at: usize| measured(rule, &counted, at).map(|(value, whole)| (counted[at].0, value, whole));
+    (0..counted.len()).filter_map(measured).collect()
+}
+
 /// Steps by the definition: at each point the run of points before it is looked at anew.
 fn naive(rule: &Rule, checks: &Checks, points: &Points) -> (Vec<(i64, u32, u32)>, u32) {
-    let counted = counted(rule, checks, points);
-    let all: Vec<(i64, f64, bool)> = (0..counted.len())
-        .filter_map(|at| measured(rule, &counted, at).map(|(value, whole)| (counted[at].0, value, whole)))
-        .collect();
+    let mut all = compared(rule, checks, points);
+    // That a sum of less than all points is low says nothing.
+    all.retain(|(.., whole)| *whole || !rule.below || rule.function != AlertFunction::Sum);
     let beyond = |value: f64, limit: f64| if rule.below { value <= limit } else { value >= limit };
     let highest = |value: f64, below: usize| {
         (0..below)
