@@ -18,6 +18,7 @@ mod fleet_health;
 mod health;
 mod intervals;
 mod join;
+mod join_pages;
 mod known_at;
 mod near;
 mod pages;
