@@ -17,7 +17,7 @@
 //! | `SELECTORS_MAX` | 64 in a list of a selector | INVALID_ARGUMENT `INVALID_VALUE` |
 //! | `SELECTOR_DEPTH_MAX` | 4 selectors in one another | INVALID_ARGUMENT `INVALID_VALUE` |
 //! | `JOIN_SIDES_MAX` | 8 right sides of a join | INVALID_ARGUMENT `INVALID_VALUE` |
-//! | `JOIN_DEVICES_MAX` | 10,000 devices of a right side | RESOURCE_EXHAUSTED `TOO_MANY_SERIES` |
+//! | `join_devices_max` | 10,000 devices of a right side | RESOURCE_EXHAUSTED `TOO_MANY_SERIES` |
 //! | `JOIN_COLUMNS_MAX` | 128 series (devices times properties) that belong to one left device | RESOURCE_EXHAUSTED `TOO_MANY_SERIES` |
 //! | percentiles, bins, states | 256 each | INVALID_ARGUMENT `INVALID_VALUE` |
 //! | `rise_over_ms` | 7 days | INVALID_ARGUMENT `INVALID_VALUE` |
@@ -81,6 +81,7 @@ pub struct Limits {
     pub windows_listed_max: usize,
     pub partials_bytes_max: usize,
     pub points_read_max: u64,
+    pub join_devices_max: usize,
     pub cursor_age_ms_max: u64,
     pub rows_named_max: usize,
     pub write_bytes_in_flight_max: usize,
@@ -108,8 +109,6 @@ pub const SELECTORS_MAX: usize = 64;
 pub const SELECTOR_DEPTH_MAX: usize = 4;
 /// Right sides of one join.
 pub const JOIN_SIDES_MAX: usize = 8;
-/// Devices of a right side of a join.
-pub const JOIN_DEVICES_MAX: usize = 10_000;
 /// Series of right sides that belong to one left device.
 pub const JOIN_COLUMNS_MAX: usize = 128;
 /// Requests to delete points that a node works on at once.
@@ -159,6 +158,7 @@ impl Limits {
             windows_listed_max: 100_000,
             partials_bytes_max: 256 << 20,
             points_read_max: 1_000_000_000,
+            join_devices_max: keys.join_devices_max,
             cursor_age_ms_max: 24 * 3_600_000,
             rows_named_max: 100,
             write_bytes_in_flight_max: 256 << 20,

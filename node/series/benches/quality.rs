@@ -26,6 +26,7 @@ const CHECKS: Checks = Checks {
 const PROMISE: Promise = Promise {
     from_ns: 0,
     to_ns: ROWS * 300 * S,
+    until_ns: ROWS * 300 * S,
     edge: Edge::StartClosed,
     interval_ns: 300 * S,
     alive_ns: 900 * S,

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A step is taken at a point and at its time. What is missing never lowers: without points there are no steps; after a silence
-//! longer than `silence` the hold time begins anew; and a window with too few of its points may raise a level, never lower one.
+//! longer than `silence` the hold time begins anew; and a window with too few of its points may raise a level, never lower one (that a
+//! sum of too few is low says nothing at all).
 //! A suspect point counts only where the rule takes it; one that failed its checks never does. Whether a point is one of these is
 //! known for certain when the next one has come: until then its steps are provisional.
 //!

@@ -15,6 +15,8 @@ pub struct Promise {
     pub from_ns: i64,
     /// … to here.
     pub to_ns: i64,
+    /// Whether the device is there is judged here: at `to_ns`, or behind it where the time was cut to whole intervals.
+    pub until_ns: i64,
     /// Which end of a slot belongs to it.
     pub edge: Edge,
     /// One point each so long, nanoseconds.
@@ -115,7 +117,7 @@ impl<'a> Assessing<'a> {
 
     /// The device said something, perhaps only that it is there.
     pub fn heard(&mut self, t_ns: i64) {
-        if t_ns <= self.promise.to_ns {
+        if t_ns <= self.promise.until_ns {
             self.found.heard_ns = self.found.heard_ns.max(Some(t_ns));
         }
     }
@@ -272,6 +274,7 @@ mod tests {
         Promise {
             from_ns: 0,
             to_ns: 3_600 * S,
+            until_ns: 3_600 * S,
             edge,
             interval_ns: 300 * S,
             alive_ns: 900 * S,

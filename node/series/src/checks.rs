@@ -276,6 +276,8 @@ pub struct Judge<'a> {
     waiting: Vec<Judged>,
     /// The points that count and were judged, where values may not stand still.
     flat: Option<(Flat, Still)>,
+    /// See [`Judge::is_settled`].
+    settled: bool,
 }
 
 /// What a judge remembers of the points before one that it has not judged yet.
@@ -316,7 +318,21 @@ impl<'a> Judge<'a> {
             sure: None,
             waiting: Vec::new(),
             flat: checks.flat.map(|flat| (flat, Still::default())),
+            settled: checks.spike.is_none(),
         }
+    }
+
+    /// Whether the points that were given out from the last one on are the same spikes or none, whatever lies before the first that
+    /// was given in.
+    pub fn is_settled(&self) -> bool {
+        self.settled
+    }
+
+    /// Whether the next point decides if the last one is a spike.
+    pub fn is_undecided(&self) -> bool {
+        let last = self.waiting.first().map(|point| (point.t_ns, point.value));
+        let steps = self.before.zip(last);
+        steps.is_some_and(|(before, last)| self.checks.jump(before, last).is_some())
     }
 
     /// The same, blind to values that stand still.
@@ -361,6 +377,7 @@ impl<'a> Judge<'a> {
         if let Some(first) = waiting.first_mut() {
             first.finding = self.find(first, next);
             let point = (first.t_ns, first.value);
+            self.settled |= next.is_some_and(|next| self.checks.jump(point, next).is_none());
             if !first.finding.is_some_and(Finding::fails) {
                 self.before = Some(point);
                 if let Some((flat, still)) = &mut self.flat

@@ -78,12 +78,18 @@ fn measured(rule: &Rule, points: &[(i64, f64)], at: usize) -> Option<(f64, bool)
     ))
 }
 
+/// Everything that is compared with levels.
+fn compared(rule: &Rule, checks: &Checks, points: &Points) -> Vec<(i64, f64, bool)> {
+    let counted = counted(rule, checks, points);
+    let measured = |at: usize| measured(rule, &counted, at).map(|(value, whole)| (counted[at].0, value, whole));
+    (0..counted.len()).filter_map(measured).collect()
+}
+
 /// Steps by the definition: at each point the run of points before it is looked at anew.
 fn naive(rule: &Rule, checks: &Checks, points: &Points) -> (Vec<(i64, u32, u32)>, u32) {
-    let counted = counted(rule, checks, points);
-    let all: Vec<(i64, f64, bool)> = (0..counted.len())
-        .filter_map(|at| measured(rule, &counted, at).map(|(value, whole)| (counted[at].0, value, whole)))
-        .collect();
+    let mut all = compared(rule, checks, points);
+    // That a sum of less than all points is low says nothing.
+    all.retain(|(.., whole)| *whole || !rule.below || rule.function != AlertFunction::Sum);
     let beyond = |value: f64, limit: f64| if rule.below { value <= limit } else { value >= limit };
     let highest = |value: f64, below: usize| {
         (0..below)
@@ -208,8 +214,8 @@ proptest! {
             let (expected, level) = naive(&rule, &checks, &points);
             prop_assert_eq!(&known, &expected);
             prop_assert_eq!(outcome.standing.level, level);
-            let counted = counted(&rule, &checks, &points);
-            prop_assert!(outcome.newest.is_none_or(|(t, _)| counted.iter().any(|(u, _)| *u == t)));
+            let compared = compared(&rule, &checks, &points);
+            prop_assert_eq!(outcome.newest, compared.last().map(|(t, value, _)| (*t, *value)));
             marks = outcome.marks;
             prop_assert!(marks.len() <= tidemark_series::alert::MARKS_MAX + 1);
             prop_assert!(marks.is_sorted_by_key(|mark| mark.t_ns));
@@ -273,6 +279,27 @@ fn a_spike_raises_nothing_once_the_next_point_is_there() {
         ..unchecked
     };
     assert_eq!(told(&rate, &[0.0, 1.9]), [], "too fast to be believed");
+}
+
+/// Points that do not count leave no mark behind which nothing is known.
+#[test]
+fn the_newest_value_is_known_behind_points_that_do_not_count() {
+    let doubtful = (10..40).map(|slot| (slot * I, (9.0, SUSPECT)));
+    let points: Points = (0..10).map(|slot| (slot * I, (1.0, 0))).chain(doubtful).collect();
+    let sum = Rule {
+        function: AlertFunction::Sum,
+        window_ns: 3 * I,
+        ..last(&[(5.0, 5.0)], 0)
+    };
+    for (rule, value) in [(last(&[(5.0, 5.0)], 0), 1.0), (sum, 3.0)] {
+        let (outcome, _) = replay(&rule, &Checks::default(), &points, vec![start(&rule, 0)], 0);
+        let (again, begun) = replay(&rule, &Checks::default(), &points, outcome.marks, i64::MAX);
+        assert!(begun > 20 * I, "from the last mark");
+        assert_eq!(
+            (outcome.newest, again.newest),
+            (Some((9 * I, value)), Some((9 * I, value)))
+        );
+    }
 }
 
 #[test]

@@ -54,9 +54,11 @@ fn device(rng: &mut Rng, step: i64) -> Vec<Records> {
 fn promise(rng: &mut Rng, step: i64) -> Promise {
     let interval_ns = [step, step * 2, step / 2, step * 4 / 3][rng.below(4) as usize];
     let from_ns = rng.below(120) as i64 * step / 2;
+    let to_ns = from_ns + rng.below(90) as i64 * interval_ns;
     Promise {
         from_ns,
-        to_ns: from_ns + rng.below(90) as i64 * interval_ns,
+        to_ns,
+        until_ns: to_ns + rng.below(3) as i64 * interval_ns / 2,
         edge: if rng.chance(2) {
             Edge::StartClosed
         } else {

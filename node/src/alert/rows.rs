@@ -178,9 +178,10 @@ impl<'a> Row<'a> {
 
     /// The most serious level of an alert.
     fn worst(&self, began_ns: i64) -> Option<String> {
+        // What is said of steps, that one was withdrawn or a device fell silent, names levels too.
         let of_it = self
             .valid()
-            .filter(|step| step.began_ns == began_ns && !step.level.is_empty());
+            .filter(|step| is_of_points(step) && step.began_ns == began_ns && !step.level.is_empty());
         of_it.max_by_key(|step| step.severity).map(|step| step.level.clone())
     }
 

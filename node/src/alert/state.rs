@@ -364,6 +364,7 @@ fn mark(wire: &AlertMark) -> Mark {
             before: point(&wire.before),
             sure: point(&wire.sure),
         },
+        newest: point(&wire.newest),
     }
 }
 
@@ -381,5 +382,6 @@ fn mark_to_wire(mark: &Mark) -> AlertMark {
         read_from_ns: mark.read_from_ns,
         before: point(mark.remembered.before),
         sure: point(mark.remembered.sure),
+        newest: point(mark.newest),
     }
 }

@@ -1,7 +1,7 @@
-//! What lies before a range: of each property the last point that counts, and where neighbours decide which do, as many as it takes to
-//! tell of those in the range.
+//! What lies around a range: of each property the last point before it that counts, and where neighbours decide which do, as many as it
+//! takes to tell of those in the range; and the next point behind it.
 //!
-//! Never here: the range itself. Invariant: what is told of points in a range is what would be told if all points before it were
+//! Never here: the range itself. Invariant: what is told of points in a range is what would be told if all points around it were
 //! read.
 
 use std::ops::ControlFlow;
@@ -52,6 +52,37 @@ impl Walk<'_> {
             }
         }
         Ok(backs.into_iter().map(Back::into_points).collect())
+    }
+
+    /// The first point of each property behind the range that counts by itself, as far ahead as one matters.
+    pub(super) fn behind(&self, chosen: &Chosen) -> Result<Vec<Option<Points>>> {
+        let mut found: Vec<Option<Points>> = self.walked.iter().map(|_| None).collect();
+        let range = (self.to_ns, self.to_ns.saturating_add(self.ahead_ns));
+        let one = std::slice::from_ref(chosen);
+        let _ = self.answering.scan(self.def, one, range.0, range.1, |_, value| {
+            for block in bucket::blocks(value) {
+                let block = block.map_err(corrupt)?;
+                if block.last_ns() < range.0 || block.first_ns() >= range.1 {
+                    continue;
+                }
+                let mut folding = block.folding();
+                for (found, walked) in found.iter_mut().zip(&self.walked).filter(|(found, _)| found.is_none()) {
+                    let points = folding.points(walked.property.number, &walked.choice);
+                    let Some(points) = points.map_err(corrupt)? else {
+                        continue;
+                    };
+                    let first = points.times.partition_point(|t_ns| *t_ns < range.0);
+                    let is_near = points.times.get(first).is_some_and(|t_ns| *t_ns < range.1);
+                    *found = is_near.then(|| points.part(first..first + 1));
+                }
+                self.answering.tally.block(folding.decoded())?;
+            }
+            Ok(match found.iter().all(Option::is_some) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            })
+        })?;
+        Ok(found)
     }
 
     fn look(&self, chosen: &Chosen, (from_ns, to_ns): (i64, i64), backs: &mut [Back<'_>]) -> Result<()> {

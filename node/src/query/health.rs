@@ -8,6 +8,7 @@ use tidemark_proto::peer::read_shard_request::Query;
 use tidemark_proto::v1::{
     AnswerSummary, GetHealthRequest, GetHealthResponse, GetQualityRequest, Health, QualityReport,
 };
+use tidemark_series::assess::Promise;
 use tidemark_series::{Block, Corrupt, PropertyNumber, ValueRef};
 
 use super::asked::Asked;
@@ -83,10 +84,11 @@ impl<'a> Signals<'a> {
     }
 
     /// Takes those of a block; returns how many values had to be decoded.
-    pub(super) fn take(&mut self, block: &Block<'_>, from_ns: i64, to_ns: i64) -> std::result::Result<u64, Corrupt> {
+    pub(super) fn take(&mut self, block: &Block<'_>, promise: &Promise) -> std::result::Result<u64, Corrupt> {
         let Some(property) = self.property else {
             return Ok(0);
         };
+        let (from_ns, to_ns) = (promise.from_ns, promise.to_ns);
         let outside = block.last_ns() < from_ns || block.first_ns() > to_ns;
         if outside || block.count(property.number) == 0 {
             return Ok(0);
@@ -97,7 +99,7 @@ impl<'a> Signals<'a> {
             .into_iter()
             .flat_map(|column| column.cells())
         {
-            let within = (from_ns..=to_ns).contains(&records.observed_at[row]);
+            let within = property.kind.edge().holds(from_ns, records.observed_at[row], to_ns);
             if within && counts(property, value, quality) {
                 self.values.extend(value.number());
             }

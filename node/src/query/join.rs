@@ -1,22 +1,31 @@
 //! Records of one side joined, as of their times, to values of others: the coordinator's side.
 //!
-//! Never here: points (see `join_shard`), what is held of them (see `join_table`). Invariant: the right sides are whole before the first
-//! left record is joined, and left records stream.
+//! Never here: points (see `join_shard`), what is held of them (see `join_table`). Invariant: the right sides are whole, as far as left
+//! records need them, before the first of these is joined. Left records stream, but for those of a small page: they come first, and
+//! the right sides are read for them alone.
 
 use tidemark_proto::peer::read_shard_request::Query;
 use tidemark_proto::peer::read_shard_response::Part;
 use tidemark_proto::peer::{ShardDevices, ShardJoin};
 use tidemark_proto::v1::{
-    Device, JoinDirection, JoinSide, QualityFilter, QueryJoinRequest, QueryJoinResponse, QueryRangeRequest, Selector,
+    AnswerSummary, Device, JoinDirection, JoinSide, QualityFilter, QueryJoinRequest, QueryJoinResponse,
+    QueryRangeRequest, Selector,
 };
+use tokio::sync::mpsc::Sender;
 
 use super::join_match::{self, Facts, needs_facts, tags_of};
 use super::join_table::Table;
+use super::passing::{answered, gone};
 use super::plan::check_range;
 use super::streams::{Answers, Queries, Start, unexpected};
 use super::terms::{Caller, HasTerms as _};
+use crate::clock::monotonic;
 use crate::error::{Error, Reason, Result};
-use crate::limits::{JOIN_DEVICES_MAX, JOIN_SIDES_MAX};
+use crate::limits::JOIN_SIDES_MAX;
+
+/// Of a page of so many records at most the left ones are read first, and held. Larger ones stream, and the right sides are worth to be
+/// read whole for them.
+const PAGE_ROWS_MAX: u64 = 10_000;
 
 /// Checks what is asked, as far as no type need be known.
 fn check(request: &QueryJoinRequest) -> Result<()> {
@@ -57,29 +66,85 @@ impl Queries {
     /// Left records with what belongs to them of other devices.
     pub async fn join(&self, request: QueryJoinRequest, caller: &Caller) -> Result<Answers<QueryJoinResponse>> {
         check(&request)?;
-        let mut start = self
+        let start = self
             .begin(caller, request.selector.as_ref(), true, request.consistency.as_ref())
             .await?
             .on(request.terms(caller.deadline))?;
         start.check_properties(&request.properties)?;
-        let mut table = Table::new(self.limits().partials_bytes_max, start.metrics());
+        let table = Table::new(self.limits().partials_bytes_max, start.metrics());
+        match request.limit {
+            1..=PAGE_ROWS_MAX if request.points_max == 0 => self.page(start, request, table).await,
+            _ => self.whole(start, request, table).await,
+        }
+    }
+
+    /// The right sides, and then the left one as it comes.
+    async fn whole(
+        &self,
+        mut start: Start,
+        request: QueryJoinRequest,
+        mut table: Table,
+    ) -> Result<Answers<QueryJoinResponse>> {
+        self.sides(&mut start, &request, &mut table).await?;
+        let left = start.selector().clone();
+        facts(&mut start, &request, &left, &mut table).await?;
+        Ok(left_side(start, request, table).await)
+    }
+
+    /// The left records of a page, and then what these need of the right sides.
+    async fn page(
+        &self,
+        mut start: Start,
+        request: QueryJoinRequest,
+        mut table: Table,
+    ) -> Result<Answers<QueryJoinResponse>> {
+        let (began, deadline) = (monotonic(), start.asker.deadline);
+        table.begin_page(request.from_ns);
+        let take = |part| match part {
+            Part::Batch(batch) => table.keep(batch),
+            other => Err(unexpected(&other)),
+        };
+        let page = start.page(request.limit, ask_left(request.clone()), take).await?;
+        let works_of_left = start.spent.explain.as_ref().map_or(0, |explain| explain.shards.len());
+        if page.rows > 0 {
+            let left = Selector {
+                device_ids: table.devices_kept(),
+                ..Selector::default()
+            };
+            facts(&mut start, &request, &left, &mut table).await?;
+        }
+        self.sides(&mut start, &request, &mut table).await?;
+        let mut summary = AnswerSummary {
+            devices: page.devices,
+            rows: page.rows,
+            limited: page.limited,
+            cut_short: page.cut_short,
+            next_cursor: page.next_cursor,
+            ..start.spent.clone()
+        };
+        if let Some(explain) = &mut summary.explain {
+            explain.shards.rotate_left(works_of_left);
+            explain.took_us = i64::try_from(began.elapsed().as_micros()).unwrap_or(i64::MAX);
+        }
+        let work = move |out: Sender<Result<QueryJoinResponse>>| async move {
+            for batch in table.end_page() {
+                for message in table.join(&batch)? {
+                    out.send(Ok(message)).await.map_err(|_| gone())?;
+                }
+            }
+            drop((start, table));
+            out.send(Ok(last(summary))).await.map_err(|_| gone())
+        };
+        Ok(answered(deadline, work).await)
+    }
+
+    /// Reads all right sides.
+    async fn sides(&self, start: &mut Start, request: &QueryJoinRequest, table: &mut Table) -> Result<()> {
         for (at, side) in request.right.iter().enumerate() {
-            let side = self.right(&mut start, &request, side, &mut table);
+            let side = self.right(start, request, side, table);
             side.await.map_err(|error| of_side(error, at))?;
         }
-        if request.right.iter().any(needs_facts) {
-            let keys = tags_of(&request.right);
-            let selector = start.selector().clone();
-            let facts = |device: &Device| (device.id.clone(), Facts::of(device, &keys));
-            listed(&mut start, &selector, 0, |devices| {
-                devices
-                    .iter()
-                    .map(facts)
-                    .try_for_each(|(id, facts)| table.add_left(id, facts))
-            })
-            .await?;
-        }
-        Ok(left(start, request, table).await)
+        Ok(())
     }
 
     /// Reads a right side: its devices first, then what may belong to left records.
@@ -90,7 +155,7 @@ impl Queries {
         side: &JoinSide,
         table: &mut Table,
     ) -> Result<()> {
-        let selector = self.take_in(start, side.selector.as_ref()).await?;
+        let mut selector = self.take_in(start, side.selector.as_ref()).await?;
         if !selector.device_type.is_empty() {
             start
                 .catalog()
@@ -98,19 +163,28 @@ impl Queries {
                 .choose(&side.properties)?;
         }
         let mut devices = Vec::new();
-        let limit = JOIN_DEVICES_MAX as u64 + 1;
-        listed(start, &selector, limit, |mut some| {
+        let most = self.limits().join_devices_max;
+        listed(start, &selector, most as u64 + 1, |mut some| {
             devices.append(&mut some);
             Ok(())
         })
         .await?;
-        if devices.len() > JOIN_DEVICES_MAX {
-            let message = format!("more than {JOIN_DEVICES_MAX} devices to join records to");
+        if devices.len() > most {
+            let message = format!("more than {most} devices to join records to");
             let error = Error::new(Reason::TooManySeries, message).field("selector");
             return Err(error.hint("choose fewer devices on the right, or make them the left side"));
         }
         table.add_side(side, devices, start.catalog())?;
-        let (from_ns, to_ns) = (request.from_ns, request.to_ns);
+        if let Some(device_ids) = table.needed() {
+            if device_ids.is_empty() {
+                return Ok(());
+            }
+            selector = Selector {
+                device_ids,
+                ..Selector::default()
+            };
+        }
+        let (from_ns, to_ns) = table.time_kept().unwrap_or((request.from_ns, request.to_ns));
         let (any_quality, drop_suspect) = (request.any_quality, request.drop_suspect);
         let (side, explain, known_at_ns) = (side.clone(), request.explain, request.known_at_ns);
         let ask = move |selector, _| {
@@ -139,6 +213,19 @@ impl Queries {
     }
 }
 
+/// Adds what decides about left devices to whom they belong, where something does.
+async fn facts(start: &mut Start, request: &QueryJoinRequest, left: &Selector, table: &mut Table) -> Result<()> {
+    if !request.right.iter().any(needs_facts) {
+        return Ok(());
+    }
+    let keys = tags_of(&request.right);
+    listed(start, left, 0, |devices| {
+        let mut devices = devices.iter();
+        devices.try_for_each(|device| table.add_left(device.id.clone(), Facts::of(device, &keys)))
+    })
+    .await
+}
+
 /// Gives `take` the devices of a selector, `limit` at most; 0: all.
 async fn listed(
     start: &mut Start,
@@ -162,15 +249,14 @@ async fn listed(
     start.beside(selector, limit, ask, take).await
 }
 
-/// Streams the left side, joined.
-async fn left(start: Start, request: QueryJoinRequest, table: Table) -> Answers<QueryJoinResponse> {
-    let limit = request.limit;
+/// The question for left records.
+fn ask_left(request: QueryJoinRequest) -> impl Fn(Selector, u64) -> Query + Send + Sync + 'static {
     let quality = (!request.any_quality).then(|| QualityFilter {
         accept: Vec::new(),
         drop_failed: true,
         drop_suspect: request.drop_suspect,
     });
-    let ask = move |selector, limit| {
+    move |selector, limit| {
         Query::Range(QueryRangeRequest {
             selector: Some(selector),
             properties: request.properties.clone(),
@@ -183,7 +269,20 @@ async fn left(start: Start, request: QueryJoinRequest, table: Table) -> Answers<
             known_at_ns: request.known_at_ns,
             ..QueryRangeRequest::default()
         })
-    };
+    }
+}
+
+/// The message that ends an answer.
+fn last(summary: AnswerSummary) -> QueryJoinResponse {
+    QueryJoinResponse {
+        joined: Vec::new(),
+        summary: Some(summary),
+    }
+}
+
+/// Streams the left side, joined.
+async fn left_side(start: Start, request: QueryJoinRequest, table: Table) -> Answers<QueryJoinResponse> {
+    let limit = request.limit;
     let translate = move |parts: Vec<Part>| {
         let (mut rows, mut messages) = (0, Vec::new());
         for part in parts {
@@ -195,9 +294,7 @@ async fn left(start: Start, request: QueryJoinRequest, table: Table) -> Answers<
         }
         Ok((rows, messages))
     };
-    let last = |summary| QueryJoinResponse {
-        joined: Vec::new(),
-        summary: Some(summary),
-    };
-    start.stream(limit, ask, translate, |_| Ok(Vec::new()), last).await
+    start
+        .stream(limit, ask_left(request), translate, |_| Ok(Vec::new()), last)
+        .await
 }

@@ -3,9 +3,10 @@
 //! Never here: which points count (see `join_shard`), who belongs to whom (see `join_match`). Invariant: what is held is counted, and
 //! given back when the question ends, however it ends.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use prost::Message as _;
 use tidemark_proto::peer::JoinSeries;
 use tidemark_proto::v1::{Batch, Device, JoinSide, JoinedColumn, JoinedRecords, QueryJoinResponse, Values};
 use tidemark_series::{AsOf, PropertyNumber};
@@ -32,7 +33,18 @@ pub(super) struct Table {
     sides: Vec<Side>,
     /// Of left devices, where they decide.
     left: HashMap<String, Facts>,
+    /// Left records that were read before the right sides, if they were.
+    page: Option<Page>,
     held: Held,
+}
+
+/// The left records of a page.
+#[derive(Default)]
+struct Page {
+    batches: Vec<Batch>,
+    devices: BTreeSet<String>,
+    /// From the first record on, until all are in.
+    time: (i64, i64),
 }
 
 /// One right side.
@@ -69,6 +81,7 @@ impl Table {
         Table {
             sides: Vec::new(),
             left: HashMap::new(),
+            page: None,
             held: Held {
                 bytes: 0,
                 bytes_max,
@@ -138,6 +151,63 @@ impl Table {
         series.times.extend(points.observed_at_ns);
         append(&mut series.values, values);
         Ok(())
+    }
+
+    /// Only right points around records that are kept are needed from now on: none so far.
+    pub(super) fn begin_page(&mut self, from_ns: i64) {
+        self.page = Some(Page {
+            time: (from_ns, from_ns),
+            ..Page::default()
+        });
+    }
+
+    /// Keeps left records of the page.
+    pub(super) fn keep(&mut self, batch: Batch) -> Result<()> {
+        self.held.more(batch.encoded_len())?;
+        let Some(page) = &mut self.page else {
+            return Ok(());
+        };
+        let (first, last) = (batch.observed_at_ns.iter().min(), batch.observed_at_ns.iter().max());
+        if let Some((first, last)) = first.zip(last) {
+            let end = last.saturating_add(1);
+            page.time = match page.batches.is_empty() {
+                true => (*first, end),
+                false => (page.time.0.min(*first), page.time.1.max(end)),
+            };
+            page.devices.extend(batch.devices.iter().cloned());
+            page.batches.push(batch);
+        }
+        Ok(())
+    }
+
+    /// Ids of the devices of records that are kept.
+    pub(super) fn devices_kept(&self) -> Vec<String> {
+        self.page.iter().flat_map(|page| &page.devices).cloned().collect()
+    }
+
+    /// The time of records that are kept; `None`: there is no page.
+    pub(super) fn time_kept(&self) -> Option<(i64, i64)> {
+        self.page.as_ref().map(|page| page.time)
+    }
+
+    /// The records that were kept.
+    pub(super) fn end_page(&mut self) -> Vec<Batch> {
+        self.page.take().map_or_else(Vec::new, |page| page.batches)
+    }
+
+    /// Ids of the devices of the side that was added last that belong to records of the page; `None`: all that there are.
+    pub(super) fn needed(&self) -> Option<Vec<String>> {
+        let (page, side) = (self.page.as_ref()?, self.sides.last()?);
+        let unknown = Facts::default();
+        let mut places = BTreeSet::new();
+        for device in &page.devices {
+            let facts = self.left.get(device).unwrap_or(&unknown);
+            places.extend(side.matching.belonging(device, facts));
+            if places.len() == side.devices.len() {
+                return None;
+            }
+        }
+        Some(places.into_iter().map(|place| side.devices[place].id.clone()).collect())
     }
 
     /// Adds what decides about a left device.

@@ -46,21 +46,12 @@ impl Start {
         finish: impl FnOnce(&mut AnswerSummary) -> Result<Vec<M>> + Send + 'static,
         last: impl FnOnce(AnswerSummary) -> M + Send + 'static,
     ) -> Answers<M> {
-        let (out, answer) = mpsc::channel(MESSAGES_AHEAD);
-        let work = Box::pin(async move {
-            let deadline = self.asker.deadline;
-            let work = Passing::new(self, limit, &out).run(ask, translate, finish, last);
-            let left = time_left(deadline).unwrap_or_default();
-            let ended = tokio::select! {
-                ended = tokio::time::timeout(left, work) => ended,
-                () = out.closed() => return,
-            };
-            if let Err(error) = ended.unwrap_or_else(|_| Err(too_long())) {
-                out.send(Err(error)).await.ok();
-            }
-        });
-        begin(work, &answer).await;
-        answer
+        let deadline = self.asker.deadline;
+        let work = move |out: mpsc::Sender<Result<M>>| async move {
+            let passing = Passing::new(self, limit, &out);
+            passing.run(ask, translate, finish, last).await
+        };
+        answered(deadline, work).await
     }
 
     async fn read(&self, shard: u32, query: Query) -> Result<ShardAnswer> {
@@ -326,6 +317,29 @@ impl<'o, M> Passing<'o, M> {
     }
 }
 
+/// Has `work` give an answer message by message, as long as there is time and somebody listens.
+pub(super) async fn answered<M: Send + 'static, W>(
+    deadline: Instant,
+    work: impl FnOnce(mpsc::Sender<Result<M>>) -> W + Send + 'static,
+) -> Answers<M>
+where
+    W: Future<Output = Result<()>> + Send + 'static,
+{
+    let (out, answer) = mpsc::channel(MESSAGES_AHEAD);
+    let work = Box::pin(async move {
+        let left = time_left(deadline).unwrap_or_default();
+        let ended = tokio::select! {
+            ended = tokio::time::timeout(left, work(out.clone())) => ended,
+            () = out.closed() => return,
+        };
+        if let Err(error) = ended.unwrap_or_else(|_| Err(too_long())) {
+            out.send(Err(error)).await.ok();
+        }
+    });
+    begin(work, &answer).await;
+    answer
+}
+
 /// Works on an answer where it is asked for, as most are done at once; what takes longer, or has to wait until somebody takes
 /// its messages, goes on by itself.
 async fn begin<M>(mut work: Pin<Box<impl Future<Output = ()> + Send + 'static>>, answer: &Answers<M>) {
@@ -340,7 +354,7 @@ async fn begin<M>(mut work: Pin<Box<impl Future<Output = ()> + Send + 'static>>,
     }
 }
 
-fn gone() -> Error {
+pub(super) fn gone() -> Error {
     Error::new(Reason::Unreachable, "the client is gone")
 }
 

@@ -17,6 +17,7 @@ use super::plan::{check_range, one_property, passes_over_types};
 use super::quality_device::{Counts, Device, last_word};
 use super::quality_merge::{Reports, check};
 use super::shard_side::{Answering, Chosen, Wanted, corrupt};
+use super::walk::{Walk, Walked, choice};
 use crate::catalog::types::{PropertyDef, TypeDef};
 use crate::error::Result;
 use crate::raft::state::store_error;
@@ -144,11 +145,18 @@ impl Looking<'_> {
         // Values are judged by more of what was before than devices are.
         let assess_from = self.request.from_ns.saturating_sub(before);
         let from = assess_from.min(self.request.from_ns.saturating_sub(looks_back_ns(property)));
-        let to = self.request.to_ns.saturating_add(1);
-        let _ = self.answering.scan(def, devices, from, to, |at, value| {
-            looked_at[at].take(&self.answering.tally, value, assess_from, (from, to))?;
+        let range = (from, self.request.to_ns.saturating_add(1));
+        let _ = self.answering.scan(def, devices, range.0, range.1, |at, value| {
+            looked_at[at].take(&self.answering.tally, value, assess_from, range)?;
             Ok(ControlFlow::Continue(()))
         })?;
+        if property.checks.spike.is_some() {
+            let around = Around::new(self.answering, def, property, assess_from, range);
+            let new = |promise| Device::new(promise, def, property, self.health.is_some());
+            for ((chosen, promise), device) in devices.iter().zip(&promises).zip(&mut looked_at) {
+                self.answering.aside(|| around.tell(chosen, device, || new(promise)))?;
+            }
+        }
         let ever = self.ever(def, property, devices, &looked_at)?;
         let reports = looked_at.into_iter().zip(ever).map(|(device, ever)| {
             let (promise, found, counts, signal_median) = device.finish();
@@ -208,6 +216,7 @@ impl Looking<'_> {
             Promise {
                 from_ns: begin,
                 to_ns: (from + slots(end) * interval_ns).max(begin),
+                until_ns: end,
                 edge: property.kind.edge(),
                 interval_ns,
                 alive_ns: alive_ns(def, interval_ns),
@@ -281,6 +290,58 @@ impl Looking<'_> {
     }
 }
 
+/// What lies around the time where that tells which points in it are spikes, as it is looked for wherever these are left out.
+struct Around<'a> {
+    walk: Walk<'a>,
+    assess_from: i64,
+    /// What was read.
+    range: (i64, i64),
+}
+
+impl<'a> Around<'a> {
+    fn new(
+        answering: &'a Answering<'a>,
+        def: &'a TypeDef,
+        property: &'a PropertyDef,
+        assess_from: i64,
+        range: (i64, i64),
+    ) -> Around<'a> {
+        let walked = Walked {
+            property,
+            choice: choice(property, false),
+        };
+        Around {
+            walk: Walk::new(answering, def, vec![walked], range, (0, 0)),
+            assess_from,
+            range,
+        }
+    }
+
+    /// Tells a device of its neighbours, if they decide; begins it anew where points before what was read do.
+    fn tell<'d>(&self, chosen: &Chosen, device: &mut Device<'d>, new: impl FnOnce() -> Device<'d>) -> Result<()> {
+        let next = |device: &mut Device<'d>| -> Result<()> {
+            if device.is_undecided() {
+                let points = self.walk.behind(chosen)?;
+                points.iter().flatten().for_each(|points| device.neighbours(points));
+            }
+            Ok(())
+        };
+        next(device)?;
+        if !device.is_unsettled() {
+            return Ok(());
+        }
+        *device = new();
+        let before = self.walk.before(chosen)?;
+        before.iter().flatten().for_each(|points| device.neighbours(points));
+        let (answering, one) = (self.walk.answering, std::slice::from_ref(chosen));
+        let _ = answering.scan(self.walk.def, one, self.range.0, self.range.1, |_, value| {
+            device.take(&answering.tally, value, self.assess_from, self.range)?;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        next(device)
+    }
+}
+
 /// When a device was heard last, as far as its newest values tell.
 #[derive(Copy, Clone, Default)]
 struct Ever {
@@ -336,7 +397,7 @@ fn report(promise: &Promise, found: Assessment, counts: Counts, ever: Ever, gaps
         Freshness::NotAssessable => (Wire::NotAssessable, 0.0),
     };
     let is = |verdict: Wire| u64::from(freshness == verdict);
-    let offline = heard.is_none_or(|heard| promise.to_ns.saturating_sub(heard) > promise.alive_ns);
+    let offline = heard.is_none_or(|heard| promise.until_ns.saturating_sub(heard) > promise.alive_ns);
     let wire = |gap: &tidemark_series::assess::Gap| tidemark_proto::v1::Gap {
         from_ns: gap.from_ns,
         to_ns: gap.to_ns,

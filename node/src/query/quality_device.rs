@@ -7,7 +7,7 @@
 use tidemark_proto::v1::{Quality, ReportKind};
 use tidemark_series::assess::{Assessing, Assessment, Promise};
 use tidemark_series::checks::{Judge, Judged};
-use tidemark_series::{Block, Column, Corrupt, ValueRef, bucket};
+use tidemark_series::{Block, Column, Corrupt, Points, ValueRef, bucket};
 
 use super::health::Signals;
 use super::shard_side::corrupt;
@@ -24,6 +24,8 @@ pub(super) struct Device<'a> {
     judge: Judge<'a>,
     counts: Counts,
     signals: Signals<'a>,
+    /// A point within the time was judged by others of which nobody knows whether they are spikes.
+    unsettled: bool,
 }
 
 /// What is counted of points and records within the time.
@@ -46,6 +48,26 @@ impl<'a> Device<'a> {
             judge: Judge::new(&property.checks, counts_for_nothing),
             counts: Counts::default(),
             signals: Signals::of(def, signals),
+            unsettled: false,
+        }
+    }
+
+    /// Whether the next point behind those that were seen decides about the last one of them.
+    pub(super) fn is_undecided(&self) -> bool {
+        self.judge.is_undecided()
+    }
+
+    /// Whether points before those that were seen may tell otherwise which of them are spikes.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.unsettled
+    }
+
+    /// Points before or behind the time, that count: they tell of those in it.
+    pub(super) fn neighbours(&mut self, points: &Points) {
+        for (place, t_ns) in points.times.iter().enumerate() {
+            if let Some(value) = points.values.get(place).and_then(number_of) {
+                self.judge(*t_ns, value, 0);
+            }
         }
     }
 
@@ -55,8 +77,7 @@ impl<'a> Device<'a> {
             let block = block.map_err(corrupt)?;
             if block.last_ns() >= range.0 && block.first_ns() < range.1 {
                 let decoded = self.block(&block, assess_from, range).map_err(corrupt)?;
-                let (from, to) = (self.promise.from_ns, self.promise.to_ns);
-                let signals = self.signals.take(&block, from, to).map_err(corrupt)?;
+                let signals = self.signals.take(&block, self.promise).map_err(corrupt)?;
                 tally.block(decoded + signals)?;
             }
         }
@@ -71,7 +92,9 @@ impl<'a> Device<'a> {
     /// There are no more: what was promised, what was found, counted, and the median of the signals.
     pub(super) fn finish(mut self) -> (&'a Promise, Assessment, Counts, Option<f64>) {
         let (counts, promise) = (&mut self.counts, self.promise);
-        self.judge.end(|point| counts.note(point, promise));
+        self.judge.end(|point| {
+            counts.note(point, promise);
+        });
         (promise, self.assessing.finish(), self.counts, self.signals.median())
     }
 
@@ -84,7 +107,7 @@ impl<'a> Device<'a> {
             if kind == ReportKind::Test as u8 {
                 return Ok(0);
             }
-            if let Some(last) = block.last_until(self.promise.to_ns)? {
+            if let Some(last) = block.last_until(self.promise.until_ns)? {
                 self.assessing.heard(last);
             }
             if block.repeats_sum() > 0 {
@@ -112,12 +135,18 @@ impl<'a> Device<'a> {
                 self.assessing.point(t_ns, records.received_at[row], latency_ns);
             }
             if let Some(value) = number_of(value) {
-                let (counts, promise) = (&mut self.counts, self.promise);
-                self.judge
-                    .point(t_ns, value, stated, |point| counts.note(point, promise));
+                self.judge(t_ns, value, stated);
             }
         }
         Ok(records.points() as u64)
+    }
+
+    fn judge(&mut self, t_ns: i64, value: f64, stated: u8) {
+        let (counts, promise) = (&mut self.counts, self.promise);
+        let mut within = false;
+        self.judge
+            .point(t_ns, value, stated, |point| within |= counts.note(point, promise));
+        self.unsettled |= within && !self.judge.is_settled();
     }
 
     /// Records that were sent again count for that whatever they say.
@@ -130,9 +159,10 @@ impl<'a> Device<'a> {
 }
 
 impl Counts {
-    fn note(&mut self, point: Judged, promise: &Promise) {
-        if point.t_ns < promise.from_ns || point.t_ns > promise.to_ns {
-            return;
+    /// Counts a point, if it is within the time; says whether it is.
+    fn note(&mut self, point: Judged, promise: &Promise) -> bool {
+        if !promise.edge.holds(promise.from_ns, point.t_ns, promise.to_ns) {
+            return false;
         }
         let stated = |quality: Quality| point.stated == quality as u8;
         if stated(Quality::Fail) || point.finding.is_some_and(|finding| finding.fails()) {
@@ -140,6 +170,7 @@ impl Counts {
         } else if stated(Quality::Suspect) || point.finding.is_some() {
             self.suspect += 1;
         }
+        true
     }
 }
 

@@ -403,51 +403,92 @@ impl Start {
         selector: &Selector,
         limit: u64,
         ask: impl Fn(Selector, u64) -> Query + Send + Sync + 'static,
-        mut take: impl FnMut(Part) -> Result<()>,
+        take: impl FnMut(Part) -> Result<()>,
     ) -> Result<()> {
         let other = Start {
-            router: self.router.clone(),
-            job: self.job.clone(),
-            limits: self.limits.clone(),
-            asker: self.asker.clone(),
             targets: targets(&self.catalog, selector),
-            key: self.key.clone(),
             selector: selector.clone(),
-            consistency: self.consistency,
-            catalog: self.catalog.clone(),
             terms: Terms {
                 points_max: self.terms.points_max,
                 explain: self.terms.explain,
                 ..Terms::default()
             },
             after: None,
+            ..self.again()
+        };
+        let rows = |part: &Part| match part {
+            Part::Devices(list) => list.devices.len(),
+            _ => 0,
+        };
+        self.spend(&other.gather(limit, ask, rows, take).await?);
+        Ok(())
+    }
+
+    /// Asks for the records of this question's page, before it is answered: gives `take` every part of them, and says how the page ends.
+    pub(super) async fn page(
+        &mut self,
+        limit: u64,
+        ask: impl Fn(Selector, u64) -> Query + Send + Sync + 'static,
+        take: impl FnMut(Part) -> Result<()>,
+    ) -> Result<AnswerSummary> {
+        let rows = |part: &Part| match part {
+            Part::Batch(batch) => batch.observed_at_ns.len(),
+            _ => 0,
+        };
+        let summary = self.again().gather(limit, ask, rows, take).await?;
+        self.spend(&summary);
+        Ok(summary)
+    }
+
+    /// The same question once more, on the same admission.
+    fn again(&self) -> Start {
+        Start {
+            router: self.router.clone(),
+            job: self.job.clone(),
+            limits: self.limits.clone(),
+            asker: self.asker.clone(),
+            targets: self.targets.clone(),
+            key: self.key.clone(),
+            selector: self.selector.clone(),
+            consistency: self.consistency,
+            catalog: self.catalog.clone(),
+            terms: self.terms.clone(),
+            after: self.after.clone(),
             spent: self.spent.clone(),
             _running: self._running.clone(),
             _permit: self._permit.clone(),
             _admitted: self._admitted.clone(),
+        }
+    }
+
+    /// Remembers what was asked beside, and what it cost.
+    fn spend(&mut self, summary: &AnswerSummary) {
+        self.spent = AnswerSummary {
+            devices: 0,
+            rows: 0,
+            limited: false,
+            cut_short: None,
+            next_cursor: Default::default(),
+            ..summary.clone()
         };
-        let translate = each(|part| {
-            let devices = match &part {
-                Part::Devices(list) => list.devices.len(),
-                _ => 0,
-            };
-            Ok((devices as u64, Beside::Part(part)))
-        });
-        let mut answer = other
+    }
+
+    /// Gives `take` every part of an answer; says how it ended.
+    async fn gather(
+        self,
+        limit: u64,
+        ask: impl Fn(Selector, u64) -> Query + Send + Sync + 'static,
+        rows: impl Fn(&Part) -> usize + Send + 'static,
+        mut take: impl FnMut(Part) -> Result<()>,
+    ) -> Result<AnswerSummary> {
+        let translate = each(move |part| Ok((rows(&part) as u64, Beside::Part(part))));
+        let mut answer = self
             .stream(limit, ask, translate, |_| Ok(Vec::new()), Beside::Last)
             .await;
         while let Some(message) = answer.recv().await {
             match message? {
                 Beside::Part(part) => take(part)?,
-                Beside::Last(summary) => {
-                    self.spent = AnswerSummary {
-                        devices: 0,
-                        rows: 0,
-                        limited: false,
-                        ..summary
-                    };
-                    return Ok(());
-                }
+                Beside::Last(summary) => return Ok(summary),
             }
         }
         Err(Error::new(Reason::Unreachable, "an answer broke off"))

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use tidemark_client::v1::Quality;
 
 use super::fleet::*;
-use super::recordings::{Limits, Played, Recording, Said};
+use super::recordings::{Limits, Played, Said};
 
 /// What is wrong with a value.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ impl Played {
             !failed && is_in_range(limits, said.value) && !(drop_suspect && doubtful)
         };
         let points = values(self.said[device].iter().filter(|(_, said)| by_itself(said)));
-        let wrong = judge(self.recording, &points);
+        let wrong = judge(self.recording.interval_s, limits, &points);
         let counts = |wrong: &Option<Wrong>| match wrong {
             None => true,
             Some(Wrong::Suspect) => !drop_suspect,
@@ -36,20 +36,45 @@ impl Played {
         all.filter(|(_, wrong)| counts(wrong)).map(|(point, _)| point).collect()
     }
 
-    /// Every point that was measured within a time, with what is wrong with it as far as points of that time tell.
+    /// Every point that was measured within a time, with what is wrong with it. Which are spikes is told from all points, the rest
+    /// from those of that time.
     pub(crate) fn verdicts(&self, device: &str, (from, to): (i64, i64)) -> BTreeMap<i64, Option<Wrong>> {
         let limits = &self.recording.limits;
-        let said = || {
-            self.said[device]
-                .range(from..=to)
-                .filter(|(_, said)| said.stated != Quality::Missing)
+        let begin = limits.spike.map_or(from, |_| i64::MIN);
+        let mut told = self.told(limits, self.said[device].range(begin..));
+        told.retain(|t, _| (from..=to).contains(t));
+        told
+    }
+
+    /// The points of a time by which levels of alerts are told, in order: for alerts nothing stands still.
+    pub(crate) fn alerting(&self, device: &str, (from, to): (i64, i64), accept_suspect: bool) -> Vec<(i64, f64)> {
+        let limits = Limits {
+            flat: None,
+            ..self.recording.limits
         };
+        let told = self.told(&limits, self.said[device].range(from..to));
+        let counts = |wrong: Option<Wrong>| match wrong {
+            None => true,
+            Some(Wrong::Suspect) => accept_suspect,
+            Some(Wrong::Fail) => false,
+        };
+        let counting = told.into_iter().filter(|(_, wrong)| counts(*wrong));
+        counting.map(|(t, _)| (t, self.said[device][&t].value)).collect()
+    }
+
+    /// Those of some points that were measured, with what is wrong with them as far as these points tell.
+    fn told<'a>(
+        &self,
+        limits: &Limits,
+        said: impl Iterator<Item = (&'a i64, &'a Said)>,
+    ) -> BTreeMap<i64, Option<Wrong>> {
+        let measured: Vec<_> = said.filter(|(_, said)| said.stated != Quality::Missing).collect();
         let sound = |said: &Said| said.stated != Quality::Fail && is_in_range(limits, said.value);
-        let points = values(said().filter(|(_, said)| sound(said)));
+        let points = values(measured.iter().copied().filter(|(_, said)| sound(said)));
         let found: BTreeMap<i64, Option<Wrong>> = points
             .iter()
             .map(|(t, _)| *t)
-            .zip(judge(self.recording, &points))
+            .zip(judge(self.recording.interval_s, limits, &points))
             .collect();
         let verdict = |(t, said): (&i64, &Said)| {
             let wrong = match found.get(t) {
@@ -62,7 +87,7 @@ impl Played {
             };
             (*t, wrong)
         };
-        said().map(verdict).collect()
+        measured.into_iter().map(verdict).collect()
     }
 }
 
@@ -76,8 +101,7 @@ pub(crate) fn is_in_range(limits: &Limits, value: f64) -> bool {
 }
 
 /// What neighbours say of points that are in range: spikes fail, changes that are too fast and values that stand still are suspect.
-fn judge(recording: &Recording, points: &[(i64, f64)]) -> Vec<Option<Wrong>> {
-    let limits = &recording.limits;
+fn judge(interval_s: i64, limits: &Limits, points: &[(i64, f64)]) -> Vec<Option<Wrong>> {
     let mut wrong: Vec<Option<Wrong>> = vec![None; points.len()];
     for at in 0..points.len() {
         let (t, value) = points[at];
@@ -87,7 +111,7 @@ fn judge(recording: &Recording, points: &[(i64, f64)]) -> Vec<Option<Wrong>> {
             let (to, from) = (value - before.1, next.1 - value);
             let near = [t - before.0, next.0 - t]
                 .iter()
-                .all(|apart| *apart <= 3 * recording.interval_s * S);
+                .all(|apart| *apart <= 3 * interval_s * S);
             Some(near && ((to > spike && from < -spike) || (to < -spike && from > spike)))
         };
         let is_too_fast = || {
@@ -97,7 +121,7 @@ fn judge(recording: &Recording, points: &[(i64, f64)]) -> Vec<Option<Wrong>> {
             };
             let (u, sure) = points[(0..at).rev().find(sure)?];
             let minutes = (t - u) as f64 / MIN as f64;
-            let reached = t - u <= 3 * recording.interval_s * S;
+            let reached = t - u <= 3 * interval_s * S;
             Some(reached && (value - sure).abs() > limits.rate_per_min? * minutes)
         };
         if is_spike() == Some(true) {
@@ -108,12 +132,12 @@ fn judge(recording: &Recording, points: &[(i64, f64)]) -> Vec<Option<Wrong>> {
             let fails = |other: usize| wrong[other] == Some(Wrong::Fail);
             let together = (0..=at).filter(|other| points[*other].0 > t - over_s * S && !fails(*other));
             let together: Vec<(i64, f64)> = together.map(|other| points[other]).collect();
-            let slot = |t: i64| t.div_euclid(recording.interval_s * S);
+            let slot = |t: i64| t.div_euclid(interval_s * S);
             let mut slots: Vec<i64> = together.iter().map(|(t, _)| slot(*t)).collect();
             slots.dedup();
             let least = together.iter().map(|(_, v)| *v).fold(f64::INFINITY, f64::min);
             let most = together.iter().map(|(_, v)| *v).fold(f64::NEG_INFINITY, f64::max);
-            let covered = slots.len() as f64 * recording.interval_s as f64 >= 0.8 * over_s as f64;
+            let covered = slots.len() as f64 * interval_s as f64 >= 0.8 * over_s as f64;
             most - least <= within && together.len() >= 3 && covered
         });
         if stands || is_too_fast() == Some(true) {

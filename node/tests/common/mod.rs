@@ -7,6 +7,7 @@
 
 pub(crate) mod afternoon;
 pub(crate) mod alarm;
+pub(crate) mod alerted;
 pub(crate) mod direct;
 pub(crate) mod fleet;
 pub(crate) mod gate;

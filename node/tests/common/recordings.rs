@@ -219,9 +219,65 @@ impl Played {
     }
 }
 
+impl Played {
+    /// Sends points of a device that come long after others of their time: some between those, some in their place with another value
+    /// or another word about them, and some behind the last one.
+    pub(crate) async fn amend(&mut self, client: &Client, random: &mut StdRng, device: &str, from_ns: i64) {
+        let interval = self.interval_ns();
+        let device_type = self.device_type.clone();
+        let said = self.said.get_mut(device).unwrap();
+        let times: Vec<i64> = said.range(from_ns..).map(|(t, _)| *t).collect();
+        let mut messages = Vec::new();
+        for _ in 0..random.random_range(2..8) {
+            let t = times[random.random_range(0..times.len())];
+            let other = said[&times[random.random_range(0..times.len())]].value;
+            let (t_ns, value) = match random.random_range(0..8) {
+                0..3 => (t, other),
+                3 => (t, said[&t].value),
+                4..7 => (t + random.random_range(1..interval / S) * S, other),
+                _ => (times[times.len() - 1] + random.random_range(1..4) * interval, other),
+            };
+            let stated = match random.random_range(0..8) {
+                0 => Quality::Fail,
+                1 => Quality::Suspect,
+                _ => Quality::Unspecified,
+            };
+            messages.push(Message {
+                t_ns,
+                value,
+                stated,
+                received_ns: t_ns + 2 * LATENCY_S * S,
+            });
+        }
+        deliver(client, (self.recording, &device_type, device), &messages, said).await;
+    }
+
+    /// Sends one more point.
+    pub(crate) async fn say(&mut self, client: &Client, device: &str, t_ns: i64, value: f64) {
+        let message = Message {
+            t_ns,
+            value,
+            stated: Quality::Unspecified,
+            received_ns: t_ns + S,
+        };
+        let said = self.said.get_mut(device).unwrap();
+        deliver(client, (self.recording, &self.device_type, device), &[message], said).await;
+    }
+}
+
 /// Plays every recording to a store: registers a type and devices for each, and sends their points.
-#[allow(clippy::print_stdout, reason = "whether recordings are there is seen nowhere else")]
 pub(crate) async fn play(client: &Client, random: &mut StdRng, rollups_s: &[u32]) -> Vec<Played> {
+    play_until(client, random, rollups_s, None).await
+}
+
+/// The same, each shifted so that its last point is of some time, if one is given.
+#[allow(clippy::print_stdout, reason = "whether recordings are there is seen nowhere else")]
+pub(crate) async fn play_until(
+    client: &Client,
+    random: &mut StdRng,
+    rollups_s: &[u32],
+    end_ns: Option<i64>,
+) -> Vec<Played> {
     let mut all = Vec::new();
     for (number, recording) in RECORDINGS.iter().enumerate() {
         let device_type = format!("recorded-{number}");
@@ -229,13 +285,16 @@ pub(crate) async fn play(client: &Client, random: &mut StdRng, rollups_s: &[u32]
             .apply_device_types(vec![made_type(recording, &device_type, rollups_s)])
             .await
             .unwrap();
-        let recorded = recorded(recording);
+        let recorded = recorded(recording.file, recording.series, recording.labels);
         let how = if recorded.is_some() { "recorded" } else { "made up" };
         let series = recorded.unwrap_or_else(|| made_up(recording, random));
         let ids: Vec<String> = (0..series.len()).map(|at| format!("{device_type}.{at}")).collect();
         let devices = ids.iter().map(|id| device(id, &device_type, &[]));
         client.register_devices(devices.collect()).await.unwrap();
-        let stretch = stretch(series, random);
+        let mut stretch = stretch(series, random);
+        let last = stretch.iter().flatten().map(|(t, _)| *t).max().unwrap();
+        let shift = end_ns.map_or(0, |end| end - last);
+        stretch.iter_mut().flatten().for_each(|(t, _)| *t += shift);
         let points = stretch.iter().map(Vec::len).sum::<usize>();
         println!("{} {:?}: {points} points, {how}", recording.file, recording.series[0].1);
         let mut said = BTreeMap::new();
@@ -289,20 +348,20 @@ fn made_type(recording: &Recording, id: &str, rollups_s: &[u32]) -> v1::DeviceTy
     }
 }
 
-/// The series of a recording; `None` where it is not there. `TIDEMARK_DATASETS` names the folder of recordings, else it is looked for
-/// beside the checkout.
-fn recorded(recording: &Recording) -> Option<Vec<Vec<(i64, f64)>>> {
+/// Series of a file of recordings, by device and property; `None` where it is not there. `TIDEMARK_DATASETS` names the folder of
+/// recordings, else it is looked for beside the checkout.
+pub(crate) fn recorded(file: &str, wanted: &[(&str, &str)], labels: &[&str]) -> Option<Vec<Vec<(i64, f64)>>> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
     let folder = std::env::var_os("TIDEMARK_DATASETS").map_or(beside, PathBuf::from);
-    let opened = std::fs::File::open(folder.join(recording.file)).ok()?;
-    let mut series: Vec<Vec<(i64, f64)>> = recording.series.iter().map(|_| Vec::new()).collect();
+    let opened = std::fs::File::open(folder.join(file)).ok()?;
+    let mut series: Vec<Vec<(i64, f64)>> = wanted.iter().map(|_| Vec::new()).collect();
     let lines = BufReader::new(zstd::Decoder::new(opened).unwrap()).lines();
     for line in lines.take(LINES_MAX) {
         let line = line.unwrap();
         let mut fields = line.split(',');
         let mut field = || fields.next().unwrap_or_default();
         let name = (field(), field());
-        let Some(at) = recording.series.iter().position(|other| *other == name) else {
+        let Some(at) = wanted.iter().position(|other| *other == name) else {
             // A file is in the order of its series.
             match series.iter().all(|points| !points.is_empty()) {
                 true => break,
@@ -310,11 +369,11 @@ fn recorded(recording: &Recording) -> Option<Vec<Vec<(i64, f64)>>> {
             }
         };
         let (ms, text) = (field().parse::<i64>().unwrap(), field());
-        let label = recording.labels.iter().position(|label| *label == text);
+        let label = labels.iter().position(|label| *label == text);
         let value = label.map_or_else(|| text.parse().unwrap(), |at| at as f64);
         series[at].push((ms * 1_000_000, value));
     }
-    assert!(series.iter().all(|points| !points.is_empty()), "{}", recording.file);
+    assert!(series.iter().all(|points| !points.is_empty()), "{file}");
     Some(series)
 }
 
@@ -415,26 +474,36 @@ async fn send(
     parts.extend(again.chunks(60));
     let mut said: BTreeMap<i64, Said> = BTreeMap::new();
     for part in parts {
-        let mut batch = BatchBuilder::new(device_type);
-        for message in part {
-            let value = match recording.labels.get(message.value as usize) {
-                Some(label) => Value::Enum((*label).to_owned()),
-                None => Value::F64(message.value),
-            };
-            batch
-                .row(id, message.t_ns)
-                .received_at(message.received_ns)
-                .set_with_quality(VALUE, value, message.stated);
-            let before = said.get(&message.t_ns).map_or(0, |said| said.again + 1);
-            let now = Said {
-                value: message.value,
-                stated: message.stated,
-                received_ns: message.received_ns,
-                again: before,
-            };
-            said.insert(message.t_ns, now);
-        }
-        client.write(write(batch.build().unwrap())).await.unwrap();
+        deliver(client, (recording, device_type, id), part, &mut said).await;
     }
     said
+}
+
+/// Sends messages of a device in one batch.
+async fn deliver(
+    client: &Client,
+    (recording, device_type, id): (&Recording, &str, &str),
+    messages: &[Message],
+    said: &mut BTreeMap<i64, Said>,
+) {
+    let mut batch = BatchBuilder::new(device_type);
+    for message in messages {
+        let value = match recording.labels.get(message.value as usize) {
+            Some(label) => Value::Enum((*label).to_owned()),
+            None => Value::F64(message.value),
+        };
+        batch
+            .row(id, message.t_ns)
+            .received_at(message.received_ns)
+            .set_with_quality(VALUE, value, message.stated);
+        let before = said.get(&message.t_ns).map_or(0, |said| said.again + 1);
+        let now = Said {
+            value: message.value,
+            stated: message.stated,
+            received_ns: message.received_ns,
+            again: before,
+        };
+        said.insert(message.t_ns, now);
+    }
+    client.write(write(batch.build().unwrap())).await.unwrap();
 }

@@ -7,10 +7,10 @@ use tidemark_client::{BatchBuilder, Client, Value, joined_rows, v1};
 use v1::{JoinDirection, Kind, Quality, ValueType};
 
 const UNDERPASS: &str = "test-underpass";
-const GAUGE: &str = "test-gauge";
+pub(crate) const GAUGE: &str = "test-gauge";
 
 /// So many minutes after noon.
-fn at(minute: i64) -> i64 {
+pub(crate) fn at(minute: i64) -> i64 {
     T0 + minute * MIN
 }
 
@@ -27,7 +27,7 @@ fn standing(id: &str, device_type: &str, town: &str, longitude_deg: Option<f64>)
 
 /// Two types that promise a point in five minutes, three underpasses and three gauges. Rain in minutes after noon: of `g1` 1.0 at 1,
 /// 2.0 at 6, a failed 9.9 at 11, 30.0, which no gauge can tell, at 12, and 3.0 at 20; of `g2` 5.0 at 5; of `g3` nothing.
-async fn town(client: &Client) {
+pub(crate) async fn town(client: &Client) {
     let depth = v1::Property {
         min: Some(0.0),
         max: Some(2.0),
@@ -75,7 +75,7 @@ async fn town(client: &Client) {
 }
 
 /// The first two hours of underpass `u1`, joined.
-fn ask_of(right: Vec<v1::JoinSide>) -> v1::QueryJoinRequest {
+pub(crate) fn ask_of(right: Vec<v1::JoinSide>) -> v1::QueryJoinRequest {
     v1::QueryJoinRequest {
         selector: of_devices(&["u1"]),
         properties: vec!["depth".into()],
@@ -86,7 +86,7 @@ fn ask_of(right: Vec<v1::JoinSide>) -> v1::QueryJoinRequest {
     }
 }
 
-fn rain_of(ids: &[&str]) -> v1::JoinSide {
+pub(crate) fn rain_of(ids: &[&str]) -> v1::JoinSide {
     v1::JoinSide {
         selector: of_devices(ids),
         properties: vec!["rain".into()],
@@ -103,7 +103,7 @@ fn text(value: &Value) -> String {
 }
 
 /// Records in lines: `u1@5 g1.rain=1.0@1`, times in minutes after noon, nothing where nothing belongs.
-async fn told(client: &Client, request: v1::QueryJoinRequest) -> (Vec<String>, v1::AnswerSummary) {
+pub(crate) async fn told(client: &Client, request: v1::QueryJoinRequest) -> (Vec<String>, v1::AnswerSummary) {
     let answer = client.query_join(request).await.unwrap();
     let (messages, summary) = answer.collect().await.unwrap();
     let minute = |t: i64| (t - T0) / MIN;

@@ -189,7 +189,7 @@ async fn gaps_findings_and_what_came_again_are_those_that_were_known() {
 
     // Nothing before it is so high, and what comes next decides that it cannot be.
     let found = async |t: i64| {
-        let report = report(&client, "PD1", "depth", t, live(t)).await;
+        let report = report(&client, "PD1", "depth", t + FIVE, live(t)).await;
         (report.points_suspect, report.points_fail)
     };
     assert_eq!((found(at(15, 5)).await, found(at(15, 10)).await), ((1, 0), (0, 1)));

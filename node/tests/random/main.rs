@@ -14,6 +14,8 @@ mod common;
 mod joins;
 mod known_at;
 mod recorded;
+mod recorded_alerts;
 mod recorded_answers;
+mod recorded_health;
 mod selectors;
 mod windows;

@@ -93,13 +93,13 @@ fn expected_report(played: &Played, device: &str, (from, to): (i64, i64)) -> (Re
     let slot = |t: i64| (t - from - i64::from(ends)).div_euclid(interval);
     let filled: BTreeSet<i64> = points.iter().map(|(t, _)| slot(*t)).collect();
     let in_time = points.iter().filter(|(t, said)| said.received_ns - t <= LATENCY_S * S);
-    // Quality tells of the values at both ends of its time, by what was said until then, and ten intervals before.
+    // What was said ten intervals before tells of values too.
     let still = played.recording.limits.flat.map_or(0, |(over_s, _)| over_s * S);
     let verdicts = played.verdicts(device, (from - still.max(10 * interval), to));
     let wrong = |what: Wrong| {
         verdicts
-            .range(from..=end)
-            .filter(|(_, wrong)| **wrong == Some(what))
+            .iter()
+            .filter(|(t, wrong)| inside(**t) && **wrong == Some(what))
             .count() as u64
     };
     let alive = 3 * interval;
@@ -112,7 +112,8 @@ fn expected_report(played: &Played, device: &str, (from, to): (i64, i64)) -> (Re
         let until = (t + alive).min(next).min(end);
         (until - (*t).max(from)).max(0)
     });
-    let heard = said.range(..=end).next_back().map(|(t, _)| *t);
+    // Who is there is judged at the very end of the time.
+    let heard = said.range(..=to).next_back().map(|(t, _)| *t);
     let report = Report {
         slots: (slots as u64, filled.len() as u64),
         points: (points.len() as u64, points.len() as u64, in_time.count() as u64),
@@ -122,7 +123,7 @@ fn expected_report(played: &Played, device: &str, (from, to): (i64, i64)) -> (Re
             .filter(|(t, _)| inside(**t))
             .map(|(_, said)| said.again)
             .sum(),
-        offline: u64::from(heard.is_none_or(|heard| end - heard > alive)),
+        offline: u64::from(heard.is_none_or(|heard| to - heard > alive)),
         availability: there.sum::<i64>() / S,
     };
     // What was seen ten intervals before tells how the time began.

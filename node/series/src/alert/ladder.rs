@@ -2,7 +2,7 @@
 //!
 //! Never here: what the values are. Invariant: of two levels whose `off` a value reaches, the higher one is in force.
 
-use super::Rule;
+use super::{AlertFunction, Rule};
 
 /// Which level is in force, and what is known about leaving it.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
@@ -37,6 +37,10 @@ pub struct Step {
 impl Standing {
     /// The next value. `whole` says that it is not one of a window that misses points.
     pub(super) fn value(&mut self, rule: &Rule, t_ns: i64, value: f64, whole: bool) -> Option<Step> {
+        // A sum of less than all points may be more: that it is low says nothing.
+        if !whole && rule.below && rule.function == AlertFunction::Sum {
+            return None;
+        }
         let sign = if rule.below { -1.0 } else { 1.0 };
         let (on, off) = (
             |at: usize| sign * value >= sign * rule.levels[at].on,
@@ -88,7 +92,7 @@ impl Standing {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{AlertFunction, Level};
+    use super::super::Level;
     use super::*;
 
     fn rule(levels: &[(f64, f64)], hold_ns: i64) -> Rule {
@@ -145,6 +149,37 @@ mod tests {
         for t in 1..9 {
             assert_eq!(standing.value(&rule, t, 0.0, false), None, "and never lowers");
         }
+    }
+
+    #[test]
+    fn a_part_of_a_sum_is_not_low() {
+        let of = |function: AlertFunction| Rule {
+            function,
+            below: true,
+            ..rule(&[(2.0, 3.0)], 4)
+        };
+        let mut standing = Standing::default();
+        let sums = of(AlertFunction::Sum);
+        assert_eq!(
+            standing.value(&sums, 0, 1.0, false),
+            None,
+            "the rest may have been more"
+        );
+        assert!(standing.value(&sums, 1, 1.0, true).is_some_and(|step| step.level == 1));
+        for t in 2..9 {
+            assert_eq!(standing.value(&sums, t, 9.0, false), None);
+        }
+        standing.value(&sums, 9, 9.0, true);
+        standing.value(&sums, 10, 1.0, false);
+        assert!(
+            standing.value(&sums, 13, 9.0, true).is_some_and(|step| step.level == 0),
+            "high since 9"
+        );
+        let mut standing = Standing::default();
+        assert!(
+            standing.value(&of(AlertFunction::Min), 0, 1.0, false).is_some(),
+            "a low part is low"
+        );
     }
 
     #[test]

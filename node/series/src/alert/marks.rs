@@ -22,6 +22,8 @@ pub struct Mark {
     pub read_from_ns: i64,
     /// What was known of the points before those.
     pub remembered: Remembered,
+    /// The last point that counts, up to this one, and what of it is compared with levels. It may lie before those that must be read.
+    pub newest: Option<(i64, f64)>,
 }
 
 /// The state before any point at or after a time: normal, and nothing is known.

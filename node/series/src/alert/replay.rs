@@ -80,7 +80,7 @@ impl<'a> Replay<'a> {
                 standing: mark.standing,
                 steps: Vec::new(),
                 marks,
-                newest: None,
+                newest: mark.newest,
                 points: 0,
             },
         }
@@ -160,6 +160,7 @@ impl<'a> Replay<'a> {
             standing: self.standing,
             read_from_ns,
             remembered,
+            newest: self.outcome.newest,
         });
         if self.outcome.marks.len() >= MARKS_AT_ONCE {
             marks::thin(&mut self.outcome.marks, self.keep_ns);

@@ -98,6 +98,33 @@ fn a_value_far_from_both_neighbours_fails_and_they_do_not() {
 }
 
 #[test]
+fn a_judge_knows_what_it_does_not_know() {
+    let checks = Checks {
+        spike: Some(1.0),
+        neighbours_ns: 180 * S,
+        ..Checks::default()
+    };
+    let check = |checks: &Checks, points: &[(i64, f64)], expected: (bool, bool)| {
+        let mut judge = Judge::new(checks, |stated| stated == 6);
+        for (t, value) in points {
+            judge.point(t * 60 * S, *value, 0, |_| ());
+        }
+        // What does not count says nothing.
+        judge.point(1_000 * 60 * S, 5.0, 6, |_| ());
+        assert_eq!((judge.is_settled(), judge.is_undecided()), expected, "{points:?}");
+    };
+    check(&checks, &[], (false, false));
+    check(&checks, &[(0, 1.0)], (false, false));
+    check(&checks, &[(0, 1.0), (1, 1.5)], (true, false));
+    check(&checks, &[(0, 1.0), (1, 1.5), (2, 9.0)], (true, true));
+    check(&checks, &[(0, 1.0), (1, 1.5), (2, 9.0), (3, 1.0)], (true, false));
+    check(&checks, &[(0, 1.0), (1, 9.0)], (false, true));
+    check(&checks, &[(0, 1.0), (1, 9.0), (2, 1.0), (3, 9.0)], (false, true));
+    check(&checks, &[(0, 1.0), (4, 9.0)], (true, false));
+    check(&Checks::default(), &[], (true, false));
+}
+
+#[test]
 fn what_lies_too_far_apart_is_no_neighbour() {
     let checks = Checks {
         spike: Some(0.15),
