@@ -124,7 +124,7 @@ impl Answering<'_> {
     /// came too late, the newest ones before them that had come.
     pub(super) fn newest(&self, def: &TypeDef, devices: &[&Chosen]) -> Result<Vec<Newest>> {
         let ordinals: Vec<u32> = devices.iter().map(|chosen| chosen.ordinal()).collect();
-        let mut newest = self.shard.newest(def.number(), &ordinals).map_err(store_error)?;
+        let mut newest = self.shard.newest(self.number(def), &ordinals).map_err(store_error)?;
         for (chosen, newest) in devices.iter().zip(&mut newest) {
             if newest.iter().all(|value| self.had_come(value.received_at)) {
                 continue;

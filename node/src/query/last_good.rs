@@ -39,7 +39,7 @@ pub(super) fn last_good(
         });
     }
     let mut found: Vec<Option<NewestValue>> = properties.iter().map(|_| None).collect();
-    let Some(begins) = answering.shard.data_begins(def.number()) else {
+    let Some(begins) = answering.shard.data_begins(answering.number(def)) else {
         return Ok(Vec::new());
     };
     let one = std::slice::from_ref(chosen);

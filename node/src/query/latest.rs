@@ -101,12 +101,12 @@ impl Reading<'_> {
         let now = self.now;
         let is_stale = |observed: i64| stale_after.is_some_and(|after| now.saturating_sub(observed) > after);
         let ordinals: Vec<u32> = devices.iter().map(Chosen::ordinal).collect();
-        let newest = self.answering.shard.newest(def.number(), &ordinals);
+        let newest = self.answering.shard.newest(self.answering.number(def), &ordinals);
         let newest = newest.map_err(store_error)?;
         // Newest values of all stay whatever their age; those of an earlier time are looked for among points.
         if self.request.at_ns != 0 {
             let at = (now, now.saturating_add(1));
-            self.answering.concerned.note(def, at, 0);
+            self.answering.concern(def, at);
         }
         let mut writer = LatestWriter::new(def, &properties);
         for (chosen, newest) in devices.iter().zip(&newest) {

@@ -26,5 +26,6 @@ mod range_filters;
 mod rollups;
 mod selectors;
 mod sequences;
+mod test_points;
 mod top;
 mod windows;

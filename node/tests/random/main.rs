@@ -16,4 +16,5 @@ mod known_at;
 mod recorded;
 mod recorded_answers;
 mod selectors;
+mod test_points;
 mod windows;
