@@ -10,7 +10,7 @@ use tidemark_proto::v1::{AnswerSummary, GetLatestRequest};
 use tidemark_series::NewestValue;
 
 use super::asked::{Asked, position};
-use super::last_good::{is_good, last_good};
+use super::last_good::{Sought, last_good};
 use super::plan::passes_over_types;
 use super::shard_side::{Answering, Begin, Chosen, Wanted};
 use crate::catalog::types::{PropertyDef, TypeDef};
@@ -133,10 +133,15 @@ impl Reading<'_> {
         newest: &[NewestValue],
         properties: &[&PropertyDef],
     ) -> Result<Option<Vec<NewestValue>>> {
+        let sought = match self.request.any_quality {
+            true => Sought::Any,
+            false => Sought::Measured,
+        };
         let counts = |property: Option<&PropertyDef>, value: &NewestValue| {
             let in_time = self.request.at_ns == 0 || value.observed_at <= self.request.at_ns;
             let in_time = in_time && self.answering.had_come(value.received_at);
-            in_time && (self.request.any_quality || property.is_none_or(|property| is_good(property, value)))
+            let stated = (value.quality, value.report_kind);
+            in_time && property.is_none_or(|property| sought.takes(property, value.value(), stated))
         };
         // Most types list their properties by number: the next one asked for is the next one there is.
         let mut next = 0;
@@ -169,14 +174,7 @@ impl Reading<'_> {
             .unwrap_or(until_ns)
             .saturating_add(1)
             .min(until_ns);
-        kept.extend(last_good(
-            self.answering,
-            def,
-            chosen,
-            &wanted,
-            until_ns,
-            self.request.any_quality,
-        )?);
+        kept.extend(last_good(self.answering, def, chosen, &wanted, until_ns, sought)?);
         kept.sort_by_key(|value| value.property);
         Ok(Some(kept))
     }

@@ -251,3 +251,42 @@ async fn who_follows_hears_of_no_test_and_is_silent_all_the_same() {
     assert_eq!((again.device.as_str(), again.last_observed_at_ns), ("m1", tried));
     assert_eq!(watch.seen.silent.len(), 3);
 }
+
+#[tokio::test]
+async fn who_only_says_that_it_is_there_makes_no_value_fresh() {
+    let cluster = TestCluster::start(3).await;
+    let client = cluster.client().await;
+    furnish(&client, &["m1", "m2"]).await;
+    let keepalive = ReportKind::Keepalive;
+    let rows = [
+        ("m1", T0, 1.0, ReportKind::Routine),
+        ("m1", T0 + HOUR, 2.0, keepalive),
+        ("m2", T0, 3.0, keepalive),
+    ];
+    client.write(write(of_kinds(&rows))).await.unwrap();
+    let at = |at_ns: i64, any_quality: bool, known_at_ns: i64| v1::GetLatestRequest {
+        at_ns,
+        any_quality,
+        known_at_ns,
+        ..Default::default()
+    };
+    let one = |device: &str, t: i64, level: f64| (device.to_owned(), t, Value::F64(level));
+    for at_ns in [0, T0 + 2 * HOUR] {
+        for known_at_ns in [0, i64::MAX] {
+            let measured = newest_levels(&client, at(at_ns, false, known_at_ns)).await;
+            assert_eq!(measured, [one("m1", 0, 1.0)]);
+            let newest = newest_levels(&client, at(at_ns, true, known_at_ns)).await;
+            assert_eq!(newest, [one("m1", HOUR, 2.0), one("m2", 0, 3.0)]);
+        }
+    }
+    // It is online, and what it measured is as old as it was.
+    let health = v1::GetHealthRequest {
+        selector: of_devices(&["m1"]),
+        from_ns: T0 - HOUR,
+        to_ns: T0 + HOUR,
+        ..Default::default()
+    };
+    let (messages, _) = client.get_health(health).await.unwrap().collect().await.unwrap();
+    let report = messages.iter().flat_map(|message| &message.reports).next().unwrap();
+    assert_eq!((report.offline, report.points, report.last_observed_at_ns), (0, 1, T0));
+}
