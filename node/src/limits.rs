@@ -10,6 +10,7 @@
 //! | `text_bytes_max` | 65,536 | INVALID_ARGUMENT `TEXT_TOO_LONG` (each property may set less) |
 //! | `properties_max` | 1,024 a type | INVALID_ARGUMENT `INVALID_TYPE` |
 //! | `types_max` | 10,000 | RESOURCE_EXHAUSTED `TOO_MANY_TYPES` |
+//! | `TYPE_NUMBER_MAX` | 2,147,483,647 types ever made | RESOURCE_EXHAUSTED `TOO_MANY_TYPES`, or INVALID_BACKUP of a restore |
 //! | `tags_max` | 64 a device | INVALID_ARGUMENT `INVALID_DEVICE` |
 //! | `tag_bytes_max` | 256 | INVALID_ARGUMENT `INVALID_DEVICE` |
 //! | `register_devices_max` | 10,000 a request | RESOURCE_EXHAUSTED `BATCH_TOO_LARGE` |
@@ -129,6 +130,8 @@ pub const ALERT_LOOKBACK_NS: i64 = 7 * crate::clock::NS_PER_DAY;
 pub const ALERT_STEPS_MAX: usize = 128;
 /// Alerts that are acknowledged or closed by one request.
 pub const ALERT_NAMES_MAX: usize = 1_000;
+/// Greatest number of a device type: the bit above it says of a key that its points are of report kind test (`shard/keys`).
+pub const TYPE_NUMBER_MAX: u32 = u32::MAX >> 1;
 /// Slots that device ids hash to; fixed for the life of a cluster.
 pub const SLOTS: u32 = 4096;
 

@@ -77,6 +77,29 @@ impl KnownArgs {
     }
 }
 
+/// Which points.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct TestArgs {
+    /// Only points of report kind test, which are in no other answer
+    #[arg(long)]
+    pub(crate) test_points: bool,
+}
+
+impl TestArgs {
+    /// Refuses an answer that does not say that it is of test points.
+    pub(crate) fn check(&self, summary: Option<&v1::AnswerSummary>) -> Outcome {
+        match self.test_points && summary.is_none_or(|summary| !summary.test_points) {
+            true => Err(Failure::new(
+                Exit::Failed,
+                "the answer holds other points than test points",
+                "a node of an older version gave it",
+                "tidemark status",
+            )),
+            false => Ok(()),
+        }
+    }
+}
+
 /// When an answer knew what it says, and what that left out.
 pub(crate) fn known_text(summary: &v1::AnswerSummary) -> Option<String> {
     let at = match summary.known_at_ns {
@@ -206,6 +229,19 @@ mod tests {
         assert!(asked(Some("1s")).check(Some(&summary(1, 0, 0))).is_ok());
         assert!(asked(Some("1s")).check(Some(&summary(0, 0, 0))).is_err());
         assert!(asked(None).check(Some(&summary(0, 0, 0))).is_ok());
+    }
+
+    #[test]
+    fn answers_say_that_they_are_of_test_points() {
+        let check = |asked: bool, told: bool| {
+            let summary = v1::AnswerSummary {
+                test_points: told,
+                ..v1::AnswerSummary::default()
+            };
+            TestArgs { test_points: asked }.check(Some(&summary)).is_ok()
+        };
+        assert!(check(true, true) && check(false, false) && !check(true, false));
+        assert!(TestArgs { test_points: true }.check(None).is_err());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use tidemark_proto::v1::{self, DeviceType, Node};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, Reason, Result};
-use crate::limits::{Limits, SLOTS};
+use crate::limits::{Limits, SLOTS, TYPE_NUMBER_MAX};
 use types::{Change, TypeDef};
 
 /// Group of the catalog itself; data shards are 1 and up.
@@ -147,6 +147,9 @@ impl Catalog {
             let (device_type, change) = match self.types.get(&device_type.id) {
                 Some(old) => types::evolve(&old.stored, device_type)
                     .map_err(|e| e.field(format!("device_types[{at}].properties")))?,
+                None if next_number > TYPE_NUMBER_MAX => {
+                    return Err(Error::new(Reason::TooManyTypes, "every number of a type was given out"));
+                }
                 None => {
                     next_number += 1;
                     (types::create(device_type, next_number - 1), Change::Created)

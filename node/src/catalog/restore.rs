@@ -12,7 +12,7 @@ use tidemark_proto::v1::{AlertProfile, DeviceType};
 use super::types::TypeDef;
 use super::{Catalog, KEY_TYPE, Record};
 use crate::error::{Error, Reason, Result};
-use crate::limits::Limits;
+use crate::limits::{Limits, TYPE_NUMBER_MAX};
 
 impl Catalog {
     pub(super) fn restore_types(
@@ -61,7 +61,7 @@ fn check(new: &[DeviceType]) -> Result<()> {
         if let Err(error) = TypeDef::new(device_type.clone()) {
             return bad(format!("device type {id}: {}", error.message()));
         }
-        if number == 0 || !ids.insert(id) || !numbers.insert(number) {
+        if !(1..=TYPE_NUMBER_MAX).contains(&number) || !ids.insert(id) || !numbers.insert(number) {
             return bad(format!("device type {id} has number {number}, or its id twice"));
         }
     }
@@ -123,5 +123,25 @@ mod tests {
             Reason::InvalidBackup,
         );
         check(vec![], vec![device_type("a", 0)], Reason::InvalidBackup);
+        check(
+            vec![],
+            vec![device_type("a", TYPE_NUMBER_MAX + 1)],
+            Reason::InvalidBackup,
+        );
+    }
+
+    #[test]
+    fn no_type_gets_a_number_beyond_the_last_one() {
+        let mut catalog = Catalog::default();
+        catalog
+            .restore_types(vec![device_type("a", TYPE_NUMBER_MAX)], Vec::new())
+            .unwrap();
+        let one_more = vec![device_type("b", 0)];
+        assert_eq!(
+            catalog.apply_types(one_more).unwrap_err().reason(),
+            Reason::TooManyTypes
+        );
+        let again = vec![device_type("a", 0)];
+        assert!(catalog.apply_types(again).is_ok(), "types that are there may change");
     }
 }

@@ -7,12 +7,15 @@
 //! retention   the leader of a shard looks at its clock -> one command per type with expired buckets -> its log
 //! ```
 //!
+//! Records of report kind test are counted and removed as those of a type of their own, behind the others.
+//!
 //! Never here: what a removal does to a shard (see `shard/remove`). Invariant: no command makes applying it take long, and
-//! a device is in one command alone, so that it loses its range at one moment.
+//! a device is in one command alone (and in one for its tests), so that it loses its range at one moment.
 
 mod retention;
 mod rollups;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -33,6 +36,7 @@ use crate::error::{Error, Reason, Result};
 use crate::limits::{DELETES_MAX, Limits};
 use crate::query::targets;
 use crate::route::{Retry, Router, ShardJob, time_left};
+use crate::shard::{is_test_lane, type_of_lane};
 use crate::wire::removal::{Removal, check_removal};
 
 /// Shards of one request that work at the same time.
@@ -109,12 +113,17 @@ impl Deletes {
     ) -> Result<DeletePointsResponse> {
         let mut sum = DeletePointsResponse::default();
         let counted = self.count(shard, selector, removal, &mut sum, deadline).await?;
+        let counted = in_order(counted);
         if dry_run {
-            sum.devices = counted.iter().map(|counts| counts.ordinals.len() as u64).sum();
-            sum.records = counted.iter().flat_map(|counts| &counts.records).sum();
+            let devices = counted.iter().filter(|(_, again)| !again);
+            sum.devices = devices.map(|(counts, _)| counts.ordinals.len() as u64).sum();
+            sum.records = counted.iter().flat_map(|(counts, _)| &counts.records).sum();
             return Ok(sum);
         }
-        for (type_number, ordinals) in counted.iter().flat_map(portions) {
+        let portions = counted
+            .iter()
+            .flat_map(|(counts, again)| portions(counts).into_iter().map(|portion| (portion, *again)));
+        for ((type_number, ordinals), again) in portions {
             let what = What::RemoveRecords(RemoveRecords {
                 ordinals,
                 from_ns: removal.from_ns,
@@ -122,7 +131,7 @@ impl Deletes {
                 bucket_span_ns: self.bucket_span_ns(type_number)?,
             });
             let removed = self.propose(shard, type_number, what, deadline).await?;
-            sum.devices += removed.devices;
+            sum.devices += if again { 0 } else { removed.devices };
             sum.records += removed.records;
         }
         self.router.host().metrics().records_deleted.add(sum.records);
@@ -173,7 +182,7 @@ impl Deletes {
 
     fn bucket_span_ns(&self, type_number: u32) -> Result<i64> {
         let catalog = self.router.host().catalog()?;
-        let def = catalog.type_by_number(type_number);
+        let def = catalog.type_by_number(type_of_lane(type_number));
         let unknown = || {
             Error::new(
                 Reason::TooStale,
@@ -209,6 +218,29 @@ fn upkeep(type_number: u32, what: What) -> Bytes {
     command.encode_to_vec().into()
 }
 
+/// Counts, each with whether its devices are in one before it: those of test records come last, first of devices that have no others.
+fn in_order(counted: Vec<RecordCounts>) -> Vec<(RecordCounts, bool)> {
+    let (tests, others): (Vec<_>, Vec<_>) = counted.into_iter().partition(|counts| is_test_lane(counts.type_number));
+    let known: BTreeSet<u32> = others.iter().flat_map(|counts| &counts.ordinals).copied().collect();
+    let mut all: Vec<_> = others.into_iter().map(|counts| (counts, false)).collect();
+    for (counts, again) in tests.iter().flat_map(|counts| [(counts, false), (counts, true)]) {
+        let mut part = RecordCounts {
+            type_number: counts.type_number,
+            ..RecordCounts::default()
+        };
+        let columns = counts.ordinals.iter().zip(&counts.records).zip(&counts.buckets);
+        for ((ordinal, records), buckets) in columns.filter(|((ordinal, _), _)| known.contains(ordinal) == again) {
+            part.ordinals.push(*ordinal);
+            part.records.push(*records);
+            part.buckets.push(*buckets);
+        }
+        if !part.ordinals.is_empty() {
+            all.push((part, again));
+        }
+    }
+    all
+}
+
 /// Devices of a type, as many as one command takes at a time.
 fn portions(counts: &RecordCounts) -> Vec<(u32, Vec<u32>)> {
     let mut portions: Vec<(u32, Vec<u32>)> = Vec::new();
@@ -231,6 +263,7 @@ fn portions(counts: &RecordCounts) -> Vec<(u32, Vec<u32>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shard::test_lane;
 
     #[test]
     fn a_command_is_bounded_and_has_whole_devices() {
@@ -251,5 +284,24 @@ mod tests {
         let all: Vec<u32> = (0..many.len() as u32).collect();
         let (full, rest) = all.split_at(COMMAND_DEVICES_MAX);
         check(&many, &[full, rest]);
+    }
+
+    #[test]
+    fn a_device_counts_once_whatever_it_has() {
+        let counts = |type_number: u32, ordinals: &[u32]| RecordCounts {
+            type_number,
+            ordinals: ordinals.to_vec(),
+            records: ordinals.iter().map(|ordinal| u64::from(*ordinal) + 10).collect(),
+            buckets: ordinals.iter().map(|ordinal| u64::from(*ordinal) + 20).collect(),
+        };
+        let tests = test_lane(7);
+        let ordered = in_order(vec![counts(tests, &[1, 2, 3]), counts(7, &[2, 4]), counts(tests, &[4])]);
+        let expected = [
+            (counts(7, &[2, 4]), false),
+            (counts(tests, &[1, 3]), false),
+            (counts(tests, &[2]), true),
+            (counts(tests, &[4]), true),
+        ];
+        assert_eq!(ordered, expected);
     }
 }

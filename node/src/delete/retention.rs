@@ -5,6 +5,8 @@
 //!                      x                                stay, so a point is gone at most one bucket span after its time
 //! ```
 //!
+//! Points of report kind test go at the same age. They have no rollups, so they wait for none.
+//!
 //! Never here: removing anything (an entry of the shard's log does). Invariant: the clock is read by the leader alone, and
 //! what it decides is in the entry; newest values stay, so that a device that fell silent keeps its last word.
 
@@ -23,7 +25,7 @@ use crate::error::Result;
 use crate::raft::machine::blocking;
 use crate::raft::replica::Replica;
 use crate::raft::state::store_error;
-use crate::shard::bucket_start;
+use crate::shard::{bucket_start, test_lane};
 
 /// The first look comes sooner: a node that is restarted often should look as well.
 const FIRST_AFTER: Duration = Duration::from_secs(30);
@@ -62,19 +64,23 @@ impl Deletes {
     /// Has the expired buckets of every type removed from one shard.
     async fn remove_expired(&self, replica: &Replica, now_ns: i64) -> Result<()> {
         let catalog = self.router.host().catalog()?;
-        for def in catalog.types() {
+        for (def, tests) in catalog.types().flat_map(|def| [(def, false), (def, true)]) {
             let Some(kept_ns) = def.retention_ns() else { continue };
-            let (number, group) = (def.number(), replica.group());
+            let (number, lengths_s) = match tests {
+                true => (test_lane(def.number()), Vec::new()),
+                false => (def.number(), def.stored.rollups_s.clone()),
+            };
+            let group = replica.group();
             let before_ns = bucket_start(now_ns.saturating_sub(kept_ns), def.bucket_span_ns);
             while let Some(first_ns) = first_bucket(replica, number, before_ns).await? {
                 // Where rollups have to be there each bucket is looked at: one at a time.
-                let before_ns = match def.stored.rollups_s.is_empty() {
+                let before_ns = match lengths_s.is_empty() {
                     true => before_ns,
                     false => first_ns.saturating_add(def.bucket_span_ns).min(before_ns),
                 };
                 let buckets = RemoveBuckets {
                     before_ns,
-                    lengths_s: def.stored.rollups_s.clone(),
+                    lengths_s: lengths_s.clone(),
                 };
                 let deadline = monotonic() + self.limits.request_timeout();
                 let what = What::RemoveBuckets(buckets);
@@ -83,7 +89,7 @@ impl Deletes {
                     break;
                 }
                 self.router.host().metrics().buckets_expired.add(buckets);
-                tracing::info!(group, device_type = def.id(), buckets, before_ns, "expired");
+                tracing::info!(group, device_type = def.id(), tests, buckets, before_ns, "expired");
             }
         }
         Ok(())

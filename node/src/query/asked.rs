@@ -18,6 +18,8 @@ pub(super) struct Asked {
     points_max: u64,
     pub(super) partial_ok: bool,
     pub(super) explain: bool,
+    /// Only points of report kind test are asked for.
+    pub(super) tests: bool,
 }
 
 impl Asked {
@@ -37,10 +39,16 @@ impl Asked {
             Query::Join(request) => (request.points_max, false, request.explain),
             _ => return Asked::default(),
         };
+        let tests = match query {
+            Query::Range(request) => request.test_points,
+            Query::Latest(request) => request.test_points,
+            _ => false,
+        };
         Asked {
             points_max,
             partial_ok,
             explain,
+            tests,
         }
     }
 

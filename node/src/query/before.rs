@@ -38,7 +38,7 @@ impl Walk<'_> {
     /// The last points of each property before the range.
     pub(super) fn before(&self, chosen: &Chosen) -> Result<Vec<Option<Points>>> {
         let mut backs: Vec<Back<'_>> = self.walked.iter().map(Back::new).collect();
-        if let Some(begins) = self.answering.shard.data_begins(self.def.number()) {
+        if let Some(begins) = self.answering.shard.data_begins(self.answering.number(self.def)) {
             let in_order = self.walked.iter().any(|walked| walked.choice.needs_order());
             let reach = if in_order { i64::MAX } else { self.back_ns };
             let lowest = self.from_ns.saturating_sub(reach).max(begins);

@@ -1,6 +1,7 @@
 //! How many records the devices of a selector have within a range: what a delete would remove, device by device.
 //!
-//! Never here: removing them. Invariant: a device without any is left out, so that a delete costs what there is to delete.
+//! Records of report kind test are counted beside the others, under their own number. Never here: removing them. Invariant: a device
+//! without any is left out, so that a delete costs what there is to delete.
 
 use std::ops::ControlFlow;
 
@@ -11,6 +12,7 @@ use tidemark_proto::v1::AnswerSummary;
 use super::shard_side::{Answering, Chosen, Wanted};
 use crate::error::Result;
 use crate::raft::state::store_error;
+use crate::shard::test_lane;
 
 /// Answers from one shard.
 pub(super) fn answer(answering: &Answering<'_>, request: &ShardCount) -> Result<AnswerSummary> {
@@ -25,25 +27,27 @@ pub(super) fn answer(answering: &Answering<'_>, request: &ShardCount) -> Result<
         ordinals.sort_unstable();
         let (number, span_ns) = (first.def.number(), first.def.bucket_span_ns);
         let range = (request.from_ns, request.to_ns);
-        let counted = answering
-            .shard
-            .count_records(number, &ordinals, span_ns, range)
-            .map_err(store_error)?;
-        let mut counts = RecordCounts {
-            type_number: number,
-            ..RecordCounts::default()
-        };
-        for (ordinal, counted) in ordinals.into_iter().zip(counted) {
-            if counted.records > 0 || counted.beside {
-                counts.ordinals.push(ordinal);
-                counts.records.push(counted.records);
-                counts.buckets.push(counted.buckets);
+        for number in [number, test_lane(number)] {
+            let counted = answering
+                .shard
+                .count_records(number, &ordinals, span_ns, range)
+                .map_err(store_error)?;
+            let mut counts = RecordCounts {
+                type_number: number,
+                ..RecordCounts::default()
+            };
+            for (ordinal, counted) in ordinals.iter().zip(counted) {
+                if counted.records > 0 || counted.beside {
+                    counts.ordinals.push(*ordinal);
+                    counts.records.push(counted.records);
+                    counts.buckets.push(counted.buckets);
+                }
+            }
+            if !counts.ordinals.is_empty() && answering.send(Part::Counts(counts)).is_break() {
+                return Ok(ControlFlow::Break(()));
             }
         }
-        Ok(match counts.ordinals.is_empty() {
-            true => ControlFlow::Continue(()),
-            false => answering.send(Part::Counts(counts)),
-        })
+        Ok(ControlFlow::Continue(()))
     })?;
     Ok(summary)
 }

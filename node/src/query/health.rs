@@ -12,7 +12,7 @@ use tidemark_series::assess::Promise;
 use tidemark_series::{Block, Corrupt, PropertyNumber, ValueRef};
 
 use super::asked::Asked;
-use super::last_good::{counts, last_good};
+use super::last_good::{Sought, counts, last_good};
 use super::quality;
 use super::quality_merge::check;
 use super::shard_side::{Answering, Chosen};
@@ -131,7 +131,7 @@ pub(super) fn said(answering: &Answering<'_>, def: &TypeDef, devices: &[Chosen],
                 true => value.value().number(),
                 false => {
                     let until = to_ns.saturating_add(1);
-                    let before = last_good(answering, def, chosen, &[property], until, false)?;
+                    let before = last_good(answering, def, chosen, &[property], until, Sought::Good)?;
                     before.first().and_then(|value| ValueRef::number(value.value()))
                 }
             };

@@ -124,7 +124,7 @@ impl Answering<'_> {
     /// came too late, the newest ones before them that had come.
     pub(super) fn newest(&self, def: &TypeDef, devices: &[&Chosen]) -> Result<Vec<Newest>> {
         let ordinals: Vec<u32> = devices.iter().map(|chosen| chosen.ordinal()).collect();
-        let mut newest = self.shard.newest(def.number(), &ordinals).map_err(store_error)?;
+        let mut newest = self.shard.newest(self.number(def), &ordinals).map_err(store_error)?;
         for (chosen, newest) in devices.iter().zip(&mut newest) {
             if newest.iter().all(|value| self.had_come(value.received_at)) {
                 continue;
@@ -143,15 +143,15 @@ impl Answering<'_> {
         Ok(newest)
     }
 
-    /// The last value of each of some properties that was observed before `until_ns`, had come, and is one to take by property, value
-    /// and quality. Blocks that came too late are passed over without being decoded, so it goes back bucket by bucket.
+    /// The last value of each of some properties that was observed before `until_ns`, had come, and is one to take by property, value,
+    /// quality and report kind. Blocks that came too late are passed over without being decoded, so it goes back bucket by bucket.
     pub(super) fn last_known(
         &self,
         def: &TypeDef,
         chosen: &Chosen,
         mut missing: Vec<PropertyNumber>,
         until_ns: i64,
-        takes: impl Fn(PropertyNumber, ValueRef<'_>, u8) -> bool,
+        takes: impl Fn(PropertyNumber, ValueRef<'_>, (u8, u8)) -> bool,
     ) -> Result<Vec<NewestValue>> {
         let mut found = Vec::new();
         let _ = self.scan_back(def, chosen, (i64::MIN, until_ns), |value| {
@@ -164,7 +164,8 @@ impl Answering<'_> {
                 self.tally.block(records.points() as u64)?;
                 for column in &records.columns {
                     let taken = |(row, value, quality): &(usize, ValueRef<'_>, u8)| {
-                        records.observed_at[*row] < until_ns && takes(column.property, *value, *quality)
+                        let stated = (*quality, records.report_kind[*row]);
+                        records.observed_at[*row] < until_ns && takes(column.property, *value, stated)
                     };
                     let Some((row, value, quality)) = column.cells().filter(taken).last() else {
                         continue;

@@ -4,6 +4,7 @@
 
 use std::ops::ControlFlow;
 
+use tidemark_proto::v1::ReportKind;
 use tidemark_series::{NewestValue, PropertyNumber, ValueRef, bucket};
 
 use super::shard_side::{Answering, Chosen, corrupt};
@@ -11,35 +12,52 @@ use super::walk::{choice, spans_back};
 use crate::catalog::types::{PropertyDef, TypeDef};
 use crate::error::Result;
 
-/// Whether a newest value counts: nobody says that it failed, and a sensor can tell it.
-pub(super) fn is_good(property: &PropertyDef, value: &NewestValue) -> bool {
-    counts(property, value.value(), value.quality)
+/// Which points are sought.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) enum Sought {
+    /// Whatever they are.
+    Any,
+    /// Those that count.
+    Good,
+    /// Those of them that were measured: who only says that it is there (report kind keepalive) makes no value fresh.
+    Measured,
 }
 
-/// The same of a value and its quality.
+impl Sought {
+    /// Whether a value with this quality, of a record of this kind, is looked for.
+    pub(super) fn takes(self, property: &PropertyDef, value: ValueRef<'_>, (quality, kind): (u8, u8)) -> bool {
+        match self {
+            Sought::Any => true,
+            Sought::Good => counts(property, value, quality),
+            Sought::Measured => kind != ReportKind::Keepalive as u8 && counts(property, value, quality),
+        }
+    }
+}
+
+/// Whether a value counts by its quality: nobody says that it failed, and a sensor can tell it.
 pub(super) fn counts(property: &PropertyDef, value: ValueRef<'_>, quality: u8) -> bool {
     let choice = choice(property, false);
     choice.accepted.accepts(quality) && value.number().is_none_or(|number| choice.takes(number))
 }
 
-/// The newest values of some properties of a device that count and were observed before `until_ns`.
+/// The newest values of some properties of a device that are looked for and were observed before `until_ns`.
 pub(super) fn last_good(
     answering: &Answering<'_>,
     def: &TypeDef,
     chosen: &Chosen,
     properties: &[&PropertyDef],
     until_ns: i64,
-    any_quality: bool,
+    sought: Sought,
 ) -> Result<Vec<NewestValue>> {
     if answering.known.is_some() {
         let numbers = properties.iter().map(|property| property.number).collect();
-        return answering.last_known(def, chosen, numbers, until_ns, |number, value, quality| {
+        return answering.last_known(def, chosen, numbers, until_ns, |number, value, stated| {
             let property = properties.iter().find(|property| property.number == number);
-            any_quality || property.is_some_and(|property| counts(property, value, quality))
+            property.is_some_and(|property| sought.takes(property, value, stated))
         });
     }
     let mut found: Vec<Option<NewestValue>> = properties.iter().map(|_| None).collect();
-    let Some(begins) = answering.shard.data_begins(def.number()) else {
+    let Some(begins) = answering.shard.data_begins(answering.number(def)) else {
         return Ok(Vec::new());
     };
     let one = std::slice::from_ref(chosen);
@@ -59,7 +77,7 @@ pub(super) fn last_good(
                     };
                     let good = column.cells().filter(|(row, value, quality)| {
                         let inside = (begin..end).contains(&records.observed_at[*row]);
-                        inside && (any_quality || counts(properties[*at], *value, *quality))
+                        inside && sought.takes(properties[*at], *value, (*quality, records.report_kind[*row]))
                     });
                     if let Some((row, value, quality)) = good.last() {
                         let times = (records.observed_at[row], records.received_at[row]);

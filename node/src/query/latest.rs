@@ -10,7 +10,7 @@ use tidemark_proto::v1::{AnswerSummary, GetLatestRequest};
 use tidemark_series::NewestValue;
 
 use super::asked::{Asked, position};
-use super::last_good::{is_good, last_good};
+use super::last_good::{Sought, last_good};
 use super::plan::passes_over_types;
 use super::shard_side::{Answering, Begin, Chosen, Wanted};
 use crate::catalog::types::{PropertyDef, TypeDef};
@@ -101,12 +101,12 @@ impl Reading<'_> {
         let now = self.now;
         let is_stale = |observed: i64| stale_after.is_some_and(|after| now.saturating_sub(observed) > after);
         let ordinals: Vec<u32> = devices.iter().map(Chosen::ordinal).collect();
-        let newest = self.answering.shard.newest(def.number(), &ordinals);
+        let newest = self.answering.shard.newest(self.answering.number(def), &ordinals);
         let newest = newest.map_err(store_error)?;
         // Newest values of all stay whatever their age; those of an earlier time are looked for among points.
         if self.request.at_ns != 0 {
             let at = (now, now.saturating_add(1));
-            self.answering.concerned.note(def, at, 0);
+            self.answering.concern(def, at);
         }
         let mut writer = LatestWriter::new(def, &properties);
         for (chosen, newest) in devices.iter().zip(&newest) {
@@ -131,10 +131,15 @@ impl Reading<'_> {
         newest: &[NewestValue],
         properties: &[&PropertyDef],
     ) -> Result<Option<Vec<NewestValue>>> {
+        let sought = match self.request.any_quality {
+            true => Sought::Any,
+            false => Sought::Measured,
+        };
         let counts = |property: Option<&PropertyDef>, value: &NewestValue| {
             let in_time = self.request.at_ns == 0 || value.observed_at <= self.request.at_ns;
             let in_time = in_time && self.answering.had_come(value.received_at);
-            in_time && (self.request.any_quality || property.is_none_or(|property| is_good(property, value)))
+            let stated = (value.quality, value.report_kind);
+            in_time && property.is_none_or(|property| sought.takes(property, value.value(), stated))
         };
         // Most types list their properties by number: the next one asked for is the next one there is.
         let mut next = 0;
@@ -167,14 +172,7 @@ impl Reading<'_> {
             .unwrap_or(until_ns)
             .saturating_add(1)
             .min(until_ns);
-        kept.extend(last_good(
-            self.answering,
-            def,
-            chosen,
-            &wanted,
-            until_ns,
-            self.request.any_quality,
-        )?);
+        kept.extend(last_good(self.answering, def, chosen, &wanted, until_ns, sought)?);
         kept.sort_by_key(|value| value.property);
         Ok(Some(kept))
     }

@@ -107,6 +107,7 @@ impl<'o, M> Passing<'o, M> {
             out,
             total: AnswerSummary {
                 known_at_ns: start.terms.known_at_ns,
+                test_points: start.terms.test_points,
                 explain: None,
                 ..start.spent.clone()
             },
@@ -228,6 +229,10 @@ impl<'o, M> Passing<'o, M> {
     fn add(&mut self, shard: u32, mut summary: AnswerSummary) -> Result<()> {
         if summary.known_at_ns != self.total.known_at_ns {
             let message = format!("shard {shard} was answered by a node that cannot tell what was known");
+            return Err(Error::new(Reason::TooStale, message).hint("run the same version on all nodes"));
+        }
+        if summary.test_points != self.total.test_points {
+            let message = format!("shard {shard} was answered by a node that does not know test points");
             return Err(Error::new(Reason::TooStale, message).hint("run the same version on all nodes"));
         }
         add(&mut self.total, &summary);

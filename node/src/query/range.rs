@@ -74,7 +74,7 @@ impl Reading<'_> {
             return Ok(ControlFlow::Continue(()));
         };
         let range = (self.request.from_ns, self.request.to_ns);
-        self.answering.concerned.note(&def, range, 0);
+        self.answering.concern(&def, range);
         let mut batch = BatchWriter::new(&def, &properties);
         let mut flow = ControlFlow::Continue(());
         for chosen in devices {

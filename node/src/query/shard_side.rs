@@ -25,7 +25,7 @@ use crate::raft::host::Host;
 use crate::raft::replica::Replica;
 use crate::raft::state::store_error;
 use crate::route::{Hearing, ShardJob};
-use crate::shard::{DeviceFilter, Roster, Shard};
+use crate::shard::{DeviceFilter, Roster, Shard, test_lane};
 use crate::wire::registry::area;
 
 const DEVICES_PER_PART: usize = 500;
@@ -41,6 +41,8 @@ pub(super) struct Answering<'a> {
     pub(super) concerned: Concerned,
     /// Where only some points may take part.
     pub(super) known: Option<Known>,
+    /// Only points of report kind test are asked for; else none of them are.
+    pub(super) tests: bool,
     hearing: &'a dyn Hearing,
 }
 
@@ -102,6 +104,7 @@ pub fn shard_job(host: Arc<Host>, limits: Arc<Limits>) -> ShardJob {
                 ),
                 concerned: Concerned::default(),
                 known: Known::of(query),
+                tests: asked.tests,
                 hearing,
             };
             let summary = match query {
@@ -120,6 +123,7 @@ pub fn shard_job(host: Arc<Host>, limits: Arc<Limits>) -> ShardJob {
             let mut summary = AnswerSummary {
                 points_read: answering.tally.points(),
                 sealed: answering.concerned.sealed(shard),
+                test_points: asked.tests,
                 ..summary
             };
             if let Some(known) = &answering.known {
@@ -142,6 +146,21 @@ pub fn shard_job(host: Arc<Host>, limits: Arc<Limits>) -> ShardJob {
 }
 
 impl Answering<'_> {
+    /// The number under which the points of a type that are asked for are stored.
+    pub(super) fn number(&self, def: &TypeDef) -> u32 {
+        match self.tests {
+            true => test_lane(def.number()),
+            false => def.number(),
+        }
+    }
+
+    /// Notes that points of a type are asked for that may be gone for their age with rollups left. (Of test points there are none.)
+    pub(super) fn concern(&self, def: &TypeDef, range: (i64, i64)) {
+        if !self.tests {
+            self.concerned.note(def, range, 0);
+        }
+    }
+
     /// Hands a part on; breaks when nobody listens any more.
     pub(super) fn send(&self, part: Part) -> ControlFlow<()> {
         match self.hearing.take(part) {
@@ -191,7 +210,7 @@ impl Answering<'_> {
         mut visit: impl FnMut(usize, &[u8]) -> Result<ControlFlow<()>>,
     ) -> Result<ControlFlow<()>> {
         let ordinals: Vec<u32> = devices.iter().map(Chosen::ordinal).collect();
-        let (number, span_ns) = (def.number(), def.bucket_span_ns);
+        let (number, span_ns) = (self.number(def), def.bucket_span_ns);
         let scanned = self
             .shard
             .scan_devices(number, &ordinals, span_ns, from_ns, to_ns, |at, value| {
@@ -212,7 +231,7 @@ impl Answering<'_> {
         range: (i64, i64),
         mut visit: impl FnMut(&[u8]) -> Result<ControlFlow<()>>,
     ) -> Result<ControlFlow<()>> {
-        let device = (def.number(), chosen.ordinal());
+        let device = (self.number(def), chosen.ordinal());
         let visit = |value: &[u8]| {
             let known = self.read(value).and_then(|()| self.known_of(value, range, &mut visit));
             passed(known)

@@ -67,7 +67,10 @@ impl Queries {
         let start = self
             .begin(caller, request.selector.as_ref(), true, request.consistency.as_ref())
             .await?
-            .on(request.terms(caller.deadline))?;
+            .on(Terms {
+                test_points: request.test_points,
+                ..request.terms(caller.deadline)
+            })?;
         start.check_properties(&request.properties)?;
         let limit = request.limit;
         let ask = move |selector, limit| {
@@ -110,7 +113,10 @@ impl Queries {
         let start = self
             .begin(caller, request.selector.as_ref(), true, request.consistency.as_ref())
             .await?
-            .on(request.terms(caller.deadline))?;
+            .on(Terms {
+                test_points: request.test_points,
+                ..request.terms(caller.deadline)
+            })?;
         start.check_properties(&request.properties)?;
         let limit = request.limit;
         let evaluated_at_ns = match request.at_ns {

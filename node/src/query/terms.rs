@@ -35,6 +35,8 @@ pub(super) struct Terms {
     pub(super) explain: bool,
     /// Only what had been received by then takes part; 0: everything. (A part of the question, so that cursors are bound to it.)
     pub(super) known_at_ns: i64,
+    /// Only points of report kind test take part; else none of them do. (A part of the question too.)
+    pub(super) test_points: bool,
     /// Where the answer can go on.
     pub(super) pages: Option<Pages>,
 }
@@ -91,6 +93,7 @@ macro_rules! terms {
             partial_ok: $request.partial_ok,
             explain: $request.explain,
             known_at_ns: $request.known_at_ns,
+            test_points: false,
             pages: None,
         }
     };
@@ -135,6 +138,7 @@ impl HasTerms for ListDevicesRequest {
             partial_ok: self.partial_ok,
             explain: self.explain,
             known_at_ns: 0,
+            test_points: false,
             pages: pages(CursorKind::Devices, &question, &self.cursor),
         }
     }
@@ -172,6 +176,7 @@ impl HasTerms for ListAlertsRequest {
             partial_ok: self.partial_ok,
             explain: self.explain,
             known_at_ns: 0,
+            test_points: false,
             pages: None,
         }
     }

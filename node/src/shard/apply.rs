@@ -158,6 +158,7 @@ impl<'a> Chunk<'a> {
             .map_err(|error| StoreError::UnknownCommand(format!("it does not decode: {error}")))?;
         let outcome = match command.command {
             Some(shard_command::Command::Write(write)) => self.write(command.stamp_ns, &write)?,
+            Some(shard_command::Command::WriteWithTests(both)) => self.write_with_tests(command.stamp_ns, &both)?,
             Some(shard_command::Command::PutDevices(put)) => match self.restoring() {
                 Some(refused) => Err(refused),
                 None => self.put_devices(command.stamp_ns, put)?,

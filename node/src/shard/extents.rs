@@ -1,4 +1,4 @@
-//! First and last bucket of each device type, as points or as rollups, so that an open-ended query costs what the data costs.
+//! First and last bucket of each device type, as points or as rollups, and of its points of report kind test, so that an open-ended query costs what the data costs.
 //!
 //! Never here: time ranges of queries. Invariant: an extent covers every bucket that any view can see: it is widened
 //! before the write that needs it and never narrowed.

@@ -22,10 +22,38 @@
 //!          "s|" type u32 BE                                       raw points before this are gone, i64 BE
 //!          (and those of store::replica)
 //! ```
+//! Points of report kind test are in `blocks` and `latest` under their type's number with the highest bit set ([`test_lane`]): whatever
+//! reads a type never meets them. They have no other keys.
 //!
 //! Never here: reading or writing them. Invariant: keys of a family sort as their fields do, from the left.
 
+use crate::limits::TYPE_NUMBER_MAX;
 use crate::store::StoreError;
+
+/// Set in a type number: the points of report kind test of that type.
+const TEST_LANE: u32 = 1 << 31;
+const _: () = assert!(
+    TYPE_NUMBER_MAX < TEST_LANE,
+    "a type number never looks like that of test points"
+);
+
+/// The number under which points of report kind test of a type are stored.
+#[must_use]
+pub const fn test_lane(type_number: u32) -> u32 {
+    type_number | TEST_LANE
+}
+
+/// Whether a number is that of the points of report kind test of a type.
+#[must_use]
+pub const fn is_test_lane(number: u32) -> bool {
+    number & TEST_LANE != 0
+}
+
+/// The type of a number, which may be that of its points of report kind test.
+#[must_use]
+pub const fn type_of_lane(number: u32) -> u32 {
+    number & !TEST_LANE
+}
 
 /// Meta key of the next ordinal.
 pub const NEXT_ORDINAL: &[u8] = b"n";

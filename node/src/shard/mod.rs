@@ -68,7 +68,7 @@ pub use alerts::{AlertName, AlertStates};
 pub use apply::ApplyEntry;
 pub use area::{Area, Spot, distance_m};
 pub use bucket_grid::bucket_start;
-pub use keys::Level;
+pub use keys::{Level, is_test_lane, test_lane, type_of_lane};
 pub use newest::Newest;
 pub use notes::{Changed, Notes};
 pub use opening::Opening;

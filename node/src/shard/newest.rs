@@ -51,11 +51,15 @@ impl Page {
 }
 
 impl Shard {
-    /// Newest values of devices of a type, in the order of `ordinals`; empty where there are none.
+    /// Newest values of devices of a type, in the order of `ordinals`; empty where there are none. Those of report kind test, asked for
+    /// by their number, are not kept in memory.
     ///
     /// # Errors
     /// Corruption and I/O as found.
     pub fn newest(&self, type_number: u32, ordinals: &[u32]) -> Result<Vec<Newest>, StoreError> {
+        if keys::is_test_lane(type_number) {
+            return stored(&self.store.db().view(), type_number, ordinals);
+        }
         let seen = self.versions.seen();
         let mut found = self.kept_newest(type_number, ordinals, seen);
         if found.iter().any(Option::is_none) {
@@ -96,20 +100,9 @@ impl Shard {
         seen: u64,
     ) -> Result<(), StoreError> {
         let missing: Vec<usize> = (0..found.len()).filter(|&at| found[at].is_none()).collect();
-        let keys: Vec<_> = missing
-            .iter()
-            .map(|&at| keys::latest(type_number, ordinals[at]))
-            .collect();
-        let decode = |value: Option<Value<'_>>| match value {
-            None => Ok(Newest::from([])),
-            Some(value) => Ok::<_, StoreError>(latest::newest_values(&value)?.into()),
-        };
+        let wanted: Vec<u32> = missing.iter().map(|&at| ordinals[at]).collect();
         let mut slots = Vec::with_capacity(missing.len());
-        for (at, value) in missing
-            .into_iter()
-            .zip(view.multi_get(Family::Latest, &keys, keys.is_sorted())?)
-        {
-            let newest = decode(value)?;
+        for (at, newest) in missing.into_iter().zip(stored(view, type_number, &wanted)?) {
             found[at] = Some(newest.clone());
             slots.push(Slot {
                 ordinal: ordinals[at],
@@ -141,4 +134,16 @@ impl Shard {
     fn newest_key(&self, number: u32) -> ResidentKey {
         self.resident_key(super::Kind::Newest, u64::from(number))
     }
+}
+
+/// Newest values as the database has them.
+fn stored(view: &View<'_>, type_number: u32, ordinals: &[u32]) -> Result<Vec<Newest>, StoreError> {
+    let key = |ordinal: &u32| keys::latest(type_number, *ordinal);
+    let keys: Vec<_> = ordinals.iter().map(key).collect();
+    let decode = |value: Option<Value<'_>>| match value {
+        None => Ok(Newest::from([])),
+        Some(value) => Ok(latest::newest_values(&value)?.into()),
+    };
+    let values = view.multi_get(Family::Latest, &keys, keys.is_sorted())?;
+    values.into_iter().map(decode).collect()
 }

@@ -6,6 +6,9 @@
 //! buckets   one removal of a range of keys; newest values stay, so that a device that fell silent keeps its last word
 //! ```
 //!
+//! Points of report kind test are removed as those of a type of their own ([`keys::test_lane`]), by commands of their own: nothing is
+//! derived from them.
+//!
 //! Never here: which devices a selector means, when points are too old. Invariant: a removal looks at the database, so it is
 //! the first entry of its chunk ([`begins_chunk`]): what came before it is all there.
 
@@ -194,7 +197,8 @@ impl Chunk<'_> {
         if let ControlFlow::Break(error) = flow {
             return Err(error);
         }
-        for (bucket_ns, ordinal) in changed {
+        let derived = !keys::is_test_lane(type_number);
+        for (bucket_ns, ordinal) in changed.into_iter().filter(|_| derived) {
             self.unroll(type_number, bucket_ns, ordinal);
         }
         of_devices.extend(self.cut_rollups(&view, type_number, records)?);
@@ -203,7 +207,7 @@ impl Chunk<'_> {
                 of_devices.insert(*ordinal);
             }
         }
-        if let Some(noted) = &mut self.noted {
+        if let Some(noted) = self.noted.as_mut().filter(|_| derived) {
             noted.extend(of_devices.iter().map(|ordinal| (type_number, *ordinal, from_ns)));
         }
         removed.devices = of_devices.len() as u64;
@@ -258,7 +262,9 @@ impl Chunk<'_> {
             true => self.batch.delete(Family::Latest, &key),
             false => self.batch.put(Family::Latest, &key, &newest),
         }
-        self.changes.newest.push(ordinal);
+        if !keys::is_test_lane(type_number) {
+            self.changes.newest.push(ordinal);
+        }
         Ok(true)
     }
 

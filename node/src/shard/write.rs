@@ -1,11 +1,14 @@
-//! The command that stores points: one merge per fragment, as encoded at the edge.
+//! The commands that store points: one merge per fragment, as encoded at the edge.
+//!
+//! Points of report kind test lie apart, under a number of their own ([`keys::test_lane`]): nothing else that a shard keeps or notes of
+//! points (rollups, seals, alerts, newest values in memory) is touched by them.
 //!
 //! Never here: decoding of columns. Invariant: a fragment that would make a later merge fail on every replica (it does
 //! not parse, or no device has its ordinal) is refused here, on every replica alike.
 
 use std::collections::BTreeSet;
 
-use tidemark_proto::peer::{Fragment, WriteFragments, applied};
+use tidemark_proto::peer::{Fragment, WriteFragments, WriteWithTests, applied};
 use tidemark_proto::v1::WriteResponse;
 use tidemark_series::bucket;
 
@@ -14,15 +17,41 @@ use super::keys::{self, Slot};
 use super::producers::Seen;
 use crate::store::{Family, StoreError};
 
+/// Points of report kind test of a write.
+#[derive(Copy, Clone, Default)]
+struct Tests<'w> {
+    fragments: &'w [Fragment],
+    latest: &'w [Fragment],
+}
+
 impl Chunk<'_> {
     /// Stores the fragments, unless the producer sent them before.
     pub(super) fn write(&mut self, stamp_ns: i64, write: &WriteFragments) -> Result<Outcome, StoreError> {
+        self.write_both(stamp_ns, write, Tests::default())
+    }
+
+    /// The same with points of report kind test among them.
+    pub(super) fn write_with_tests(&mut self, stamp_ns: i64, both: &WriteWithTests) -> Result<Outcome, StoreError> {
+        let tests = Tests {
+            fragments: &both.tests,
+            latest: &both.latest_tests,
+        };
+        match &both.write {
+            Some(write) => self.write_both(stamp_ns, write, tests),
+            None => Ok(Err(failure(code::INTERNAL, "BAD_FRAGMENT", "of no type".to_owned()))),
+        }
+    }
+
+    fn write_both(&mut self, stamp_ns: i64, write: &WriteFragments, tests: Tests<'_>) -> Result<Outcome, StoreError> {
         match self.seen(write)? {
             Seen::New => {}
             Seen::Stored(slot) => return Ok(Ok(answer(slot.rows, slot.points, true))),
             Seen::Refused(failure) => return Ok(Err(failure)),
         }
-        if let Err(message) = self.check(write) {
+        let checked = self.check(("fragments", &write.fragments), ("latest", &write.latest));
+        if let Err(message) =
+            checked.and_then(|()| self.check(("tests", tests.fragments), ("latest_tests", tests.latest)))
+        {
             return Ok(Err(failure(code::INTERNAL, "BAD_FRAGMENT", message)));
         }
         let sealed = |fragment: &Fragment| self.sealed(write.type_number, fragment.bucket_ns);
@@ -31,21 +60,12 @@ impl Chunk<'_> {
         }
         for fragment in &write.fragments {
             self.unroll(write.type_number, fragment.bucket_ns, fragment.ordinal);
-            let key = keys::block(write.type_number, fragment.bucket_ns, fragment.ordinal);
-            self.batch.merge(Family::Blocks, &key, &fragment.block);
-            self.widen(write.type_number, fragment.bucket_ns);
             self.note(write.type_number, fragment);
         }
-        let with_latest: BTreeSet<u32> = write.latest.iter().map(|latest| latest.ordinal).collect();
-        let themselves = write
-            .fragments
-            .iter()
-            .filter(|fragment| !with_latest.contains(&fragment.ordinal));
-        for fragment in write.latest.iter().chain(themselves) {
-            let key = keys::latest(write.type_number, fragment.ordinal);
-            self.batch.merge(Family::Latest, &key, &fragment.block);
-            self.changes.newest.push(fragment.ordinal);
-        }
+        self.merge(write.type_number, &write.fragments, &write.latest);
+        let changed = write.latest.iter().chain(&write.fragments);
+        self.changes.newest.extend(changed.map(|fragment| fragment.ordinal));
+        self.merge(keys::test_lane(write.type_number), tests.fragments, tests.latest);
         if !write.producer.is_empty() {
             let slot = Slot {
                 sequence: write.sequence,
@@ -59,6 +79,21 @@ impl Chunk<'_> {
         Ok(Ok(answer(write.rows, write.points, false)))
     }
 
+    /// Merges fragments into their buckets, and into newest values what is newest of each device: of `latest`, or the fragment itself.
+    fn merge(&mut self, number: u32, fragments: &[Fragment], latest: &[Fragment]) {
+        for fragment in fragments {
+            let key = keys::block(number, fragment.bucket_ns, fragment.ordinal);
+            self.batch.merge(Family::Blocks, &key, &fragment.block);
+            self.widen(number, fragment.bucket_ns);
+        }
+        let with_latest: BTreeSet<u32> = latest.iter().map(|latest| latest.ordinal).collect();
+        let is_newest = |fragment: &&Fragment| !with_latest.contains(&fragment.ordinal);
+        for fragment in latest.iter().chain(fragments.iter().filter(is_newest)) {
+            let key = keys::latest(number, fragment.ordinal);
+            self.batch.merge(Family::Latest, &key, &fragment.block);
+        }
+    }
+
     /// Notes the earliest time of a fragment that was checked, where anybody wants to know.
     fn note(&mut self, type_number: u32, fragment: &Fragment) {
         let Some(noted) = &mut self.noted else { return };
@@ -67,14 +102,15 @@ impl Chunk<'_> {
         }
     }
 
-    fn check(&self, write: &WriteFragments) -> Result<(), String> {
-        for (index, fragment) in write.fragments.iter().enumerate() {
+    /// Checks fragments and what is newest of them, each under the name of its list.
+    fn check(&self, fragments: (&str, &[Fragment]), latest: (&str, &[Fragment])) -> Result<(), String> {
+        for (index, fragment) in fragments.1.iter().enumerate() {
             self.check_fragment(fragment, Some(fragment.bucket_ns))
-                .map_err(|what| format!("fragments[{index}] {what}"))?;
+                .map_err(|what| format!("{}[{index}] {what}", fragments.0))?;
         }
-        for (index, fragment) in write.latest.iter().enumerate() {
+        for (index, fragment) in latest.1.iter().enumerate() {
             self.check_fragment(fragment, None)
-                .map_err(|what| format!("latest[{index}] {what}"))?;
+                .map_err(|what| format!("{}[{index}] {what}", latest.0))?;
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! One entry of the log as events: the only place that says which commands a subscriber hears of.
 //!
+//! Points of report kind test are told to nobody, nor what is done with them.
+//!
 //! Never here: reading the log, or whether the entry stored anything. Invariant: an entry is cut into the same parts by every
 //! node, so that a cursor within it means the same everywhere.
 
@@ -14,6 +16,7 @@ use super::ended::Ended;
 use super::follower::{Follower, Here, ROWS_PER_EVENT, SILENT_PER_EVENT, chosen, corrupt, known_type};
 use crate::catalog::types::TypeDef;
 use crate::error::{Error, Reason, Result};
+use crate::shard::is_test_lane;
 use crate::wire::answer::BatchWriter;
 
 /// An entry that is applied, and did store something.
@@ -62,11 +65,15 @@ impl Follower {
 
     /// What a command means to a subscriber.
     fn told(&mut self, here: &Here<'_>, command: &ShardCommand) -> Result<Told> {
+        if let Some(write) = write_of(command) {
+            return match self.asked.records || self.asked.silence {
+                true => self.written(here, write, command.stamp_ns),
+                false => Ok(Told::default()),
+            };
+        }
         match &command.command {
-            Some(shard_command::Command::Write(write)) if self.asked.records || self.asked.silence => {
-                self.written(here, write, command.stamp_ns)
-            }
             Some(shard_command::Command::Upkeep(upkeep)) if self.asked.records => match &upkeep.what {
+                Some(What::RemoveRecords(_)) if is_test_lane(upkeep.type_number) => Ok(Told::default()),
                 Some(What::RemoveRecords(removed)) => self.removed(here, upkeep.type_number, removed),
                 // What is too old goes for everybody alike.
                 _ => Ok(Told::default()),
@@ -79,34 +86,41 @@ impl Follower {
 
     /// Takes notice of what an entry changed, once it was told.
     fn entry_read(&mut self, here: &Here<'_>, entry: &Entry) -> Result<()> {
+        if let Some(write) = write_of(&entry.command) {
+            return self.write_read(here, write, entry.index);
+        }
         match &entry.command.command {
-            Some(shard_command::Command::Write(write)) => {
-                let mut devices = Vec::new();
-                for fragment in &write.fragments {
-                    if self.choice.device(here.shard, fragment.ordinal)?.is_none() {
-                        continue;
-                    }
-                    for block in bucket::blocks(&fragment.block) {
-                        self.known.note(fragment.ordinal, block.map_err(corrupt)?.last_ns());
-                    }
-                    devices.push(fragment.ordinal);
-                }
-                self.pass_over(entry.index);
-                for ordinal in devices {
-                    self.watch(here.catalog, ordinal, write.type_number);
-                }
-            }
             Some(shard_command::Command::PutDevices(put)) => {
                 self.devices_changed(here, put)?;
                 self.pass_over(entry.index);
             }
             Some(shard_command::Command::Upkeep(upkeep)) => {
-                if let Some(What::RemoveRecords(removed)) = &upkeep.what {
+                if let Some(What::RemoveRecords(removed)) = &upkeep.what
+                    && !is_test_lane(upkeep.type_number)
+                {
                     self.forget(here, upkeep.type_number, removed)?;
                 }
                 self.pass_over(entry.index);
             }
             _ => self.pass_over(entry.index),
+        }
+        Ok(())
+    }
+
+    fn write_read(&mut self, here: &Here<'_>, write: &WriteFragments, index: u64) -> Result<()> {
+        let mut devices = Vec::new();
+        for fragment in &write.fragments {
+            if self.choice.device(here.shard, fragment.ordinal)?.is_none() {
+                continue;
+            }
+            for block in bucket::blocks(&fragment.block) {
+                self.known.note(fragment.ordinal, block.map_err(corrupt)?.last_ns());
+            }
+            devices.push(fragment.ordinal);
+        }
+        self.pass_over(index);
+        for ordinal in devices {
+            self.watch(here.catalog, ordinal, write.type_number);
         }
         Ok(())
     }
@@ -198,6 +212,15 @@ impl Follower {
             (event.batch, event.late) = (Some(batch), late);
         }
         Ok(Told { event, next, ended })
+    }
+}
+
+/// What of a command is written, but for points of report kind test.
+fn write_of(command: &ShardCommand) -> Option<&WriteFragments> {
+    match &command.command {
+        Some(shard_command::Command::Write(write)) => Some(write),
+        Some(shard_command::Command::WriteWithTests(both)) => both.write.as_ref(),
+        _ => None,
     }
 }
 

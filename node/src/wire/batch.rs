@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use tidemark_proto::v1::{Batch, Column, EnumValues, values};
+use tidemark_proto::v1::{Batch, Column, EnumValues, ReportKind, values};
 use tidemark_series::{self as series, Bitmap, Records, Values};
 
 use crate::catalog::types::{PropertyDef, TypeDef, unknown_property};
@@ -234,8 +234,24 @@ fn values_len(column: &Column) -> usize {
 pub struct DeviceRecords {
     /// Position in the batch's list of devices.
     pub device: usize,
+    /// These are its records of report kind test; those of others come apart from them.
+    pub tests: bool,
     /// Sorted by time, duplicates folded (the later row wins).
     pub records: Records,
+}
+
+/// Why a row was reported; 0 where nothing is said of it.
+fn report_kind(batch: &Batch, row: usize) -> u8 {
+    match batch.report_kind.as_slice() {
+        [] => 0,
+        [all] => *all as u8,
+        each => each.get(row).map_or(0, |kind| *kind as u8),
+    }
+}
+
+/// Whether a row is of report kind test.
+pub fn is_test(batch: &Batch, row: usize) -> bool {
+    report_kind(batch, row) == ReportKind::Test as u8
 }
 
 /// Checks every value and cuts the batch by device. The shape must have been checked.
@@ -440,35 +456,40 @@ fn cut_by_device(batch: &Batch, columns: &[CheckedColumn<'_>], received_at_ns: i
         let device = batch.device_index.get(row).copied().unwrap_or(0);
         rows_of[device as usize].push(row as u32);
     }
-    let kind_of = |row: u32| match batch.report_kind.len() {
-        0 => 0,
-        1 => batch.report_kind[0] as u8,
-        _ => batch.report_kind[row as usize] as u8,
-    };
     let received = |row: &u32| {
         let given = batch.received_at_ns.get(*row as usize).copied();
         given.filter(|given| *given != 0).unwrap_or(received_at_ns)
     };
-    let cut = |(device, rows): (usize, Vec<u32>)| {
+    let has_tests = batch.report_kind.contains(&(ReportKind::Test as i32));
+    let kinds = |(device, rows): (usize, Vec<u32>)| {
+        let (tests, others) = match has_tests {
+            true => rows.into_iter().partition(|row| is_test(batch, *row as usize)),
+            false => (Vec::new(), rows),
+        };
+        [(device, false, others), (device, true, tests)]
+    };
+    let cut = |(device, tests, rows): (usize, bool, Vec<u32>)| {
         let records = Records {
             observed_at: rows.iter().map(|&row| batch.observed_at_ns[row as usize]).collect(),
             received_at: match batch.received_at_ns.is_empty() {
                 true => vec![received_at_ns; rows.len()],
                 false => rows.iter().map(received).collect(),
             },
-            report_kind: rows.iter().map(|&row| kind_of(row)).collect(),
+            report_kind: rows.iter().map(|&row| report_kind(batch, row as usize)).collect(),
             columns: columns.iter().filter_map(|column| gather(column, &rows)).collect(),
             repeats: Vec::new(),
         };
         DeviceRecords {
             device,
+            tests,
             records: records.normalise(),
         }
     };
     rows_of
         .into_iter()
         .enumerate()
-        .filter(|(_, rows)| !rows.is_empty())
+        .flat_map(kinds)
+        .filter(|(_, _, rows)| !rows.is_empty())
         .map(cut)
         .collect()
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use prost::Message as _;
-use tidemark_proto::peer::{Fragment, ShardCommand, WriteFragments, shard_command};
+use tidemark_proto::peer::{Fragment, ShardCommand, WriteFragments, WriteWithTests, shard_command};
 use tidemark_series::{Records, bucket};
 
 use crate::shard::bucket_start;
@@ -40,44 +40,57 @@ pub(super) fn commands(
     bucket_span_ns: i64,
     origin: &Origin,
 ) -> BTreeMap<u32, Bytes> {
-    let mut shards: BTreeMap<u32, WriteFragments> = BTreeMap::new();
-    for DeviceRecords { device, records } in devices {
+    let mut shards: BTreeMap<u32, (WriteFragments, WriteWithTests)> = BTreeMap::new();
+    for DeviceRecords { device, tests, records } in devices {
         let target = targets[device];
-        let write = shards.entry(target.shard).or_insert_with(|| WriteFragments {
-            producer: origin.producer.clone(),
-            sequence: origin.sequence,
-            digest: origin.digest,
-            type_number,
-            ..WriteFragments::default()
+        let (write, with_tests) = shards.entry(target.shard).or_insert_with(|| {
+            let write = WriteFragments {
+                producer: origin.producer.clone(),
+                sequence: origin.sequence,
+                digest: origin.digest,
+                type_number,
+                ..WriteFragments::default()
+            };
+            (write, WriteWithTests::default())
         });
         write.rows += records.len() as u64;
         write.points += records.points() as u64;
+        let (fragments, latest) = match tests {
+            true => (&mut with_tests.tests, &mut with_tests.latest_tests),
+            false => (&mut write.fragments, &mut write.latest),
+        };
         if records.len() > 1 {
             let block = bucket::encode(&records.newest()).into();
-            write.latest.push(Fragment {
+            latest.push(Fragment {
                 ordinal: target.ordinal,
                 bucket_ns: 0,
                 block,
             });
         }
-        push_fragments(write, target.ordinal, &records, bucket_span_ns);
+        push_fragments(fragments, target.ordinal, &records, bucket_span_ns);
     }
-    let command = |write| ShardCommand {
+    let command = |(write, with_tests): (WriteFragments, WriteWithTests)| ShardCommand {
         stamp_ns: origin.stamp_ns,
-        command: Some(shard_command::Command::Write(write)),
+        command: Some(match with_tests.tests.is_empty() {
+            true => shard_command::Command::Write(write),
+            false => shard_command::Command::WriteWithTests(WriteWithTests {
+                write: Some(write),
+                ..with_tests
+            }),
+        }),
     };
     shards
         .into_iter()
-        .map(|(shard, write)| (shard, command(write).encode_to_vec().into()))
+        .map(|(shard, both)| (shard, command(both).encode_to_vec().into()))
         .collect()
 }
 
-fn push_fragments(write: &mut WriteFragments, ordinal: u32, records: &Records, bucket_span_ns: i64) {
+fn push_fragments(fragments: &mut Vec<Fragment>, ordinal: u32, records: &Records, bucket_span_ns: i64) {
     let (Some(&first), Some(&last)) = (records.observed_at.first(), records.observed_at.last()) else {
         return;
     };
     let mut push = |bucket_ns, records: &Records| {
-        write.fragments.push(Fragment {
+        fragments.push(Fragment {
             ordinal,
             bucket_ns,
             block: bucket::encode(records).into(),

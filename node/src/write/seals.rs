@@ -18,7 +18,7 @@ use crate::catalog::types::TypeDef;
 use crate::clock::{Instant, monotonic};
 use crate::error::{Reason, Result};
 use crate::shard::bucket_start;
-use crate::wire::batch::BadRows;
+use crate::wire::batch::{BadRows, is_test};
 
 /// Newer rows are in no sealed bucket: points are kept for a day at least. The hour is for clocks that differ.
 const YOUNG_NS: i64 = 23 * 3_600 * 1_000_000_000;
@@ -50,7 +50,9 @@ impl Writes {
             let device = batch.device_index.get(row).map_or(0, |&index| index as usize);
             targets.get(device).map_or(0, |target| target.shard)
         };
-        let old = || batch.observed_at_ns.iter().enumerate().filter(|(_, t)| **t < young_ns);
+        // Test points are in no rollup, so nothing is sealed for them.
+        let is_old = |(row, t): &(usize, &i64)| **t < young_ns && !is_test(batch, *row);
+        let old = || batch.observed_at_ns.iter().enumerate().filter(is_old);
         let shards: BTreeSet<u32> = old().map(|(row, _)| shard(row)).collect();
         if shards.is_empty() {
             return Ok(());

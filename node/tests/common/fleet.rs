@@ -234,6 +234,43 @@ pub(crate) async fn read(client: &Client, request: v1::QueryRangeRequest) -> Vec
     points(&messages)
 }
 
+/// Level by device and time of points of report kind test.
+pub(crate) type Tests = BTreeMap<(String, i64), f64>;
+
+/// All points of report kind test.
+pub(crate) fn tests_of(selector: Option<v1::Selector>) -> v1::QueryRangeRequest {
+    v1::QueryRangeRequest {
+        test_points: true,
+        ..everything(selector)
+    }
+}
+
+/// The tests that there are, as some replica has them where `consistency` says so.
+pub(crate) async fn tests(
+    client: &Client,
+    selector: Option<v1::Selector>,
+    consistency: Option<v1::Consistency>,
+) -> Tests {
+    let request = v1::QueryRangeRequest {
+        consistency,
+        ..tests_of(selector)
+    };
+    let (messages, summary) = client.query_range(request).await.unwrap().collect().await.unwrap();
+    assert!(summary.test_points, "the answer says what it is of");
+    let batches = messages.iter().filter_map(|message| message.batch.as_ref());
+    let mut found = Tests::new();
+    for row in batches.flat_map(rows) {
+        assert_eq!(row.report_kind, v1::ReportKind::Test);
+        let level = row.values.iter().find(|(property, _)| *property == "level").unwrap();
+        let Value::F64(level) = level.1 else {
+            panic!("{level:?}")
+        };
+        found.insert((row.device.to_owned(), row.observed_at_ns), level);
+    }
+    assert_eq!(found.len() as u64, summary.rows);
+    found
+}
+
 /// Everything that is stored, of both types.
 pub(crate) async fn stored(client: &Client) -> Vec<Point> {
     let mut found = read(client, everything(of_type(METER))).await;

@@ -28,5 +28,6 @@ mod rollups;
 mod selectors;
 mod sequences;
 mod spikes;
+mod test_points;
 mod top;
 mod windows;

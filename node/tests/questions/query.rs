@@ -411,7 +411,7 @@ async fn latest_values_say_how_old_and_how_good_they_are() {
     let mut sent = BatchBuilder::new(METER);
     sent.row("m1", now)
         .set_with_quality("level", 1.0, v1::Quality::Manual)
-        .report_kind(v1::ReportKind::Keepalive);
+        .report_kind(v1::ReportKind::Event);
     sent.row("m1", now - 10 * MIN).set("count", 1);
     client.write(write(sent.build().unwrap())).await.unwrap();
     // The type promises a record a minute: three minutes of silence make a value stale, unless the question says otherwise.
@@ -445,7 +445,7 @@ async fn latest_values_say_how_old_and_how_good_they_are() {
     assert_eq!(values.len(), 1, "only what was asked for");
     assert_eq!(
         (values[0].quality(), values[0].report_kind()),
-        (v1::Quality::Manual, v1::ReportKind::Keepalive)
+        (v1::Quality::Manual, v1::ReportKind::Event)
     );
     assert!((now..=now_ns()).contains(&values[0].received_at_ns));
 

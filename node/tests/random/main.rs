@@ -18,4 +18,5 @@ mod recorded_alerts;
 mod recorded_answers;
 mod recorded_health;
 mod selectors;
+mod test_points;
 mod windows;

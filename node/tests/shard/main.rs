@@ -20,4 +20,5 @@ mod producers;
 mod recovery;
 mod rollups;
 mod support;
+mod test_points;
 mod void;

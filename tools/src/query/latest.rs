@@ -10,7 +10,7 @@ use crate::cli::{Context, now_ns};
 use crate::failure::{Failure, OrFail, Outcome};
 use crate::output::Cell;
 use crate::selector::{summary_cells, summary_line};
-use crate::terms::{CursorArgs, print_explain};
+use crate::terms::{CursorArgs, TestArgs, print_explain};
 use crate::time::{parse_instant, parse_span};
 
 /// Which values.
@@ -27,6 +27,8 @@ pub(crate) struct LatestArgs {
     /// Newest values whatever their quality, not the newest ones that count
     #[arg(long)]
     any_quality: bool,
+    #[command(flatten)]
+    tests: TestArgs,
     /// Most devices
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     limit: u64,
@@ -74,6 +76,7 @@ pub(crate) async fn run(context: &Context, args: LatestArgs) -> Outcome {
         partial_ok: args.ask.terms.partial,
         explain: args.ask.terms.explain,
         known_at_ns: args.ask.known.at_ns()?,
+        test_points: args.tests.test_points,
     };
     let client = context.connect().await?;
     let mut answer = client.get_latest(request).await.or_fail(WHAT)?;
@@ -99,6 +102,7 @@ pub(crate) async fn run(context: &Context, args: LatestArgs) -> Outcome {
         }
     }
     args.ask.known.check(answer.summary())?;
+    args.tests.check(answer.summary())?;
     print_explain(&mut printer, answer.summary())?;
     let mut summary = vec![("evaluated_at", Cell::some_time(evaluated_at_ns))];
     summary.extend(summary_cells(answer.summary()));

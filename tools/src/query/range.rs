@@ -14,7 +14,7 @@ use crate::cli::Context;
 use crate::failure::{OrFail, Outcome};
 use crate::output::{Cell, Printer};
 use crate::selector::{summary_cells, summary_line};
-use crate::terms::{CursorArgs, print_explain};
+use crate::terms::{CursorArgs, TestArgs, print_explain};
 
 /// Which records.
 #[derive(Debug, Args)]
@@ -30,6 +30,8 @@ pub(crate) struct RangeArgs {
     cursor: CursorArgs,
     #[command(flatten)]
     filters: FilterArgs,
+    #[command(flatten)]
+    tests: TestArgs,
     /// Add when each record was received, why it was reported and the stated quality
     #[arg(long)]
     meta: bool,
@@ -65,6 +67,7 @@ pub(crate) async fn run(context: &Context, args: RangeArgs) -> Outcome {
         partial_ok: args.ask.terms.partial,
         explain: args.ask.terms.explain,
         known_at_ns: args.ask.known.at_ns()?,
+        test_points: args.tests.test_points,
     };
     let mut answer = client.query_range(request).await.or_fail(WHAT)?;
     let mut printer = context.printer("query_range");
@@ -91,6 +94,7 @@ pub(crate) async fn run(context: &Context, args: RangeArgs) -> Outcome {
         }
     }
     args.ask.known.check(answer.summary())?;
+    args.tests.check(answer.summary())?;
     print_explain(&mut printer, answer.summary())?;
     printer.finish(&summary_cells(answer.summary()))?;
     if context.is_table() {
