@@ -74,6 +74,8 @@ fn check(new: &[DeviceType]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
+    use tidemark_proto::v1::{Kind, Property, ValueType};
+
     use super::*;
 
     fn device_type(id: &str, number: u32) -> DeviceType {
@@ -132,16 +134,27 @@ mod tests {
 
     #[test]
     fn no_type_gets_a_number_beyond_the_last_one() {
+        let whole = |id: &str, number: u32| DeviceType {
+            version: 0,
+            bucket_span_s: 0,
+            properties: vec![Property {
+                id: "level".into(),
+                value_type: ValueType::F64.into(),
+                kind: Kind::Gauge.into(),
+                ..Property::default()
+            }],
+            ..device_type(id, number)
+        };
         let mut catalog = Catalog::default();
         catalog
-            .restore_types(vec![device_type("a", TYPE_NUMBER_MAX)], Vec::new())
+            .restore_types(vec![whole("a", TYPE_NUMBER_MAX)], Vec::new())
             .unwrap();
-        let one_more = vec![device_type("b", 0)];
+        let one_more = vec![whole("b", 0)];
         assert_eq!(
             catalog.apply_types(one_more).unwrap_err().reason(),
             Reason::TooManyTypes
         );
-        let again = vec![device_type("a", 0)];
+        let again = vec![whole("a", 0)];
         assert!(catalog.apply_types(again).is_ok(), "types that are there may change");
     }
 }

@@ -136,8 +136,9 @@ impl<'a> Replay<'a> {
         let Some(measured) = self.measure.point(point.t_ns, point.value, true) else {
             return;
         };
-        self.outcome.newest = Some((point.t_ns, measured.value));
+        // Of points up to where this began it is known, and what is read again may lack what they are measured with.
         if behind {
+            self.outcome.newest = Some((point.t_ns, measured.value));
             let step = self
                 .standing
                 .value(self.rule, point.t_ns, measured.value, measured.whole);
