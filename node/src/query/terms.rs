@@ -7,7 +7,7 @@ use prost::Message;
 use tidemark_proto::peer::Position;
 use tidemark_proto::peer::read_shard_response::Part;
 use tidemark_proto::v1::{
-    GetHealthRequest, GetLatestRequest, GetQualityRequest, ListAlertsRequest, ListDevicesRequest, LatestDevice,
+    GetHealthRequest, GetLatestRequest, GetQualityRequest, LatestDevice, ListAlertsRequest, ListDevicesRequest,
     QueryAggregateRequest, QueryIntervalsRequest, QueryJoinRequest, QueryRangeRequest,
 };
 
