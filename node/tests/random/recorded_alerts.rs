@@ -33,20 +33,20 @@ struct Watched {
 }
 
 impl Watched {
-    /// What is compared with levels. Points of windows that begin before count too.
+    /// What is compared with levels. Points of windows that begin before count too, and nothing is told of those themselves.
     fn values(&self, played: &Played, until_ns: i64) -> Vec<Measured> {
         let interval = played.interval_ns();
         let rise = self.profile.function() == AlertFunction::RisePerHour;
         let reach = self.profile.window_s * S + if rise { interval } else { 0 };
         let span = (self.from_ns - reach, until_ns);
         let points = played.alerting(&self.device, span, self.profile.accept_suspect);
-        measured(&self.profile, interval, &points)
+        let mut values = measured(&self.profile, interval, &points);
+        values.retain(|(t, ..)| *t >= self.from_ns);
+        values
     }
 
     fn steps(&self, played: &Played) -> Vec<Stepped> {
-        let mut values = self.values(played, i64::MAX);
-        values.retain(|(t, ..)| *t >= self.from_ns);
-        steps(&self.profile, played.interval_ns(), &values)
+        steps(&self.profile, played.interval_ns(), &self.values(played, i64::MAX))
     }
 
     fn name(&self, level: usize) -> String {
