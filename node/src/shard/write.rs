@@ -63,8 +63,6 @@ impl Chunk<'_> {
             self.note(write.type_number, fragment);
         }
         self.merge(write.type_number, &write.fragments, &write.latest);
-        let changed = write.latest.iter().chain(&write.fragments);
-        self.changes.newest.extend(changed.map(|fragment| fragment.ordinal));
         self.merge(keys::test_lane(write.type_number), tests.fragments, tests.latest);
         if !write.producer.is_empty() {
             let slot = Slot {
@@ -91,6 +89,9 @@ impl Chunk<'_> {
         for fragment in latest.iter().chain(fragments.iter().filter(is_newest)) {
             let key = keys::latest(number, fragment.ordinal);
             self.batch.merge(Family::Latest, &key, &fragment.block);
+            if !keys::is_test_lane(number) {
+                self.changes.newest.push(fragment.ordinal);
+            }
         }
     }
 

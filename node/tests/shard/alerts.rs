@@ -1,13 +1,10 @@
 //! States of alerts in a shard: taken once, kept, restored; and which devices are noted when points come.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::ControlFlow;
 
 use crate::support::*;
-use tidemark_node::shard::{ApplyEntry, contents};
-use tidemark_proto::peer::{
-    AlertChange, AlertChanges, AlertState, Applied, RestoreRecords, RestoredRecord, applied, shard_command,
-};
+use tidemark_node::shard::ApplyEntry;
+use tidemark_proto::peer::{AlertChange, AlertChanges, AlertState, Applied, applied, shard_command};
 
 /// A command that puts the device of an ordinal on a level.
 fn alert(base: u64, ordinal: u32, level: &str) -> ApplyEntry {
@@ -92,28 +89,8 @@ fn states_are_part_of_the_digest_and_of_a_backup() {
     let before = shard.digest().unwrap();
     apply(&shard, 2, &[alert(0, 0, "red")]);
     assert_ne!(shard.digest().unwrap(), before);
-    let mut records = Vec::new();
-    let all = contents::each_record(shard.store(), |family, key, value| {
-        records.push(RestoredRecord {
-            family,
-            key: key.to_vec().into(),
-            value: value.to_vec().into(),
-        });
-        ControlFlow::<()>::Continue(())
-    });
-    assert!(all.unwrap().is_continue());
-    let piece = |piece: u64, records: Vec<RestoredRecord>| {
-        let restore = RestoreRecords {
-            backup_id: "b".into(),
-            piece,
-            last: piece == 1,
-            records,
-            check_only: false,
-        };
-        entry(1, shard_command::Command::Restore(restore))
-    };
     let other = open(&place.path("b"));
-    apply(&other, 2, &[piece(0, Vec::new()), piece(1, records)]);
+    apply(&other, 2, &restore_of(&shard));
     assert_eq!(levels(&other), (1, vec!["red".into(), String::new()]));
     let answers = apply(&other, 4, &[alert(0, 1, "blue"), alert(1, 1, "blue")]);
     assert_eq!(

@@ -16,9 +16,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use prost::Message as _;
 use tempfile::TempDir;
-use tidemark_node::shard::{ApplyEntry, Shard, bucket_start};
+use tidemark_node::shard::{ApplyEntry, Shard, bucket_start, contents};
 use tidemark_node::store::{AppliedState, ReplicaStore, Resources, StoreError};
-use tidemark_proto::peer::{Applied, Fragment, PutDevice, PutDevices, ShardCommand, WriteFragments, shard_command};
+use tidemark_proto::peer::{
+    Applied, Fragment, PutDevice, PutDevices, RestoreRecords, RestoredRecord, ShardCommand, WriteFragments,
+    shard_command,
+};
 use tidemark_proto::v1::Device;
 use tidemark_series::{Bitmap, Column, PropertyNumber, Records, Values, bucket};
 
@@ -314,4 +317,29 @@ pub fn seeds(count: u64) -> Vec<u64> {
         Some(seed) => vec![seed],
         None => (1..=count).collect(),
     }
+}
+
+/// The entries that bring the records of a shard back elsewhere: a piece without any, and one with all of them.
+pub fn restore_of(shard: &Shard) -> [ApplyEntry; 2] {
+    let mut records = Vec::new();
+    let all = contents::each_record(shard.store(), |family, key, value| {
+        records.push(RestoredRecord {
+            family,
+            key: key.to_vec().into(),
+            value: value.to_vec().into(),
+        });
+        ControlFlow::<()>::Continue(())
+    });
+    assert!(all.unwrap().is_continue());
+    let piece = |piece: u64, records: Vec<RestoredRecord>| {
+        let restore = RestoreRecords {
+            backup_id: "b".into(),
+            piece,
+            last: piece == 1,
+            records,
+            check_only: false,
+        };
+        entry(1, shard_command::Command::Restore(restore))
+    };
+    [piece(0, Vec::new()), piece(1, records)]
 }

@@ -11,8 +11,8 @@ use tidemark_node::shard::{ApplyEntry, Shard, contents, keys, test_lane};
 use tidemark_node::store::Family;
 use tidemark_proto::peer::upkeep::What;
 use tidemark_proto::peer::{
-    Applied, RemoveBuckets, RemoveRecords, RestoreRecords, RestoredRecord, RollUp, RolledBucket, RolledProperty,
-    Upkeep, WriteFragments, WriteWithTests, applied, shard_command,
+    Applied, RemoveBuckets, RemoveRecords, RollUp, RolledBucket, RolledProperty, Upkeep, WriteFragments,
+    WriteWithTests, applied, shard_command,
 };
 use tidemark_series::{Records, ValueRef, bucket};
 
@@ -408,28 +408,8 @@ fn a_backup_brings_tests_back_to_where_they_were() {
     let real = write_of(&[(0, rows(&[(5, 1.0)])), (3, rows(&[(2_500, 2.0)]))]);
     let tests = write_of(&[(0, rows(&[(5, 9.0)])), (1, rows(&[(7_700, 8.0)]))]);
     apply(&shard, 2, &[with_tests(real, tests)]);
-    let mut records = Vec::new();
-    let all = contents::each_record(shard.store(), |family, key, value| {
-        records.push(RestoredRecord {
-            family,
-            key: key.to_vec().into(),
-            value: value.to_vec().into(),
-        });
-        ControlFlow::<()>::Continue(())
-    });
-    assert!(all.unwrap().is_continue());
-    let piece = |piece: u64, records: Vec<RestoredRecord>| {
-        let restore = RestoreRecords {
-            backup_id: "b".into(),
-            piece,
-            last: piece == 1,
-            records,
-            check_only: false,
-        };
-        entry(1, shard_command::Command::Restore(restore))
-    };
     let other = open(&place.path("b"));
-    apply(&other, 2, &[piece(0, Vec::new()), piece(1, records)]);
+    apply(&other, 2, &restore_of(&shard));
     assert_eq!(content(&other), content(&shard));
     assert_eq!(points(&other, TESTS, 1), [(7_700, 8.0)]);
     assert_eq!(other.data_ends(KIND, SPAN), Some(3_000));
