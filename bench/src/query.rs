@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::Serialize;
-use tidemark_client::{Client, v1};
+use tidemark_client::{Client, LatestRow, latest_rows, v1};
 
 use crate::pipe::Pipe;
 use crate::report::{self, Latencies};
@@ -73,6 +73,7 @@ pub(crate) async fn run(args: QueryArgs) -> Result<()> {
     let mut questions = Vec::new();
     for (question, expected) in [
         (Question::Latest, u64::from(args.devices)),
+        (Question::LatestInColumns, u64::from(args.devices)),
         (Question::RawDay, a_day),
         (Question::HourlyMonth, DAYS as u64 * 24),
         (
@@ -123,6 +124,7 @@ pub(crate) async fn run(args: QueryArgs) -> Result<()> {
 #[derive(Debug, Clone, Copy)]
 enum Question {
     Latest,
+    LatestInColumns,
     RawDay,
     HourlyMonth,
     HourlyMonthOfAll,
@@ -132,6 +134,7 @@ impl Question {
     fn name(self) -> &'static str {
         match self {
             Self::Latest => "latest values of one type",
+            Self::LatestInColumns => "the same in columns",
             Self::RawDay => "one day raw of one device",
             Self::HourlyMonth => "30 days hourly of one device",
             Self::HourlyMonthOfAll => "30 days hourly of all with a history",
@@ -149,22 +152,8 @@ impl Question {
         };
         let one = || of(device..device + 1);
         match self {
-            Self::Latest => {
-                let selector = Some(v1::Selector {
-                    device_type: TYPE.to_owned(),
-                    ..Default::default()
-                });
-                let request = v1::GetLatestRequest {
-                    selector,
-                    ..Default::default()
-                };
-                let mut answer = client.get_latest(request).await?;
-                let mut rows = 0;
-                while let Some(message) = answer.next().await {
-                    rows += message?.devices.iter().filter(|d| !d.values.is_empty()).count() as u64;
-                }
-                Ok(rows)
-            }
+            Self::Latest => latest(client, false).await,
+            Self::LatestInColumns => latest(client, true).await,
             Self::RawDay => {
                 let from_ns = END_NS - DAYS * DAY_NS + turn % DAYS * DAY_NS;
                 let request = v1::QueryRangeRequest {
@@ -184,6 +173,25 @@ impl Question {
             Self::HourlyMonthOfAll => hourly_month(client, of(0..args.history_devices as usize)).await,
         }
     }
+}
+
+/// Devices with a newest value; all of their values are looked at.
+async fn latest(client: &Client, in_columns: bool) -> Result<u64> {
+    let request = v1::GetLatestRequest {
+        selector: Some(v1::Selector {
+            device_type: TYPE.to_owned(),
+            ..Default::default()
+        }),
+        in_columns,
+        ..Default::default()
+    };
+    let mut answer = client.get_latest(request).await?;
+    let mut rows = 0;
+    while let Some(message) = answer.next().await {
+        let of_property = |row: &LatestRow<'_>| row.newest.as_ref().is_some_and(|newest| newest.property == PROPERTY);
+        rows += latest_rows(&message?).filter(of_property).count() as u64;
+    }
+    Ok(rows)
 }
 
 /// Windows of an answer about 30 days by hour.

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use serde_json::{Value as Json, json};
-use tidemark_client::{Client, Error, Subscription, Value, answers_of, v1, value_at};
+use tidemark_client::{Client, Error, Subscription, Value, answers_of, latest_rows, v1};
 use tokio::sync::watch;
 
 #[path = "flood_monitor/http.rs"]
@@ -161,9 +161,9 @@ impl Monitor {
             ..Default::default()
         };
         let (latest, _) = self.client.get_latest(request).await?.collect().await?;
-        for device in latest.iter().flat_map(|message| &message.devices) {
-            if let (Some(gauge), Some(newest)) = (gauges.get_mut(&device.device), device.values.first()) {
-                gauge.value = newest.value.as_ref().and_then(|values| number(value_at(values, 0)?));
+        for row in latest.iter().flat_map(latest_rows) {
+            if let (Some(gauge), Some(newest)) = (gauges.get_mut(row.device), row.newest) {
+                gauge.value = number(newest.value);
                 (gauge.observed_at_ns, gauge.stale) = (newest.observed_at_ns, newest.stale);
                 gauge.level = CALM[usize::from(newest.stale)].to_owned();
             }

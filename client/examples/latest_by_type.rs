@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tidemark_client::{Client, v1, value_at};
+use tidemark_client::{Client, latest_rows, v1};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -27,6 +27,8 @@ async fn main() -> anyhow::Result<()> {
             tags: tags.collect(),
             ..Default::default()
         }),
+        // As a table: less to send and to read than device by device.
+        in_columns: true,
         // A dashboard can live with a replica that is two seconds behind.
         consistency: Some(v1::Consistency {
             level: Some(v1::consistency::Level::Bounded(v1::Bounded { max_lag_ms: 2000 })),
@@ -37,23 +39,20 @@ async fn main() -> anyhow::Result<()> {
     let mut answer = client.get_latest(request).await?;
     while let Some(message) = answer.next().await {
         let message = message?;
-        for device in &message.devices {
-            if device.values.is_empty() {
+        for row in latest_rows(&message) {
+            let Some(newest) = row.newest else {
                 silent += 1;
-                println!("{:<32} never reported", device.device);
-            }
-            for latest in &device.values {
-                let value = latest.value.as_ref().and_then(|values| value_at(values, 0));
-                let value = value.map_or_else(String::new, |value| value.to_string());
-                let age_ns = u64::try_from(message.evaluated_at_ns - latest.observed_at_ns).unwrap_or(0);
-                let age_s = Duration::from_nanos(age_ns).as_secs();
-                *(if latest.stale { &mut stale } else { &mut fresh }) += 1;
-                let mark = if latest.stale { "STALE" } else { "" };
-                println!(
-                    "{:<32} {:<20} {value:>12} {age_s:>8} s {mark}",
-                    device.device, latest.property
-                );
-            }
+                println!("{:<32} never reported", row.device);
+                continue;
+            };
+            let age_ns = u64::try_from(message.evaluated_at_ns - newest.observed_at_ns).unwrap_or(0);
+            let age_s = Duration::from_nanos(age_ns).as_secs();
+            *(if newest.stale { &mut stale } else { &mut fresh }) += 1;
+            let (value, mark) = (newest.value.to_string(), if newest.stale { "STALE" } else { "" });
+            println!(
+                "{:<32} {:<20} {value:>12} {age_s:>8} s {mark}",
+                row.device, newest.property
+            );
         }
     }
     let summary = answer.summary().context("an answer always has a summary")?;

@@ -5,7 +5,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tidemark_client::{BatchBuilder, Client, rows, v1, value_at};
+use tidemark_client::{BatchBuilder, Client, latest_rows, rows, v1, value_at};
 
 const SECOND_NS: i64 = 1_000_000_000;
 const MINUTE_NS: i64 = 60 * SECOND_NS;
@@ -143,17 +143,12 @@ async fn print_latest(client: &Client, selector: v1::Selector, now_ns: i64) -> a
         .await?
         .collect()
         .await?;
-    for latest in messages
-        .iter()
-        .flat_map(|message| &message.devices)
-        .flat_map(|device| &device.values)
-    {
-        let value = latest.value.as_ref().and_then(|values| value_at(values, 0));
-        let value = value.map_or_else(|| "nothing".to_owned(), |value| value.to_string());
+    for newest in messages.iter().flat_map(latest_rows).filter_map(|row| row.newest) {
         println!(
-            "latest {} = {value}, {} s old",
-            latest.property,
-            (now_ns - latest.observed_at_ns) / SECOND_NS
+            "latest {} = {}, {} s old",
+            newest.property,
+            newest.value,
+            (now_ns - newest.observed_at_ns) / SECOND_NS
         );
     }
     Ok(())

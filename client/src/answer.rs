@@ -60,7 +60,7 @@ pieces! {
     v1::ListAlertsResponse => |m| m.alerts.is_empty();
     v1::GetHealthResponse => |m| m.reports.is_empty();
     v1::QueryJoinResponse => |m| m.joined.is_empty();
-    v1::GetLatestResponse => |m| m.devices.is_empty() && m.evaluated_at_ns == 0;
+    v1::GetLatestResponse => |m| m.devices.is_empty() && m.tables.is_empty() && m.evaluated_at_ns == 0;
     v1::ListDevicesResponse => |m| m.devices.is_empty();
 }
 

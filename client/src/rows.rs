@@ -102,6 +102,6 @@ impl<'a> Iterator for Rows<'a> {
 
 impl ExactSizeIterator for Rows<'_> {}
 
-fn is_present(presence: &[u8], row: usize) -> bool {
+pub(crate) fn is_present(presence: &[u8], row: usize) -> bool {
     presence.is_empty() || presence.get(row / 8).is_some_and(|byte| byte & (1 << (row % 8)) != 0)
 }

@@ -32,6 +32,7 @@
 //! | `rows_named_max` | 100 | further bad rows are counted, not named |
 //! | `write_bytes_in_flight_max` | 256 MiB a node | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
 //! | `queries_max` | 64 a node | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
+//! | `wide_questions_max` | 16 a node that go through their shards at once; more wait, for half of their time | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
 //! | `read_threads` (a key) | as many as cores, 2 at least | further reads of shards, of few devices and of more apart, wait for their turn |
 //! | `reads_max` | 192 reads of shards on hand a node, of few devices and of more apart | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
 //! | `query_bytes_max` | 1 GiB a node: unfinished answers of all queries | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
@@ -87,6 +88,7 @@ pub struct Limits {
     pub rows_named_max: usize,
     pub write_bytes_in_flight_max: usize,
     pub queries_max: usize,
+    pub wide_questions_max: usize,
     pub read_threads: usize,
     pub reads_max: usize,
     pub query_bytes_max: usize,
@@ -166,6 +168,7 @@ impl Limits {
             rows_named_max: 100,
             write_bytes_in_flight_max: 256 << 20,
             queries_max: 64,
+            wide_questions_max: 16,
             read_threads: keys.read_threads,
             reads_max: 192,
             query_bytes_max: 1 << 30,

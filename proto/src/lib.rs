@@ -49,6 +49,9 @@ pub mod encoded {
         /// Only in the last message.
         #[prost(message, optional, tag = "3")]
         pub summary: Option<crate::v1::AnswerSummary>,
+        /// Each a [`LatestTable`](crate::v1::LatestTable).
+        #[prost(bytes = "bytes", repeated, tag = "4")]
+        pub tables: Vec<bytes::Bytes>,
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::Args;
 use serde::Serialize;
-use tidemark_client::{Client, Error, v1};
+use tidemark_client::{Client, Error, ErrorKind, v1};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -55,7 +55,7 @@ struct Figures {
     latency: Option<Summary>,
     /// Questions that the client library gave up, by reason.
     given_up: BTreeMap<String, u64>,
-    /// Those of them that ended without saying whether to retry.
+    /// Those of them that ended with something else than that a retry may help.
     unclear: u64,
 }
 
@@ -150,7 +150,7 @@ async fn ask_on(client: Client, about: (v1::Selector, i64, i64), told: Arc<Mutex
         match answer {
             Ok(()) => told.answers.record(began.elapsed()),
             Err(error) => {
-                told.unclear += u64::from(error.retry_after.is_none());
+                told.unclear += u64::from(error.kind != ErrorKind::Retry);
                 *told.given_up.entry(error.reason).or_default() += 1;
             }
         }

@@ -132,6 +132,8 @@ pub struct Metrics {
     write_failures: Mutex<BTreeMap<&'static str, u64>>,
     /// Questions of clients that are being answered.
     pub queries_running: Gauge,
+    /// Wide ones among them that wait before anything is read for them.
+    pub queries_waiting: Gauge,
     /// Parts of questions, of any node's clients, that a replica here is being read for.
     pub shard_reads_running: Gauge,
     /// Those that wait until there is a place for them.
@@ -197,6 +199,7 @@ impl Metrics {
             write_latency: Latency::default(),
             write_failures: Mutex::default(),
             queries_running: Gauge::default(),
+            queries_waiting: Gauge::default(),
             shard_reads_running: Gauge::default(),
             shard_reads_queued: Gauge::default(),
             shard_reads_refused: Counter::default(),
@@ -407,6 +410,11 @@ impl Metrics {
                 "tidemark_queries_running",
                 "Questions of clients that are being answered.",
                 self.queries_running.get(),
+            ),
+            (
+                "tidemark_queries_waiting",
+                "Wide questions that wait until others are answered, before anything is read for them.",
+                self.queries_waiting.get(),
             ),
             (
                 "tidemark_shard_reads_running",

@@ -1,9 +1,11 @@
 //! Newest values of one shard.
 //!
-//! Never here: where they are kept. Invariant: a part holds devices in the order of the selection.
+//! Never here: where they are kept. Invariant: a part holds the next devices in the order of the selection, and says which is the last.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
+use prost::Message as _;
 use tidemark_proto::peer::LatestDevices;
 use tidemark_proto::peer::read_shard_response::Part;
 use tidemark_proto::v1::{AnswerSummary, GetLatestRequest};
@@ -18,9 +20,12 @@ use crate::clock::NS_PER_MS;
 use crate::error::Result;
 use crate::raft::state::store_error;
 use crate::wire::latest::LatestWriter;
+use crate::wire::latest_table::LatestTableWriter;
 
 /// Devices of a part, from as many types as there are.
 const DEVICES_PER_PART: usize = 256;
+/// In columns, where few devices of a type would make a table hardly smaller.
+const DEVICES_PER_PART_IN_COLUMNS: usize = 4_096;
 /// A part of so many bytes is sent at once.
 const BYTES_PER_PART: usize = 1 << 20;
 
@@ -43,6 +48,7 @@ pub(super) fn answer(answering: &Answering<'_>, request: &GetLatestRequest, aske
         },
         summary: AnswerSummary::default(),
         part: LatestDevices::default(),
+        tables: Vec::new(),
         bytes: 0,
     };
     let visited = answering.each_run_from(&selector, Wanted::Nothing, begin, |devices| {
@@ -51,7 +57,7 @@ pub(super) fn answer(answering: &Answering<'_>, request: &GetLatestRequest, aske
         if reading.run(&devices[..devices.len().min(room)])?.is_break() {
             return Ok(ControlFlow::Break(()));
         }
-        if reading.part.devices.len() >= DEVICES_PER_PART && reading.pass_on().is_break() {
+        if reading.is_full() && reading.pass_on().is_break() {
             return Ok(ControlFlow::Break(()));
         }
         Ok(if reading.summary.limited {
@@ -79,6 +85,8 @@ struct Reading<'a> {
     now: i64,
     summary: AnswerSummary,
     part: LatestDevices,
+    /// Of the part, where it is in columns: one for each type.
+    tables: Vec<LatestTableWriter>,
     /// Of the part.
     bytes: usize,
 }
@@ -112,9 +120,17 @@ impl Reading<'_> {
         for (chosen, newest) in devices.iter().zip(&newest) {
             let counting = self.counting(def, chosen, newest, &properties)?;
             let newest: &[NewestValue] = counting.as_deref().unwrap_or(newest);
-            let answer = writer.device(chosen.id(), newest, is_stale);
-            self.bytes += answer.len();
-            self.part.devices.push(answer);
+            if self.request.in_columns {
+                self.bytes += self
+                    .table(&chosen.def, &properties)
+                    .device(chosen.id(), newest, is_stale);
+                self.part.devices_in_tables += 1;
+            } else {
+                let answer = writer.device(chosen.id(), newest, is_stale);
+                self.bytes += answer.len();
+                self.part.devices.push(answer);
+            }
+            chosen.id().clone_into(&mut self.part.last);
             self.summary.devices += 1;
             if self.bytes > BYTES_PER_PART && self.pass_on().is_break() {
                 return Ok(ControlFlow::Break(()));
@@ -177,12 +193,29 @@ impl Reading<'_> {
         Ok(Some(kept))
     }
 
+    /// The table of the part for devices of a type.
+    fn table(&mut self, def: &Arc<TypeDef>, properties: &[&PropertyDef]) -> &mut LatestTableWriter {
+        let found = self.tables.iter().position(|table| table.is_of(def));
+        let at = found.unwrap_or_else(|| {
+            self.tables.push(LatestTableWriter::new(def, properties));
+            self.tables.len() - 1
+        });
+        &mut self.tables[at]
+    }
+
+    fn is_full(&self) -> bool {
+        self.part.devices.len() >= DEVICES_PER_PART || self.part.devices_in_tables >= DEVICES_PER_PART_IN_COLUMNS as u64
+    }
+
     /// Hands on what is there; breaks when nobody listens any more.
     fn pass_on(&mut self) -> ControlFlow<()> {
         self.bytes = 0;
-        match self.part.devices.is_empty() {
+        let mut part = std::mem::take(&mut self.part);
+        let tables = std::mem::take(&mut self.tables).into_iter();
+        part.tables = tables.map(|table| table.finish().encode_to_vec().into()).collect();
+        match part.last.is_empty() {
             true => ControlFlow::Continue(()),
-            false => self.answering.send(Part::Latest(std::mem::take(&mut self.part))),
+            false => self.answering.send(Part::Latest(part)),
         }
     }
 }

@@ -18,14 +18,17 @@ use tokio::sync::mpsc;
 
 use super::asked::{points_max, put};
 use super::known::Known;
-use super::streams::{Answers, Start};
+use super::start::Start;
+use super::streams::Answers;
 use super::terms::reached;
 use super::{near, sealed};
 use crate::clock::{Instant, monotonic};
 use crate::error::{Error, Reason, Result};
-use crate::route::{ShardAnswer, names_few, time_left, too_many_points};
+use crate::route::{ShardAnswer, is_wide, names_few, time_left, too_many_points};
 
 const MESSAGES_AHEAD: usize = 4;
+/// Who does not take a message for so long reads slowly: others need not wait for that.
+const SLOW_READER: Duration = Duration::from_millis(20);
 /// Shards of one query that work at the same time: bounds threads and memory.
 const SHARDS_AHEAD: usize = 4;
 /// So long an answer is worked on by whoever asks.
@@ -138,7 +141,7 @@ impl<'o, M> Passing<'o, M> {
             self.total.cut_short = Some(cut);
         }
         for message in finish(&mut self.total)? {
-            self.out.send(Ok(message)).await.map_err(|_| gone())?;
+            self.give(message).await?;
         }
         self.close()?;
         drop(self.start);
@@ -174,7 +177,12 @@ impl<'o, M> Passing<'o, M> {
                     .targets
                     .len()
                     .min(at + if together { SHARDS_AHEAD } else { 1 });
-                let reads = some.map(|at| self.start.read(self.start.targets[at].0, self.query(at, ask)));
+                let queries: Vec<_> = some.map(|at| (self.start.targets[at].0, self.query(at, ask))).collect();
+                if queries.iter().any(|(_, query)| is_wide(query)) {
+                    let Start { turn, asker, .. } = &self.start;
+                    turn.come(asker.application.name(), asker.deadline).await?;
+                }
+                let reads = queries.into_iter().map(|(shard, query)| self.start.read(shard, query));
                 ahead.extend(self.in_time(futures_util::future::try_join_all(reads)).await?);
             }
             let Some(mut answer) = ahead.pop_front() else { break };
@@ -184,6 +192,19 @@ impl<'o, M> Passing<'o, M> {
             }
             self.shards_whole += 1;
         }
+        Ok(())
+    }
+
+    /// Passes a message on.
+    async fn give(&self, message: M) -> Result<()> {
+        let room = match tokio::time::timeout(SLOW_READER, self.out.reserve()).await {
+            Ok(room) => room,
+            Err(_) => {
+                self.start.turn.leave();
+                self.out.reserve().await
+            }
+        };
+        room.map_err(|_| gone())?.send(Ok(message));
         Ok(())
     }
 
@@ -213,7 +234,7 @@ impl<'o, M> Passing<'o, M> {
             let reached = parts.iter().rev().find_map(|part| reached(shard, part));
             let (rows, messages) = translate(parts)?;
             for message in messages {
-                self.out.send(Ok(message)).await.map_err(|_| gone())?;
+                self.give(message).await?;
             }
             self.total.rows += rows;
             if let Some(reached) = reached {

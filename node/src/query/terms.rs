@@ -197,6 +197,8 @@ pub(super) fn reached(shard: u32, part: &Part) -> Option<Position> {
             let at = batch.device_index.last().map_or(0, |at| *at as usize);
             (batch.devices.get(at)?.clone(), *batch.observed_at_ns.last()?)
         }
+        Part::Latest(latest) if !latest.last.is_empty() => (latest.last.clone(), 0),
+        // Of a node that does not say it.
         Part::Latest(latest) => (LatestDevice::decode(latest.devices.last()?.clone()).ok()?.device, 0),
         Part::Devices(list) => (list.devices.last()?.id.clone(), 0),
         _ => return None,

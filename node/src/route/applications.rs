@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::appointments::Appointments;
 use crate::clock::{Instant, monotonic};
 use crate::error::{Error, Reason, Result};
 use crate::limits::Limits;
@@ -45,6 +46,8 @@ pub struct Application {
     allowed: Arc<Allowed>,
     bucket: Mutex<Bucket>,
     questions: Gauge,
+    /// When those may come again whose question was one too many.
+    again: Appointments,
     asked: Counter,
     refused: Counter,
     bytes: Gauge,
@@ -95,6 +98,7 @@ impl Application {
             }),
             allowed,
             questions: Gauge::default(),
+            again: Appointments::default(),
             asked: Counter::default(),
             refused: Counter::default(),
             bytes: Gauge::default(),
@@ -134,7 +138,7 @@ impl Application {
             return Some(self.limited(
                 format!("{most} questions at once"),
                 "application_questions_max",
-                RETRY_MS,
+                self.again.next_ms(),
             ));
         }
         if self.bytes.get() >= allowed.bytes as u64 {
@@ -324,8 +328,13 @@ mod tests {
         let (busy, calm) = (all.named("busy"), all.named("calm"));
         let first = busy.admit().unwrap();
         let _second = all.named("busy").admit().unwrap();
-        let expected = (Reason::ApplicationLimit, "application_questions_max".into(), RETRY_MS);
-        assert_eq!(refused(busy.admit()), expected);
+        let (reason, limit, soon) = refused(busy.admit());
+        assert_eq!(
+            (reason, limit.as_str()),
+            (Reason::ApplicationLimit, "application_questions_max")
+        );
+        let (_, _, later) = refused(busy.admit());
+        assert!(soon > 0 && later > soon, "{soon}, {later} ms");
         let _other = (calm.admit().unwrap(), all.named("").admit().unwrap());
         drop(first);
         assert!(busy.admit().is_ok());

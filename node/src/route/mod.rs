@@ -4,26 +4,32 @@
 //! Invariant: a request is forwarded at most once, and a proposal is tried again only when that cannot store it twice.
 
 mod applications;
+mod appointments;
 mod asker;
+mod gate;
 mod parts;
 mod propose;
 mod read;
 mod reads;
+mod turns;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub use applications::{Admitted, Application, Applications};
+pub use appointments::Appointments;
 pub use asker::{Asker, Meter, too_many_points};
+pub use gate::Turn;
 pub use parts::{Hearing, ShardAnswer};
 pub use propose::Retry;
 pub(crate) use propose::outcome_unknown;
 pub use read::{Ready, ShardJob};
-pub use reads::names_few;
+pub use reads::{is_wide, names_few};
 
 use tonic::Status;
 
+use gate::Gate;
 use reads::Reads;
 
 use crate::catalog::CATALOG_GROUP;
@@ -49,6 +55,7 @@ pub struct Router {
     /// Last known leader node of groups that have no replica here that would know.
     hints: Mutex<HashMap<u32, u64>>,
     reads: Reads,
+    gate: Arc<Gate>,
     applications: Applications,
 }
 
@@ -60,6 +67,7 @@ impl Router {
     pub fn new(host: Arc<Host>, limits: &Limits) -> Result<Router> {
         Ok(Router {
             reads: Reads::new(limits, host.metrics())?,
+            gate: Gate::new(limits.wide_questions_max, host.metrics()),
             applications: Applications::new(limits),
             host,
             hints: Mutex::default(),
@@ -69,6 +77,11 @@ impl Router {
     /// Ends what reads shards for wide questions, and waits for it.
     pub async fn stop_reading(&self) {
         self.reads.stop().await;
+    }
+
+    /// A turn of a question, which waits for it if it is a wide one.
+    pub fn turn(&self) -> Turn {
+        Turn::new(self.gate.clone())
     }
 
     /// Who asks, and what they have of this node.

@@ -16,7 +16,6 @@
 //! Never here: what is read. Invariant: a place is given back however its read ends, and one that had a place comes before those
 //! that never had one, so that what is held in memory gets done.
 
-use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -29,6 +28,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 use super::asker::Asker;
 use super::parts::{Giving, Hearing as _, ShardAnswer, parts};
+use super::turns::Turns;
 use crate::clock::monotonic;
 use crate::error::{Error, Reason, Result};
 use crate::limits::Limits;
@@ -160,6 +160,11 @@ pub fn names_few(query: &Query) -> bool {
         Query::Resolve(_) | Query::Devices(_) | Query::Quality(_) | Query::Health(_) => false,
         Query::Count(_) | Query::Alerts(_) | Query::Join(_) => false,
     }
+}
+
+/// Whether a question waits for its turn among those that read much.
+pub fn is_wide(query: &Query) -> bool {
+    Kind::of(query) == Kind::Wide
 }
 
 /// What a read is for.
@@ -328,57 +333,6 @@ impl Drop for Place {
     }
 }
 
-/// What waits, by whom it is for: they take turns, each in its own order.
-struct Turns<T> {
-    turns: VecDeque<String>,
-    waiting: HashMap<String, VecDeque<T>>,
-    len: usize,
-}
-
-impl<T> Default for Turns<T> {
-    fn default() -> Turns<T> {
-        Turns {
-            turns: VecDeque::new(),
-            waiting: HashMap::new(),
-            len: 0,
-        }
-    }
-}
-
-impl<T> Turns<T> {
-    fn len(&self) -> usize {
-        self.len
-    }
-
-    fn push(&mut self, whose: String, item: T) {
-        let of_one = self.waiting.entry(whose.clone()).or_default();
-        if of_one.is_empty() {
-            self.turns.push_back(whose);
-        }
-        of_one.push_back(item);
-        self.len += 1;
-    }
-
-    fn pop(&mut self) -> Option<T> {
-        let whose = self.turns.pop_front()?;
-        let of_one = self.waiting.get_mut(&whose)?;
-        let item = of_one.pop_front()?;
-        self.len -= 1;
-        match of_one.is_empty() {
-            true => drop(self.waiting.remove(&whose)),
-            false => self.turns.push_back(whose),
-        }
-        Some(item)
-    }
-
-    fn retain(&mut self, keep: impl Fn(&T) -> bool) {
-        self.waiting.values_mut().for_each(|of_one| of_one.retain(&keep));
-        self.waiting.retain(|_, of_one| !of_one.is_empty());
-        self.turns.retain(|whose| self.waiting.contains_key(whose));
-        self.len = self.waiting.values().map(VecDeque::len).sum();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
@@ -518,19 +472,5 @@ mod tests {
         assert_eq!(all(answer).await, (0, None));
         let next = reads.run(Kind::Wide, &asker(later()), Box::new(|_: &Giving| done()));
         assert_eq!(all(next.unwrap()).await, (1, None));
-    }
-
-    #[test]
-    fn applications_take_turns() {
-        let mut turns = Turns::default();
-        for (whose, item) in [("a", 1), ("a", 2), ("a", 3), ("b", 11), ("c", 21), ("b", 12)] {
-            turns.push(whose.to_owned(), item);
-        }
-        assert_eq!((turns.pop(), turns.pop()), (Some(1), Some(11)));
-        turns.push("a".to_owned(), 4);
-        turns.retain(|item| *item != 2 && *item != 21);
-        assert_eq!(turns.len(), 3);
-        let rest: Vec<i32> = std::iter::from_fn(|| turns.pop()).collect();
-        assert_eq!((rest, turns.len()), (vec![3, 12, 4], 0));
     }
 }

@@ -175,7 +175,7 @@ impl Outgoing<'_> {
 }
 
 /// The bits of a column that has values in some of `rows` rows.
-fn presence(rows: usize, present: impl Iterator<Item = usize>) -> Vec<u8> {
+pub(super) fn presence(rows: usize, present: impl Iterator<Item = usize>) -> Vec<u8> {
     let mut bitmap = Bitmap::new(rows);
     present.for_each(|row| bitmap.set(row, true));
     bitmap.to_bytes_lsb()

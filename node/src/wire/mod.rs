@@ -4,6 +4,7 @@ pub mod answer;
 pub mod batch;
 pub mod cursor;
 pub mod latest;
+pub mod latest_table;
 pub mod registry;
 pub mod removal;
 pub mod status;

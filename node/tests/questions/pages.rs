@@ -10,7 +10,7 @@ use crate::common::fleet::*;
 use crate::common::random::seeded;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
-use tidemark_client::{BatchBuilder, Client, v1};
+use tidemark_client::{BatchBuilder, Client, latest_rows, v1};
 
 const DEVICES: usize = 30;
 
@@ -157,6 +157,7 @@ async fn devices_and_newest_values_come_in_pages() {
         }
         let mut request = v1::GetLatestRequest {
             selector,
+            in_columns: random.random(),
             ..Default::default()
         };
         let mut newest: BTreeMap<String, usize> = BTreeMap::new();
@@ -169,8 +170,9 @@ async fn devices_and_newest_values_come_in_pages() {
                 .collect()
                 .await
                 .unwrap();
-            for device in messages.into_iter().flat_map(|message| message.devices) {
-                *newest.entry(device.device).or_default() += 1;
+            let devices: BTreeSet<&str> = messages.iter().flat_map(latest_rows).map(|row| row.device).collect();
+            for device in devices {
+                *newest.entry(device.to_owned()).or_default() += 1;
             }
             if summary.next_cursor.is_empty() {
                 break;

@@ -13,6 +13,7 @@ mod common;
 
 mod joins;
 mod known_at;
+mod latest_columns;
 mod recorded;
 mod recorded_alerts;
 mod recorded_answers;

@@ -3,7 +3,7 @@
 //! Invariant: a device that never sent anything has a row too.
 
 use clap::Args;
-use tidemark_client::{v1, value_at};
+use tidemark_client::{LatestRow, latest_rows, v1};
 
 use super::{AskArgs, quality_name, report_kind_name, value_cell};
 use crate::cli::{Context, now_ns};
@@ -77,6 +77,7 @@ pub(crate) async fn run(context: &Context, args: LatestArgs) -> Outcome {
         explain: args.ask.terms.explain,
         known_at_ns: args.ask.known.at_ns()?,
         test_points: args.tests.test_points,
+        in_columns: true,
     };
     let client = context.connect().await?;
     let mut answer = client.get_latest(request).await.or_fail(WHAT)?;
@@ -88,17 +89,8 @@ pub(crate) async fn run(context: &Context, args: LatestArgs) -> Outcome {
         if message.evaluated_at_ns != 0 {
             evaluated_at_ns = message.evaluated_at_ns;
         }
-        for device in message.devices {
-            if device.values.is_empty() {
-                let mut cells = vec![Cell::None; COLUMNS.len()];
-                cells[0] = Cell::Text(device.device);
-                cells[1] = Cell::Text(device.device_type);
-                printer.row(cells)?;
-                continue;
-            }
-            for latest in &device.values {
-                printer.row(cells(&device, latest, evaluated_at_ns))?;
-            }
+        for row in latest_rows(&message) {
+            printer.row(cells(row, evaluated_at_ns))?;
         }
     }
     args.ask.known.check(answer.summary())?;
@@ -113,23 +105,26 @@ pub(crate) async fn run(context: &Context, args: LatestArgs) -> Outcome {
     Ok(())
 }
 
-fn cells(device: &v1::LatestDevice, latest: &v1::LatestValue, evaluated_at_ns: i64) -> Vec<Cell> {
-    let value = latest.value.as_ref().and_then(|values| value_at(values, 0));
-    let age_ms = evaluated_at_ns.saturating_sub(latest.observed_at_ns) / 1_000_000;
-    vec![
-        Cell::text(&device.device),
-        Cell::text(&device.device_type),
-        Cell::text(&latest.property),
-        value.map_or(Cell::None, value_cell),
-        Cell::Time(latest.observed_at_ns),
+fn cells(row: LatestRow<'_>, evaluated_at_ns: i64) -> Vec<Cell> {
+    let mut cells = vec![Cell::text(row.device), Cell::text(row.device_type)];
+    let Some(newest) = row.newest else {
+        cells.resize(COLUMNS.len(), Cell::None);
+        return cells;
+    };
+    let age_ms = evaluated_at_ns.saturating_sub(newest.observed_at_ns) / 1_000_000;
+    cells.extend([
+        Cell::text(newest.property),
+        value_cell(newest.value),
+        Cell::Time(newest.observed_at_ns),
         if evaluated_at_ns == 0 {
             Cell::None
         } else {
             Cell::Float(age_ms as f64 / 1000.0)
         },
-        Cell::Bool(latest.stale),
-        Cell::some_text(quality_name(latest.quality())),
-        Cell::text(report_kind_name(latest.report_kind())),
-        Cell::some_time(latest.received_at_ns),
-    ]
+        Cell::Bool(newest.stale),
+        Cell::some_text(quality_name(newest.quality)),
+        Cell::text(report_kind_name(newest.report_kind)),
+        Cell::some_time(newest.received_at_ns),
+    ]);
+    cells
 }

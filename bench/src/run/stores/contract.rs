@@ -2,7 +2,7 @@
 //! question and write goes the way of an application: linearizable, fsynced on a majority before the acknowledgement.
 
 use anyhow::{Context, Result, bail};
-use tidemark_client::{Client, Value, WriterOptions, v1, value_at};
+use tidemark_client::{Client, Value, WriterOptions, latest_rows, v1, value_at};
 
 use crate::run::fleet::{Fleet, Property, START_MS, Type};
 use crate::run::question::{Ask, Row, Series, TOP};
@@ -170,26 +170,25 @@ impl Session {
                 device_type: one.id.clone(),
                 ..Default::default()
             }),
+            in_columns: true,
             ..Default::default()
         };
         let mut answer = self.client.get_latest(request).await?;
         let mut rows = Vec::new();
         while let Some(message) = answer.next().await {
-            for device in message?.devices {
-                for latest in &device.values {
-                    let labels = one
-                        .properties
-                        .iter()
-                        .find(|p| p.id == latest.property)
-                        .map_or(&[][..], |p| &p.labels);
-                    let v = latest
-                        .value
-                        .as_ref()
-                        .and_then(|values| value_at(values, 0))
-                        .context("no value")?;
-                    let key = format!("{}/{}", device.device, latest.property);
-                    rows.push(Row::new(key, latest.observed_at_ns / MS, vec![float(&v, labels)?]));
-                }
+            for row in latest_rows(&message?) {
+                let Some(newest) = row.newest else { continue };
+                let labels = one
+                    .properties
+                    .iter()
+                    .find(|p| p.id == newest.property)
+                    .map_or(&[][..], |p| &p.labels);
+                let key = format!("{}/{}", row.device, newest.property);
+                rows.push(Row::new(
+                    key,
+                    newest.observed_at_ns / MS,
+                    vec![float(&newest.value, labels)?],
+                ));
             }
         }
         Ok(rows)

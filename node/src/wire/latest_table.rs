@@ -1,0 +1,174 @@
+//! Newest values on their way out in columns: devices of one type, each property with its values and times.
+//!
+//! Never here: which values count. Invariant: a column has one time of each kind for each of its values, its own or those of the
+//! column before.
+
+use std::sync::Arc;
+
+use tidemark_proto::v1::{Column, LatestColumn, LatestTable};
+use tidemark_series::{NewestValue, ValueRef, Values};
+
+use super::answer::{presence, to_values};
+use crate::catalog::types::{PropertyDef, TypeDef};
+
+/// What a value takes beside itself: two times, and a little more.
+const VALUE_BYTES: usize = 24;
+
+/// Collects newest values of devices of one type.
+pub struct LatestTableWriter {
+    def: Arc<TypeDef>,
+    devices: Vec<String>,
+    columns: Vec<Gathered>,
+}
+
+/// Of one property, so far.
+struct Gathered {
+    /// Which of the properties of the type.
+    at: usize,
+    values: Values,
+    /// Which of the devices.
+    rows: Vec<usize>,
+    observed_at_ns: Vec<i64>,
+    received_at_ns: Vec<i64>,
+    report_kind: Vec<i32>,
+    quality: Vec<i32>,
+    stale: Vec<bool>,
+}
+
+impl LatestTableWriter {
+    /// Of the given properties of a type.
+    pub fn new(def: &Arc<TypeDef>, properties: &[&PropertyDef]) -> LatestTableWriter {
+        let at = |wanted: &&PropertyDef| def.properties.iter().position(|one| one.number == wanted.number);
+        let gathered = |at: usize| Gathered {
+            at,
+            values: Values::empty(def.properties[at].value_type),
+            rows: Vec::new(),
+            observed_at_ns: Vec::new(),
+            received_at_ns: Vec::new(),
+            report_kind: Vec::new(),
+            quality: Vec::new(),
+            stale: Vec::new(),
+        };
+        LatestTableWriter {
+            columns: properties.iter().filter_map(at).map(gathered).collect(),
+            def: def.clone(),
+            devices: Vec::new(),
+        }
+    }
+
+    /// Whether devices of this type go here.
+    pub fn is_of(&self, def: &Arc<TypeDef>) -> bool {
+        Arc::ptr_eq(&self.def, def)
+    }
+
+    /// Adds the newest values of one device; `newest` ascends by property, `is_stale` judges an observation time. Returns about
+    /// how many bytes they are.
+    pub fn device(&mut self, device: &str, newest: &[NewestValue], is_stale: impl Fn(i64) -> bool) -> usize {
+        let row = self.devices.len();
+        self.devices.push(device.to_owned());
+        let mut bytes = device.len();
+        // Most types list their properties by number: the next one asked for is the next one there is.
+        let mut next = 0;
+        for column in &mut self.columns {
+            let number = self.def.properties[column.at].number;
+            if newest.get(next).is_none_or(|value| value.property != number) {
+                match newest.binary_search_by_key(&number, |value| value.property) {
+                    Ok(found) => next = found,
+                    Err(_) => continue,
+                }
+            }
+            bytes += column.push(row, &newest[next], is_stale(newest[next].observed_at));
+            next += 1;
+        }
+        bytes
+    }
+
+    /// The table as a message.
+    pub fn finish(self) -> LatestTable {
+        let LatestTableWriter { def, devices, columns } = self;
+        let mut table = LatestTable {
+            device_type: def.id().to_owned(),
+            columns: Vec::with_capacity(columns.len()),
+            devices,
+        };
+        let mut before: Option<Gathered> = None;
+        for column in columns.into_iter().filter(|column| !column.rows.is_empty()) {
+            let message = column.message(&def, table.devices.len(), before.as_ref());
+            table.columns.push(message);
+            before = Some(column);
+        }
+        table
+    }
+}
+
+impl Gathered {
+    /// Adds the value of a device; returns about how many bytes it is.
+    fn push(&mut self, row: usize, newest: &NewestValue, is_stale: bool) -> usize {
+        let mut bytes = VALUE_BYTES;
+        match (&mut self.values, newest.value()) {
+            (Values::F64(values), ValueRef::F64(v)) => values.push(v),
+            (Values::I64(values), ValueRef::I64(v)) => values.push(v),
+            (Values::Bool(values), ValueRef::Bool(v)) => values.push(v),
+            (Values::Enum(values), ValueRef::Enum(v)) => values.push(v),
+            (Values::Text(values), ValueRef::Text(v)) => {
+                bytes += v.len();
+                values.push(v.to_owned());
+            }
+            // A property's type never changes, and stored values are checked against it when written.
+            (values, value) => {
+                debug_assert!(false, "{value:?} among {values:?}");
+                return 0;
+            }
+        }
+        self.rows.push(row);
+        self.observed_at_ns.push(newest.observed_at);
+        self.received_at_ns.push(newest.received_at);
+        self.report_kind.push(newest.report_kind.into());
+        self.quality.push(newest.quality.into());
+        self.stale.push(is_stale);
+        bytes
+    }
+
+    /// As a message; of what it shares with the column before there is nothing in it.
+    fn message(&self, def: &TypeDef, devices: usize, before: Option<&Gathered>) -> LatestColumn {
+        let property = &def.properties[self.at];
+        let alike = before.filter(|before| before.rows == self.rows);
+        let times = |of: fn(&Gathered) -> &Vec<i64>| match alike.is_some_and(|before| of(before) == of(self)) {
+            true => Vec::new(),
+            false => of(self).clone(),
+        };
+        let present = match self.rows.len() == devices {
+            true => Vec::new(),
+            false => presence(devices, self.rows.iter().copied()),
+        };
+        let stale = self
+            .stale
+            .iter()
+            .enumerate()
+            .filter(|(_, stale)| **stale)
+            .map(|(at, _)| at);
+        LatestColumn {
+            column: Some(Column {
+                property: property.id.clone(),
+                values: Some(to_values(self.values.clone(), property)),
+                presence: present.into(),
+                quality: stated(&self.quality),
+            }),
+            observed_at_ns: times(|column| &column.observed_at_ns),
+            received_at_ns: times(|column| &column.received_at_ns),
+            report_kind: stated(&self.report_kind),
+            stale: match self.stale.contains(&true) {
+                true => presence(self.stale.len(), stale).into(),
+                false => Vec::new().into(),
+            },
+        }
+    }
+}
+
+/// Codes, unless all say nothing.
+fn stated(codes: &[i32]) -> Vec<i32> {
+    match codes.iter().all(|code| *code == 0) {
+        true => Vec::new(),
+        false => codes.to_vec(),
+    }
+}
