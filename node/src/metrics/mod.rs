@@ -314,6 +314,7 @@ impl Metrics {
             "From a batch taken to its answer.",
         );
         write_latency(text, "tidemark_write_seconds", &[], &self.write_latency);
+        self.write_questions(text);
         self.write_state(text);
     }
 
@@ -396,8 +397,8 @@ impl Metrics {
         }
     }
 
-    fn write_state(&self, text: &mut Text) {
-        let (room, process) = (self.disk.room(), Process::read());
+    /// Questions, and what is done for them right now.
+    fn write_questions(&self, text: &mut Text) {
         text.gauge(
             "tidemark_subscriptions",
             "Subscriptions that clients have at this node.",
@@ -431,6 +432,15 @@ impl Metrics {
                 "Bytes of unfinished answers that questions hold.",
                 self.query_bytes_held.get(),
             ),
+        ] {
+            text.gauge(name, help, value);
+        }
+    }
+
+    /// The disk and the process.
+    fn write_state(&self, text: &mut Text) {
+        let (room, process) = (self.disk.room(), Process::read());
+        for (name, help, value) in [
             (
                 "tidemark_disk_total_bytes",
                 "Size of the data folder's file system.",
