@@ -36,7 +36,7 @@
 //! | `read_threads` (a key) | as many as cores, 2 at least | further reads of shards, of few devices and of more apart, wait for their turn |
 //! | `reads_max` | 192 reads of shards on hand a node, of few devices and of more apart | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
 //! | `query_bytes_max` | 1 GiB a node: unfinished answers of all queries | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
-//! | `application_questions_max` (a key) | 48 at once a node and application | RESOURCE_EXHAUSTED `APPLICATION_LIMIT` with a time to retry |
+//! | `application_questions_max` (a key) | 48 at once a node and application, of few devices and of more apart | RESOURCE_EXHAUSTED `APPLICATION_LIMIT` with a time to retry |
 //! | `application_bytes_max` (a key) | 768 MiB of unfinished answers a node and application | RESOURCE_EXHAUSTED `APPLICATION_LIMIT` with a time to retry |
 //! | `application_points_per_minute` (a key) | 10,000,000,000 values decoded, a node asked and application | RESOURCE_EXHAUSTED `APPLICATION_LIMIT` with a time to retry |
 //! | `applications_max` | 64 a node that have asked within an hour | further ones share one account |

@@ -17,11 +17,13 @@ use super::RunArgs;
 use super::catch_up::{fill, filled};
 use super::cluster::Cluster;
 use super::figures::{Outcome, conclude, p99_check};
-use super::load::{Load, connect};
+use super::load::{Load, connect_as};
 use super::proof::Check;
 use super::record::{PhaseFigures, Record};
 use crate::report::{self, Latencies, Summary};
 
+/// The crowd has budgets of its own, as an application that names itself has.
+const APPLICATION: &str = "crowd";
 const ALONE: &str = "no questions";
 const CROWD: &str = "a crowd asks";
 const HOUR_NS: i64 = 3_600_000_000_000;
@@ -116,7 +118,7 @@ impl Crowd {
         runtime.spawn(async move {
             let mut all = JoinSet::new();
             for first in (0..askers).step_by(ASKERS_PER_CLIENT as usize) {
-                let client = match connect(&endpoints).await {
+                let client = match connect_as(&endpoints, Some(APPLICATION)).await {
                     Ok(client) => client,
                     Err(error) => return report::note(&format!("an asker finds no node: {error:#}")),
                 };

@@ -224,8 +224,14 @@ impl Load {
 
 /// A client as applications have it: default waits, default retries.
 pub(super) async fn connect(endpoints: &[String]) -> Result<Client> {
+    connect_as(endpoints, None).await
+}
+
+/// One that names the application for which it asks.
+pub(super) async fn connect_as(endpoints: &[String], application: Option<&str>) -> Result<Client> {
     let options = ClientOptions {
         endpoints: endpoints.to_vec(),
+        application: application.map(str::to_owned),
         ..ClientOptions::default()
     };
     let what = || format!("no node answers at {}", endpoints.join(", "));

@@ -191,7 +191,7 @@ pub(super) const KEYS: &[Key] = &[
         env: "TIDEMARK_APPLICATION_QUESTIONS_MAX",
         kind: Kind::Number,
         allowed: "a whole number from 1 on",
-        about: "Questions that one application has at this node at once. A node answers 64 at once.",
+        about: "Questions that one application has at this node at once, of few devices and of more apart. A node answers 64.",
         set: |config, text| {
             let most = text.parse().ok().filter(|most| *most > 0);
             put(&mut config.tuning.application_questions_max, most)

@@ -26,7 +26,7 @@ use crate::clock::monotonic;
 use crate::error::{Error, Reason, Result};
 use crate::limits::Limits;
 use crate::metrics::Present;
-use crate::route::{Appointments, Asker, Router, ShardJob};
+use crate::route::{Appointments, Asker, Router, ShardJob, selects_few};
 use crate::wire::cursor::CursorKey;
 use crate::wire::registry::check_selector;
 
@@ -265,7 +265,7 @@ impl Queries {
             Error::new(Reason::Overloaded, message).retry_after_ms(self.again.next_ms())
         })?;
         let application = self.router.applications().named(&caller.application);
-        let admitted = application.admit()?;
+        let admitted = application.admit(selector.is_some_and(selects_few))?;
         let selector = check_selector(selector, required, &self.limits)?;
         let metrics = self.router.host().metrics().clone();
         let consistency = wanted.copied().unwrap_or_default();

@@ -46,6 +46,8 @@ pub struct Application {
     allowed: Arc<Allowed>,
     bucket: Mutex<Bucket>,
     questions: Gauge,
+    /// Those of them that name a few devices. They have as many places as all others, which are the ones that take long.
+    few: Gauge,
     /// When those may come again whose question was one too many.
     again: Appointments,
     asked: Counter,
@@ -79,11 +81,15 @@ impl Bucket {
 
 /// A question that is being answered, until dropped.
 #[derive(Debug)]
-pub struct Admitted(Arc<Application>);
+pub struct Admitted {
+    of: Arc<Application>,
+    few: bool,
+}
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.0.questions.sub(1);
+        self.of.questions.sub(1);
+        self.of.few.sub(u64::from(self.few));
     }
 }
 
@@ -98,6 +104,7 @@ impl Application {
             }),
             allowed,
             questions: Gauge::default(),
+            few: Gauge::default(),
             again: Appointments::default(),
             asked: Counter::default(),
             refused: Counter::default(),
@@ -111,13 +118,13 @@ impl Application {
         &self.name
     }
 
-    /// Begins a question.
+    /// Begins a question; `few`: it names a few devices.
     ///
     /// # Errors
     /// `APPLICATION_LIMIT` where it has as much of this node as it may, with a time to retry.
-    pub fn admit(self: &Arc<Application>) -> Result<Admitted> {
+    pub fn admit(self: &Arc<Application>, few: bool) -> Result<Admitted> {
         let mut bucket = lock(&self.bucket);
-        let refused = self.refusal(&mut bucket, monotonic());
+        let refused = self.refusal(few, &mut bucket, monotonic());
         match refused {
             Some(error) => {
                 self.refused.add(1);
@@ -125,18 +132,24 @@ impl Application {
             }
             None => {
                 self.questions.add(1);
+                self.few.add(u64::from(few));
                 self.asked.add(1);
-                Ok(Admitted(self.clone()))
+                Ok(Admitted { of: self.clone(), few })
             }
         }
     }
 
-    fn refusal(&self, bucket: &mut Bucket, now: Instant) -> Option<Error> {
+    fn refusal(&self, few: bool, bucket: &mut Bucket, now: Instant) -> Option<Error> {
         let allowed = &self.allowed;
-        if self.questions.get() >= allowed.questions as u64 {
+        let alike = match few {
+            true => self.few.get(),
+            false => self.questions.get().saturating_sub(self.few.get()),
+        };
+        if alike >= allowed.questions as u64 {
             let most = allowed.questions;
+            let which = if few { "of few devices " } else { "" };
             return Some(self.limited(
-                format!("{most} questions at once"),
+                format!("{most} questions {which}at once"),
                 "application_questions_max",
                 self.again.next_ms(),
             ));
@@ -326,18 +339,20 @@ mod tests {
             ..Limits::default()
         });
         let (busy, calm) = (all.named("busy"), all.named("calm"));
-        let first = busy.admit().unwrap();
-        let _second = all.named("busy").admit().unwrap();
-        let (reason, limit, soon) = refused(busy.admit());
+        let first = busy.admit(false).unwrap();
+        let _second = all.named("busy").admit(false).unwrap();
+        let (reason, limit, soon) = refused(busy.admit(false));
         assert_eq!(
             (reason, limit.as_str()),
             (Reason::ApplicationLimit, "application_questions_max")
         );
-        let (_, _, later) = refused(busy.admit());
+        let (_, _, later) = refused(busy.admit(false));
         assert!(soon > 0 && later > soon, "{soon}, {later} ms");
-        let _other = (calm.admit().unwrap(), all.named("").admit().unwrap());
+        let _small = [(); 2].map(|()| busy.admit(true).unwrap());
+        assert!(busy.admit(true).is_err(), "as many of few devices as of more");
+        let _other = (calm.admit(false).unwrap(), all.named("").admit(false).unwrap());
         drop(first);
-        assert!(busy.admit().is_ok());
+        assert!(busy.admit(false).is_ok());
     }
 
     #[test]
@@ -368,19 +383,19 @@ mod tests {
         });
         let application = all.named("a");
         let meter = super::super::Meter::new(1_000, application.clone());
-        drop(application.admit().unwrap());
+        drop(application.admit(false).unwrap());
         assert!(meter.spend(1_000).is_ok(), "as many as a question may");
         assert_eq!(
             meter.spend(1).map_err(|error| error.reason()),
             Err(Reason::TooManyPoints)
         );
-        let (reason, limit, retry_ms) = refused(application.admit());
+        let (reason, limit, retry_ms) = refused(application.admit(false));
         assert_eq!(
             (reason, limit.as_str()),
             (Reason::ApplicationLimit, "application_points_per_minute")
         );
         assert!((30_000..=40_100).contains(&retry_ms), "{retry_ms}");
-        assert!(all.named("b").admit().is_ok());
+        assert!(all.named("b").admit(false).is_ok());
     }
 
     #[test]
@@ -396,9 +411,9 @@ mod tests {
         assert_eq!(reason(b.hold(&gauge, 0, 60)), Err(Reason::Overloaded));
         assert_eq!(reason(b.hold(&gauge, 60, 50)), Ok(()), "less is always right");
         assert_eq!(reason(a.hold(&gauge, 100, 101)), Err(Reason::ApplicationLimit));
-        assert_eq!(refused(a.admit()).1, "application_bytes_max");
+        assert_eq!(refused(a.admit(false)).1, "application_bytes_max");
         assert_eq!((reason(a.hold(&gauge, 101, 0)), gauge.get()), (Ok(()), 50));
-        assert!(a.admit().is_ok());
+        assert!(a.admit(false).is_ok());
     }
 
     #[test]
@@ -420,7 +435,7 @@ mod tests {
             "a is at work"
         );
         assert!(Arc::ptr_eq(&running, &all.named_at("a", later)));
-        let _asked = running.admit().unwrap();
+        let _asked = running.admit(false).unwrap();
         let mut text = Text::default();
         all.write_text(&mut text);
         let text = text.into_string();

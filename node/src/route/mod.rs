@@ -25,7 +25,7 @@ pub use parts::{Hearing, ShardAnswer};
 pub use propose::Retry;
 pub(crate) use propose::outcome_unknown;
 pub use read::{Ready, ShardJob};
-pub use reads::{is_wide, names_few};
+pub use reads::{is_wide, names_few, selects_few};
 
 use tonic::Status;
 

@@ -146,12 +146,14 @@ impl Reads {
     }
 }
 
+/// Whether a selector names a few devices.
+pub fn selects_few(selector: &Selector) -> bool {
+    (1..=FEW_DEVICES).contains(&selector.device_ids.len())
+}
+
 /// Whether a question names a few devices, and reads their blocks.
 pub fn names_few(query: &Query) -> bool {
-    let few = |selector: &Option<Selector>| {
-        let named = selector.as_ref().map_or(0, |selector| selector.device_ids.len());
-        (1..=FEW_DEVICES).contains(&named)
-    };
+    let few = |selector: &Option<Selector>| selector.as_ref().is_some_and(selects_few);
     match query {
         Query::Range(request) => few(&request.selector),
         Query::Aggregate(request) => few(&request.selector),

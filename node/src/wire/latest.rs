@@ -42,6 +42,30 @@ pub struct LatestWriter<'a> {
     value: Vec<u8>,
 }
 
+/// Finds the values of properties one after the other.
+pub(super) struct Finding<'a> {
+    newest: &'a [NewestValue],
+    next: usize,
+}
+
+impl<'a> Finding<'a> {
+    /// Values that ascend by property.
+    pub(super) fn among(newest: &'a [NewestValue]) -> Finding<'a> {
+        Finding { newest, next: 0 }
+    }
+
+    /// That of a property. Most types list their properties by number: the next one asked for is the next one there is.
+    pub(super) fn of(&mut self, number: PropertyNumber) -> Option<&'a NewestValue> {
+        let is_next = self.newest.get(self.next).is_some_and(|value| value.property == number);
+        let at = match is_next {
+            true => self.next,
+            false => self.newest.binary_search_by_key(&number, |value| value.property).ok()?,
+        };
+        self.next = at + 1;
+        self.newest.get(at)
+    }
+}
+
 /// What all values of a property begin with.
 struct Prepared {
     number: PropertyNumber,
@@ -76,18 +100,11 @@ impl<'a> LatestWriter<'a> {
     pub fn device(&mut self, device: &str, newest: &[NewestValue], is_stale: impl Fn(i64) -> bool) -> Bytes {
         put(DEVICE, device.as_bytes(), &mut self.out);
         put(DEVICE_TYPE, self.device_type.as_bytes(), &mut self.out);
-        // Most types list their properties by number: the next one asked for is the next one there is.
-        let mut next = 0;
+        let mut finding = Finding::among(newest);
         for at in 0..self.properties.len() {
-            let number = self.properties[at].number;
-            if newest.get(next).is_none_or(|value| value.property != number) {
-                match newest.binary_search_by_key(&number, |value| value.property) {
-                    Ok(found) => next = found,
-                    Err(_) => continue,
-                }
-            }
-            let value = &newest[next];
-            next += 1;
+            let Some(value) = finding.of(self.properties[at].number) else {
+                continue;
+            };
             self.value(at, value, is_stale(value.observed_at));
             put(VALUES, &self.value, &mut self.out);
         }

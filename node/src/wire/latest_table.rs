@@ -9,6 +9,7 @@ use tidemark_proto::v1::{Column, LatestColumn, LatestTable};
 use tidemark_series::{NewestValue, ValueRef, Values};
 
 use super::answer::{presence, to_values};
+use super::latest::Finding;
 use crate::catalog::types::{PropertyDef, TypeDef};
 
 /// What a value takes beside itself: two times, and a little more.
@@ -67,18 +68,11 @@ impl LatestTableWriter {
         let row = self.devices.len();
         self.devices.push(device.to_owned());
         let mut bytes = device.len();
-        // Most types list their properties by number: the next one asked for is the next one there is.
-        let mut next = 0;
+        let mut finding = Finding::among(newest);
         for column in &mut self.columns {
-            let number = self.def.properties[column.at].number;
-            if newest.get(next).is_none_or(|value| value.property != number) {
-                match newest.binary_search_by_key(&number, |value| value.property) {
-                    Ok(found) => next = found,
-                    Err(_) => continue,
-                }
+            if let Some(value) = finding.of(self.def.properties[column.at].number) {
+                bytes += column.push(row, value, is_stale(value.observed_at));
             }
-            bytes += column.push(row, &newest[next], is_stale(newest[next].observed_at));
-            next += 1;
         }
         bytes
     }
