@@ -36,8 +36,10 @@ fn random_batch(device_type: &str, first: char, random: &mut StdRng) -> v1::Batc
                 ("note", Value::Text("é".repeat(usize::try_from(number + 3).unwrap()))),
             ];
             let qualities = [Quality::Unspecified, Quality::Good, Quality::Fail];
-            for (property, value) in values {
-                if random.random_bool(0.7) {
+            // A row has a value.
+            let surely = random.random_range(0..values.len());
+            for (at, (property, value)) in values.into_iter().enumerate() {
+                if at == surely || random.random_bool(0.7) {
                     row = row.set_with_quality(property, value, qualities[random.random_range(0..3)]);
                 }
             }
