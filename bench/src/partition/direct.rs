@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use tidemark_client::v1::ingest_service_client::IngestServiceClient;
 use tidemark_client::v1::query_service_client::QueryServiceClient;
 use tidemark_client::v1::{self, consistency::Level};
-use tidemark_client::{Code, Error, Value, rows, value_at};
+use tidemark_client::{Code, Error, Value, latest_rows, rows};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
@@ -66,9 +66,8 @@ impl Direct {
             let mut messages = client.get_latest(self.request(request)).await?.into_inner();
             let (mut value, mut summary) = (0, None);
             while let Some(message) = messages.message().await? {
-                let values = message.devices.iter().flat_map(|device| &device.values);
-                for latest in values.filter_map(|latest| latest.value.as_ref()) {
-                    if let Some(Value::I64(found)) = value_at(latest, 0) {
+                for newest in latest_rows(&message).filter_map(|row| row.newest) {
+                    if let Value::I64(found) = newest.value {
                         value = found;
                     }
                 }
