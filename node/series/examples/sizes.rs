@@ -16,7 +16,7 @@ use tidemark_series::{Block, ByWindow, Choice, Edge, Needs, Records, Sizes, Wind
 /// What is measured is repeated, and the fastest counts: other work on the machine only ever slows it down.
 const ROUNDS: usize = 3;
 /// `ROUNDS` for one stage, `encode-1` to `fold`, to look at with a profiler: `STAGE=decode`.
-const STAGE_ROUNDS: usize = 60;
+const STAGE_ROUNDS: usize = 400;
 /// Key, sequence and lengths of an entry.
 const ENTRY_BYTES: usize = 16 + 8 + 3;
 /// Filter of a key.

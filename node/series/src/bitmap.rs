@@ -146,6 +146,14 @@ impl Bitmap {
         })
     }
 
+    /// `len` bits from words, lowest bit of the first word first. Missing words read as zero, spare bits are ignored.
+    pub(crate) fn from_words(mut words: Vec<u64>, len: usize) -> Bitmap {
+        words.resize(len.div_ceil(64), 0);
+        let mut map = Bitmap { words, len };
+        map.clear_tail();
+        map
+    }
+
     /// Reads `len` bits, lowest bit of the first byte first. Missing bytes read as zero, spare ones are ignored.
     pub fn from_bytes_lsb(bytes: &[u8], len: usize) -> Bitmap {
         let mut map = Bitmap::new(len);

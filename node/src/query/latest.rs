@@ -25,7 +25,7 @@ use crate::wire::latest_table::LatestTableWriter;
 /// Devices of a part, from as many types as there are.
 const DEVICES_PER_PART: usize = 256;
 /// In columns, where few devices of a type would make a table hardly smaller.
-const DEVICES_PER_PART_IN_COLUMNS: usize = 4_096;
+const DEVICES_PER_PART_IN_COLUMNS: u64 = 4_096;
 /// A part of so many bytes is sent at once.
 const BYTES_PER_PART: usize = 1 << 20;
 
@@ -116,19 +116,19 @@ impl Reading<'_> {
             let at = (now, now.saturating_add(1));
             self.answering.concern(def, at);
         }
-        let mut writer = LatestWriter::new(def, &properties);
+        let mut rows = (!self.request.in_columns).then(|| LatestWriter::new(def, &properties));
         for (chosen, newest) in devices.iter().zip(&newest) {
             let counting = self.counting(def, chosen, newest, &properties)?;
             let newest: &[NewestValue] = counting.as_deref().unwrap_or(newest);
-            if self.request.in_columns {
+            if let Some(rows) = &mut rows {
+                let answer = rows.device(chosen.id(), newest, is_stale);
+                self.bytes += answer.len();
+                self.part.devices.push(answer);
+            } else {
                 self.bytes += self
                     .table(&chosen.def, &properties)
                     .device(chosen.id(), newest, is_stale);
                 self.part.devices_in_tables += 1;
-            } else {
-                let answer = writer.device(chosen.id(), newest, is_stale);
-                self.bytes += answer.len();
-                self.part.devices.push(answer);
             }
             chosen.id().clone_into(&mut self.part.last);
             self.summary.devices += 1;
@@ -204,7 +204,7 @@ impl Reading<'_> {
     }
 
     fn is_full(&self) -> bool {
-        self.part.devices.len() >= DEVICES_PER_PART || self.part.devices_in_tables >= DEVICES_PER_PART_IN_COLUMNS as u64
+        self.part.devices.len() >= DEVICES_PER_PART || self.part.devices_in_tables >= DEVICES_PER_PART_IN_COLUMNS
     }
 
     /// Hands on what is there; breaks when nobody listens any more.

@@ -28,7 +28,7 @@ pub type ShardAnswer = mpsc::Receiver<Result<Vec<Part>>>;
 pub trait Hearing {
     /// Takes a part; false when nobody listens any more.
     fn take(&self, part: Part) -> bool;
-    /// False when nobody listens any more.
+    /// False when nobody listens any more. Asked between two pieces of work, where whoever works may let others have its core.
     fn is_there(&self) -> bool;
     /// On whose behalf it is.
     fn asker(&self) -> &Asker;
@@ -79,6 +79,9 @@ impl Hearing for Giving {
     }
 
     fn is_there(&self) -> bool {
+        if let Some(place) = &self.place {
+            place.step_aside();
+        }
         !self.out.is_closed()
     }
 

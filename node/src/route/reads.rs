@@ -16,6 +16,7 @@
 //! Never here: what is read. Invariant: a place is given back however its read ends, and one that had a place comes before those
 //! that never had one, so that what is held in memory gets done.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -29,7 +30,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use super::asker::Asker;
 use super::parts::{Giving, Hearing as _, ShardAnswer, parts};
 use super::turns::Turns;
-use crate::clock::monotonic;
+use crate::clock::{Instant, monotonic};
 use crate::error::{Error, Reason, Result};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -40,6 +41,9 @@ const FEW_DEVICES: usize = 4;
 const PLACES_MIN: usize = 2;
 /// How much less urgent wide reads are, on the system's scale: beside a busy thread of the rest they get a tenth of a core.
 const WIDE_NICENESS: i32 = 10;
+/// A wide read that works lets others have its core at least so often: the system by itself lets a thread, however little urgent,
+/// use up a slice of over a millisecond before one that wakes up takes over, and a write wakes up ten times.
+const STEP_ASIDE_EVERY: Duration = Duration::from_micros(100);
 /// Longest wait for wide reads when a node stops.
 const STOP_MAX: Duration = Duration::from_secs(10);
 
@@ -101,18 +105,19 @@ impl Reads {
             0 => cores.max(PLACES_MIN),
             threads => threads,
         };
-        let lane = || {
+        let lane = |steps_aside: bool| {
             Arc::new(Lane {
                 places,
                 most: limits.reads_max,
+                steps_aside,
                 state: Mutex::default(),
                 granted: Condvar::new(),
                 metrics: metrics.clone(),
             })
         };
         Ok(Reads {
-            few: lane(),
-            wide: lane(),
+            few: lane(false),
+            wide: lane(true),
             threads: WideThreads::new(limits.reads_max).map_err(Error::internal)?,
         })
     }
@@ -224,6 +229,8 @@ struct Lane {
     places: usize,
     /// Reads on hand: at work, waiting for their readers, waiting to begin.
     most: usize,
+    /// Whether they let others have their cores now and then.
+    steps_aside: bool,
     state: Mutex<State>,
     granted: Condvar,
     metrics: Arc<Metrics>,
@@ -292,7 +299,10 @@ impl Lane {
         }
         drop(state);
         for read in begun {
-            read.begin(Some(Place { lane: self.clone() }));
+            read.begin(Some(Place {
+                stepped_aside: Cell::new(monotonic()),
+                lane: self.clone(),
+            }));
         }
     }
 
@@ -305,9 +315,21 @@ impl Lane {
 #[derive(Debug)]
 pub(super) struct Place {
     lane: Arc<Lane>,
+    stepped_aside: Cell<Instant>,
 }
 
 impl Place {
+    /// Lets others have the core, where it is time to: whoever works calls this as often as it likes.
+    pub(super) fn step_aside(&self) {
+        if !self.lane.steps_aside {
+            return;
+        }
+        if monotonic().duration_since(self.stepped_aside.get()) >= STEP_ASIDE_EVERY {
+            std::thread::yield_now();
+            self.stepped_aside.set(monotonic());
+        }
+    }
+
     /// Waits for something without it: others work meanwhile. Blocks the thread.
     pub(super) fn lend<T>(&self, waiting: impl FnOnce() -> T) -> T {
         let mut state = self.lane.lock();
@@ -342,7 +364,6 @@ mod tests {
     use tidemark_proto::v1::{AnswerSummary, Batch};
 
     use super::*;
-    use crate::clock::Instant;
     use crate::config::DiskReserve;
     use crate::disk::Disk;
     use crate::route::Applications;

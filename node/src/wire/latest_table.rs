@@ -80,18 +80,35 @@ impl LatestTableWriter {
     /// The table as a message.
     pub fn finish(self) -> LatestTable {
         let LatestTableWriter { def, devices, columns } = self;
-        let mut table = LatestTable {
+        let columns: Vec<Gathered> = columns.into_iter().filter(|column| !column.rows.is_empty()).collect();
+        let first = std::iter::once(Shared::default());
+        let shared: Vec<Shared> = first.chain(columns.windows(2).map(Shared::of)).collect();
+        let message = |(column, shared): (Gathered, Shared)| column.message(&def, devices.len(), shared);
+        LatestTable {
             device_type: def.id().to_owned(),
-            columns: Vec::with_capacity(columns.len()),
+            columns: columns.into_iter().zip(shared).map(message).collect(),
             devices,
-        };
-        let mut before: Option<Gathered> = None;
-        for column in columns.into_iter().filter(|column| !column.rows.is_empty()) {
-            let message = column.message(&def, table.devices.len(), before.as_ref());
-            table.columns.push(message);
-            before = Some(column);
         }
-        table
+    }
+}
+
+/// Which times of a column are those of the column before.
+#[derive(Copy, Clone, Debug, Default)]
+struct Shared {
+    observed: bool,
+    received: bool,
+}
+
+impl Shared {
+    /// Of two neighbours.
+    fn of(neighbours: &[Gathered]) -> Shared {
+        match neighbours {
+            [before, column] if before.rows == column.rows => Shared {
+                observed: before.observed_at_ns == column.observed_at_ns,
+                received: before.received_at_ns == column.received_at_ns,
+            },
+            _ => Shared::default(),
+        }
     }
 }
 
@@ -124,45 +141,41 @@ impl Gathered {
     }
 
     /// As a message; of what it shares with the column before there is nothing in it.
-    fn message(&self, def: &TypeDef, devices: usize, before: Option<&Gathered>) -> LatestColumn {
+    fn message(self, def: &TypeDef, devices: usize, shared: Shared) -> LatestColumn {
         let property = &def.properties[self.at];
-        let alike = before.filter(|before| before.rows == self.rows);
-        let times = |of: fn(&Gathered) -> &Vec<i64>| match alike.is_some_and(|before| of(before) == of(self)) {
-            true => Vec::new(),
-            false => of(self).clone(),
-        };
         let present = match self.rows.len() == devices {
             true => Vec::new(),
             false => presence(devices, self.rows.iter().copied()),
         };
-        let stale = self
-            .stale
-            .iter()
-            .enumerate()
-            .filter(|(_, stale)| **stale)
-            .map(|(at, _)| at);
+        let stale = self.stale.iter().enumerate();
+        let stale = stale.filter(|(_, stale)| **stale).map(|(at, _)| at);
         LatestColumn {
-            column: Some(Column {
-                property: property.id.clone(),
-                values: Some(to_values(self.values.clone(), property)),
-                presence: present.into(),
-                quality: stated(&self.quality),
-            }),
-            observed_at_ns: times(|column| &column.observed_at_ns),
-            received_at_ns: times(|column| &column.received_at_ns),
-            report_kind: stated(&self.report_kind),
             stale: match self.stale.contains(&true) {
                 true => presence(self.stale.len(), stale).into(),
                 false => Vec::new().into(),
             },
+            column: Some(Column {
+                property: property.id.clone(),
+                values: Some(to_values(self.values, property)),
+                presence: present.into(),
+                quality: stated(self.quality),
+            }),
+            observed_at_ns: own(self.observed_at_ns, shared.observed),
+            received_at_ns: own(self.received_at_ns, shared.received),
+            report_kind: stated(self.report_kind),
         }
     }
 }
 
+/// Times, unless they are shared.
+fn own(times: Vec<i64>, shared: bool) -> Vec<i64> {
+    if shared { Vec::new() } else { times }
+}
+
 /// Codes, unless all say nothing.
-fn stated(codes: &[i32]) -> Vec<i32> {
+fn stated(codes: Vec<i32>) -> Vec<i32> {
     match codes.iter().all(|code| *code == 0) {
         true => Vec::new(),
-        false => codes.to_vec(),
+        false => codes,
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use tidemark_client::{BatchBuilder, Client, Code, Error, Value, rows, v1};
+use tidemark_client::{BatchBuilder, Client, Code, Error, LatestRow, Value, rows, v1};
 use v1::{Kind, ValueType};
 
 /// Second, minute, hour and day in nanoseconds.
@@ -278,16 +278,18 @@ pub(crate) async fn stored(client: &Client) -> Vec<Point> {
     found
 }
 
-/// Latest values by device and property: time and value.
+/// Latest values, answered device by device, by device and property: time and value.
 pub(crate) fn latest(messages: &[v1::GetLatestResponse]) -> BTreeMap<(String, String), (i64, Value)> {
-    let mut found = BTreeMap::new();
-    for device in messages.iter().flat_map(|message| &message.devices) {
-        for value in &device.values {
-            let one = tidemark_client::value_at(value.value.as_ref().unwrap(), 0).unwrap();
-            let key = (device.device.clone(), value.property.clone());
-            found.insert(key, (value.observed_at_ns, one));
-        }
-    }
+    let devices = messages.iter().flat_map(|message| &message.devices);
+    let told: usize = devices.map(|device| device.values.len()).sum();
+    let rows = messages.iter().flat_map(tidemark_client::latest_rows);
+    let value = |row: LatestRow<'_>| {
+        let newest = row.newest?;
+        let key = (row.device.to_owned(), newest.property.to_owned());
+        Some((key, (newest.observed_at_ns, newest.value)))
+    };
+    let found: BTreeMap<_, _> = rows.filter_map(value).collect();
+    assert_eq!(found.len(), told, "each value told has a row of its own");
     found
 }
 

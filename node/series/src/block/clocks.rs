@@ -25,10 +25,10 @@ const CLOCKS_MAX: usize = 16;
 /// In blocks of fewer rows there is nothing to gain.
 const ROWS_MIN: usize = 12;
 
-/// The rows of each clock, one by one and together.
+/// The rows of each clock.
 #[derive(Clone, Debug)]
 pub(crate) struct Clocks {
-    clocks: Vec<(Vec<u32>, Bitmap)>,
+    rows: Vec<Bitmap>,
 }
 
 /// Which clock each of some presences follows, and the rows of the clocks.
@@ -146,29 +146,68 @@ pub(super) fn decode_times(
         ticks.push(one);
     }
     reader.end()?;
-    let mut times = ticks.concat();
-    times.sort();
-    times.dedup();
-    if times.len() != rows {
-        return Err(reader.corrupt());
+    together(&ticks, rows).ok_or_else(|| reader.corrupt())
+}
+
+/// The times that some clocks tell together, and the rows of each; `None` where these are not `rows`.
+fn together(clocks: &[Vec<i64>], rows: usize) -> Option<(Vec<i64>, Clocks)> {
+    let mut ticking: Vec<Ticking<'_>> = clocks.iter().map(|ticks| Ticking::new(ticks, rows)).collect();
+    let mut times = Vec::with_capacity(rows);
+    for first in (0..rows).step_by(64) {
+        for bit in 0..(rows - first).min(64) {
+            let time = ticking.iter().fold(i64::MAX, |least, clock| least.min(clock.head));
+            ticking.iter_mut().for_each(|clock| clock.pass(time, bit));
+            times.push(time);
+        }
+        ticking.iter_mut().for_each(Ticking::close_word);
     }
-    let rows_of = |one: Vec<i64>| {
-        let mut row = 0;
-        let mut map = Bitmap::new(rows);
-        let find = |tick: i64| {
-            while times.get(row).is_some_and(|&time| time < tick) {
-                row += 1;
-            }
-            map.set(row, true);
-            row as u32
-        };
-        let numbers = one.into_iter().map(find).collect();
-        (numbers, map)
-    };
-    let clocks = Clocks {
-        clocks: ticks.into_iter().map(rows_of).collect(),
-    };
-    Ok((times, clocks))
+    let mut any = Bitmap::new(rows);
+    let mut each = Vec::with_capacity(clocks.len());
+    for clock in ticking {
+        if clock.at < clock.ticks.len() {
+            return None;
+        }
+        let rows_of = Bitmap::from_words(clock.words, rows);
+        any.add(&rows_of);
+        each.push(rows_of);
+    }
+    (any.count_ones() == rows).then_some((times, Clocks { rows: each }))
+}
+
+/// A clock whose ticks are passed one after the other.
+struct Ticking<'a> {
+    ticks: &'a [i64],
+    at: usize,
+    /// The next tick.
+    head: i64,
+    word: u64,
+    words: Vec<u64>,
+}
+
+impl<'a> Ticking<'a> {
+    fn new(ticks: &'a [i64], rows: usize) -> Ticking<'a> {
+        Ticking {
+            ticks,
+            at: 0,
+            head: ticks.first().copied().unwrap_or(i64::MAX),
+            word: 0,
+            words: Vec::with_capacity(rows.div_ceil(64)),
+        }
+    }
+
+    /// Notes whether it ticks at a time, none of its ticks being before that.
+    #[inline]
+    fn pass(&mut self, time: i64, bit: usize) {
+        if self.head == time && self.at < self.ticks.len() {
+            self.word |= 1 << bit;
+            self.at += 1;
+            self.head = self.ticks.get(self.at).copied().unwrap_or(i64::MAX);
+        }
+    }
+
+    fn close_word(&mut self) {
+        self.words.push(std::mem::take(&mut self.word));
+    }
 }
 
 /// Times of `rows` rows and presences from nothing but bytes.
@@ -188,15 +227,16 @@ impl Clocks {
     pub(super) fn decode_presence(&self, form: u8, bytes: &[u8], rows: usize, set: usize) -> Result<Bitmap, Corrupt> {
         let mut reader = Reader::new(bytes, "presence of a clock");
         let clock = usize::from(reader.byte()?);
-        let (ticks, whole) = self.clocks.get(clock).ok_or_else(|| reader.corrupt())?;
+        let of_clock = self.rows.get(clock).ok_or_else(|| reader.corrupt())?;
         let map = if form == WHOLE {
             reader.end()?;
-            whole.clone()
+            of_clock.clone()
         } else {
             let form = reader.byte()?;
-            let among = presence::decode(form, reader.rest(), ticks.len(), set)?;
+            let among = presence::decode(form, reader.rest(), of_clock.count_ones(), set)?;
             let mut map = Bitmap::new(rows);
-            among.iter_ones().for_each(|tick| map.set(ticks[tick] as usize, true));
+            let ticks = of_clock.iter_ones().enumerate();
+            ticks.for_each(|(tick, row)| map.set(row, among.get(tick)));
             map
         };
         if map.count_ones() == set {
