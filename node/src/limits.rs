@@ -31,8 +31,8 @@
 //! | `RESIDENT_BYTES_MAX` | 32 MiB a node: newest values and devices, decoded | what was not asked for lately is read from its database again |
 //! | `rows_named_max` | 100 | further bad rows are counted, not named |
 //! | `write_bytes_in_flight_max` | 256 MiB a node | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
-//! | `queries_max` | 64 a node | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
-//! | `wide_questions_max` | 16 a node that go through their shards at once; more wait, for half of their time | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
+//! | `queries_max`, of few devices and of more apart | 64 a node | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
+//! | `wide_questions_max` | 16 a node that go through their shards at once; more wait, for half of their time, 2 s at most | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
 //! | `read_threads` (a key) | as many as cores, 2 at least | further reads of shards, of few devices and of more apart, wait for their turn |
 //! | `reads_max` | 192 reads of shards on hand a node, of few devices and of more apart | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
 //! | `query_bytes_max` | 1 GiB a node: unfinished answers of all queries | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |

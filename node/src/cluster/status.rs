@@ -234,7 +234,8 @@ fn problems(nodes: &[NodeStatus], shards: &[ShardStatus], catalog: &Catalog) -> 
             problems.push(format!("shard {} has {have} of {factor} replicas", shard.shard));
         }
         for replica in &shard.replicas {
-            if replica.state == State::Damaged as i32 {
+            let leads = replica.state == State::Leader as i32;
+            if replica.state == State::Damaged as i32 || leads && !replica.problem.is_empty() {
                 let (id, node) = (replica.replica_id, replica.node_id);
                 problems.push(format!(
                     "shard {}: replica {id} on node {node} is damaged: {}",

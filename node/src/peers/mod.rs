@@ -1,6 +1,10 @@
-//! Connections to the other nodes: one lane for Raft, one for everything else. Never: what the messages mean.
+//! Connections to the other nodes: one lane for Raft, one for answers of shards, one for everything else. Never: what the messages mean.
 //!
-//! Invariant: every call has a deadline, every connection a keepalive, and what waits to be sent is bounded in bytes.
+//! Answers have a lane of their own because nobody may take one for a while (its reader is slow, or takes another shard's first): what
+//! came of it then fills a part of the connection's window, which must stay open for all others, and above all for writes.
+//!
+//! Invariant: every call has a deadline, every connection a keepalive, and what waits to be sent is bounded in bytes; so many answers
+//! as a node asks for at once fit the window of their lane even if none of them is taken.
 
 mod gather;
 mod link;
@@ -30,6 +34,10 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(4);
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Of an answer that nobody takes, so much may be on this side.
+const ANSWER_WINDOW_BYTES: u32 = 256 << 10;
+/// More answers at once are asked of no node: four for each of twice the questions that a node takes by default, and some more.
+const ANSWERS_WINDOW_BYTES: u32 = 1_024 * ANSWER_WINDOW_BYTES;
 
 /// Client of another node's peer service.
 pub type PeerClient = PeerServiceClient<Channel>;
@@ -37,15 +45,21 @@ pub type PeerClient = PeerServiceClient<Channel>;
 /// One other node, by its peer address.
 pub struct Peer {
     client: PeerClient,
+    answers: PeerClient,
     raft: RaftLink,
     replay: Turns,
     disk_low: AtomicBool,
 }
 
 impl Peer {
-    /// For proposals, reads and snapshots. Cheap to clone; the caller sets the deadline on each request.
+    /// For proposals, what writes have to know, and snapshots. Cheap to clone; the caller sets the deadline on each request.
     pub fn client(&self) -> PeerClient {
         self.client.clone()
+    }
+
+    /// For answers of shards to questions, which may lie a while before they are taken.
+    pub fn answers(&self) -> PeerClient {
+        self.answers.clone()
     }
 
     /// For Raft messages.
@@ -118,8 +132,12 @@ impl Peers {
             return Ok(peer.clone());
         }
         let peer = Arc::new(Peer {
-            client: client(lane(address)?),
-            raft: RaftLink::start(client(lane(address)?), self.gather.clone()),
+            client: client(lane(address, STREAM_WINDOW_BYTES, CONNECTION_WINDOW_BYTES)?),
+            answers: client(lane(address, ANSWER_WINDOW_BYTES, ANSWERS_WINDOW_BYTES)?),
+            raft: RaftLink::start(
+                client(lane(address, STREAM_WINDOW_BYTES, CONNECTION_WINDOW_BYTES)?),
+                self.gather.clone(),
+            ),
             replay: Turns::default(),
             disk_low: AtomicBool::new(false),
         });
@@ -148,8 +166,8 @@ fn client(channel: Channel) -> PeerClient {
         .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX)
 }
 
-/// A connection of its own, made when first used and made again when lost.
-fn lane(address: &str) -> Result<Channel> {
+/// A connection of its own with its windows in bytes, made when first used and made again when lost.
+fn lane(address: &str, stream_window: u32, window: u32) -> Result<Channel> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|e| Error::new(Reason::InvalidValue, format!("peer address {address:?}: {e}")))?;
     Ok(endpoint
@@ -158,8 +176,8 @@ fn lane(address: &str) -> Result<Channel> {
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .initial_stream_window_size(stream_window)
+        .initial_connection_window_size(window)
         .connect_lazy())
 }
 

@@ -16,7 +16,7 @@ use super::asked::Asked;
 use super::plan::check_range;
 use super::series::check_budget;
 use super::shard_side::{Answering, Chosen, Wanted};
-use super::streams::{Answers, Queries, unexpected};
+use super::streams::{Answers, Queries, Reads, unexpected};
 use super::tally::HeldFor;
 use super::terms::{Caller, HasTerms as _};
 use crate::alert::{Looked, Row, before, in_order, marks, replay, rows_of};
@@ -256,7 +256,13 @@ impl Queries {
     pub async fn alerts(&self, request: ListAlertsRequest, caller: &Caller) -> Result<Answers<ListAlertsResponse>> {
         check_range(request.from_ns, request.to_ns)?;
         let start = self
-            .begin(caller, request.selector.as_ref(), true, request.consistency.as_ref())
+            .begin(
+                caller,
+                Reads::More,
+                request.selector.as_ref(),
+                true,
+                request.consistency.as_ref(),
+            )
             .await?
             .on(request.terms(caller.deadline))?;
         for (at, id) in request.profiles.iter().enumerate().filter(|_| !request.history) {

@@ -7,32 +7,37 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::metrics::Metrics;
-use crate::route::Application;
+use crate::route::Asker;
 
 /// What a question holds.
 pub(super) struct Held {
     metrics: Arc<Metrics>,
-    application: Arc<Application>,
+    asker: Asker,
     bytes: usize,
 }
 
 impl Held {
     /// Nothing yet.
-    pub(super) fn new(metrics: Arc<Metrics>, application: Arc<Application>) -> Held {
+    pub(super) fn new(metrics: Arc<Metrics>, asker: Asker) -> Held {
         Held {
             metrics,
-            application,
+            asker,
             bytes: 0,
         }
+    }
+
+    /// How much it is now.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Notes that it is so much now.
     ///
     /// # Errors
-    /// `APPLICATION_LIMIT` or `OVERLOADED` where all questions of the application, or of the node, hold too much.
+    /// `QUERY_TOO_LARGE` where it alone holds more than its application may, `APPLICATION_LIMIT` or `OVERLOADED` where all questions of the application, or of the node, hold too much.
     pub(super) fn is_now(&mut self, bytes: usize) -> Result<()> {
         let before = std::mem::replace(&mut self.bytes, bytes);
-        self.application.hold(&self.metrics.query_bytes_held, before, bytes)
+        self.asker.hold(&self.metrics.query_bytes_held, before, bytes)
     }
 }
 

@@ -17,7 +17,7 @@ use super::asked::Asked;
 use super::functions::{max_gap_ns, state_code};
 use super::plan::{check_range, one_property, passes_over_types};
 use super::shard_side::{Answering, Chosen, Wanted};
-use super::streams::{Answers, Queries, each, unexpected};
+use super::streams::{Answers, Queries, Reads, each, unexpected};
 use super::terms::{Caller, HasTerms as _};
 use super::walk::{Walk, Walked, choice};
 use crate::catalog::types::{PropertyDef, TypeDef};
@@ -181,7 +181,13 @@ impl Queries {
     ) -> Result<Answers<QueryIntervalsResponse>> {
         check(&request)?;
         let start = self
-            .begin(caller, request.selector.as_ref(), true, request.consistency.as_ref())
+            .begin(
+                caller,
+                Reads::Blocks,
+                request.selector.as_ref(),
+                true,
+                request.consistency.as_ref(),
+            )
             .await?
             .on(request.terms(caller.deadline))?;
         start

@@ -18,7 +18,7 @@ use super::join_table::Table;
 use super::passing::{answered, gone};
 use super::plan::check_range;
 use super::start::Start;
-use super::streams::{Answers, Queries, unexpected};
+use super::streams::{Answers, Queries, Reads, unexpected};
 use super::terms::{Caller, HasTerms as _};
 use crate::clock::monotonic;
 use crate::error::{Error, Reason, Result};
@@ -68,11 +68,17 @@ impl Queries {
     pub async fn join(&self, request: QueryJoinRequest, caller: &Caller) -> Result<Answers<QueryJoinResponse>> {
         check(&request)?;
         let start = self
-            .begin(caller, request.selector.as_ref(), true, request.consistency.as_ref())
+            .begin(
+                caller,
+                Reads::More,
+                request.selector.as_ref(),
+                true,
+                request.consistency.as_ref(),
+            )
             .await?
             .on(request.terms(caller.deadline))?;
         start.check_properties(&request.properties)?;
-        let table = Table::new(self.limits().partials_bytes_max, start.metrics());
+        let table = Table::new(self.limits().partials_bytes_max, start.held());
         match request.limit {
             1..=PAGE_ROWS_MAX if request.points_max == 0 => self.page(start, request, table).await,
             _ => self.whole(start, request, table).await,
@@ -128,6 +134,8 @@ impl Queries {
             explain.took_us = i64::try_from(began.elapsed().as_micros()).unwrap_or(i64::MAX);
         }
         let work = move |out: Sender<Result<QueryJoinResponse>>| async move {
+            // Everything was read; others need not wait until it is taken.
+            start.turn.leave();
             for batch in table.end_page() {
                 for message in table.join(&batch)? {
                     out.send(Ok(message)).await.map_err(|_| gone())?;

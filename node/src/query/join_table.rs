@@ -4,13 +4,13 @@
 //! given back when the question ends, however it ends.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 
 use prost::Message as _;
 use tidemark_proto::peer::JoinSeries;
 use tidemark_proto::v1::{Batch, Device, JoinSide, JoinedColumn, JoinedRecords, QueryJoinResponse, Values};
 use tidemark_series::{AsOf, PropertyNumber};
 
+use super::held::Held;
 use super::join_match::{Facts, Matching, tags_of};
 use super::join_shard::asof;
 use super::join_values::{Cutter, append, bits, bytes_of, pick, widest};
@@ -19,7 +19,6 @@ use super::series::check_budget;
 use crate::catalog::Catalog;
 use crate::error::{Error, Reason, Result};
 use crate::limits::JOIN_COLUMNS_MAX;
-use crate::metrics::Metrics;
 
 /// A message is sent once it takes so much.
 const MESSAGE_BYTES: usize = 1 << 20;
@@ -35,7 +34,7 @@ pub(super) struct Table {
     left: HashMap<String, Facts>,
     /// Left records that were read before the right sides, if they were.
     page: Option<Page>,
-    held: Held,
+    held: Budget,
 }
 
 /// The left records of a page.
@@ -76,17 +75,13 @@ struct Series {
 type Belonging<'t> = (u32, &'t Right, &'t Series);
 
 impl Table {
-    /// Empty; holds `bytes_max` at most.
-    pub(super) fn new(bytes_max: usize, metrics: Arc<Metrics>) -> Table {
+    /// Empty; holds `bytes_max` at most, counted in `held`.
+    pub(super) fn new(bytes_max: usize, held: Held) -> Table {
         Table {
             sides: Vec::new(),
             left: HashMap::new(),
             page: None,
-            held: Held {
-                bytes: 0,
-                bytes_max,
-                metrics,
-            },
+            held: Budget { held, bytes_max },
         }
     }
 
@@ -326,27 +321,20 @@ impl Messages {
     }
 }
 
-/// What a question holds, as the node shows it.
-struct Held {
-    bytes: usize,
+/// What a question holds, and how much it may.
+struct Budget {
+    held: Held,
     bytes_max: usize,
-    metrics: Arc<Metrics>,
 }
 
-impl Held {
+impl Budget {
     fn more(&mut self, bytes: usize) -> Result<()> {
-        self.bytes += bytes;
-        self.metrics.query_bytes_held.add(bytes as u64);
-        check_budget(self.bytes, self.bytes_max).map_err(|error| {
+        let counted = self.held.is_now(self.held.bytes() + bytes);
+        check_budget(self.held.bytes(), self.bytes_max).map_err(|error| {
             error
                 .field("right")
                 .hint("choose fewer devices or properties on the right, or a shorter range")
-        })
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.metrics.query_bytes_held.sub(self.bytes as u64);
+        })?;
+        counted
     }
 }

@@ -105,7 +105,7 @@ impl Answering<'_> {
         let before = known.left_out.get();
         let mut left_out = before;
         let value = known::received_by(value, known.at_ns, range, &mut left_out).map_err(corrupt)?;
-        self.tally.cut(left_out.decoded - before.decoded);
+        self.tally.cut(left_out.decoded - before.decoded)?;
         if !known.aside.get() {
             known.left_out.set(left_out);
         }

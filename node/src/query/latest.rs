@@ -53,8 +53,7 @@ pub(super) fn answer(answering: &Answering<'_>, request: &GetLatestRequest, aske
     };
     let visited = answering.each_run_from(&selector, Wanted::Nothing, begin, |devices| {
         let room = usize::try_from(limit - reading.summary.devices).unwrap_or(usize::MAX);
-        reading.summary.limited = devices.len() > room;
-        if reading.run(&devices[..devices.len().min(room)])?.is_break() {
+        if reading.run(devices, room)?.is_break() {
             return Ok(ControlFlow::Break(()));
         }
         if reading.is_full() && reading.pass_on().is_break() {
@@ -92,8 +91,8 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// Devices of one type.
-    fn run(&mut self, devices: &[Chosen]) -> Result<ControlFlow<()>> {
+    /// Devices of one type, `room` of them at most; one that is left out for that limits the answer.
+    fn run(&mut self, devices: &[Chosen], room: usize) -> Result<ControlFlow<()>> {
         let Some(def) = devices.first().map(|first| &first.def) else {
             return Ok(ControlFlow::Continue(()));
         };
@@ -102,6 +101,8 @@ impl Reading<'_> {
             Err(_) if self.pass_over => return Ok(ControlFlow::Continue(())),
             Err(e) => return Err(e),
         };
+        let limited = devices.len() > room;
+        let devices = &devices[..devices.len().min(room)];
         let stale_after = match self.request.stale_after_ms {
             ms if ms > 0 => Some(ms.saturating_mul(NS_PER_MS)),
             _ => def.stale_after_ns(),
@@ -136,6 +137,7 @@ impl Reading<'_> {
                 return Ok(ControlFlow::Break(()));
             }
         }
+        self.summary.limited = limited;
         Ok(ControlFlow::Continue(()))
     }
 

@@ -29,6 +29,8 @@ use crate::route::{ShardAnswer, is_wide, names_few, time_left, too_many_points};
 const MESSAGES_AHEAD: usize = 4;
 /// Who does not take a message for so long reads slowly: others need not wait for that.
 const SLOW_READER: Duration = Duration::from_millis(20);
+/// Who takes none for so long reads no more.
+const NO_READER: Duration = Duration::from_secs(30);
 /// Shards of one query that work at the same time: bounds threads and memory.
 const SHARDS_AHEAD: usize = 4;
 /// So long an answer is worked on by whoever asks.
@@ -64,7 +66,11 @@ impl Start {
             && let Ok(Some(ready)) = self.router.local(shard, &self.consistency, READY_WITHIN).await
         {
             let Some(parts) = near::answer(&ready, &query, &self.job, &self.asker) else {
-                return self.router.run(ready, query, &self.job, &self.asker);
+                let mut answer = self.router.run(ready, query.clone(), &self.job, &self.asker)?;
+                match answer.begun().await {
+                    Err(error) if error.reason() == Reason::Corruption => return self.anywhere(shard, query).await,
+                    begun => return begun.map(|()| answer),
+                }
             };
             if let (Some(Part::Summary(summary)), Some(meter)) = (parts.last(), &self.asker.meter) {
                 let spent = meter.spend(summary.points_read);
@@ -73,10 +79,12 @@ impl Start {
                     spent?;
                 }
             }
-            let (out, answer) = mpsc::channel(1);
-            out.try_send(Ok(parts)).ok();
-            return Ok(answer);
+            return Ok(ShardAnswer::whole(parts));
         }
+        self.anywhere(shard, query).await
+    }
+
+    async fn anywhere(&self, shard: u32, query: Query) -> Result<ShardAnswer> {
         self.router
             .read(shard, query, &self.consistency, &self.job, &self.asker)
             .await
@@ -170,8 +178,9 @@ impl<'o, M> Passing<'o, M> {
                 return Err(too_many_points(self.points_max));
             }
             if ahead.is_empty() {
-                // Where shards do not depend on each other, some at once.
-                let together = self.limit == 0 && self.start.terms.points_max == 0;
+                // Where shards do not depend on each other, some at once; but not for a slow reader, who goes on without a place.
+                let apart = self.limit == 0 && self.start.terms.points_max == 0;
+                let together = apart && !self.start.turn.is_past();
                 let some = at..self
                     .start
                     .targets
@@ -201,7 +210,8 @@ impl<'o, M> Passing<'o, M> {
             Ok(room) => room,
             Err(_) => {
                 self.start.turn.leave();
-                self.out.reserve().await
+                let room = tokio::time::timeout(NO_READER, self.out.reserve()).await;
+                room.map_err(|_| not_taken())?
             }
         };
         room.map_err(|_| gone())?.send(Ok(message));
@@ -229,7 +239,8 @@ impl<'o, M> Passing<'o, M> {
             Error::new(Reason::Unreachable, message)
         };
         loop {
-            let mut parts = self.in_time(async { answer.recv().await.ok_or_else(lost)? }).await?;
+            let parts = self.in_time(async { answer.recv().await.ok_or_else(lost)? }).await;
+            let mut parts = parts.map_err(|error| self.to_ask_again(shard, error))?;
             let last = parts.pop_if(|part| matches!(part, Part::Summary(_)));
             let reached = parts.iter().rev().find_map(|part| reached(shard, part));
             let (rows, messages) = translate(parts)?;
@@ -243,6 +254,17 @@ impl<'o, M> Passing<'o, M> {
             if let Some(Part::Summary(summary)) = last {
                 return self.add(shard, summary);
             }
+        }
+    }
+
+    /// What is damaged here may be whole elsewhere, where the question goes when it is asked again.
+    fn to_ask_again(&self, shard: u32, error: Error) -> Error {
+        match error.reason() == Reason::Corruption && self.start.router.is_replicated(shard) {
+            true => {
+                let message = format!("a replica of shard {shard} is damaged and broke off its answer: {error}");
+                Error::new(Reason::Unreachable, message)
+            }
+            false => error,
         }
     }
 
@@ -307,7 +329,7 @@ impl<'o, M> Passing<'o, M> {
         let early = self.total.limited || self.total.cut_short.is_some();
         if let Some(pages) = self.start.terms.pages.as_ref().filter(|_| early) {
             // A page that gives nothing and gets no further would be asked for again and again.
-            if !self.total.limited && self.reached == self.began_at {
+            if self.total.cut_short.is_some() && self.reached == self.began_at {
                 return Err(match self.total.cut_short.map(|cut| cut.budget()) {
                     Some(Budget::Points) => too_many_points(self.points_max),
                     _ => too_long(),
@@ -359,7 +381,8 @@ where
             () = out.closed() => return,
         };
         if let Err(error) = ended.unwrap_or_else(|_| Err(too_long())) {
-            out.send(Err(error)).await.ok();
+            // Who does not take it either finds an answer that broke off.
+            tokio::time::timeout(NO_READER, out.send(Err(error))).await.ok();
         }
     });
     begin(work, &answer).await;
@@ -382,6 +405,11 @@ async fn begin<M>(mut work: Pin<Box<impl Future<Output = ()> + Send + 'static>>,
 
 pub(super) fn gone() -> Error {
     Error::new(Reason::Unreachable, "the client is gone")
+}
+
+fn not_taken() -> Error {
+    let message = format!("nobody took the answer for {} s", NO_READER.as_secs());
+    Error::new(Reason::Unreachable, message)
 }
 
 fn too_long() -> Error {

@@ -12,7 +12,7 @@ use tidemark_proto::v1::{AnswerSummary, GetQualityRequest, GetQualityResponse, Q
 
 use super::health;
 use super::plan::check_range;
-use super::streams::{Answers, Queries, unexpected};
+use super::streams::{Answers, Queries, Reads, unexpected};
 use super::terms::{Caller, HasTerms as _};
 use crate::error::{Error, Reason, Result};
 
@@ -201,7 +201,13 @@ impl Queries {
         check_range(request.from_ns, request.to_ns)?;
         check(&request)?;
         let start = self
-            .begin(caller, request.selector.as_ref(), true, request.consistency.as_ref())
+            .begin(
+                caller,
+                Reads::More,
+                request.selector.as_ref(),
+                true,
+                request.consistency.as_ref(),
+            )
             .await?
             .on(request.terms(caller.deadline))?;
         if !request.property.is_empty() {

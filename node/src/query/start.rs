@@ -20,7 +20,7 @@ use super::terms::Terms;
 use crate::catalog::Catalog;
 use crate::error::{Error, Reason, Result};
 use crate::limits::Limits;
-use crate::metrics::{Metrics, Present};
+use crate::metrics::Present;
 use crate::route::{Admitted, Asker, Meter, Router, ShardJob, Turn};
 use crate::wire::cursor::CursorKey;
 
@@ -82,7 +82,7 @@ pub(super) struct Start {
 impl Start {
     /// What the coordinator holds of the answer: nothing yet.
     pub(super) fn held(&self) -> Held {
-        Held::new(self.router.host().metrics().clone(), self.asker.application.clone())
+        Held::new(self.router.host().metrics().clone(), self.asker.clone())
     }
 
     /// The catalog that the question was planned with.
@@ -93,11 +93,6 @@ impl Start {
     /// The checked selector.
     pub(super) fn selector(&self) -> &Selector {
         &self.selector
-    }
-
-    /// Where the node shows what it does.
-    pub(super) fn metrics(&self) -> Arc<Metrics> {
-        self.router.host().metrics().clone()
     }
 
     /// Asks other devices beside this question, on its admission, in its time and from its budgets, and gives `take` every part of what

@@ -40,14 +40,32 @@ pub struct Queries {
     router: Arc<Router>,
     limits: Arc<Limits>,
     job: ShardJob,
-    permits: Arc<Semaphore>,
+    permits: Permits,
     again: Appointments,
+}
+
+/// What a question reads of its devices.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) enum Reads {
+    /// Their blocks, or newest values: little, where a few devices are named.
+    Blocks,
+    /// Something else, or of others too.
+    More,
+}
+
+/// How many questions a node answers at once: small ones never wait until wide ones are done.
+struct Permits {
+    few: Arc<Semaphore>,
+    wide: Arc<Semaphore>,
 }
 
 impl Queries {
     /// A query path over a router.
     pub fn new(router: Arc<Router>, limits: Arc<Limits>, job: ShardJob) -> Queries {
-        let permits = Arc::new(Semaphore::new(limits.queries_max));
+        let permits = Permits {
+            few: Arc::new(Semaphore::new(limits.queries_max)),
+            wide: Arc::new(Semaphore::new(limits.queries_max)),
+        };
         Queries {
             router,
             limits,
@@ -62,7 +80,13 @@ impl Queries {
         plan::check_range(request.from_ns, request.to_ns)?;
         filter::check(&request)?;
         let start = self
-            .begin(caller, request.selector.as_ref(), true, request.consistency.as_ref())
+            .begin(
+                caller,
+                Reads::Blocks,
+                request.selector.as_ref(),
+                true,
+                request.consistency.as_ref(),
+            )
             .await?
             .on(Terms {
                 test_points: request.test_points,
@@ -108,7 +132,13 @@ impl Queries {
             return Err(Error::new(Reason::InvalidValue, "stale_after_ms is negative").field("stale_after_ms"));
         }
         let start = self
-            .begin(caller, request.selector.as_ref(), true, request.consistency.as_ref())
+            .begin(
+                caller,
+                Reads::Blocks,
+                request.selector.as_ref(),
+                true,
+                request.consistency.as_ref(),
+            )
             .await?
             .on(Terms {
                 test_points: request.test_points,
@@ -151,7 +181,13 @@ impl Queries {
     /// Devices.
     pub async fn devices(&self, request: ListDevicesRequest, caller: &Caller) -> Result<Answers<ListDevicesResponse>> {
         let start = self
-            .begin(caller, request.selector.as_ref(), false, request.consistency.as_ref())
+            .begin(
+                caller,
+                Reads::More,
+                request.selector.as_ref(),
+                false,
+                request.consistency.as_ref(),
+            )
             .await?
             .on(request.terms(caller.deadline))?;
         let (limit, explain) = (request.limit, request.explain);
@@ -190,7 +226,13 @@ impl Queries {
         let request = calendar::with_borders(request, &self.limits)?;
         plan::check_aggregate(&request, &self.limits)?;
         let start = self
-            .begin(caller, request.selector.as_ref(), true, request.consistency.as_ref())
+            .begin(
+                caller,
+                Reads::Blocks,
+                request.selector.as_ref(),
+                true,
+                request.consistency.as_ref(),
+            )
             .await?
             .on(request.terms(caller.deadline))?;
         if !start.selector.device_type.is_empty() {
@@ -255,17 +297,19 @@ impl Queries {
     pub(super) async fn begin(
         &self,
         caller: &Caller,
+        reads: Reads,
         selector: Option<&Selector>,
         required: bool,
         wanted: Option<&Consistency>,
     ) -> Result<Start> {
-        let permit = self.permits.clone().try_acquire_owned();
-        let permit = permit.map_err(|_| {
+        let few = reads == Reads::Blocks && selector.is_some_and(selects_few);
+        let permits = if few { &self.permits.few } else { &self.permits.wide };
+        let permit = permits.clone().try_acquire_owned().map_err(|_| {
             let message = "this node answers as many queries as it may";
             Error::new(Reason::Overloaded, message).retry_after_ms(self.again.next_ms())
         })?;
         let application = self.router.applications().named(&caller.application);
-        let admitted = application.admit(selector.is_some_and(selects_few))?;
+        let admitted = application.admit(few)?;
         let selector = check_selector(selector, required, &self.limits)?;
         let metrics = self.router.host().metrics().clone();
         let consistency = wanted.copied().unwrap_or_default();

@@ -72,6 +72,21 @@ impl<'a> Tally<'a> {
     pub(super) fn block(&self, points: u64) -> Result<()> {
         let blocks = if points == 0 { &self.header_only } else { &self.decoded };
         blocks.set(blocks.get() + 1);
+        self.spend(points)
+    }
+
+    /// Counts values that were decoded to tell those that had been received from others.
+    ///
+    /// # Errors
+    /// As of [`Tally::block`].
+    pub(super) fn cut(&self, points: u64) -> Result<()> {
+        match points {
+            0 => Ok(()),
+            points => self.spend(points),
+        }
+    }
+
+    fn spend(&self, points: u64) -> Result<()> {
         self.points.set(self.points.get().saturating_add(points));
         if points > 0 {
             self.hearing.spend(points)?;
@@ -82,11 +97,6 @@ impl<'a> Tally<'a> {
         }
     }
 
-    /// Counts values that were decoded to tell those that had been received from others; [`Tally::block`] says when there were too many.
-    pub(super) fn cut(&self, points: u64) {
-        self.points.set(self.points.get().saturating_add(points));
-    }
-
     /// Notes how many bytes are held now.
     ///
     /// # Errors
@@ -94,8 +104,10 @@ impl<'a> Tally<'a> {
     /// application, or of the node, hold too much.
     pub(super) fn hold(&self, held_for: HeldFor, bytes: usize) -> Result<()> {
         let before = self.held[held_for as usize].replace(bytes);
-        self.hearing.asker().application.hold(self.gauge, before, bytes)?;
-        check_budget(self.held.iter().map(Cell::get).sum(), self.bytes_max)
+        let counted = self.hearing.asker().hold(self.gauge, before, bytes);
+        // What is too large by itself is not to be tried again, whoever else holds what.
+        check_budget(self.held.iter().map(Cell::get).sum(), self.bytes_max)?;
+        counted
     }
 
     /// Values decoded.
@@ -122,7 +134,7 @@ impl Drop for Tally<'_> {
     fn drop(&mut self) {
         let held = self.held.iter().map(Cell::get).sum();
         // To hold less is never refused.
-        self.hearing.asker().application.hold(self.gauge, held, 0).ok();
+        self.hearing.asker().hold(self.gauge, held, 0).ok();
     }
 }
 

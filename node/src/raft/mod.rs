@@ -2,6 +2,7 @@
 
 mod backlog;
 pub mod codec;
+mod damage;
 mod digests;
 mod gone;
 mod holds;

@@ -63,6 +63,8 @@ pub struct Replica {
     pub(super) ebbing: Arc<AtomicBool>,
     /// Its group goes on without it, as a voter said that it asked for a vote.
     left: Arc<AtomicBool>,
+    /// What of its state could not be read.
+    pub(super) damage: Mutex<Option<String>>,
     receiving: Receiving,
     /// Applied index at which there was nothing left to flush or purge.
     pub(super) settled: AtomicU64,
@@ -121,6 +123,7 @@ impl Replica {
             reader,
             ebbing,
             left,
+            damage: Mutex::default(),
             receiving: Receiving::new(),
             settled: AtomicU64::new(0),
         })
@@ -417,9 +420,11 @@ impl Replica {
     pub fn view(&self, node_id: u64) -> peer::ReplicaView {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched().clone();
+        let damage = self.damage();
         let state = match (&metrics.running_state, metrics.state) {
             (Err(_), _) | (_, ServerState::Shutdown) => State::Damaged,
             (_, ServerState::Leader) => State::Leader,
+            _ if damage.is_some() => State::Damaged,
             (_, ServerState::Follower) => State::Follower,
             (_, ServerState::Candidate) => State::Candidate,
             (_, ServerState::Learner) => State::Learner,
@@ -434,7 +439,12 @@ impl Replica {
             state: state as i32,
             last_log_index: metrics.last_log_index.unwrap_or(0),
             applied_index: metrics.last_applied.as_ref().map_or(0, |id| id.index),
-            problem: metrics.running_state.err().map(|e| e.to_string()).unwrap_or_default(),
+            problem: metrics
+                .running_state
+                .err()
+                .map(|e| e.to_string())
+                .or(damage)
+                .unwrap_or_default(),
             lag_ms: self.lag_ms(),
         };
         peer::ReplicaView {

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::appointments::Appointments;
+use super::asker::change;
 use crate::clock::{Instant, monotonic};
 use crate::error::{Error, Reason, Result};
 use crate::limits::Limits;
@@ -163,18 +164,25 @@ impl Application {
         Some(self.limited(most, "application_points_per_minute", retry_ms))
     }
 
-    /// Notes that so many bytes are held where it was so many before; `all` has those of all applications.
+    /// Notes that a question holds so many bytes of a part where it was so many before; `all` has those of all applications, `alone` those
+    /// of the question.
     ///
     /// # Errors
-    /// `APPLICATION_LIMIT` where that is more than it may hold, `OVERLOADED` where all hold too much; they count as held all
-    /// the same.
-    pub fn hold(&self, all: &Gauge, before: usize, now: usize) -> Result<()> {
-        for gauge in [all, &self.bytes] {
-            gauge.add(now as u64);
-            gauge.sub(before as u64);
-        }
+    /// `QUERY_TOO_LARGE` where the question alone holds more than its application may, `APPLICATION_LIMIT` where all of the application do,
+    /// `OVERLOADED` where all applications hold too much; they count as held all the same.
+    pub(super) fn hold(&self, all: &Gauge, before: usize, now: usize, alone: u64) -> Result<()> {
+        change(all, before, now);
+        change(&self.bytes, before, now);
         if now <= before {
             return Ok(());
+        }
+        if alone > self.allowed.bytes as u64 {
+            let message = format!(
+                "the query holds more than the {} bytes of its application",
+                self.allowed.bytes
+            );
+            let error = Error::new(Reason::QueryTooLarge, message).field("application_bytes_max");
+            return Err(error.hint("ask for fewer devices, fewer windows or a shorter range"));
         }
         if self.bytes.get() > self.allowed.bytes as u64 {
             self.refused.add(1);
@@ -246,6 +254,10 @@ impl Applications {
     fn named_at(&self, name: &str, now: Instant) -> Arc<Application> {
         if name.is_empty() {
             return self.nameless.clone();
+        }
+        // As another node says of one that has no account there.
+        if name == OTHERS {
+            return self.others.clone();
         }
         let mut known = lock(&self.known);
         if let Some((application, named_at)) = known.get_mut(name) {
@@ -407,12 +419,16 @@ mod tests {
         });
         let (a, b, gauge) = (all.named("a"), all.named("b"), Gauge::default());
         let reason = |outcome: Result<()>| outcome.map_err(|error| error.reason());
-        assert_eq!(reason(a.hold(&gauge, 0, 100)), Ok(()));
-        assert_eq!(reason(b.hold(&gauge, 0, 60)), Err(Reason::Overloaded));
-        assert_eq!(reason(b.hold(&gauge, 60, 50)), Ok(()), "less is always right");
-        assert_eq!(reason(a.hold(&gauge, 100, 101)), Err(Reason::ApplicationLimit));
+        let hold = |whose: &Application, before, now| reason(whose.hold(&gauge, before, now, 50));
+        assert_eq!(hold(&a, 0, 100), Ok(()));
+        assert_eq!(hold(&b, 0, 60), Err(Reason::Overloaded));
+        assert_eq!(hold(&b, 60, 50), Ok(()), "less is always right");
+        assert_eq!(hold(&a, 100, 101), Err(Reason::ApplicationLimit));
         assert_eq!(refused(a.admit(false)).1, "application_bytes_max");
-        assert_eq!((reason(a.hold(&gauge, 101, 0)), gauge.get()), (Ok(()), 50));
+        assert_eq!((hold(&a, 101, 0), gauge.get()), (Ok(()), 50));
+        let alone = reason(a.hold(&gauge, 0, 101, 101));
+        assert_eq!(alone, Err(Reason::QueryTooLarge), "to come again would not help");
+        assert_eq!(hold(&a, 101, 0), Ok(()));
         assert!(a.admit(false).is_ok());
     }
 
@@ -425,7 +441,12 @@ mod tests {
         let now = monotonic();
         let running = all.named_at("a", now);
         all.named_at("b", now);
-        assert_eq!(all.named_at("c", now).name(), OTHERS);
+        let others = all.named_at("c", now);
+        assert_eq!(others.name(), OTHERS);
+        assert!(
+            Arc::ptr_eq(&others, &all.named_at(OTHERS, now)),
+            "as another node calls them"
+        );
         let later = now + FORGOTTEN_AFTER;
         assert_eq!(all.named_at("c", later).name(), "c", "b has not asked for long");
         assert_eq!(all.named_at("b", later + FORGOTTEN_AFTER).name(), "b");

@@ -9,11 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::applications::Application;
 use crate::clock::Instant;
 use crate::error::{Error, Reason, Result};
+use crate::metrics::Gauge;
 
 /// Another node tells of the values that it decodes whenever it has decoded this part of the budget more.
 const PROGRESS_SHARE: u64 = 64;
-/// But not more often than this.
+/// But not more often than this,
 const PROGRESS_MIN: u64 = 1 << 16;
+/// and not more seldom: who leaves an answer has what was not told of it for nothing.
+const PROGRESS_MAX: u64 = 1 << 20;
 
 /// Whoever asks.
 #[derive(Clone, Debug)]
@@ -26,6 +29,8 @@ pub struct Asker {
     pub meter: Option<Arc<Meter>>,
     /// Of one that another node was asked: it hears each time so many more values were decoded. 0: it does not.
     pub progress_every: u64,
+    /// Bytes that this node holds of the question.
+    pub holds: Arc<Gauge>,
 }
 
 impl Asker {
@@ -36,7 +41,26 @@ impl Asker {
             application,
             meter: None,
             progress_every: 0,
+            holds: Arc::default(),
         }
+    }
+
+    /// Notes that a part of the question holds so many bytes where it was so many before; `all` has those of all questions.
+    ///
+    /// # Errors
+    /// `QUERY_TOO_LARGE` where the question alone holds more than its application may, else `APPLICATION_LIMIT` or `OVERLOADED` where
+    /// all of the application, or of the node, hold too much. They count as held all the same.
+    pub fn hold(&self, all: &Gauge, before: usize, now: usize) -> Result<()> {
+        change(&self.holds, before, now);
+        self.application.hold(all, before, now, self.holds.get())
+    }
+}
+
+/// Has a gauge of bytes follow a part of them, so that it never shows more than there are.
+pub(super) fn change(gauge: &Gauge, before: usize, now: usize) {
+    match now.checked_sub(before) {
+        Some(more) => gauge.add(more as u64),
+        None => gauge.sub((before - now) as u64),
     }
 }
 
@@ -73,7 +97,7 @@ impl Meter {
 
     /// After how many values another node is to tell of them.
     pub fn progress_every(&self) -> u64 {
-        (self.points_max / PROGRESS_SHARE).max(PROGRESS_MIN)
+        (self.points_max / PROGRESS_SHARE).clamp(PROGRESS_MIN, PROGRESS_MAX)
     }
 }
 

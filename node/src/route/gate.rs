@@ -2,16 +2,18 @@
 //!
 //! ```text
 //! admitted ─> [ waiting, by turns of applications ] ─> going ─> answered
-//!                    │ half of its time is over          │ its reader is slow
+//!                    │ it has waited long enough         │ its reader is slow
 //!                    v                                   v
 //!              OVERLOADED, and when to come again    goes on, another one may begin
 //! ```
-//! A question that begins asks some shards at once, on any node: so few begin that no node has more reads than it takes on, else
-//! what was read for a question would be lost as soon as one of its shards is refused.
+//! A question that begins asks some shards at once, on any node: so few begin that nodes hardly ever have more reads than they take on,
+//! else what was read for a question would be lost as soon as one of its shards is refused.
 //!
-//! Never here: reads of shards (`reads`), what a question is. Invariant: a place is given back once, however its question ends.
+//! Never here: reads of shards (`reads`), what a question is. Invariant: a place is given back once, however its question ends; who
+//! waits no longer is not among those that wait.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -24,6 +26,8 @@ use crate::metrics::{Metrics, Present};
 
 /// Of the time that is left to a question, the part that it may wait: as much is left for the answer, or to ask again.
 const WAIT_SHARE: u32 = 2;
+/// Nobody waits longer: a client takes a node that says nothing for much more than that for one that is stuck, and asks another.
+const WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Lets wide questions begin.
 #[derive(Debug)]
@@ -37,12 +41,28 @@ pub(super) struct Gate {
 #[derive(Default)]
 struct State {
     going: usize,
-    waiting: Turns<oneshot::Sender<Place>>,
+    waiting: Turns<oneshot::Sender<()>>,
 }
 
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} going, {} waiting", self.going, self.waiting.len())
+    }
+}
+
+/// One that waits, until dropped: it leaves the others, or gives the place on that it was granted and did not hear of.
+struct Waiting<'g> {
+    gate: &'g Arc<Gate>,
+    granted: oneshot::Receiver<()>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.granted.close();
+        match self.granted.try_recv() {
+            Ok(()) => drop(Place(self.gate.clone())),
+            Err(_) => self.gate.lock().waiting.retain(|waiting| !waiting.is_closed()),
+        }
     }
 }
 
@@ -69,15 +89,15 @@ impl Gate {
 
     async fn enter(self: &Arc<Gate>, application: &str, until: Instant) -> Result<Place> {
         let (granting, granted) = oneshot::channel();
+        let mut waiting = Waiting { gate: self, granted };
         self.lock().waiting.push(application.to_owned(), granting);
         self.serve();
         let _waiting = Present::new(self.metrics.clone(), |metrics| &metrics.queries_waiting);
         let left = until.saturating_duration_since(monotonic());
-        match timeout(left / WAIT_SHARE, granted).await {
-            Ok(Ok(place)) => Ok(place),
+        match timeout((left / WAIT_SHARE).min(WAIT_MAX), &mut waiting.granted).await {
+            Ok(Ok(())) => Ok(Place(self.clone())),
             Ok(Err(_)) => Err(Error::internal("a question lost its turn")),
             Err(_) => {
-                self.lock().waiting.retain(|waiting| !waiting.is_closed());
                 let message = "this node is busy with as many wide questions as it may, and others wait";
                 Err(Error::new(Reason::Overloaded, message).retry_after_ms(self.again.next_ms()))
             }
@@ -86,16 +106,13 @@ impl Gate {
 
     /// Lets the next ones begin, as many as may.
     fn serve(self: &Arc<Gate>) {
-        loop {
-            let mut state = self.lock();
-            if state.going >= self.most {
-                return;
-            }
+        let mut state = self.lock();
+        while state.going < self.most {
             let Some(next) = state.waiting.pop() else { return };
-            state.going += 1;
-            drop(state);
-            // Whoever waits no longer drops the place, which serves others.
-            drop(next.send(Place(self.clone())));
+            // Who went away this moment has no use for it.
+            if next.send(()).is_ok() {
+                state.going += 1;
+            }
         }
     }
 
@@ -132,7 +149,7 @@ impl Turn {
     /// Waits until the question may begin, if it has not.
     ///
     /// # Errors
-    /// `OVERLOADED`, with a time to retry, where half of the time until `until` goes by.
+    /// `OVERLOADED`, with a time to retry, where half of the time until `until` goes by, or two seconds.
     pub async fn come(&self, application: &str, until: Instant) -> Result<()> {
         if !matches!(*self.phase(), Phase::Before) {
             return Ok(());
@@ -151,6 +168,11 @@ impl Turn {
         drop(before);
     }
 
+    /// Whether it goes on without a place.
+    pub fn is_past(&self) -> bool {
+        matches!(*self.phase(), Phase::Past)
+    }
+
     fn phase(&self) -> MutexGuard<'_, Phase> {
         self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -159,8 +181,6 @@ impl Turn {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
-    use std::time::Duration;
-
     use futures_util::FutureExt as _;
 
     use super::*;
@@ -210,6 +230,28 @@ mod tests {
         assert!(next.as_mut().now_or_never().is_none());
         drop(gone);
         drop(a);
+        next.await.unwrap();
+        assert_eq!(gate.lock().going, 1);
+    }
+
+    #[tokio::test]
+    async fn those_who_went_away_are_not_among_those_who_wait() {
+        let gate = gate(1);
+        let first = Turn::new(gate.clone());
+        first.come("x", later()).await.unwrap();
+        for _ in 0..20_000 {
+            let turn = Turn::new(gate.clone());
+            assert!(turn.come("x", later()).now_or_never().is_none());
+        }
+        assert_eq!(gate.lock().waiting.len(), 0);
+        // One that was granted a place and went away before it heard of it.
+        let (second, third) = (Turn::new(gate.clone()), Turn::new(gate.clone()));
+        let mut granted = Box::pin(second.come("x", later()));
+        assert!(granted.as_mut().now_or_never().is_none());
+        let mut next = Box::pin(third.come("x", later()));
+        assert!(next.as_mut().now_or_never().is_none());
+        drop(first);
+        drop(granted);
         next.await.unwrap();
         assert_eq!(gate.lock().going, 1);
     }

@@ -21,8 +21,48 @@ const DEVICE_BYTES: usize = 512;
 /// What a part takes beside its columns.
 const PART_BYTES: usize = 128;
 
-/// Parts of a shard's answer, some at a time; the last one is a summary, or an error ends it.
-pub type ShardAnswer = mpsc::Receiver<Result<Vec<Part>>>;
+/// Parts of a shard's answer, some at a time; the last one is a summary, or an error ends it. Whoever drops it is gone.
+#[derive(Debug)]
+pub struct ShardAnswer {
+    /// What came already.
+    first: Option<Vec<Part>>,
+    rest: mpsc::Receiver<Result<Vec<Part>>>,
+}
+
+impl From<mpsc::Receiver<Result<Vec<Part>>>> for ShardAnswer {
+    fn from(rest: mpsc::Receiver<Result<Vec<Part>>>) -> ShardAnswer {
+        ShardAnswer { first: None, rest }
+    }
+}
+
+impl ShardAnswer {
+    /// One that is there as a whole.
+    pub fn whole(parts: Vec<Part>) -> ShardAnswer {
+        ShardAnswer {
+            first: Some(parts),
+            rest: mpsc::channel(1).1,
+        }
+    }
+
+    /// The next parts, or how it failed; `None` behind the last ones.
+    pub async fn recv(&mut self) -> Option<Result<Vec<Part>>> {
+        match self.first.take() {
+            Some(first) => Some(Ok(first)),
+            None => self.rest.recv().await,
+        }
+    }
+
+    /// Waits until it has begun.
+    ///
+    /// # Errors
+    /// How it failed, where nothing came of it.
+    pub async fn begun(&mut self) -> Result<()> {
+        if self.first.is_none() {
+            self.first = self.rest.recv().await.transpose()?;
+        }
+        Ok(())
+    }
+}
 
 /// Where a shard's answer goes.
 pub trait Hearing {
@@ -52,7 +92,7 @@ pub(super) struct Giving {
 
 /// Both ends.
 pub(super) fn parts(asker: Asker) -> (Giving, ShardAnswer) {
-    let (out, answer) = mpsc::channel(AHEAD);
+    let (out, rest) = mpsc::channel(AHEAD);
     let giving = Giving {
         out,
         waiting: RefCell::default(),
@@ -60,7 +100,7 @@ pub(super) fn parts(asker: Asker) -> (Giving, ShardAnswer) {
         place: None,
         untold: Cell::default(),
     };
-    (giving, answer)
+    (giving, ShardAnswer::from(rest))
 }
 
 impl Hearing for Giving {
@@ -106,9 +146,13 @@ impl Hearing for Giving {
 }
 
 impl Giving {
-    /// Gives what waits and the last part, or how it failed.
+    /// Gives what waits and the last part, or how it failed; then what was decoded in vain is told first.
     pub(super) fn end(self, last: Result<Part>) {
         let mut together = std::mem::take(&mut *self.waiting.borrow_mut()).0;
+        let untold = self.untold.get();
+        if last.is_err() && untold > 0 && self.asker.progress_every > 0 {
+            self.send(Ok(vec![Part::Progress(untold)]));
+        }
         let together = last.map(|last| {
             together.push(last);
             together
@@ -140,7 +184,7 @@ fn bytes_of(part: &Part) -> usize {
             let encoded: usize = encoded.map(bytes::Bytes::len).sum();
             PART_BYTES + encoded + size_of_val::<[i64]>(&partials.window)
         }
-        Part::Latest(latest) => latest.devices.iter().map(bytes::Bytes::len).sum(),
+        Part::Latest(latest) => latest.devices.iter().chain(&latest.tables).map(bytes::Bytes::len).sum(),
         Part::Devices(list) => list.devices.len() * DEVICE_BYTES,
         Part::Quality(list) => list.reports.len() * DEVICE_BYTES,
         Part::Intervals(list) => list.devices.len() * DEVICE_BYTES,
@@ -158,7 +202,7 @@ mod tests {
     use crate::error::{Error, Reason};
     use crate::limits::Limits;
     use crate::route::{Applications, Meter};
-    use tidemark_proto::peer::Partials;
+    use tidemark_proto::peer::{LatestDevices, Partials};
     use tidemark_proto::v1::{AnswerSummary, Batch};
 
     fn nobody() -> Asker {
@@ -188,12 +232,12 @@ mod tests {
             assert!(giving.spend(points).is_ok());
         }
         giving.end(Ok(Part::Summary(AnswerSummary::default())));
-        let first = answer.blocking_recv().unwrap().unwrap();
+        let first = answer.rest.blocking_recv().unwrap().unwrap();
         assert_eq!(
             (numbers(&first[..1]), &first[1..]),
             (vec![7], &[Part::Progress(15)][..])
         );
-        assert_eq!(numbers(&answer.blocking_recv().unwrap().unwrap()), [2_000]);
+        assert_eq!(numbers(&answer.rest.blocking_recv().unwrap().unwrap()), [2_000]);
     }
 
     fn small(number: u32) -> Part {
@@ -222,11 +266,26 @@ mod tests {
         assert!(giving.take(Part::Batch(Batch::default())));
         assert!(giving.take(small(3)));
         giving.end(Ok(Part::Summary(AnswerSummary::default())));
-        let first = answer.blocking_recv().unwrap().unwrap();
+        let first = answer.rest.blocking_recv().unwrap().unwrap();
         assert_eq!(numbers(&first), [0, 1, 2, 1_000]);
-        let last = answer.blocking_recv().unwrap().unwrap();
+        let last = answer.rest.blocking_recv().unwrap().unwrap();
         assert_eq!(numbers(&last), [3, 2_000]);
-        assert!(answer.blocking_recv().is_none());
+        assert!(answer.rest.blocking_recv().is_none());
+    }
+
+    #[test]
+    fn tables_of_newest_values_weigh_what_they_hold() {
+        let (giving, mut answer) = parts(nobody());
+        let table = |bytes: usize| {
+            Part::Latest(LatestDevices {
+                tables: vec![vec![0; bytes].into()],
+                ..LatestDevices::default()
+            })
+        };
+        assert!(giving.take(table(TOGETHER_BYTES / 2)));
+        assert!(answer.rest.try_recv().is_err());
+        assert!(giving.take(table(TOGETHER_BYTES / 2)));
+        assert_eq!(answer.rest.try_recv().unwrap().unwrap().len(), 2);
     }
 
     #[test]

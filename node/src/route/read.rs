@@ -1,4 +1,6 @@
-//! Questions to a replica of a group that is as fresh as asked, here or on another node.
+//! Questions to a replica of a group that is as fresh as asked, here or on another node; to another one where what it keeps is damaged.
+//!
+//! Never here: what is asked. Invariant: an answer of which something was passed on is never begun anew.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +9,7 @@ use tidemark_proto::peer::read_shard_request::Query;
 use tidemark_proto::peer::read_shard_response::Part;
 use tidemark_proto::peer::{ReadShardRequest, ReadShardResponse};
 use tidemark_proto::v1::{AnswerSummary, Consistency, ConsistencyLevel, Linearizable, consistency};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tonic::{Request, Streaming};
 
@@ -21,6 +24,8 @@ use crate::wire::status::{from_failure, from_status, to_failure};
 
 const PARTS_AHEAD: usize = 4;
 const LINEARIZE_MAX: Duration = Duration::from_secs(3);
+/// So often a question that meets damage is asked again: by then another replica leads, if one can.
+const DAMAGE_TRIES: u32 = 4;
 
 /// Answers a question from a replica's state: blocking, sends parts, ends when the receiver is gone.
 pub type ShardJob = Arc<dyn Fn(&Replica, &Query, &dyn Hearing) -> Result<AnswerSummary> + Send + Sync>;
@@ -56,15 +61,21 @@ impl Router {
     /// # Errors
     /// `OVERLOADED` where this node reads for as many as it may.
     pub fn run(&self, ready: Ready, query: Query, job: &ShardJob, asker: &Asker) -> Result<ShardAnswer> {
-        let (kind, job) = (Kind::of(&query), job.clone());
+        let (kind, job, here) = (Kind::of(&query), job.clone(), Handle::current());
         let work = Box::new(move |giving: &Giving| {
             let answered = job(&ready.replica, &query, giving);
+            if let Err(error) = answered.as_ref().map_err(Error::clone)
+                && error.reason() == Reason::Corruption
+            {
+                let replica = ready.replica.clone();
+                here.spawn(async move { replica.found_damage(&error).await });
+            }
             answered.map(|summary| Part::Summary(ready.summary(summary)))
         });
         self.reads.run(kind, asker, work)
     }
 
-    /// Puts a question to a group and returns the parts of the answer as they come.
+    /// Puts a question to a group and returns the parts of the answer as they come, once it has begun.
     pub async fn read(
         &self,
         group: u32,
@@ -75,34 +86,63 @@ impl Router {
     ) -> Result<ShardAnswer> {
         let deadline = asker.deadline;
         let answer_by = deadline.min(monotonic() + LEADERLESS_MAX);
+        let mut damaged = 0;
         for tries in 0.. {
             // A node that is cut off must say so in time, so no try may wait longer than all of them together.
             let begin_within = time_left(answer_by).map_err(|_| no_replica(group))?;
             let left = time_left(deadline).map_err(|_| no_replica(group))?;
-            if let Some(ready) = self.local(group, consistency, begin_within).await? {
-                return self.run(ready, query, job, asker);
-            }
-            let any = matches!(consistency.level, Some(consistency::Level::Any(_)));
-            let node = if any {
-                self.any_node(group, None)
-            } else {
-                self.leader_elsewhere(group)
-            };
-            if let Some(node) = node {
-                let within = (left, begin_within);
-                match self
-                    .read_at(node, group, query.clone(), consistency, asker, within)
-                    .await
-                {
-                    Ok(Some(answer)) => return Ok(answer),
-                    Ok(None) => {}
-                    Err(error) if error.reason() == Reason::Unreachable => self.learn_leader(group, node, None),
-                    Err(error) => return Err(error),
+            let within = (left, begin_within);
+            let begun = match self.local(group, consistency, begin_within).await? {
+                Some(ready) => {
+                    let mut answer = self.run(ready, query.clone(), job, asker)?;
+                    answer.begun().await.map(|()| Some(answer))
                 }
+                None => self.elsewhere(group, query.clone(), consistency, asker, within).await,
+            };
+            match begun {
+                Ok(Some(answer)) => return Ok(answer),
+                Ok(None) => {}
+                Err(error)
+                    if error.reason() == Reason::Corruption && damaged < DAMAGE_TRIES && self.is_replicated(group) =>
+                {
+                    damaged += 1;
+                }
+                Err(error) => return Err(error),
             }
             self.pause(group, tries).await;
         }
         Err(no_replica(group))
+    }
+
+    /// Puts a question to another node that may answer it; `None` where none did.
+    async fn elsewhere(
+        &self,
+        group: u32,
+        query: Query,
+        consistency: &Consistency,
+        asker: &Asker,
+        within: (Duration, Duration),
+    ) -> Result<Option<ShardAnswer>> {
+        let any = matches!(consistency.level, Some(consistency::Level::Any(_)));
+        let node = match any {
+            true => self.any_node(group, None),
+            false => self.leader_elsewhere(group),
+        };
+        let Some(node) = node else { return Ok(None) };
+        match self.read_at(node, group, query, consistency, asker, within).await {
+            Ok(Some(mut answer)) => answer.begun().await.map(|()| Some(answer)),
+            Err(error) if error.reason() == Reason::Unreachable => {
+                self.learn_leader(group, node, None);
+                Ok(None)
+            }
+            other => other,
+        }
+    }
+
+    /// Whether another replica may have what one has lost.
+    pub fn is_replicated(&self, group: u32) -> bool {
+        let catalog = self.host.catalog();
+        catalog.is_ok_and(|catalog| catalog.shard(group).is_some_and(|shard| shard.replicas.len() > 1))
     }
 
     /// This node's replica, where it is fresh enough; `None` where the leader has to be asked.
@@ -111,6 +151,10 @@ impl Router {
         let Some(replica) = self.host.replica(group).filter(|replica| replica.votes()) else {
             return Ok(None);
         };
+        // Who leads answers what it can.
+        if replica.damage().is_some() && !replica.is_leader() {
+            return Ok(None);
+        }
         let (level, lag_ms) = match &consistency.level {
             Some(consistency::Level::Any(_)) => (ConsistencyLevel::Any, replica.lag_ms()),
             Some(consistency::Level::Bounded(bounded)) if !replica.is_leader() => {
@@ -141,6 +185,7 @@ impl Router {
     ) -> Result<Option<ShardAnswer>> {
         let any = matches!(consistency.level, Some(consistency::Level::Any(_)));
         let asked = if any { *consistency } else { linearizable() };
+        let kind = Kind::of(&query);
         let message = ReadShardRequest {
             envelope: Some(self.host.envelope(node)?),
             group,
@@ -150,9 +195,13 @@ impl Router {
             progress_every: asker.meter.as_ref().map_or(0, |meter| meter.progress_every()),
             application: asker.application.name().to_owned(),
         };
+        let peer = self.peer(node)?;
+        let mut client = match kind {
+            Kind::Write => peer.client(),
+            Kind::Few | Kind::Wide => peer.answers(),
+        };
         let mut request = Request::new(message);
         request.set_timeout(timeout);
-        let mut client = self.peer(node)?.client();
         let opening = tokio::time::timeout(begin_within.min(LINEARIZE_MAX), client.read_shard(request));
         let opened = match any {
             true => opening.await,
@@ -265,7 +314,7 @@ fn pass_on(first: Part, mut parts: Streaming<ReadShardResponse>, meter: Option<A
             .await;
         }
     });
-    answer
+    ShardAnswer::from(answer)
 }
 
 /// Counts what a part says of values that were decoded; `None` where it says nothing else.

@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::{Duration, Instant};
 
-use crate::process::import::{Import, any, held, linearizable};
+use crate::process::import::{Import, any, held, linearizable, try_held};
 use crate::process::{Daemon, Fleet, PATIENCE, flip, seeded, tidemarkd, until};
 use rand::RngExt as _;
 use tidemark_client::v1;
@@ -285,6 +285,45 @@ async fn a_node_with_a_flipped_byte_stays_out_and_the_others_go_on() {
     for node in &fleet.nodes[..2] {
         import.check_whole(node).await;
     }
+}
+
+#[tokio::test]
+async fn what_is_damaged_in_a_table_is_answered_by_another_replica() {
+    let fleet = Fleet::cluster(3).await;
+    let client = fleet.client().await;
+    let mut import = Import::prepare(&client).await;
+    import.resume(&client);
+    import.progress(60).await;
+    import.finish().await;
+    let before = fleet.healthy().await;
+    for shard in before.shards.iter().filter(|shard| shard.shard != 0) {
+        client.compact_shard(shard.shard).await.unwrap();
+    }
+    let victim = fleet.busiest().await;
+    let tables = fleet.nodes[victim].tables();
+    assert!(!tables.is_empty());
+    tables.iter().for_each(|table| flip(table, 16));
+    // Whoever is asked answers as if nothing had happened, the victim too.
+    for node in &fleet.nodes {
+        let rows = try_held(node, linearizable()).await.unwrap();
+        import.check(&rows);
+        import.check_whole(node).await;
+        import.check(&try_held(node, any()).await.unwrap());
+    }
+    let status = client.status().await.unwrap();
+    let id = before.nodes.iter().find(|node| {
+        let id = node.node.as_ref().unwrap().id;
+        fleet.position(id, &before) == victim
+    });
+    let id = id.unwrap().node.as_ref().unwrap().id;
+    let found = damaged(&status);
+    assert!(
+        !found.is_empty() && found.iter().all(|(_, node)| *node == id),
+        "{found:?}"
+    );
+    let leads = |(shard, _): &(u32, u64)| status.shards.iter().any(|s| s.shard == *shard && s.leader_node == id);
+    assert!(!found.iter().any(leads), "{status:?}");
+    assert!(!status.healthy && status.problems.iter().any(|problem| problem.contains("damaged")));
 }
 
 #[tokio::test]

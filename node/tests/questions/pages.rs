@@ -185,6 +185,42 @@ async fn devices_and_newest_values_come_in_pages() {
 }
 
 #[tokio::test]
+async fn pages_pass_over_devices_that_do_not_have_what_is_asked_for() {
+    let (_cluster, client) = furnished(1).await;
+    // Registered first, and many more than a page takes: runs of them come before the diaries.
+    let meters: Vec<String> = (0..200).map(|i| format!("meter{i:03}")).collect();
+    furnish(&client, &meters.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let diaries: Vec<String> = (0..25).map(|i| format!("diary{i:02}")).collect();
+    furnish_diaries(&client, &diaries).await;
+    for in_columns in [false, true] {
+        let mut request = v1::GetLatestRequest {
+            selector: Some(v1::Selector {
+                everything: true,
+                ..Default::default()
+            }),
+            properties: vec!["notes".to_owned()],
+            limit: 4,
+            in_columns,
+            ..Default::default()
+        };
+        let (mut found, mut pages) = (Vec::new(), 0);
+        loop {
+            let asked = client.get_latest(request.clone()).await.unwrap();
+            let (messages, summary) = asked.collect().await.unwrap();
+            found.extend(messages.iter().flat_map(latest_rows).map(|row| row.device.to_owned()));
+            pages += 1;
+            assert!(pages <= 10, "{found:?}");
+            if summary.next_cursor.is_empty() {
+                break;
+            }
+            request.cursor = summary.next_cursor;
+        }
+        found.sort_unstable();
+        assert_eq!(found, diaries);
+    }
+}
+
+#[tokio::test]
 async fn a_device_registered_meanwhile_does_no_harm() {
     let (_cluster, client) = furnished(1).await;
     let request = v1::ListDevicesRequest {

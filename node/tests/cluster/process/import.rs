@@ -312,7 +312,8 @@ pub(crate) async fn held(node: &Daemon, consistency: v1::Consistency) -> Held {
     .await
 }
 
-async fn try_held(node: &Daemon, consistency: v1::Consistency) -> Result<Held, Box<dyn std::error::Error>> {
+/// The same, asked once.
+pub(crate) async fn try_held(node: &Daemon, consistency: v1::Consistency) -> Result<Held, Box<dyn std::error::Error>> {
     let client = QueryServiceClient::connect(format!("http://{}", node.clients)).await?;
     let request = v1::QueryRangeRequest {
         selector: all_devices(),

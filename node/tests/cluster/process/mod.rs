@@ -8,6 +8,7 @@
 
 use std::fs::{self, File};
 use std::net::TcpListener;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -141,6 +142,14 @@ impl Daemon {
             .collect();
         files.sort();
         files
+    }
+
+    /// Table files of its shards.
+    pub(crate) fn tables(&self) -> Vec<PathBuf> {
+        let shards = fs::read_dir(self.data.join("groups")).unwrap();
+        let shards = shards.map(|entry| entry.unwrap().path());
+        let shards = shards.filter(|path| !path.file_name().unwrap().to_string_lossy().starts_with("0-"));
+        shards.flat_map(|shard| files_below(&shard, "sst")).collect()
     }
 
     /// A client that knows this node only, to begin with.
@@ -292,10 +301,24 @@ fn claim_ports() -> (TcpListener, u16) {
     panic!("no free ports");
 }
 
-/// Inverts the bits of one byte of a file; done twice, the file is as before.
+/// Inverts the bits of one byte of a file, in its place; done twice, the file is as before.
 pub(crate) fn flip(path: &Path, at: u64) {
-    let mut bytes = fs::read(path).unwrap();
-    let at = usize::try_from(at).unwrap();
-    bytes[at] = !bytes[at];
-    fs::write(path, bytes).unwrap();
+    let file = fs::File::options().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[!byte[0]], at).unwrap();
+}
+
+/// All files with an extension in a folder and those in it.
+fn files_below(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let found = paths.flat_map(|path| match path.is_dir() {
+        true => files_below(&path, extension),
+        false if path.extension().is_some_and(|of| of == extension) => vec![path],
+        false => Vec::new(),
+    });
+    found.collect()
 }
