@@ -44,6 +44,8 @@ const WIDE_NICENESS: i32 = 10;
 /// A wide read that works lets others have its core at least so often: the system by itself lets a thread, however little urgent,
 /// use up a slice of over a millisecond before one that wakes up takes over, and a write wakes up ten times.
 const STEP_ASIDE_EVERY: Duration = Duration::from_micros(100);
+/// Of its time, the part after which it does so no more: where writes take all there is, it would hardly get on.
+const STEP_ASIDE_SHARE: u32 = 10;
 /// Longest wait for wide reads when a node stops.
 const STOP_MAX: Duration = Duration::from_secs(10);
 
@@ -299,10 +301,8 @@ impl Lane {
         }
         drop(state);
         for read in begun {
-            read.begin(Some(Place {
-                stepped_aside: Cell::new(monotonic()),
-                lane: self.clone(),
-            }));
+            let place = Place::new(self, read.giving.asker().deadline);
+            read.begin(Some(place));
         }
     }
 
@@ -315,18 +315,27 @@ impl Lane {
 #[derive(Debug)]
 pub(super) struct Place {
     lane: Arc<Lane>,
-    stepped_aside: Cell<Instant>,
+    /// When it did so last, and until when it does: `None` where it never does.
+    steps_aside: Option<(Cell<Instant>, Instant)>,
 }
 
 impl Place {
+    fn new(lane: &Arc<Lane>, deadline: Instant) -> Place {
+        let now = monotonic();
+        let until = now + deadline.saturating_duration_since(now) / STEP_ASIDE_SHARE;
+        Place {
+            lane: lane.clone(),
+            steps_aside: lane.steps_aside.then_some((Cell::new(now), until)),
+        }
+    }
+
     /// Lets others have the core, where it is time to: whoever works calls this as often as it likes.
     pub(super) fn step_aside(&self) {
-        if !self.lane.steps_aside {
-            return;
-        }
-        if monotonic().duration_since(self.stepped_aside.get()) >= STEP_ASIDE_EVERY {
+        let Some((last, until)) = &self.steps_aside else { return };
+        let now = monotonic();
+        if now < *until && now.duration_since(last.get()) >= STEP_ASIDE_EVERY {
             std::thread::yield_now();
-            self.stepped_aside.set(monotonic());
+            last.set(monotonic());
         }
     }
 
