@@ -76,9 +76,7 @@ impl Family {
         options.set_max_bytes_for_level_base(256 * MIB as u64);
         options.set_target_file_size_base(64 * MIB as u64);
         options.set_compression_type(DBCompressionType::None);
-        if matches!(self, Self::Blocks | Self::Devices) {
-            options.set_bottommost_compression_type(DBCompressionType::Zstd);
-        }
+        options.set_bottommost_compression_type(DBCompressionType::Zstd);
         options.set_block_based_table_factory(&self.table(resources));
         match self {
             Self::Blocks => {
