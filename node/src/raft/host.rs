@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::gone::Gone;
 use super::lag::Lag;
-use super::log_store::{LogStatus, NodeLog};
+use super::log_store::{LogOwner, LogStatus, NodeLog};
 use super::machine::blocking;
 use super::network::{Network, PROTOCOL};
 use super::replica::Replica;
@@ -253,6 +253,9 @@ impl Host {
         beginning.await.map_err(Error::internal)?
     }
 
+            // Before the first vote, and after the identity: no crash leaves a log with an owner in a folder without one.
+            let (log, owner) = (host.log.clone(), owner_of(&identity));
+            blocking(move || log.claim(&owner).map_err(Error::internal)).await?;
     /// Told once, when this node learns that it was removed from the cluster.
     pub fn watch_removed(&self) -> watch::Receiver<Option<String>> {
         self.removed.subscribe()
@@ -498,6 +501,14 @@ pub fn members(catalog: &Catalog, shard: &peer::Shard) -> BTreeMap<u64, Member> 
         (
             replica.id,
             Member {
+/// The node of an identity as its log names it.
+pub fn owner_of(identity: &Identity) -> LogOwner {
+    LogOwner {
+        cluster_id: identity.cluster_id.clone(),
+        node_id: identity.node_id,
+    }
+}
+
                 node_id: replica.node_id,
                 peer_address,
             },

@@ -22,6 +22,7 @@ use super::log_writer::{Counters, Done, Queued, Record, Writer};
 pub use crate::store::FailureHook;
 use crate::store::end_process;
 use crate::store::log_db::LogDb;
+pub use crate::store::log_db::LogOwner;
 pub use crate::store::marker::Damaged;
 use crate::store::marker::GROUPS_MAX;
 
@@ -117,6 +118,26 @@ impl NodeLog {
     /// would forget its votes.
     pub fn exists(dir: &Path) -> bool {
         log_open::exists(dir)
+    }
+
+    /// Whose log this is; `None` for one that no node has taken for its own, or none since an older version.
+    ///
+    /// # Errors
+    /// The disk fails, or a newer version noted it.
+    pub fn owner(&self) -> io::Result<Option<LogOwner>> {
+        Ok(self.node.db.owner()?)
+    }
+
+    /// Takes the log for a node: noted where nobody had it, before the first vote. Blocking.
+    ///
+    /// # Errors
+    /// It is another node's, whose votes it holds; or the disk fails.
+    pub fn claim(&self, owner: &LogOwner) -> io::Result<()> {
+        match self.owner()? {
+            None => Ok(self.node.db.set_owner(owner)?),
+            Some(found) if found == *owner => Ok(()),
+            Some(found) => Err(io::Error::other(format!("the raft log is of {found}, not of {owner}"))),
+        }
     }
 
     /// Opens or creates the log in `dir` and starts its writer. Damaged groups do not fail it: see [`Self::group`].
