@@ -150,6 +150,8 @@ pub struct Metrics {
     pub snapshot_bytes_kept: Counter,
     /// Leaderships given away because the disk was low.
     pub leaders_shed: Counter,
+    /// Messages between nodes that are not for this node, this cluster or this version, or of a node that was removed.
+    pub peer_messages_refused: Counter,
     /// Records that requests to delete removed.
     pub records_deleted: Counter,
     /// Buckets, over all devices of a type, that went because the type keeps them no longer.
@@ -211,6 +213,7 @@ impl Metrics {
             records_deleted: Counter::default(),
             buckets_expired: Counter::default(),
             alert_evaluations: Counter::default(),
+            peer_messages_refused: Counter::default(),
             alert_steps: Counter::default(),
             subscriptions_begun: Counter::default(),
             subscriptions_ended: Counter::default(),
@@ -301,6 +304,11 @@ impl Metrics {
         }
         self.write_upkeep(text);
         text.family(
+            (
+                "tidemark_peer_messages_refused_total",
+                &self.peer_messages_refused,
+                "Messages of other nodes that are not for this node, cluster or version, or of a node that was removed.",
+            ),
             "tidemark_write_failures_total",
             "counter",
             "Batches not stored, by reason.",
