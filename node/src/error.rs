@@ -171,6 +171,8 @@ reasons! {
     BatchTooLarge = "BATCH_TOO_LARGE", ResourceExhausted;
     /// More device types than the catalog holds.
     TooManyTypes = "TOO_MANY_TYPES", ResourceExhausted;
+    /// More devices than a shard takes.
+    TooManyDevices = "TOO_MANY_DEVICES", ResourceExhausted;
     /// More alert profiles than the catalog holds.
     TooManyAlertProfiles = "TOO_MANY_ALERT_PROFILES", ResourceExhausted;
     /// More windows than one series may have.

@@ -14,6 +14,7 @@
 //! | `tags_max` | 64 a device | INVALID_ARGUMENT `INVALID_DEVICE` |
 //! | `tag_bytes_max` | 256 | INVALID_ARGUMENT `INVALID_DEVICE` |
 //! | `register_devices_max` | 10,000 a request | RESOURCE_EXHAUSTED `BATCH_TOO_LARGE` |
+//! | `shard_devices_max` (a key) | 1,000,000 a shard | RESOURCE_EXHAUSTED `TOO_MANY_DEVICES` for new ones; known ones go on |
 //! | `future_max_ns` | 1 day | OUT_OF_RANGE `TIME_TOO_NEW` |
 //! | `SELECTORS_MAX` | 64 in a list of a selector | INVALID_ARGUMENT `INVALID_VALUE` |
 //! | `SELECTOR_DEPTH_MAX` | 4 selectors in one another | INVALID_ARGUMENT `INVALID_VALUE` |
@@ -78,6 +79,7 @@ pub struct Limits {
     pub tags_max: usize,
     pub tag_bytes_max: usize,
     pub register_devices_max: usize,
+    pub shard_devices_max: u64,
     pub future_max_ns: i64,
     pub windows_max: u64,
     pub windows_listed_max: usize,
@@ -158,6 +160,7 @@ impl Limits {
             tags_max: 64,
             tag_bytes_max: 256,
             register_devices_max: 10_000,
+            shard_devices_max: keys.shard_devices_max,
             future_max_ns: crate::clock::NS_PER_DAY,
             windows_max: 1_000_000,
             windows_listed_max: 100_000,

@@ -38,7 +38,7 @@ use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::peers::{PEER_MESSAGE_BYTES_MAX, Peers};
 use crate::query::{Queries, shard_job};
-use crate::raft::host::Host;
+use crate::raft::host::{Host, owner_of};
 use crate::raft::log_store::NodeLog;
 use crate::raft::machine::blocking;
 use crate::route::Router;
@@ -310,7 +310,7 @@ fn no_reason() -> Error {
     Error::internal("the node's replicas ended by themselves")
 }
 
-/// Opens the Raft log; makes one only for a node that never voted.
+/// Opens the Raft log; makes one only for a node that never voted, and takes none that holds the votes of another.
 fn open_log(dir: &Path, identity: Option<&Identity>) -> Result<NodeLog> {
     if let Some(identity) = identity.filter(|_| !NodeLog::exists(dir)) {
         let (cluster, dir) = (&identity.cluster_id, dir.display());
@@ -319,7 +319,21 @@ fn open_log(dir: &Path, identity: Option<&Identity>) -> Result<NodeLog> {
         return Err(Error::new(Reason::Corruption, message)
             .hint("bring the log back, or let the node join anew with an empty data folder"));
     }
-    NodeLog::open(dir).map_err(|e| Error::new(Reason::Corruption, format!("{}: {e}", dir.display())))
+    let failed = |e: std::io::Error| Error::new(Reason::Corruption, format!("{}: {e}", dir.display()));
+    let log = NodeLog::open(dir).map_err(failed)?;
+    let (found, here) = (log.owner().map_err(failed)?, identity.map(owner_of));
+    match found {
+        Some(found) if here.as_ref() != Some(&found) => {
+            let here = here.map_or_else(|| "a folder without an identity".to_string(), |here| here.to_string());
+            let message = format!(
+                "the raft log in {} holds the votes of {found}, and this is {here}",
+                dir.display()
+            );
+            Err(Error::new(Reason::Corruption, message)
+                .hint("bring the log of this node back, or let the node join anew with an empty data folder"))
+        }
+        _ => Ok(log),
+    }
 }
 
 fn server(streams_max: u32) -> Server {

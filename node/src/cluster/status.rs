@@ -20,6 +20,8 @@ use crate::error::{Error, Reason, Result};
 use crate::wire::status::from_status;
 
 const VIEW_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// A clock that is further off than this is wrong; what is measured is off by half of [`VIEW_TIMEOUT`] at most.
+const CLOCK_OFF_MS: i64 = 5_000;
 
 /// Views by node; `None` where the node did not answer.
 type Views = BTreeMap<u64, Option<NodeViewResponse>>;
@@ -56,6 +58,9 @@ impl Cluster {
             .iter()
             .map(|node| node_status(node, &views))
             .collect();
+        if let Some(offset_ms) = furthest_clock(&nodes) {
+            self.host().metrics().clocks_seen(offset_ms);
+        }
         let problems = problems(&nodes, &shards, &catalog);
         let mut status = StatusResponse {
             cluster_id: identity.cluster_id.clone(),
@@ -215,12 +220,32 @@ fn node_status(node: &Node, views: &Views) -> NodeStatus {
     }
 }
 
+/// Offset of the clock that is furthest from this node's.
+fn furthest_clock(nodes: &[NodeStatus]) -> Option<i64> {
+    let offsets = nodes
+        .iter()
+        .filter_map(|node| Some(node.facts.as_ref()?.clock_offset_ms));
+    offsets.max_by_key(|offset_ms| offset_ms.unsigned_abs())
+}
+
+/// What is wrong with the clock of a node, as seen by the one that answers. Which of the two is wrong, nobody knows.
+fn wrong_clock(node: &NodeStatus) -> Option<String> {
+    let offset_ms = node.facts.as_ref()?.clock_offset_ms;
+    let id = node.node.as_ref()?.id;
+    (offset_ms.unsigned_abs() > CLOCK_OFF_MS.unsigned_abs()).then(|| {
+        let way = if offset_ms > 0 { "ahead of" } else { "behind" };
+        let seconds = offset_ms.unsigned_abs() / 1_000;
+        format!("the clock of node {id} is {seconds} s {way} the one of the node that answers: set the clocks by NTP")
+    })
+}
+
 fn problems(nodes: &[NodeStatus], shards: &[ShardStatus], catalog: &Catalog) -> Vec<String> {
     let mut problems = Vec::new();
     for node in nodes.iter().filter(|node| !node.reachable) {
         let known = node.node.clone().unwrap_or_default();
         problems.push(format!("node {} at {} does not answer", known.id, known.peer_address));
     }
+    problems.extend(nodes.iter().filter_map(wrong_clock));
     for shard in shards {
         if shard.leader_node == 0 {
             problems.push(format!("shard {} has no leader", shard.shard));
@@ -245,4 +270,37 @@ fn problems(nodes: &[NodeStatus], shards: &[ShardStatus], catalog: &Catalog) -> 
         }
     }
     problems
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemark_proto::v1::NodeFacts;
+
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_off_by_more_than_some_seconds_is_a_problem() {
+        let node = |id: u64, clock_offset_ms: i64| NodeStatus {
+            node: Some(Node { id, ..Node::default() }),
+            reachable: true,
+            facts: Some(NodeFacts {
+                clock_offset_ms,
+                ..NodeFacts::default()
+            }),
+            ..NodeStatus::default()
+        };
+        let catalog = Catalog::default();
+        let mut nodes = vec![node(1, 0), node(2, 5_000), node(3, -4_999)];
+        assert_eq!(problems(&nodes, &[], &catalog), [""; 0]);
+        assert_eq!(furthest_clock(&nodes), Some(5_000));
+        nodes.extend([node(4, 3_600_000), node(5, -5_001)]);
+        assert_eq!(
+            problems(&nodes, &[], &catalog),
+            [
+                "the clock of node 4 is 3600 s ahead of the one of the node that answers: set the clocks by NTP",
+                "the clock of node 5 is 5 s behind the one of the node that answers: set the clocks by NTP",
+            ]
+        );
+        assert_eq!(furthest_clock(&nodes), Some(3_600_000));
+    }
 }

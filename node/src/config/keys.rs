@@ -231,6 +231,22 @@ pub(super) const KEYS: &[Key] = &[
         show: |config| toml::Value::Integer(config.tuning.application_points_per_minute as i64),
     },
     Key {
+        name: "shard_devices_max",
+        flag: "shard-devices-max",
+        env: "TIDEMARK_SHARD_DEVICES_MAX",
+        kind: Kind::Number,
+        allowed: "a whole number from 1 on",
+        about: "Devices of a shard beyond which this node registers no new ones. The same on every node of a cluster.",
+        set: |config, text| {
+            let devices = text.parse().ok();
+            put(
+                &mut config.tuning.shard_devices_max,
+                devices.filter(|devices| *devices > 0 && i64::try_from(*devices).is_ok()),
+            )
+        },
+        show: |config| toml::Value::Integer(config.tuning.shard_devices_max as i64),
+    },
+    Key {
         name: "insecure",
         flag: "insecure",
         env: "TIDEMARK_INSECURE",

@@ -116,6 +116,8 @@ pub struct Tuning {
     pub application_bytes_max: usize,
     /// Values a minute that a node has decoded for an application. It has a key.
     pub application_points_per_minute: u64,
+    /// Devices that a shard has before this node registers no more in it. It has a key.
+    pub shard_devices_max: u64,
     /// Devices of a right side of a join.
     pub join_devices_max: usize,
     /// Expired points are looked for this often.
@@ -145,6 +147,7 @@ impl Default for Tuning {
             application_questions_max: 48,
             application_bytes_max: 768 << 20,
             application_points_per_minute: 10_000_000_000,
+            shard_devices_max: 1_000_000,
             join_devices_max: 10_000,
             retention_every: Duration::from_secs(300),
             rollups_every: Duration::from_secs(60),

@@ -15,7 +15,7 @@ use std::time::Duration;
 pub use process::Process;
 pub use text::Text;
 
-use crate::clock::now_ns;
+use crate::clock::{Instant, monotonic, now_ns};
 use crate::disk::{Disk, Room};
 use crate::error::Reason;
 
@@ -24,6 +24,8 @@ const BOUNDS_US: [u64; 15] = [
     500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
     10_000_000, 60_000_000,
 ];
+/// A look at other clocks says nothing of them any more when it is so old.
+const CLOCKS_SEEN: Duration = Duration::from_secs(60);
 /// How a request without failure is labelled.
 pub const OK: &str = "OK";
 /// Methods of questions about points.
@@ -148,6 +150,8 @@ pub struct Metrics {
     pub snapshot_bytes_received: Counter,
     /// Bytes of checkpoints that were here already and did not have to be sent.
     pub snapshot_bytes_kept: Counter,
+    /// Messages between nodes that are not for this node, this cluster or this version, or of a node that was removed.
+    pub peer_messages_refused: Counter,
     /// Leaderships given away because the disk was low.
     pub leaders_shed: Counter,
     /// Records that requests to delete removed.
@@ -170,6 +174,8 @@ pub struct Metrics {
     pub rollups_made: Counter,
     /// Rollups that answered in the place of points.
     pub rollups_used: Counter,
+    /// How far the clocks of others were from this node's at the last look, and when that was.
+    clock_offset: Mutex<Option<(Instant, i64)>>,
 }
 
 /// What a node says of its process and machine.
@@ -207,7 +213,9 @@ impl Metrics {
             snapshot_bytes_sent: Counter::default(),
             snapshot_bytes_received: Counter::default(),
             snapshot_bytes_kept: Counter::default(),
+            peer_messages_refused: Counter::default(),
             leaders_shed: Counter::default(),
+            clock_offset: Mutex::default(),
             records_deleted: Counter::default(),
             buckets_expired: Counter::default(),
             alert_evaluations: Counter::default(),
@@ -237,6 +245,11 @@ impl Metrics {
     /// A batch that was not stored, or perhaps not.
     pub fn write_failed(&self, reason: Reason) {
         *lock(&self.write_failures).entry(reason.as_str()).or_default() += 1;
+    }
+
+    /// The clocks of other nodes were looked at: the largest distance, milliseconds ahead of this one.
+    pub fn clocks_seen(&self, offset_ms: i64) {
+        *lock(&self.clock_offset) = Some((monotonic(), offset_ms));
     }
 
     /// What this node says of itself.
@@ -290,6 +303,11 @@ impl Metrics {
                 "tidemark_snapshot_kept_bytes_total",
                 &self.snapshot_bytes_kept,
                 "Bytes of checkpoints that were here already.",
+            ),
+            (
+                "tidemark_peer_messages_refused_total",
+                &self.peer_messages_refused,
+                "Messages of other nodes that are not for this node, cluster or version, or of a node that was removed.",
             ),
             (
                 "tidemark_leaders_shed_total",
@@ -471,6 +489,13 @@ impl Metrics {
         ] {
             text.gauge(name, help, value);
         }
+        let seen = lock(&self.clock_offset).filter(|(at, _)| at.elapsed() < CLOCKS_SEEN);
+        text.gauge(
+            "tidemark_clock_offset_seconds",
+            "Clock of the node that is furthest from this one's, minus this one's, where this node looked within a minute: \
+             the node that leads the catalog does so all the time.",
+            seen.map_or(0.0, |(_, offset_ms)| offset_ms as f64 / 1e3),
+        );
         let cpu_s = process.cpu_ms as f64 / 1e3;
         text.counter("process_cpu_seconds_total", "CPU time of the process.", &[], cpu_s);
         let started = self.started_at_ns as f64 / 1e9;
@@ -521,6 +546,7 @@ mod tests {
         metrics.write_failed(Reason::DiskLow);
         metrics.writes.add(1);
         metrics.points.add(5);
+        metrics.clocks_seen(-3_250);
         let facts = metrics.facts();
         assert_eq!(
             (facts.queries, facts.failures, facts.writes, facts.points_written),
@@ -544,6 +570,7 @@ mod tests {
             "tidemark_write_failures_total{reason=\"DISK_LOW\"} 1",
             "tidemark_write_points_total 5",
             "tidemark_disk_low 0",
+            "tidemark_clock_offset_seconds -3.25",
         ] {
             assert!(text.lines().any(|l| l == line), "no {line} in\n{text}");
         }

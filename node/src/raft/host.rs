@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::gone::Gone;
 use super::lag::Lag;
-use super::log_store::{LogStatus, NodeLog};
+use super::log_store::{LogOwner, LogStatus, NodeLog};
 use super::machine::blocking;
 use super::network::{Network, PROTOCOL};
 use super::replica::Replica;
@@ -27,6 +27,7 @@ use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::store::Resources;
+use crate::wire::status::to_failure;
 
 /// Longest wait for others to lead when this node stops; they elect somebody by themselves soon after.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -137,8 +138,16 @@ impl Host {
         })
     }
 
-    /// Refuses messages that are not for this node of this cluster.
+    /// Refuses messages that are not for this node of this cluster, and counts them.
     pub fn check_envelope(&self, envelope: Option<&Envelope>) -> Result<()> {
+        let checked = self.judge_envelope(envelope);
+        if checked.is_err() {
+            self.metrics.peer_messages_refused.add(1);
+        }
+        checked
+    }
+
+    fn judge_envelope(&self, envelope: Option<&Envelope>) -> Result<()> {
         let identity = self.identity()?;
         let envelope = envelope.ok_or_else(|| Error::new(Reason::MissingField, "no envelope").field("envelope"))?;
         let wrong = |message: String| Err(Error::new(Reason::WrongCluster, message).field("envelope"));
@@ -212,6 +221,7 @@ impl Host {
                 call,
                 disk_low,
                 message: Some(raft_response::Message::Error(e.to_string())),
+                refused: Some(to_failure(&e)),
             },
         }
     }
@@ -243,6 +253,9 @@ impl Host {
                 let saving = blocking(move || identity.save(&data_dir).map_err(Error::internal));
                 saving.await.map_err(Error::internal)?;
             }
+            // Before the first vote, and after the identity: no crash leaves a log with an owner in a folder without one.
+            let (log, owner) = (host.log.clone(), owner_of(&identity));
+            blocking(move || log.claim(&owner).map_err(Error::internal)).await?;
             let replica = host.identity.get_or_init(|| identity).catalog_replica;
             host.open(CATALOG_GROUP, replica).await?;
             tokio::spawn(super::pulse::run(Arc::downgrade(&host)));
@@ -485,6 +498,14 @@ impl Host {
         let replicas = self.replicas();
         let stops = replicas.iter().map(|replica| replica.shutdown());
         futures_util::future::join_all(stops).await;
+    }
+}
+
+/// The node of an identity as its log names it.
+pub fn owner_of(identity: &Identity) -> LogOwner {
+    LogOwner {
+        cluster_id: identity.cluster_id.clone(),
+        node_id: identity.node_id,
     }
 }
 

@@ -19,12 +19,13 @@ use super::log_open::{self, Opened};
 pub use super::log_reader::GroupReader;
 pub use super::log_storage::GroupLog;
 use super::log_writer::{Counters, Done, Queued, Record, Writer};
+pub use crate::store::FailureHook;
+use crate::store::end_process;
 use crate::store::log_db::LogDb;
+pub use crate::store::log_db::LogOwner;
 pub use crate::store::marker::Damaged;
 use crate::store::marker::GROUPS_MAX;
 
-/// Called with the reason when the log can't be written. The default ends the process: see [`LogOptions`].
-pub type FailureHook = Arc<dyn Fn(&str) + Send + Sync>;
 /// Called before each synced write; an error counts as a failed write.
 pub type SyncHook = Arc<dyn Fn() -> io::Result<()> + Send + Sync>;
 
@@ -52,11 +53,7 @@ impl Default for LogOptions {
             commit_bytes_max: 16 << 20,
             tail_bytes_max: 8 << 20,
             chunk_bytes: 1 << 20,
-            on_failure: Arc::new(|reason| {
-                // What reached the disk is unknown, and the page cache no longer tells: only a restart does.
-                tracing::error!(reason, "raft log can't be written, the process ends");
-                std::process::abort();
-            }),
+            on_failure: end_process("raft log"),
             before_sync: None,
         }
     }
@@ -121,6 +118,26 @@ impl NodeLog {
     /// would forget its votes.
     pub fn exists(dir: &Path) -> bool {
         log_open::exists(dir)
+    }
+
+    /// Whose log this is; `None` for one that no node has taken for its own, or none since an older version.
+    ///
+    /// # Errors
+    /// The disk fails, or a newer version noted it.
+    pub fn owner(&self) -> io::Result<Option<LogOwner>> {
+        Ok(self.node.db.owner()?)
+    }
+
+    /// Takes the log for a node: noted where nobody had it, before the first vote. Blocking.
+    ///
+    /// # Errors
+    /// It is another node's, whose votes it holds; or the disk fails.
+    pub fn claim(&self, owner: &LogOwner) -> io::Result<()> {
+        match self.owner()? {
+            None => Ok(self.node.db.set_owner(owner)?),
+            Some(found) if found == *owner => Ok(()),
+            Some(found) => Err(io::Error::other(format!("the raft log is of {found}, not of {owner}"))),
+        }
     }
 
     /// Opens or creates the log in `dir` and starts its writer. Damaged groups do not fail it: see [`Self::group`].

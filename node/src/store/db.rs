@@ -102,9 +102,21 @@ impl Db {
     /// Writes all of the batch or nothing. Visible at once; on disk after the next flush.
     ///
     /// # Errors
-    /// As the engine reports, among them errors of earlier background work: the replica must stop.
+    /// As the engine reports, among them errors of earlier background work: the replica must stop. Where the disk failed,
+    /// the process ends.
     pub fn write(&self, batch: Batch<'_>) -> Result<(), StoreError> {
-        Ok(self.engine.write_opt(batch.inner, &self.writes)?)
+        self.kept(self.engine.write_opt(batch.inner, &self.writes))
+    }
+
+    /// The outcome of a write or a flush; calls the hook where the disk failed.
+    fn kept(&self, outcome: Result<(), rocksdb::Error>) -> Result<(), StoreError> {
+        outcome.map_err(|error| {
+            let error = StoreError::from(error);
+            if error.is_disk_failure() {
+                (self.resources.on_failure)(&format!("{}: {error}", self.path.display()));
+            }
+            error
+        })
     }
 
     /// What the key holds, memtables included.
@@ -128,14 +140,15 @@ impl Db {
     /// Brings everything written so far to disk, all families at one point. Waits.
     ///
     /// # Errors
-    /// As the engine reports: the replica must stop.
+    /// As [`Db::write`].
     pub fn flush(&self) -> Result<(), StoreError> {
         let mut options = FlushOptions::default();
         options.set_wait(true);
         let families = self.families()?;
-        Ok(self
-            .engine
-            .flush_cfs_opt(&families.each_ref().map(|family| *family), &options)?)
+        self.kept(
+            self.engine
+                .flush_cfs_opt(&families.each_ref().map(|family| *family), &options),
+        )
     }
 
     /// Compacts every family to its bottom level. Slow; writes and the engine's own compactions go on beside it.
@@ -242,5 +255,42 @@ impl Batch<'_> {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.inner.size_in_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[test]
+    fn a_flush_that_the_disk_fails_calls_the_hook_and_a_folder_that_is_gone_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let reasons = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&reasons);
+        let resources = Resources::new(8 << 20, 8 << 20, 2).unwrap();
+        let resources =
+            resources.with_failure_hook(Arc::new(move |reason| heard.lock().unwrap().push(reason.to_owned())));
+        let flushed_after = |name: &str, harm: &dyn Fn(&Path)| {
+            let path = dir.path().join(name);
+            let db = Db::open(&path, &resources).unwrap();
+            let mut batch = db.batch().unwrap();
+            batch.put(Family::Meta, b"key", b"value");
+            db.write(batch).unwrap();
+            std::fs::rename(&path, dir.path().join(format!("{name}-aside"))).unwrap();
+            harm(&path);
+            db.flush()
+        };
+        flushed_after("gone", &|_| {}).unwrap_err();
+        assert_eq!(*reasons.lock().unwrap(), [""; 0]);
+        // A folder that has become a file: as good as a disk that fails.
+        flushed_after("failing", &|path| std::fs::write(path, "").unwrap()).unwrap_err();
+        let reasons = reasons.lock().unwrap();
+        assert!(
+            reasons.len() == 1 && reasons[0].contains("failing") && reasons[0].contains("i/o"),
+            "{reasons:?}"
+        );
     }
 }

@@ -50,6 +50,18 @@ impl StoreError {
         matches!(self, Self::Corruption(_))
     }
 
+    /// True when the disk itself failed: what is on it is unknown until a restart. A full disk is none (it gets room again,
+    /// and writes stop before), nor is a folder that is gone, as that of a replica that left.
+    #[must_use]
+    pub fn is_disk_failure(&self) -> bool {
+        let passes = [
+            "No space left on device",
+            "Disk quota exceeded",
+            "No such file or directory",
+        ];
+        matches!(self, Self::Io(text) if !passes.iter().any(|known| text.contains(known)))
+    }
+
     /// The same as `from`, with the lock of `path` told apart.
     pub(super) fn opening(path: &Path, error: rocksdb::Error) -> Self {
         let text: &str = error.as_ref();
@@ -81,5 +93,43 @@ impl From<Corrupt> for StoreError {
 impl From<std::io::Error> for StoreError {
     fn from(error: std::io::Error) -> Self {
         Self::Io(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_and_a_folder_that_is_gone_are_no_failing_disk() {
+        for (error, failed) in [
+            (
+                StoreError::Io("IO error: While fsync: 000012.sst: Input/output error".into()),
+                true,
+            ),
+            (
+                StoreError::Io("IO error: While appending to file: 7.sst: Read-only file system".into()),
+                true,
+            ),
+            (
+                StoreError::Io("IO error: No space left on device: While appending to file: 7.sst".into()),
+                false,
+            ),
+            (
+                StoreError::Io("IO error: While appending to file: 7.sst: Disk quota exceeded".into()),
+                false,
+            ),
+            (
+                StoreError::Io("IO error: No such file or directory: While open a file: 7.sst".into()),
+                false,
+            ),
+            (
+                StoreError::Corruption("Corruption: block checksum mismatch".into()),
+                false,
+            ),
+            (StoreError::Engine("Shutdown in progress".into()), false),
+        ] {
+            assert_eq!(error.is_disk_failure(), failed, "{error}");
+        }
     }
 }

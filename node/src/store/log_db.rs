@@ -12,6 +12,8 @@
 //! value  bytes of the caller (an encoded `tidemark.peer.v1` message)
 //!
 //! key    ff ff ff ff | 00 | 0                             the format record; value: version u8 = 1
+//! key    ff ff ff ff | 01 | 0                             the owner, if one was noted (logs of older versions have none)
+//! value  version u8 = 1 | node u64 BE | cluster id, UTF-8
 //! ```
 
 use std::path::Path;
@@ -26,6 +28,8 @@ use super::options::full_compaction;
 
 const FORMAT_VERSION: u8 = 1;
 const FORMAT_GROUP: u32 = u32::MAX;
+const OWNER: u8 = 1;
+const OWNER_VERSION: u8 = 1;
 const KEY_BYTES: usize = 13;
 const WRITE_BUFFER_BYTES: usize = 16 << 20;
 const WRITE_BUFFERS: i32 = 4;
@@ -46,6 +50,40 @@ pub enum Kind {
 }
 
 const ENTRY: u8 = 4;
+
+/// The node whose votes a log holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogOwner {
+    /// Its cluster.
+    pub cluster_id: String,
+    /// Its number there.
+    pub node_id: u64,
+}
+
+impl LogOwner {
+    fn encode(&self) -> Vec<u8> {
+        [
+            &[OWNER_VERSION][..],
+            &self.node_id.to_be_bytes(),
+            self.cluster_id.as_bytes(),
+        ]
+        .concat()
+    }
+
+    fn decode(value: &[u8]) -> Option<Self> {
+        let (node_id, cluster_id) = value.strip_prefix(&[OWNER_VERSION])?.split_first_chunk::<8>()?;
+        Some(Self {
+            cluster_id: String::from_utf8(cluster_id.to_vec()).ok()?,
+            node_id: u64::from_be_bytes(*node_id),
+        })
+    }
+}
+
+impl std::fmt::Display for LogOwner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "node {} of cluster {}", self.node_id, self.cluster_id)
+    }
+}
 
 /// Why the log could not be read or written. None of these heals by itself.
 #[derive(Debug, thiserror::Error)]
@@ -159,6 +197,28 @@ impl LogDb {
             None => return Err(LogDbError::Format("no format record, but other records".to_owned())),
         }
         Ok(log)
+    }
+
+    /// Whose log this is, where that was noted.
+    ///
+    /// # Errors
+    /// The disk fails, the block is corrupt, or a newer version noted it.
+    pub fn owner(&self) -> Result<Option<LogOwner>> {
+        let Some(value) = self.db.get_opt(key(FORMAT_GROUP, OWNER, 0), &read_options())? else {
+            return Ok(None);
+        };
+        let unknown = || LogDbError::Format(format!("unknown owner record {value:02x?}"));
+        LogOwner::decode(&value).map(Some).ok_or_else(unknown)
+    }
+
+    /// Notes whose log this is, on disk.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn set_owner(&self, owner: &LogOwner) -> Result<()> {
+        let mut batch = WriteBatch::default();
+        batch.put(key(FORMAT_GROUP, OWNER, 0), owner.encode());
+        self.write(LogBatch(batch), true)
     }
 
     /// Writes all changes or none. With `sync`, they are on disk when this returns; without, a power failure may
@@ -330,4 +390,29 @@ fn options() -> Options {
     blocks.set_block_cache(&Cache::new_lru_cache(BLOCK_CACHE_BYTES));
     options.set_block_based_table_factory(&blocks);
     options
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn an_owner_is_written_as_drawn() {
+        let owner = LogOwner {
+            cluster_id: "c1".to_owned(),
+            node_id: 0x0102,
+        };
+        let bytes = owner.encode();
+        assert_eq!(bytes, [1, 0, 0, 0, 0, 0, 0, 1, 2, b'c', b'1']);
+        assert_eq!(LogOwner::decode(&bytes), Some(owner));
+        for bad in [
+            &[][..],
+            &[1, 2, 3],
+            &[2, 0, 0, 0, 0, 0, 0, 1, 2],
+            &[1, 0, 0, 0, 0, 0, 0, 0, 1, 0xff],
+        ] {
+            assert_eq!(LogOwner::decode(bad), None, "{bad:02x?}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `error` | [`StoreError`]: few kinds, corruption told apart |
+//! | `failure` | [`FailureHook`]: what is done when a disk fails |
 //! | `resources` | [`Resources`]: block cache, memtable budget and background threads of the whole process |
 //! | `resident` | [`Resident`]: decoded values that owners keep in memory, one budget |
 //! | `options` | [`Family`]: the column families and how each is tuned |
@@ -20,6 +21,7 @@
 
 mod db;
 mod error;
+mod failure;
 mod from_memory;
 pub mod log_db;
 pub mod marker;
@@ -32,6 +34,8 @@ mod view;
 
 pub use db::{Batch, Db};
 pub use error::StoreError;
+pub use failure::FailureHook;
+pub(crate) use failure::end_process;
 pub use from_memory::from_memory;
 pub use options::Family;
 pub use replica::{AppliedState, FORMAT_VERSION, ReplicaStore};

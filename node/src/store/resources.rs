@@ -1,5 +1,5 @@
 //! What all databases of a process share: one block cache, one budget for memtables, one for decoded values, one pool of
-//! background threads.
+//! background threads, and what is done when the disk fails.
 //!
 //! Never here: anything per replica. Invariant: memory of all databases together grows with these three budgets and with
 //! nothing else.
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rocksdb::{Cache, Env, WriteBufferManager};
 
-use super::{Resident, StoreError};
+use super::{FailureHook, Resident, StoreError, end_process};
 use crate::limits::RESIDENT_BYTES_MAX;
 
 /// Shared by every [`super::Db`] of the process. Cheap to clone.
@@ -19,6 +19,7 @@ pub struct Resources {
     pub(super) memtables: WriteBufferManager,
     pub(super) background_jobs: i32,
     pub(super) resident: Arc<Resident>,
+    pub(super) on_failure: FailureHook,
 }
 
 impl Resources {
@@ -38,7 +39,14 @@ impl Resources {
             memtables: WriteBufferManager::new_write_buffer_manager(memtable_bytes, false),
             background_jobs,
             resident: Arc::new(Resident::new(RESIDENT_BYTES_MAX)),
+            on_failure: end_process("the state of a shard"),
         })
+    }
+
+    /// The same with another thing to do when the disk fails under a write or a flush: for tests.
+    #[must_use]
+    pub fn with_failure_hook(self, on_failure: FailureHook) -> Self {
+        Self { on_failure, ..self }
     }
 
     /// The same with another budget for decoded values; with 0 none are kept.

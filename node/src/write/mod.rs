@@ -3,6 +3,7 @@
 mod encode;
 mod ingest;
 mod outcome;
+mod quota;
 mod register;
 mod seals;
 

@@ -97,6 +97,9 @@ impl Writes {
             });
             positions.push(at);
         }
+        for (shard, (put, _)) in &shards {
+            self.check_quota(*shard, put, deadline).await?;
+        }
         let stamp_ns = now_ns();
         let proposals = shards.into_iter().map(|(shard, (put, positions))| async move {
             let command = ShardCommand {

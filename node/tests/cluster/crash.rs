@@ -412,6 +412,46 @@ async fn a_node_without_its_log_or_marker_does_not_start() {
 }
 
 #[tokio::test]
+async fn a_log_that_was_swapped_with_another_nodes_does_not_vote() {
+    let mut fleet = Fleet::cluster(3).await;
+    let client = fleet.client().await;
+    let mut import = Import::prepare(&client).await;
+    import.resume(&client);
+    import.progress(20).await;
+    import.finish().await;
+    for node in &mut fleet.nodes[..2] {
+        node.kill();
+    }
+    let swap = |fleet: &Fleet| {
+        let [one, two] = [0, 1].map(|position| fleet.nodes[position].data.join("log"));
+        let aside = fleet.path().join("aside");
+        for (from, to) in [(&one, &aside), (&two, &one), (&aside, &two)] {
+            fs::rename(from, to).unwrap();
+        }
+    };
+    swap(&fleet);
+    for (position, holds, is) in [(0, 2, 1), (1, 1, 2)] {
+        let said = fleet.nodes[position].refuses_to_start().await;
+        let holds = format!("holds the votes of node {holds} of cluster");
+        assert!(
+            said.contains(&holds) && said.contains(&format!("this is node {is}")),
+            "{said}"
+        );
+    }
+    // A folder that lost its identity does not become a new node over old votes.
+    swap(&fleet);
+    let identity = fleet.nodes[0].data.join("identity.toml");
+    let text = fs::read_to_string(&identity).unwrap();
+    fs::remove_file(&identity).unwrap();
+    let said = fleet.nodes[0].refuses_to_start().await;
+    assert!(said.contains("a folder without an identity"), "{said}");
+    fs::write(&identity, text).unwrap();
+    fleet.start();
+    fleet.healthy().await;
+    import.check_whole(&fleet.nodes[0]).await;
+}
+
+#[tokio::test]
 async fn init_cut_off_goes_on_with_the_same_cluster() {
     let mut random = seeded();
     for count in [1, 1, 1, 3, 3, 3] {

@@ -3,7 +3,9 @@
 
 use crate::common::TestCluster;
 use crate::common::fleet::*;
-use tidemark_client::{Client, Value, v1};
+use tidemark_client::{BatchBuilder, Client, Value, v1};
+use tidemark_node::clock::now_ns;
+use tidemark_node::config::Tuning;
 use tonic_types::StatusExt as _;
 use v1::registry_service_client::RegistryServiceClient;
 use v1::{Kind, ValueType};
@@ -385,6 +387,60 @@ async fn devices_are_registered_updated_and_listed() {
         shown(&error),
         "NOT_FOUND UNKNOWN_TYPE selector.device_type; tidemark type list"
     );
+}
+
+/// Somebody makes up ids: so many get in, and those that are known go on.
+#[tokio::test]
+async fn a_shard_takes_no_more_devices_than_its_limit_and_known_ones_go_on() {
+    const MOST: usize = 3;
+    let tuning = Tuning {
+        shard_devices_max: MOST as u64,
+        ..Tuning::default()
+    };
+    let cluster = TestCluster::uninitialised(2, tuning).await;
+    // Each node has one of the shards, so this one asks the other of the second.
+    let request = v1::InitRequest {
+        peers: (0..2).map(|i| cluster.peer_address(i)).collect(),
+        shards: 2,
+        replication_factor: 1,
+    };
+    cluster.at(0).init(request).await.unwrap();
+    cluster.healthy(0).await;
+    let client = cluster.client_at(0).await;
+    furnish(&client, &[]).await;
+    let node = cluster.at(0);
+    let (mut taken, mut refused) = (Vec::new(), Vec::new());
+    for number in 0..60 {
+        let id = format!("m{number}");
+        match node.register(vec![device(&id, METER, &[])]).await {
+            Ok(_) => taken.push(id),
+            Err(error) => {
+                let hint = "raise shard_devices_max on every node, if these devices are meant";
+                assert_eq!(
+                    shown(&error),
+                    format!("RESOURCE_EXHAUSTED TOO_MANY_DEVICES devices; {hint}")
+                );
+                assert!(error.message.contains("has 3 devices, and the limit is 3"), "{error}");
+                refused.push(id);
+            }
+        }
+    }
+    assert_eq!(taken.len(), 2 * MOST, "{taken:?}");
+    // Known ones are changed and written; with a new one beside them, none is changed.
+    let changed: Vec<_> = taken.iter().map(|id| device(id, METER, &[("room", "7")])).collect();
+    assert_eq!(node.register(changed).await.unwrap().changed as usize, taken.len());
+    node.write(write(batch_of(&taken[0]))).await.unwrap();
+    let both = vec![device(&taken[0], METER, &[]), device(&refused[0], METER, &[])];
+    assert_eq!(node.register(both).await.unwrap_err().reason, "TOO_MANY_DEVICES");
+    let (devices, _) = list(&client, of_type(METER), 0).await;
+    assert_eq!(devices.len(), taken.len());
+    assert!(devices.iter().all(|device| device.tags["room"] == "7"), "{devices:?}");
+}
+
+fn batch_of(device: &str) -> v1::Batch {
+    let mut batch = BatchBuilder::new(METER);
+    batch.row(device, now_ns()).set("level", 1.0);
+    batch.build().unwrap()
 }
 
 /// A client says which cluster it means once it knows; an address that leads elsewhere takes nothing from it.

@@ -13,7 +13,7 @@ use super::direct::Direct;
 use super::{TestCluster, eventually};
 
 /// Version of the messages between nodes.
-const PEER_PROTOCOL: u32 = 2;
+pub(crate) const PEER_PROTOCOL: u32 = 2;
 
 pub(crate) fn goal(goal: Goal) -> Option<v1::JobSpec> {
     Some(v1::JobSpec { goal: Some(goal) })

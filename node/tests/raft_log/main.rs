@@ -13,5 +13,6 @@ mod damage;
 mod group_commit;
 mod machine;
 mod model;
+mod owner;
 mod suite;
 mod support;
