@@ -13,7 +13,8 @@ disk_mib=512
 reserve_mib=64
 
 if [ "$(id -u)" != 0 ]; then
-    say "disk-test: skipped: a disk of one's own needs root (sudo make disk-test)"
+    say "disk-test: skipped: a disk of one's own needs root. With what this user built:"
+    note 'make build && sudo -E env "PATH=$PATH" HOME="$HOME" scripts/disk-test.sh'
     exit 0
 fi
 for program in tidemarkd tidemark tidemark-bench; do

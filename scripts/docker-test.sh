@@ -71,7 +71,7 @@ present() { docker image inspect "$1" >/dev/null 2>&1; }
 make_base() {
     local tree=$work/base suite=${base#*:}
     suite=${suite%-slim}
-    [ "$(id -u)" = 0 ] || die "$base is not here and cannot be made without root" "docker pull $base, or sudo make docker-test"
+    [ "$(id -u)" = 0 ] || die "$base is not here and cannot be made without root" "docker pull $base, or" 'make build && sudo -E env "PATH=$PATH" HOME="$HOME" scripts/docker-test.sh'
     if ! have debootstrap; then
         have apt-get || die "debootstrap is missing"
         say "installing debootstrap with apt-get"

@@ -49,7 +49,8 @@ if [ "${1:-}" = rule ]; then
 fi
 
 if [ "$(id -u)" != 0 ]; then
-    say "partition-test: skipped: network namespaces need root (sudo make partition-test)"
+    say "partition-test: skipped: network namespaces need root. With what this user built:"
+    note 'make build && sudo -E env "PATH=$PATH" HOME="$HOME" scripts/partition-test.sh'
     exit 0
 fi
 for package in iproute2:ip nftables:nft; do

@@ -27,12 +27,17 @@ macro_rules! reasons {
         pub enum Reason { $($(#[doc = $doc])+ $name,)+ }
 
         impl Reason {
-            /// Every reason, for the catalogue of reasons and its test.
+            /// Every reason, for the table in `proto/README.md` and its test.
             pub const ALL: &'static [Reason] = &[$(Reason::$name,)+];
 
             /// Upper snake case, stable.
             pub fn as_str(self) -> &'static str {
                 match self { $(Reason::$name => $text,)+ }
+            }
+
+            /// What it means, in a sentence.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Reason::$name => concat!($($doc),+).trim(),)+ }
             }
 
             /// The one gRPC code of this reason.
@@ -260,7 +265,7 @@ impl Error {
             // Another node takes it at once.
             Reason::Stopping => 20,
             Reason::OutcomeUnknown => 100,
-            Reason::Overloaded => 100,
+            Reason::Overloaded | Reason::ApplicationLimit => 100,
             Reason::DiskLow => 1_000,
             _ => 0,
         };

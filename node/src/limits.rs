@@ -6,8 +6,12 @@
 //! | `batch_rows_max` | 50,000 | RESOURCE_EXHAUSTED `BATCH_TOO_LARGE` |
 //! | `batch_points_max` | 1,000,000 | RESOURCE_EXHAUSTED `BATCH_TOO_LARGE` |
 //! | `batch_devices_max` | 50,000 | RESOURCE_EXHAUSTED `BATCH_TOO_LARGE` |
-//! | `id_bytes_max` | 64 | INVALID_ARGUMENT `INVALID_ID` |
-//! | `text_bytes_max` | 65,536 | INVALID_ARGUMENT `TEXT_TOO_LONG` (each property may set less) |
+//! | `id_bytes_max` | 64 | INVALID_ARGUMENT `INVALID_ID`; `INVALID_TYPE` for ids of types and properties, `INVALID_DEVICE` for keys of tags |
+//! | `max_len` of a property | 256 unless set | INVALID_ARGUMENT `TEXT_TOO_LONG` |
+//! | `text_bytes_max` | 65,536, the most that `max_len` may be | INVALID_ARGUMENT `INVALID_TYPE` |
+//! | batches of one `WriteStream` | 8 at once | more wait |
+//! | sequences of a producer | 256 a shard | FAILED_PRECONDITION `SEQUENCE_TOO_OLD` of an older one |
+//! | producers | 4,096 a shard | the one whose last write is oldest is forgotten; what it sends again is stored again |
 //! | `properties_max` | 1,024 a type | INVALID_ARGUMENT `INVALID_TYPE` |
 //! | `types_max` | 10,000 | RESOURCE_EXHAUSTED `TOO_MANY_TYPES` |
 //! | `TYPE_NUMBER_MAX` | 2,147,483,647 types ever made | RESOURCE_EXHAUSTED `TOO_MANY_TYPES`, or INVALID_BACKUP of a restore |
@@ -16,6 +20,8 @@
 //! | `register_devices_max` | 10,000 a request | RESOURCE_EXHAUSTED `BATCH_TOO_LARGE` |
 //! | `shard_devices_max` (a key) | 1,000,000 a shard | RESOURCE_EXHAUSTED `TOO_MANY_DEVICES` for new ones; known ones go on |
 //! | `future_max_ns` | 1 day | OUT_OF_RANGE `TIME_TOO_NEW` |
+//! | device ids of a selector | 50,000 | RESOURCE_EXHAUSTED `QUERY_TOO_LARGE` |
+//! | conditions on values of a `QueryRange` | 64 | INVALID_ARGUMENT `INVALID_VALUE` |
 //! | `SELECTORS_MAX` | 64 in a list of a selector | INVALID_ARGUMENT `INVALID_VALUE` |
 //! | `SELECTOR_DEPTH_MAX` | 4 selectors in one another | INVALID_ARGUMENT `INVALID_VALUE` |
 //! | `JOIN_SIDES_MAX` | 8 right sides of a join | INVALID_ARGUMENT `INVALID_VALUE` |
@@ -54,11 +60,17 @@
 //! | `ALERT_WINDOW_INTERVALS_MAX` | 10,000 sample intervals, and 31 days | INVALID_ARGUMENT `INVALID_ALERT_PROFILE` |
 //! | `ALERT_LOOKBACK_NS` | 7 days before the newest point of a device, and a quarter of what is kept | older points change no alert any more |
 //! | `ALERT_STEPS_MAX` | 128 a device and profile | the oldest steps are forgotten |
+//! | `hold_s`, `stale_after_s` of a profile | 31 days | INVALID_ARGUMENT `INVALID_ALERT_PROFILE` |
 //! | `ALERT_NAMES_MAX` | 1,000 a request | INVALID_ARGUMENT `INVALID_VALUE` |
+//! | `by`, `note` of an answer to alerts | 64 and 1,024 bytes | INVALID_ARGUMENT `INVALID_VALUE` |
 //! | `disk_reserve` (a key) | 5 % of the disk, 256 MiB to 5 GiB | RESOURCE_EXHAUSTED `DISK_LOW` with a time to retry |
 //! | `disk_reserve`, with an uploaded file of a backup | | the upload is refused: RESOURCE_EXHAUSTED `DISK_LOW` |
 //! | half of `disk_reserve` | | the node takes no commands of other leaders: its replicas lag, others go on |
+//! | room of a node that plans leave free | 10 % of what is free and what its replicas take | FAILED_PRECONDITION `NO_ROOM`, or no move |
+//! | jobs that are kept | 20 | the oldest that ended is forgotten |
+//! | checkpoints of backups, and uploads of restores | 256 a node each, 30 minutes without a call | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry; what idles is deleted |
 //! | `shards` | 2 to 64 | INVALID_ARGUMENT `INVALID_INIT` |
+//! | peers of `cluster init` | 9 | INVALID_ARGUMENT `INVALID_INIT`; nodes that are added later are not bounded |
 
 use std::time::Duration;
 

@@ -90,8 +90,6 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let who = start_logs(&config)?;
     let clients = bind(&config.listen, config.insecure).await?;
     let peers = bind(&config.peer_listen, config.insecure).await?;
-    check_advertised("--advertise", config.client_address())?;
-    check_advertised("--advertise-peer", config.peer_address())?;
     let node = Node::open(config.clone()).await.map_err(for_people)?;
     who.set(Box::new(node.who())).ok();
     tracing::info!(
@@ -174,18 +172,8 @@ fn notify(state: &str) {
     }
 }
 
-/// Refuses an address that means another machine to everybody who is told it.
-fn check_advertised(flag: &str, address: &str) -> anyhow::Result<()> {
-    let unspecified = address
-        .parse::<net::SocketAddr>()
-        .is_ok_and(|address| address.ip().is_unspecified());
-    if unspecified {
-        bail!("{address} cannot be told to others: name an address that they reach with {flag}");
-    }
-    Ok(())
-}
-
-/// Binds an address. Beyond loopback only when told that this is meant: there is no TLS yet.
+/// Binds an address. Beyond loopback only when told that this is meant: there is no TLS yet. (The settings were judged by
+/// what they say; what a name stands for shows here.)
 async fn bind(address: &str, insecure: bool) -> anyhow::Result<TcpListener> {
     let resolved: Vec<net::SocketAddr> = tokio::net::lookup_host(address)
         .await

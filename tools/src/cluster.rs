@@ -35,7 +35,8 @@ pub(crate) enum Verb {
     },
     /// Show on one screen nodes, shards and their health, the running job, and what to do next
     Status {
-        /// Exit 8 when the cluster is not healthy
+        /// Exit 8 when the cluster is not healthy: a node does not answer, a shard has no leader or fewer replicas than its factor, or a
+        /// replica is damaged
         #[arg(long)]
         check: bool,
         /// List every shard, not only those that need a look (json and csv always do)

@@ -21,11 +21,19 @@ pub(crate) async fn confirm(
     why: String,
     given: Option<&str>,
 ) -> Outcome {
-    let cluster_id = client
-        .shard_map()
-        .await
-        .or_fail("cannot read the id of the cluster")?
-        .cluster_id;
+    let map = client.shard_map().await.or_fail("cannot read the id of the cluster")?;
+    confirm_id(context, &map.cluster_id, undone, why, given, "tidemark cluster status").await
+}
+
+/// The same where the id is known; `look` says where it can be seen.
+pub(crate) async fn confirm_id(
+    context: &Context,
+    cluster_id: &str,
+    undone: &str,
+    why: String,
+    given: Option<&str>,
+    look: &str,
+) -> Outcome {
     let prefix: String = cluster_id.chars().take(CONFIRM_CHARS).collect();
     let typed = match given {
         Some(text) => text.to_owned(),
@@ -48,7 +56,7 @@ pub(crate) async fn confirm(
         Exit::Refused,
         format!("{undone}: not confirmed"),
         format!("the id of this cluster begins with {prefix}"),
-        "tidemark cluster status",
+        look,
     ))
 }
 

@@ -5,6 +5,7 @@
 use std::io::{self, Write};
 
 use serde_json::json;
+use tidemark_client::ErrorKind;
 use tidemark_client::v1::RowFailure;
 
 use crate::output::escape;
@@ -172,13 +173,14 @@ impl Failure {
 /// Rows named in the form for people.
 const ROWS_PRINTED: usize = 10;
 
-/// The exit code of a gRPC code.
-fn exit_of(code: i32) -> Exit {
+/// The exit code of a gRPC code. A limit that is reached is over later, or the request is too large and stays so.
+fn exit_of(code: i32, kind: ErrorKind) -> Exit {
     match code {
         4 => Exit::TimedOut,
         5 => Exit::NotFound,
         6 | 9 => Exit::Refused,
         7 | 16 => Exit::NotPermitted,
+        8 if kind != ErrorKind::Retry => Exit::Failed,
         8 | 10 | 14 => Exit::Unavailable,
         _ => Exit::Failed,
     }
@@ -200,9 +202,15 @@ fn next_of(reason: &str, exit: Exit) -> &'static str {
         "UNKNOWN_ALERT" | "ALERT_IN_FORCE" => "tidemark alert list --history",
         "PLACEMENT_CHANGED" => "the same command again: it makes a new plan",
         "FACTOR_UNMET" => "tidemark node add HOST:PORT",
+        "TOO_MANY_POINTS" | "TOO_MANY_WINDOWS" | "TOO_MANY_SERIES" | "QUERY_TOO_LARGE" => {
+            "a smaller question: fewer devices, a shorter time, longer windows"
+        }
+        "BATCH_TOO_LARGE" | "MESSAGE_TOO_LARGE" => "the same in smaller pieces",
         "UNIMPLEMENTED" => "tidemark version --server: the nodes are older than this command",
         _ if exit == Exit::Unavailable => "tidemark cluster status --check, then the same command again",
-        _ if exit == Exit::TimedOut => "the same command with a longer --timeout, or a smaller question",
+        _ if exit == Exit::TimedOut => {
+            "a smaller question, or the same command with a longer --timeout (a node gives a question 60s at most)"
+        }
         _ => "",
     }
 }
@@ -211,6 +219,8 @@ fn next_of(reason: &str, exit: Exit) -> &'static str {
 pub(crate) struct Refusal {
     /// Canonical gRPC code.
     pub(crate) code: i32,
+    /// What the caller should do.
+    pub(crate) kind: ErrorKind,
     /// Upper snake case; empty where there is none.
     pub(crate) reason: String,
     /// For people.
@@ -228,6 +238,7 @@ impl Refusal {
     pub(crate) fn not_found(message: String) -> Refusal {
         Refusal {
             code: 5,
+            kind: ErrorKind::Fix,
             reason: String::new(),
             message,
             field: String::new(),
@@ -238,12 +249,12 @@ impl Refusal {
 
     /// The exit code of the failure.
     pub(crate) fn exit(&self) -> Exit {
-        exit_of(self.code)
+        exit_of(self.code, self.kind)
     }
 
     /// The failure of a verb that tried to `what`.
     pub(crate) fn failure(self, what: impl Into<String>) -> Failure {
-        let exit = exit_of(self.code);
+        let exit = self.exit();
         let next = next_of(&self.reason, exit);
         let mut failure = Failure::new(
             exit,
@@ -270,6 +281,7 @@ impl From<tidemark_client::Error> for Refusal {
         };
         Refusal {
             code: error.code as i32,
+            kind: error.kind,
             reason: error.reason,
             message: error.message,
             field: error.field.unwrap_or_default(),
@@ -303,6 +315,8 @@ impl From<io::Error> for Failure {
 
 #[cfg(test)]
 mod tests {
+    use tidemark_client::v1;
+
     use super::*;
 
     #[test]
@@ -313,7 +327,6 @@ mod tests {
             (5, 4),
             (6, 6),
             (7, 5),
-            (8, 3),
             (9, 6),
             (11, 1),
             (13, 1),
@@ -321,14 +334,90 @@ mod tests {
             (15, 1),
             (16, 5),
         ] {
-            assert_eq!(exit_of(code) as u8, exit, "code {code}");
+            assert_eq!(exit_of(code, ErrorKind::GiveUp) as u8, exit, "code {code}");
         }
+        for (kind, exit) in [
+            (ErrorKind::Retry, Exit::Unavailable),
+            (ErrorKind::Fix, Exit::Failed),
+            (ErrorKind::GiveUp, Exit::Failed),
+        ] {
+            assert_eq!(exit_of(8, kind), exit, "a limit, {kind:?}");
+        }
+    }
+
+    #[test]
+    fn what_stays_too_large_is_not_to_be_tried_again() {
+        let limit = |reason: &str, retry_after_ms| {
+            let failure = v1::Failure {
+                code: 8,
+                reason: reason.to_owned(),
+                message: "a limit".to_owned(),
+                retry_after_ms,
+                ..v1::Failure::default()
+            };
+            Refusal::from(tidemark_client::Error::from(failure)).failure("cannot answer the query")
+        };
+        for reason in [
+            "TOO_MANY_POINTS",
+            "TOO_MANY_WINDOWS",
+            "TOO_MANY_SERIES",
+            "QUERY_TOO_LARGE",
+            "BATCH_TOO_LARGE",
+            "MESSAGE_TOO_LARGE",
+            "TOO_MANY_TYPES",
+        ] {
+            let failure = limit(reason, 0);
+            assert_eq!(failure.exit(), Exit::Failed, "{reason}");
+            assert!(!failure.as_lines().contains("same command"), "{}", failure.as_lines());
+        }
+        let busy = limit("OVERLOADED", 100);
+        assert_eq!(busy.exit(), Exit::Unavailable);
+        assert!(busy.as_lines().contains("then the same command again"));
+    }
+
+    /// `proto/README.md` says what each reason means for a script; a test of the server keeps its other columns.
+    #[test]
+    fn the_table_of_reasons_has_these_exit_codes() {
+        let table = include_str!("../../proto/README.md");
+        let rows = table.lines().filter_map(|line| {
+            let mut cells = line.split('|').map(str::trim).skip(1);
+            let reason = cells.next()?.strip_prefix('`')?.strip_suffix('`')?;
+            Some((reason, cells.next()?, cells.next()?, cells.next()?))
+        });
+        let mut known = 0;
+        for (reason, code, what_to_do, exit) in rows {
+            let code = (1..=16).find(|n| code_text(*n) == code);
+            let kind = match what_to_do {
+                "fix" => ErrorKind::Fix,
+                "retry" => ErrorKind::Retry,
+                "give up" => ErrorKind::GiveUp,
+                other => panic!("{reason}: {other}"),
+            };
+            let code = code.unwrap_or_else(|| panic!("{reason}: a code that is none"));
+            assert_eq!(exit, (exit_of(code, kind) as u8).to_string(), "{reason}");
+            known += 1;
+        }
+        assert!(known > 80, "{known} rows");
+    }
+
+    fn code_text(code: i32) -> String {
+        let name = format!("{:?}", tidemark_client::Code::from_i32(code));
+        let word = |c: char| {
+            if c.is_uppercase() {
+                format!("_{c}")
+            } else {
+                c.to_string()
+            }
+        };
+        let words: String = name.chars().map(word).collect();
+        words.trim_start_matches('_').to_uppercase()
     }
 
     #[test]
     fn three_lines_and_no_control_characters() {
         let refusal = Refusal {
             code: 5,
+            kind: ErrorKind::Fix,
             reason: "UNKNOWN_TYPE".into(),
             message: "no type \u{1b}[31mx".into(),
             field: "selector.device_type".into(),

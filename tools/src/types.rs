@@ -1,6 +1,6 @@
 //! `type apply|list|show`. Never: whether a change of a type is lawful (the server says).
 //!
-//! Invariant: a file is applied as a whole or not at all.
+//! Invariant: a file is applied as a whole or not at all, and not before it was confirmed where points would go for it.
 
 use std::io::Read;
 
@@ -8,6 +8,7 @@ use clap::Subcommand;
 use tidemark_client::v1::{DeviceType, Property};
 
 use crate::cli::Context;
+use crate::confirm::confirm;
 use crate::failure::{Exit, Failure, OrFail, Outcome};
 use crate::output::Cell;
 use crate::thing_model::{kind_name, parse, value_type_name};
@@ -15,10 +16,13 @@ use crate::thing_model::{kind_name, parse, value_type_name};
 /// What to do with device types.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Create the types of a file, or add properties to known ones
+    /// Create the types of a file, or replace known ones by what it says; asks where points would be kept for a shorter time
     Apply {
         /// TOML with [[device_type]] tables, or - for standard input
         file: String,
+        /// Confirm that points go: the first 8 characters of the cluster id, instead of being asked for them
+        #[arg(long, value_name = "CLUSTER")]
+        confirm: Option<String>,
     },
     /// List all types
     List,
@@ -32,7 +36,7 @@ pub(crate) enum Verb {
 /// Runs a verb.
 pub(crate) async fn run(context: &Context, verb: Verb) -> Outcome {
     match verb {
-        Verb::Apply { file } => apply(context, &file).await,
+        Verb::Apply { file, confirm } => apply(context, &file, confirm.as_deref()).await,
         Verb::List => list(context).await,
         Verb::Show { id } => show(context, id).await,
     }
@@ -49,11 +53,22 @@ pub(crate) fn read_text(file: &str) -> Outcome<String> {
     Ok(text)
 }
 
-async fn apply(context: &Context, file: &str) -> Outcome {
+async fn apply(context: &Context, file: &str, confirmed: Option<&str>) -> Outcome {
     let text = read_text(file)?;
     let name = if file == "-" { "standard input" } else { file };
     let types = parse(name, &text).map_err(|why| Failure::usage("cannot take the types of this file", why))?;
     let client = context.connect().await?;
+    // All of them: a type that is new is none that can be asked for.
+    let known = client
+        .list_device_types(Vec::new())
+        .await
+        .or_fail("cannot apply the types")?;
+    let shorter = shortened(&known, &types);
+    if !shorter.is_empty() {
+        let why = format!("what is older would be gone for good: {}", shorter.join("; "));
+        context.say(&format!("warning: {why}"));
+        confirm(context, &client, "nothing was applied", why, confirmed).await?;
+    }
     let applied = client
         .apply_device_types(types)
         .await
@@ -72,6 +87,28 @@ async fn apply(context: &Context, file: &str) -> Outcome {
         ])?;
     }
     printer.finish(&[])
+}
+
+/// Which types would keep points or rollups for a shorter time than before.
+fn shortened(known: &[DeviceType], new: &[DeviceType]) -> Vec<String> {
+    let days = |days: i64| match days {
+        0 => "for ever".to_owned(),
+        days => format!("{days} days"),
+    };
+    let pairs = new
+        .iter()
+        .filter_map(|new| Some((known.iter().find(|was| was.id == new.id)?, new)));
+    pairs
+        .flat_map(|(was, new)| {
+            [
+                ("points", was.retention_days, new.retention_days),
+                ("rollups", was.rollup_retention_days, new.rollup_retention_days),
+            ]
+            .map(|(what, before, after)| (what, &new.id, before, after))
+        })
+        .filter(|(_, _, before, after)| *after > 0 && (*before == 0 || after < before))
+        .map(|(what, id, before, after)| format!("{what} of {id} are kept {}, now {}", days(before), days(after)))
+        .collect()
 }
 
 async fn list(context: &Context) -> Outcome {
@@ -200,4 +237,39 @@ fn property_cells(property: &Property) -> Vec<Cell> {
         Cell::Bool(property.deprecated),
         Cell::Pairs(property.attributes.clone()),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_be_kept_for_a_shorter_time() {
+        let kept = |retention_days, rollup_retention_days| DeviceType {
+            id: "tank".into(),
+            retention_days,
+            rollup_retention_days,
+            ..DeviceType::default()
+        };
+        let check = |was: DeviceType, new: DeviceType, expected: &[&str]| {
+            assert_eq!(shortened(&[was], &[new]), expected);
+        };
+        check(kept(365, 0), kept(365, 0), &[]);
+        check(kept(365, 0), kept(400, 0), &[]);
+        check(kept(365, 730), kept(0, 0), &[]);
+        check(
+            kept(365, 0),
+            kept(30, 0),
+            &["points of tank are kept 365 days, now 30 days"],
+        );
+        check(
+            kept(0, 0),
+            kept(30, 60),
+            &[
+                "points of tank are kept for ever, now 30 days",
+                "rollups of tank are kept for ever, now 60 days",
+            ],
+        );
+        assert!(shortened(&[], &[kept(30, 0)]).is_empty(), "a new type has no points");
+    }
 }

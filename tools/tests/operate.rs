@@ -195,6 +195,35 @@ fn points_are_counted_and_confirmed_before_they_go() {
 }
 
 #[test]
+fn a_type_that_keeps_points_for_a_shorter_time_has_to_be_confirmed() {
+    let fake = Fake::start();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("types.toml");
+    let apply = |days: i64, more: &[&str]| {
+        let text = format!(
+            "[[device_type]]\nid = \"tank\"\nretention_days = {days}\n\
+             properties = [{{ id = \"level\", value_type = \"f64\", kind = \"gauge\" }}]\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        run(&fake, &[&["type", "apply", file.to_str().unwrap()], more].concat())
+    };
+    let kept = || fake.state.types.lock().unwrap()[0].retention_days;
+
+    for days in [365, 400] {
+        let (_, err, code) = apply(days, &[]);
+        assert_eq!((code, err.as_str(), kept()), (0, "", days));
+    }
+    let (_, err, code) = apply(30, &[]);
+    assert_eq!((code, kept()), (6, 400), "{err}");
+    let warning = "warning: what is older would be gone for good: points of tank are kept 400 days, now 30 days";
+    assert!(err.contains(warning) && err.contains("--confirm 9f86d081"), "{err}");
+    let (_, err, code) = apply(30, &["--confirm", "00000000"]);
+    assert_eq!((code, kept()), (6, 400), "{err}");
+    let (_, err, code) = apply(30, &["--confirm", "9f86d081"]);
+    assert_eq!((code, kept()), (0, 30), "{err}");
+}
+
+#[test]
 fn each_verb_asks_for_its_own_goal() {
     let fake = Fake::start();
     plan(&fake, &[]);

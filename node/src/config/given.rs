@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use toml::de::{DeTable, DeValue};
 
-use super::Config;
 use super::keys::{KEYS, Key, Kind};
+use super::{Config, addresses};
 
 const FILE_ENV: &str = "TIDEMARK_CONFIG";
 const ENV_PREFIX: &str = "TIDEMARK_";
@@ -116,12 +116,23 @@ pub fn read(
         }
         origins.insert(key.name, origin);
     }
+    let action = action(&matches, &config);
+    // Values that are not good have consequences that nobody need read. And asking a node takes no settings but its address.
+    if faults.is_empty() && !matches!(action, Action::Health { .. }) {
+        let said = |(key, fault): (&str, String)| format!("{}: {fault}", origin_of(&origins, key));
+        faults.extend(addresses::faults(&config).into_iter().map(said));
+    }
     if !faults.is_empty() {
         return Err(Refused::Settings(faults));
     }
-    let action = action(&matches, &config);
     let settings = Settings { config, origins };
     Ok(Invocation { action, settings })
+}
+
+fn origin_of(origins: &BTreeMap<&'static str, Origin>, key: &str) -> String {
+    origins
+        .get(key)
+        .map_or_else(|| "default".to_string(), Origin::to_string)
 }
 
 fn action(matches: &ArgMatches, config: &Config) -> Action {
@@ -286,8 +297,7 @@ impl Settings {
             "# Settings of tidemarkd {version}, for `tidemarkd --config FILE`. Environment and flags win over a file.\n"
         );
         for key in KEYS {
-            let origin = self.origins.get(key.name);
-            let origin = origin.map_or_else(|| "default".to_string(), Origin::to_string);
+            let origin = origin_of(&self.origins, key.name);
             let value = (key.show)(&self.config);
             // Writing to a string does not fail.
             let _ = write!(out, "\n# {}\n# {} = {}\n", key.about, key.env, key.allowed);

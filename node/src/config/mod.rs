@@ -2,6 +2,7 @@
 //!
 //! Invariant: a value comes from the last of default, file, environment and flag that names it, and its origin is known.
 
+mod addresses;
 mod given;
 mod keys;
 mod units;

@@ -29,7 +29,16 @@ const CLOCKS_SEEN: Duration = Duration::from_secs(60);
 /// How a request without failure is labelled.
 pub const OK: &str = "OK";
 /// Methods of questions about points.
-const QUERIES: [&str; 3] = ["QueryRange", "QueryAggregate", "GetLatest"];
+const QUERIES: [&str; 8] = [
+    "QueryRange",
+    "QueryAggregate",
+    "QueryIntervals",
+    "QueryJoin",
+    "GetLatest",
+    "GetQuality",
+    "GetHealth",
+    "ListAlerts",
+];
 
 /// Something that only grows.
 #[derive(Debug, Default)]
@@ -534,6 +543,17 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use crate::config::DiskReserve;
+
+    #[test]
+    fn every_question_of_the_contract_counts_as_one() {
+        let contract = include_str!("../../../proto/tidemark/v1/query.proto");
+        let asked = contract.lines().filter_map(|line| line.trim().strip_prefix("rpc "));
+        let asked = asked.filter_map(|rpc| rpc.split('(').next()).chain(["ListAlerts"]);
+        let (mut asked, mut known): (Vec<_>, Vec<_>) = (asked.collect(), QUERIES.to_vec());
+        asked.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(known, asked);
+    }
 
     #[test]
     fn what_is_counted_is_written_and_read_back() {

@@ -127,7 +127,15 @@ async fn a_second_backup_copies_only_what_is_new_and_either_comes_back() {
         assert_eq!(&stored(&client).await, points);
     }
 
-    let pruned = good(&endpoint, &["prune", folder, "--keep", "1"]).await;
+    let prune = ["prune", folder, "--keep", "1"];
+    let would_go = good(&endpoint, &[&prune[..], &["--dry-run"]].concat()).await;
+    assert_eq!(would_go["would_delete"].as_array().unwrap().len(), 2, "{would_go}");
+    let (code, reason, why) = refused(&endpoint, &prune).await;
+    assert_eq!((code, reason.as_str()), (6, "REFUSED"));
+    assert!(why.contains("2 backups would be gone for good"), "{why}");
+    assert_eq!(good(&endpoint, &["list", folder]).await, listed, "nothing is gone");
+    let cluster_id = listed["backups"][2]["cluster_id"].as_str().unwrap();
+    let pruned = good(&endpoint, &[&prune[..], &["--confirm", &cluster_id[..8]]].concat()).await;
     assert!(pruned["files_deleted"].as_u64().unwrap() > 0, "{pruned}");
     let left = good(&endpoint, &["verify", folder]).await;
     assert_eq!(left["backups"].as_array().unwrap().len(), 1);

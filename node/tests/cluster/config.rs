@@ -191,6 +191,47 @@ fn bad_values_are_refused_with_key_origin_and_what_is_allowed() {
 }
 
 #[test]
+fn addresses_have_to_go_with_the_other_settings() {
+    let open = |key: &str, address: &str| {
+        format!(
+            "{key} = \"{address}\" is not loopback and there is no TLS: use a loopback address, or insecure (--insecure) on a \
+             closed network"
+        )
+    };
+    let untold = |key: &str, address: &str, name: &str| {
+        format!("{key} = \"{address}\" cannot be told to others: name an address that they reach with {name}")
+    };
+    for flags in [&[][..], &["--check-config"], &["--print-config"]] {
+        let check = |text: &str, expected: &str| assert_eq!(File::new(text).refused(&[], flags), expected);
+        check(
+            "\npeer_listen = \"10.0.0.1:7778\"",
+            &format!("t.toml:2: {}", open("peer_listen", "10.0.0.1:7778")),
+        );
+        check(
+            "insecure = true\nlisten = \"[::]:7777\"",
+            &format!("t.toml:2: {}", untold("listen", "[::]:7777", "advertise (--advertise)")),
+        );
+        let variable = faults(called(&[("TIDEMARK_ADVERTISE_PEER", "0.0.0.0:1")], flags));
+        let untold = untold("advertise_peer", "0.0.0.0:1", "advertise_peer (--advertise-peer)");
+        assert_eq!(variable, format!("environment TIDEMARK_ADVERTISE_PEER: {untold}"));
+    }
+    let all = [
+        "--insecure",
+        "--listen",
+        "0.0.0.0:7777",
+        "--peer-listen",
+        "0.0.0.0:7778",
+    ];
+    let told = ["--advertise", "tm1:7777", "--advertise-peer", "tm1:7778"];
+    called(&[], &[&all[..], &told[..]].concat()).unwrap();
+    called(&[], &["--insecure", "--listen", "10.0.0.1:7777"]).unwrap();
+    // What a name stands for shows when the node listens on it.
+    called(&[], &["--listen", "tm1:7777"]).unwrap();
+    // A probe in a container has the variables of the node but not its flags.
+    called(&[("TIDEMARK_LISTEN", "0.0.0.0:7777")], &["health"]).unwrap();
+}
+
+#[test]
 fn a_size_is_text_or_bytes() {
     let reserve = |text: &str| File::new(text).called(&[], &[]).unwrap().settings.config.disk_reserve;
     assert_eq!(reserve("disk_reserve = \"2GiB\""), DiskReserve::Bytes(2 << 30));

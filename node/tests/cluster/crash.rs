@@ -532,12 +532,13 @@ async fn addresses_and_flags_are_checked() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("node");
     for (flags, code, says) in [
-        (&["--listen", "0.0.0.0:0"][..], 1, "--insecure"),
+        (&["--listen", "0.0.0.0:0"][..], 2, "--insecure"),
         (
             &["--listen", "127.0.0.1:0", "--peer-listen", "0.0.0.0:0"],
-            1,
+            2,
             "--insecure",
         ),
+        (&["--insecure", "--listen", "0.0.0.0:0"], 2, "--advertise"),
         (&["--listen", "127.0.0.1:no"], 2, "127.0.0.1:no"),
         (&["--log", "a=b=c"], 2, "--log"),
         (&["--listn", "127.0.0.1:0"], 2, "'--listen'"),

@@ -27,6 +27,7 @@ mod lag;
 mod membership;
 mod moves;
 mod process;
+mod reasons;
 mod refusals;
 mod registry;
 mod service;

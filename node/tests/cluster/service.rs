@@ -27,6 +27,16 @@ fn settings_are_printed_checked_and_refused() {
     let (code, said, _) = called(tidemarkd().arg("--config").arg(&file).arg("--check-config"));
     assert_eq!((code, said.as_str()), (0, "the settings are good\n"));
 
+    fs::write(&file, "listen = \"10.0.0.1:7777\"\n").unwrap();
+    for flags in [&["--check-config"][..], &[]] {
+        let (code, _, said) = called(tidemarkd().arg("--config").arg(&file).args(flags));
+        assert_eq!(code, 2);
+        assert!(
+            said.contains("tidemarkd.toml:1: listen = \"10.0.0.1:7777\" is not loopback"),
+            "{said}"
+        );
+    }
+
     fs::write(&file, "zoen = \"cellar\"\ncache_mib = \"much\"\n").unwrap();
     for flags in [&["--check-config"][..], &["--print-config"], &[]] {
         let (code, _, said) = called(tidemarkd().arg("--config").arg(&file).args(flags));

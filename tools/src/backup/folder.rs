@@ -12,6 +12,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use tidemark_client::ErrorKind;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::manifest::{FileCopy, Manifest};
@@ -233,6 +234,7 @@ impl Folder {
 pub(super) fn invalid(what: &str, why: impl Into<String>) -> Failure {
     let refusal = Refusal {
         code: 9,
+        kind: ErrorKind::Fix,
         reason: "INVALID_BACKUP".to_owned(),
         message: why.into(),
         field: String::new(),

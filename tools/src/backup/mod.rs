@@ -17,9 +17,10 @@ use clap::{Args, Subcommand};
 use tidemark_client::v1;
 
 use crate::cli::Context;
+use crate::confirm::confirm_id;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::human::parse_bytes;
-use crate::output::Cell;
+use crate::output::{Cell, Printer};
 use folder::{Folder, Found, invalid};
 use manifest::Manifest;
 use progress::Progress;
@@ -42,13 +43,7 @@ pub(crate) enum Verb {
         id: Option<String>,
     },
     /// Delete all backups of DIR but the newest, and the files that only they have
-    Prune {
-        /// Folder of backups
-        dir: PathBuf,
-        /// How many stay
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-        keep: u32,
-    },
+    Prune(PruneArgs),
     /// Bring a backup back into an empty cluster of any number of nodes
     Restore(RestoreArgs),
 }
@@ -64,6 +59,22 @@ pub(crate) struct CreateArgs {
     /// Most bytes a second, for example 50M
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "0", hide_default_value = true)]
     limit_rate: u64,
+}
+
+/// Which ones to delete.
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    /// Folder of backups
+    dir: PathBuf,
+    /// How many stay
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    keep: u32,
+    /// Show which would go and stop
+    #[arg(long)]
+    dry_run: bool,
+    /// Confirm: the first 8 characters of the id of the cluster of the newest backup, instead of being asked for them
+    #[arg(long, value_name = "CLUSTER")]
+    confirm: Option<String>,
 }
 
 /// How to restore one.
@@ -96,7 +107,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Outcome {
         Verb::Create(args) => create::run(context, args).await,
         Verb::List { dir } => list(context, &dir),
         Verb::Verify { dir, id } => verify(context, &dir, id.as_deref()),
-        Verb::Prune { dir, keep } => prune(context, &dir, keep as usize),
+        Verb::Prune(args) => prune(context, &args).await,
         Verb::Restore(args) => restore::run(context, args).await,
     }
 }
@@ -186,7 +197,8 @@ fn verify(context: &Context, dir: &Path, id: Option<&str>) -> Outcome {
     }
 }
 
-fn prune(context: &Context, dir: &Path, keep: usize) -> Outcome {
+async fn prune(context: &Context, args: &PruneArgs) -> Outcome {
+    let dir = args.dir.as_path();
     Folder::open(dir)?;
     let folder = Folder::change(dir)?;
     let mut found = folder.backups()?;
@@ -194,8 +206,18 @@ fn prune(context: &Context, dir: &Path, keep: usize) -> Outcome {
         let what = format!("cannot prune: backup {id} does not read, so its files are not known");
         return Err(invalid(&what, why.clone()).next(format!("delete {}/backups/{id}, then prune", dir.display())));
     }
-    let stay = found.split_off(found.len().saturating_sub(keep));
+    let stay = found.split_off(found.len().saturating_sub(args.keep as usize));
+    if args.dry_run {
+        return print_pruned(context.printer("backup_prune"), "would_delete", stay.len(), &found);
+    }
     let shown = dir.display().to_string();
+    if let (false, Some((_, Ok(newest)))) = (found.is_empty(), stay.last()) {
+        let ids: Vec<_> = found.iter().map(|(id, _)| id.as_str()).collect();
+        let why = format!("{} backups would be gone for good: {}", ids.len(), ids.join(", "));
+        context.say(&format!("warning: {why}"));
+        let (given, look) = (args.confirm.as_deref(), format!("tidemark backup list {shown}"));
+        confirm_id(context, &newest.cluster_id, "nothing was deleted", why, given, &look).await?;
+    }
     let cannot = |error: io::Error| Failure::file("delete in", &shown, &error);
     for (id, _) in &found {
         folder.remove(id).map_err(cannot)?;
@@ -207,12 +229,16 @@ fn prune(context: &Context, dir: &Path, keep: usize) -> Outcome {
         .collect();
     let (files, bytes) = folder.sweep(&used).map_err(cannot)?;
     let mut printer = context.printer("backup_prune");
-    printer.head("backups_kept", Cell::Uint(stay.len() as u64))?;
     printer.head("files_deleted", Cell::Uint(files))?;
     printer.head("bytes_deleted", Cell::Uint(bytes))?;
-    printer.section("deleted", &["id"])?;
-    for (id, _) in found {
-        printer.row(vec![Cell::Text(id)])?;
+    print_pruned(printer, "deleted", stay.len(), &found)
+}
+
+fn print_pruned(mut printer: Printer, section: &'static str, kept: usize, gone: &[Found]) -> Outcome {
+    printer.head("backups_kept", Cell::Uint(kept as u64))?;
+    printer.section(section, &["id"])?;
+    for (id, _) in gone {
+        printer.row(vec![Cell::text(id)])?;
     }
     printer.finish(&[])
 }

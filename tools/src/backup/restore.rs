@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
-use tidemark_client::{Client, Error, v1};
+use tidemark_client::{Client, Error, ErrorKind, v1};
 use v1::upload_backup_file_request::Part;
 
 use super::folder::{Folder, invalid};
@@ -85,6 +85,7 @@ struct Sums {
 fn refused(reason: &str, what: &str, why: String, next: String) -> Failure {
     let refusal = Refusal {
         code: 9,
+        kind: ErrorKind::Fix,
         reason: reason.to_owned(),
         message: why,
         field: String::new(),

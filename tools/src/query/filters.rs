@@ -8,7 +8,8 @@ use tidemark_client::v1::{self, value_filter::Condition};
 /// Which records, and in which order.
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct FilterArgs {
-    /// Only records whose value is so: P>=1.5, P<=2, P=3, P=label, P=true (repeat: all must hold)
+    /// Only records whose value is so: 'P>=1.5', 'P<=2', P=3, P=label, P=true (repeat: all must hold; quotes keep the shell from
+    /// reading a redirection)
     #[arg(long = "where", value_name = "CONDITION", value_parser = parse_condition)]
     pub(super) values: Vec<v1::ValueFilter>,
     /// Only values that the source states to be of this quality (repeat, or separate by commas)

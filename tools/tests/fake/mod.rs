@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex};
 
 use tidemark_proto::v1::cluster_service_server::{ClusterService, ClusterServiceServer};
 use tidemark_proto::v1::ingest_service_server::{IngestService, IngestServiceServer};
+use tidemark_proto::v1::registry_service_server::{RegistryService, RegistryServiceServer};
 use tidemark_proto::v1::{self, JobState, MovePhase, NodeState, ReplicaState, job_spec::Goal};
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -37,6 +38,8 @@ pub(crate) struct State {
     /// Requests to delete, and what each is answered.
     pub deletes: Mutex<Vec<v1::DeletePointsRequest>>,
     pub removal: Mutex<v1::DeletePointsResponse>,
+    /// Types that are there.
+    pub types: Mutex<Vec<v1::DeviceType>>,
     pub calls: Mutex<Vec<String>>,
     /// The next call of this name fails so.
     pub refuse: Mutex<Option<(&'static str, Status)>>,
@@ -74,9 +77,11 @@ impl Fake {
         state.status.lock().unwrap().push_back(status());
         let service = Service(Arc::clone(&state));
         let points = Points(Arc::clone(&state));
+        let types = Types(Arc::clone(&state));
         let services = tonic::transport::Server::builder()
             .add_service(ClusterServiceServer::new(service))
-            .add_service(IngestServiceServer::new(points));
+            .add_service(IngestServiceServer::new(points))
+            .add_service(RegistryServiceServer::new(types));
         let server = Hosted::start(services);
         let address = server.address.clone();
         Self { address, state, server }
@@ -318,5 +323,43 @@ impl IngestService for Points {
         self.0.call("delete_points", format!("dry run {}", request.dry_run))?;
         self.0.deletes.lock().unwrap().push(request);
         Ok(Response::new(*self.0.removal.lock().unwrap()))
+    }
+}
+
+struct Types(Arc<State>);
+
+#[tonic::async_trait]
+impl RegistryService for Types {
+    async fn apply_device_types(
+        &self,
+        request: Request<v1::ApplyDeviceTypesRequest>,
+    ) -> Result<Response<v1::ApplyDeviceTypesResponse>, Status> {
+        let device_types = request.into_inner().device_types;
+        self.0.types.lock().unwrap().clone_from(&device_types);
+        Ok(Response::new(v1::ApplyDeviceTypesResponse {
+            changed: device_types.len() as u32,
+            device_types,
+            ..v1::ApplyDeviceTypesResponse::default()
+        }))
+    }
+    async fn list_device_types(
+        &self,
+        _: Request<v1::ListDeviceTypesRequest>,
+    ) -> Result<Response<v1::ListDeviceTypesResponse>, Status> {
+        let device_types = self.0.types.lock().unwrap().clone();
+        Ok(Response::new(v1::ListDeviceTypesResponse { device_types }))
+    }
+    async fn register_devices(
+        &self,
+        _: Request<v1::RegisterDevicesRequest>,
+    ) -> Result<Response<v1::RegisterDevicesResponse>, Status> {
+        Err(Status::unimplemented("register_devices"))
+    }
+    type ListDevicesStream = tokio_stream::Empty<Result<v1::ListDevicesResponse, Status>>;
+    async fn list_devices(
+        &self,
+        _: Request<v1::ListDevicesRequest>,
+    ) -> Result<Response<Self::ListDevicesStream>, Status> {
+        Err(Status::unimplemented("list_devices"))
     }
 }
