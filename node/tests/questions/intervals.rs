@@ -166,6 +166,10 @@ async fn a_town_is_told_what_was_known_of_a_time_and_how_old_it_is() {
         "1,800 s are not more than 1,800 s"
     );
     assert!(stale(told(&client, at(15, 55)).await));
+    for (t, minute) in [(at(15, 4), 60), (at(15, 7), 60), (at(15, 10), 70)] {
+        let underpass = of(told(&client, t).await).remove(0);
+        assert_eq!((underpass.1, underpass.2), (0.0, minute), "1.9 at 15:05 was a spike");
+    }
     let bad = [("PD1", at(20, 5), 99.0)];
     client.write(write(batch(GAUGE, "depth", bad))).await.unwrap();
     let now = told(&client, at(20, 10)).await;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::common::TestCluster;
 use crate::common::fleet::*;
-use crate::common::judged::{Wrong, is_in_range};
+use crate::common::judged::Wrong;
 use crate::common::random::seed;
 use crate::common::recomputed::Look;
 use crate::common::recordings::{LATENCY_S, Played, Said, VALUE, play};
@@ -192,17 +192,13 @@ async fn compare_newest(client: &Client, played: &Played, random: &mut StdRng, w
         let value = tidemark_client::value_at(told.value.as_ref().unwrap(), 0).unwrap();
         (told.observed_at_ns, number(played, value), told.stale)
     });
-    let counts = |said: &Said| {
-        let failed = matches!(said.stated, Quality::Fail | Quality::Missing);
-        !failed && is_in_range(&played.recording.limits, said.value)
-    };
     let most = if stale_after_ms == 0 {
         3 * played.interval_ns()
     } else {
         stale_after_ms * 1_000_000
     };
-    let newest = played.said[&device].range(..=at).rev().find(|(_, said)| counts(said));
-    let expected = newest.map(|(t, said)| (*t, said.value, at - t > most));
+    let newest = played.counting(&device, false).into_iter().rfind(|(t, _)| *t <= at);
+    let expected = newest.map(|(t, value)| (t, value, at - t > most));
     assert_eq!(
         found.collect::<Vec<_>>(),
         Vec::from_iter(expected),
