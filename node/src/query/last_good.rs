@@ -22,6 +22,8 @@ pub(super) enum Sought {
     Good,
     /// Those of them that were measured: who only says that it is there (report kind keepalive) makes no value fresh.
     Measured,
+    /// Those of these that are no tests, which old blocks hold among others: by them devices are held to their promises.
+    Promised,
 }
 
 impl Sought {
@@ -31,6 +33,9 @@ impl Sought {
             Sought::Any => true,
             Sought::Good => counts(property, value, quality),
             Sought::Measured => kind != ReportKind::Keepalive as u8 && counts(property, value, quality),
+            Sought::Promised => {
+                kind != ReportKind::Test as u8 && Sought::Measured.takes(property, value, (quality, kind))
+            }
         }
     }
 }

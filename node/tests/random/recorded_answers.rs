@@ -52,12 +52,17 @@ fn gaps(points: &[i64], before: Option<i64>, (from, to): (i64, i64), interval: i
             });
         }
     };
-    let mut last = before;
+    let mut last = before.unwrap_or(from);
     for t in points {
-        gap(last.unwrap_or(from), *t, false);
-        last = Some(*t);
+        // What ends where the time begins is no gap of it.
+        if *t > from {
+            gap(last, *t, false);
+        }
+        last = *t;
     }
-    gap(last.unwrap_or(from).max(from), to, true);
+    if to > from {
+        gap(last, to, true);
+    }
     found
 }
 
@@ -126,10 +131,10 @@ fn expected_report(played: &Played, device: &str, (from, to): (i64, i64)) -> (Re
         offline: u64::from(heard.is_none_or(|heard| to - heard > alive)),
         availability: there.sum::<i64>() / S,
     };
-    // What was seen ten intervals before tells how the time began.
-    let before = |t: &&i64| **t >= from - 10 * interval && !inside(**t) && **t <= from;
-    let before = times.iter().rfind(before).copied();
-    let inner: Vec<i64> = points.iter().map(|(t, _)| *t).collect();
+    // Gaps lie between points that count, however far back the first of these lies.
+    let counting = played.counting(device, false).into_iter().map(|(t, _)| t);
+    let before = counting.clone().rfind(|t| !inside(*t) && *t <= from);
+    let inner: Vec<i64> = counting.filter(|t| inside(*t)).collect();
     (report, gaps(&inner, before, (from, end), interval))
 }
 
