@@ -198,7 +198,7 @@ impl Looking<'_> {
     /// What each device promises: nothing for the time before and after its life.
     fn promises(&self, look: &Look<'_>, interval_ns: i64, devices: &[Chosen]) -> Result<Vec<Promise>> {
         let (from, to) = (self.request.from_ns, self.request.to_ns);
-        let lives = lives(self.answering, devices)?;
+        let lives = lives(self.answering, look.def, devices, (from, to), look.assess_from)?;
         let promise = |life: Life| {
             let slots = |until: i64| until.saturating_sub(from).max(0) / interval_ns;
             let begin = match life.begin_ns {
