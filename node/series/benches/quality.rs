@@ -27,6 +27,7 @@ const PROMISE: Promise = Promise {
     from_ns: 0,
     to_ns: ROWS * 300 * S,
     until_ns: ROWS * 300 * S,
+    since_ns: i64::MIN,
     edge: Edge::StartClosed,
     interval_ns: 300 * S,
     alive_ns: 900 * S,
@@ -90,6 +91,7 @@ fn by_points(bencher: Bencher<'_, '_>, name: &str) {
             let records = block.unwrap().decode(Some(&[LEVEL])).unwrap();
             for (row, value, _) in records.column(LEVEL).unwrap().cells() {
                 assessing.point(records.observed_at[row], records.received_at[row], Some(60 * S));
+                assessing.counting(records.observed_at[row]);
                 bad += u64::from(!value.number().is_some_and(|number| CHECKS.finds_nothing(number)));
             }
         }

@@ -17,6 +17,8 @@ pub struct Promise {
     pub to_ns: i64,
     /// Whether the device is there is judged here: at `to_ns`, or behind it where the time was cut to whole intervals.
     pub until_ns: i64,
+    /// Nothing was promised before: no gap begins with an earlier point.
+    pub since_ns: i64,
     /// Which end of a slot belongs to it.
     pub edge: Edge,
     /// One point each so long, nanoseconds.
@@ -27,12 +29,12 @@ pub struct Promise {
     pub gap_factor: f64,
 }
 
-/// A time without points.
+/// A time without points that count.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// The last point before it, or the begin of the time that is judged.
+    /// The last one before it, however far back; where there is none, the begin of the time that is judged.
     pub from_ns: i64,
-    /// The first point behind it, or the end of that time.
+    /// The first one behind it, or the end of that time.
     pub to_ns: i64,
     /// Points that should have been there.
     pub missing: u64,
@@ -74,7 +76,7 @@ pub struct Assessment {
     pub last_ns: Option<i64>,
     /// When the device was heard last, not after the time, by whatever it said.
     pub heard_ns: Option<i64>,
-    /// Times without points.
+    /// Times without points that count.
     pub gaps: Vec<Gap>,
     /// The verdict; a device without any point here is taken for one that never had any.
     pub freshness: Freshness,
@@ -89,6 +91,18 @@ pub struct Assessing<'a> {
     spacings: Vec<i64>,
     /// Spacings that came so often one after the other.
     evenly: Vec<(i64, u64)>,
+    /// The last point before the time that counts.
+    before_ns: Option<i64>,
+    /// The first one in it, and the last.
+    counting_ns: Option<(i64, i64)>,
+}
+
+/// Where a point lies.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Place {
+    Before,
+    Within,
+    Behind,
 }
 
 impl<'a> Assessing<'a> {
@@ -112,6 +126,8 @@ impl<'a> Assessing<'a> {
             slot: None,
             spacings: Vec::new(),
             evenly: Vec::new(),
+            before_ns: None,
+            counting_ns: None,
         }
     }
 
@@ -122,27 +138,21 @@ impl<'a> Assessing<'a> {
         }
     }
 
-    /// The next point, and from observation to receipt the latency that is promised for it, if any. Points before the time tell how
-    /// it began, those behind it nothing.
+    /// The next point, whether it counts or not, and from observation to receipt the latency that is promised for it, if any. Points
+    /// before the time tell how it began, those behind it nothing.
     pub fn point(&mut self, t_ns: i64, received_ns: i64, latency_ns: Option<i64>) {
-        let promise = self.promise;
-        let (before, behind) = match promise.edge {
-            Edge::StartClosed => (t_ns < promise.from_ns, t_ns >= promise.to_ns),
-            Edge::EndClosed => (t_ns <= promise.from_ns, t_ns > promise.to_ns),
-        };
-        if behind {
+        let place = self.place(t_ns);
+        if place == Place::Behind {
             return;
         }
         if let Some(last) = self.found.last_ns {
-            self.span(last, t_ns);
-            if !before {
+            self.alive(last, t_ns);
+            if place == Place::Within {
                 self.spacings.push(t_ns.saturating_sub(last));
             }
-        } else if !before {
-            self.gap(promise.from_ns, t_ns, false);
         }
         self.found.last_ns = Some(t_ns);
-        if before {
+        if place == Place::Before {
             return;
         }
         self.found.points += 1;
@@ -152,6 +162,42 @@ impl<'a> Assessing<'a> {
         let slot = self.slot_of(t_ns);
         if self.slot.replace(slot) != Some(slot) && slot < self.found.slots as i64 {
             self.found.filled += 1;
+        }
+    }
+
+    /// The next point that counts: gaps lie between these. One that failed a check shows that the device is there, and ends no gap.
+    pub fn counting(&mut self, t_ns: i64) {
+        match self.place(t_ns) {
+            Place::Before if t_ns >= self.promise.since_ns => self.before_ns = Some(t_ns),
+            Place::Before | Place::Behind => {}
+            Place::Within => {
+                let first = match self.counting_ns {
+                    Some((first, last)) => {
+                        self.gap(last, t_ns, false);
+                        first
+                    }
+                    None => t_ns,
+                };
+                self.counting_ns = Some((first, t_ns));
+            }
+        }
+    }
+
+    /// Whether no point that counts was seen before the time, and one would tell where a gap begins.
+    pub fn lacks_begin(&self) -> bool {
+        self.before_ns.is_none() && self.promise.to_ns > self.promise.from_ns
+    }
+
+    fn place(&self, t_ns: i64) -> Place {
+        let promise = self.promise;
+        let (before, behind) = match promise.edge {
+            Edge::StartClosed => (t_ns < promise.from_ns, t_ns >= promise.to_ns),
+            Edge::EndClosed => (t_ns <= promise.from_ns, t_ns > promise.to_ns),
+        };
+        match (before, behind) {
+            (_, true) => Place::Behind,
+            (true, false) => Place::Before,
+            (false, false) => Place::Within,
         }
     }
 
@@ -176,23 +222,30 @@ impl<'a> Assessing<'a> {
 
     /// There are no more points.
     pub fn finish(mut self) -> Assessment {
-        let promise = self.promise;
-        match self.found.last_ns {
-            Some(last) => {
-                self.alive(last, promise.to_ns);
-                self.gap(last.max(promise.from_ns), promise.to_ns, true);
-            }
-            None => self.gap(promise.from_ns, promise.to_ns, true),
+        if let Some(last) = self.found.last_ns {
+            self.alive(last, self.promise.to_ns);
         }
+        self.gaps_at_ends();
         self.found.freshness = self.freshness();
         self.found
     }
 
-    /// From one point to the next.
-    fn span(&mut self, from_ns: i64, to_ns: i64) {
-        self.alive(from_ns, to_ns);
-        if to_ns > self.promise.from_ns {
-            self.gap(from_ns, to_ns, false);
+    /// The gaps that lead into the time and out of it; where no point in it counts, these are one.
+    fn gaps_at_ends(&mut self) {
+        let (from_ns, to_ns) = (self.promise.from_ns, self.promise.to_ns);
+        let between = std::mem::take(&mut self.found.gaps);
+        let begin = self.before_ns.unwrap_or(from_ns);
+        let leading = match self.counting_ns {
+            Some((first, _)) => (first, false),
+            None => (to_ns, true),
+        };
+        // What ends where the time begins is no gap of it.
+        if leading.0 > from_ns {
+            self.gap(begin, leading.0, leading.1);
+        }
+        self.found.gaps.extend(between);
+        if let Some((_, last)) = self.counting_ns {
+            self.gap(last, to_ns, true);
         }
     }
 
@@ -275,6 +328,7 @@ mod tests {
             from_ns: 0,
             to_ns: 3_600 * S,
             until_ns: 3_600 * S,
+            since_ns: i64::MIN,
             edge,
             interval_ns: 300 * S,
             alive_ns: 900 * S,
@@ -282,13 +336,24 @@ mod tests {
         }
     }
 
-    /// Points at these seconds, received so many seconds later.
+    /// Points at these seconds, received so many seconds later; all count.
     fn assessed(promise: &Promise, points: &[(i64, i64)]) -> Assessment {
         let mut assessing = Assessing::new(promise);
-        points
-            .iter()
-            .for_each(|(t, late)| assessing.point(t * S, (t + late) * S, Some(60 * S)));
+        for (t, late) in points {
+            assessing.point(t * S, (t + late) * S, Some(60 * S));
+            assessing.counting(t * S);
+        }
         assessing.finish()
+    }
+
+    /// The last point before a gap and the first one behind it, seconds.
+    fn gap(from: i64, to: i64, missing: u64, open: bool) -> Gap {
+        Gap {
+            from_ns: from * S,
+            to_ns: to * S,
+            missing,
+            open,
+        }
     }
 
     #[test]
@@ -308,6 +373,8 @@ mod tests {
     fn timeliness_is_the_share_that_came_within_the_promise() {
         let found = assessed(&hour(Edge::StartClosed), &[(10, 5), (310, 59), (610, 61), (910, 4_000)]);
         assert_eq!((found.in_time, found.points), (2, 4));
+        let found = assessed(&hour(Edge::StartClosed), &[(10, 60), (310, 61)]);
+        assert_eq!((found.in_time, found.points), (1, 2), "just as promised is in time");
     }
 
     #[test]
@@ -322,12 +389,6 @@ mod tests {
     #[test]
     fn gaps_lead_stand_between_and_stay_open() {
         let gaps = |points: &[(i64, i64)]| assessed(&hour(Edge::EndClosed), points).gaps;
-        let gap = |from: i64, to: i64, missing, open| Gap {
-            from_ns: from * S,
-            to_ns: to * S,
-            missing,
-            open,
-        };
         let every = |from: i64, to: i64| (from..=to).map(|n| (n * 300, 5)).collect::<Vec<_>>();
         assert_eq!(gaps(&every(0, 12)), []);
         assert_eq!(gaps(&every(-2, 2)), [gap(600, 3_600, 10, true)]);
@@ -337,6 +398,55 @@ mod tests {
             [gap(-300, 900, 3, false)]
         );
         assert_eq!(gaps(&[]), [gap(0, 3_600, 12, true)]);
+        assert_eq!(
+            gaps(&[(-6_000, 5)]),
+            [gap(-6_000, 3_600, 32, true)],
+            "it began long before"
+        );
+        assert_eq!(
+            gaps(&[vec![(-6_000, 5)], every(0, 12)].concat()),
+            [],
+            "it ended where the time begins"
+        );
+        let just = [vec![(0, 5), (450, 5)], every(2, 12)].concat();
+        assert_eq!(gaps(&just), [], "one and a half intervals are none");
+        let longer = [vec![(0, 5), (451, 5)], every(2, 12)].concat();
+        assert_eq!(gaps(&longer), [gap(0, 451, 1, false)]);
+    }
+
+    #[test]
+    fn what_does_not_count_ends_no_gap_and_begins_none() {
+        let promise = hour(Edge::StartClosed);
+        let found = |promise: &Promise, points: &[i64], counting: &[i64]| {
+            let mut assessing = Assessing::new(promise);
+            points.iter().for_each(|t| assessing.point(t * S, t * S, None));
+            counting.iter().for_each(|t| assessing.counting(t * S));
+            assessing.finish()
+        };
+        let all: Vec<i64> = (-1..12).map(|n| n * 300).collect();
+        let some: Vec<i64> = all
+            .iter()
+            .copied()
+            .filter(|t| ![-300, 0, 900, 1_200].contains(t))
+            .collect();
+        let told = found(&promise, &all, &some);
+        assert_eq!(told.gaps, [gap(600, 1_500, 2, false)]);
+        assert_eq!(
+            (told.filled, told.alive_ns),
+            (12, 3_600 * S),
+            "it was there all the time"
+        );
+        let before = [vec![-3_000], some].concat();
+        assert_eq!(found(&promise, &all, &before).gaps[0], gap(-3_000, 300, 10, false));
+        let younger = Promise {
+            since_ns: -2_000 * S,
+            ..promise
+        };
+        assert_eq!(
+            found(&younger, &all, &before).gaps,
+            [gap(600, 1_500, 2, false)],
+            "nothing was promised then"
+        );
     }
 
     #[test]
@@ -351,7 +461,15 @@ mod tests {
         let verdict = |points: &[(i64, i64)]| assessed(&hour(Edge::StartClosed), points).freshness;
         let each = |step: usize| (0..3_600).step_by(step).map(|t| (t, 5)).collect::<Vec<_>>();
         assert_eq!(verdict(&each(300)), Freshness::AsPromised);
+        assert_eq!(verdict(&each(450)), Freshness::AsPromised, "one and a half intervals");
+        assert_eq!(verdict(&each(453)), Freshness::Slower(1.51));
         assert_eq!(verdict(&each(1_200)), Freshness::Slower(4.0));
+        assert_eq!(
+            verdict(&[(0, 5), (300, 5), (600, 5)]),
+            Freshness::AsPromised,
+            "ten of silence"
+        );
+        assert_eq!(verdict(&[(0, 5), (300, 5), (599, 5)]), Freshness::Stalled);
         assert_eq!(verdict(&[(0, 5), (300, 5)]), Freshness::Stalled);
         assert_eq!(verdict(&[]), Freshness::Never);
         let day = Promise {

@@ -59,6 +59,7 @@ fn promise(rng: &mut Rng, step: i64) -> Promise {
         from_ns,
         to_ns,
         until_ns: to_ns + rng.below(3) as i64 * interval_ns / 2,
+        since_ns: if rng.chance(2) { i64::MIN } else { from_ns - 2 * step },
         edge: if rng.chance(2) {
             Edge::StartClosed
         } else {
@@ -77,6 +78,7 @@ fn by_points(promise: &Promise, parts: &[Records], (from, to): (i64, i64), laten
             let t = part.observed_at[row];
             if (from..to).contains(&t) {
                 assessing.point(t, part.received_at[row], latency);
+                assessing.counting(t);
             }
         }
     }

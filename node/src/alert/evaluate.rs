@@ -8,7 +8,7 @@ use prost::Message as _;
 use tidemark_proto::peer::{AlertChange, AlertChanges, AlertState};
 use tidemark_proto::v1::AlertStep;
 
-use super::state::{self, Changed, update};
+use super::state::{self, Changed, silent_at, update};
 use super::{before, replay};
 use crate::catalog::Catalog;
 use crate::catalog::alerts::ProfileDef;
@@ -23,12 +23,16 @@ const COMMAND_BYTES_MAX: usize = 1 << 20;
 /// Devices to evaluate: type, ordinal, and from which time on points have changed.
 pub(super) type Devices = [(u32, u32, i64)];
 
+/// A device by type and ordinal, and when it falls silent if nothing comes that counts; `None`: it is silent, or nobody would say so.
+pub(super) type Silent = ((u32, u32), Option<i64>);
+
 /// A command in the making.
 pub(super) struct Making<'a> {
     shard: &'a Shard,
     catalog: &'a Catalog,
     now_ns: i64,
     changes: AlertChanges,
+    silent: Vec<Silent>,
     bytes: usize,
 }
 
@@ -43,6 +47,7 @@ impl<'a> Making<'a> {
                 base,
                 ..AlertChanges::default()
             },
+            silent: Vec::new(),
             bytes: 0,
         })
     }
@@ -52,9 +57,10 @@ impl<'a> Making<'a> {
         self.now_ns
     }
 
-    /// The command; `None` where nothing changes.
-    pub(super) fn finish(self) -> Option<AlertChanges> {
-        (!self.changes.changes.is_empty()).then_some(self.changes)
+    /// The command, `None` where nothing changes; and when the devices fall silent that were evaluated for it.
+    pub(super) fn finish(self) -> (Option<AlertChanges>, Vec<Silent>) {
+        let changes = (!self.changes.changes.is_empty()).then_some(self.changes);
+        (changes, self.silent)
     }
 
     /// Evaluates devices; says how many of them are done.
@@ -68,11 +74,15 @@ impl<'a> Making<'a> {
                 .iter()
                 .map(|profile| (*type_number, *ordinal, profile.stored.id.as_str()));
             let states = self.shard.alert_states(names).map_err(store_error)?.states;
+            let mut silent = None;
             for (profile, state) in profiles.iter().zip(states) {
-                if let Some(changed) = self.one(profile, *ordinal, state, *changed_ns)? {
+                let (changed, silent_at) = self.one(profile, *ordinal, state, *changed_ns)?;
+                silent = silent.into_iter().chain(silent_at).min();
+                if let Some(changed) = changed {
                     self.add(profile, *ordinal, changed)?;
                 }
             }
+            self.silent.push(((*type_number, *ordinal), silent));
         }
         Ok(devices.len())
     }
@@ -119,19 +129,20 @@ impl<'a> Making<'a> {
         Ok(names.len())
     }
 
+    /// What becomes of a state, and when the device falls silent.
     fn one(
         &self,
         profile: &Arc<ProfileDef>,
         ordinal: u32,
         state: Option<AlertState>,
         changed_ns: i64,
-    ) -> Result<Option<Changed>> {
+    ) -> Result<(Option<Changed>, Option<i64>)> {
         if state
             .as_ref()
             .is_some_and(|state| state.profile_version > profile.stored.version)
         {
             // The catalog here lags behind the one that the state was made under.
-            return Ok(None);
+            return Ok((None, None));
         }
         let mut marks = state
             .as_ref()
@@ -147,12 +158,16 @@ impl<'a> Making<'a> {
                 .map(|value| value.observed_at);
             match newest.max() {
                 Some(newest) => marks = before(profile, newest.min(self.now_ns)),
-                None if state.is_none() => return Ok(None),
+                None if state.is_none() => return Ok((None, None)),
                 None => marks = before(profile, self.now_ns),
             }
         }
         let (outcome, begun_ns) = replay(self.shard, profile, ordinal, marks, (changed_ns, i64::MAX), |_| Ok(()))?;
-        Ok(update(profile, state, outcome, begun_ns, self.now_ns))
+        let (newest, was_stale) = (outcome.newest, state.as_ref().is_some_and(|state| state.stale));
+        let changed = update(profile, state, outcome, begun_ns, self.now_ns);
+        let is_stale = changed.as_ref().map_or(was_stale, |changed| changed.state.stale);
+        let silent_at = silent_at(profile, newest, self.now_ns).filter(|_| !is_stale);
+        Ok((changed, silent_at))
     }
 
     fn add(&mut self, profile: &ProfileDef, ordinal: u32, changed: Changed) -> Result<()> {

@@ -2,7 +2,7 @@
 //! those that fell silent.
 //!
 //! Never here: how a device is evaluated. Invariant: what could not be recorded is evaluated again; a shard has one command on its way
-//! at most, so each is made from what the one before left.
+//! at most, so each is made from what the one before left; silence is counted from points that count, whatever else was heard.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use prost::Message as _;
 use tidemark_proto::peer::{AlertChanges, ShardCommand, applied, shard_command};
 use tokio::task::JoinHandle;
 
-use super::evaluate::{Devices, Making};
+use super::evaluate::{Devices, Making, Silent};
 use crate::catalog::{CATALOG_GROUP, Catalog};
 use crate::clock::{Instant, monotonic, now_ns};
 use crate::error::{Error, Result};
@@ -40,11 +40,15 @@ pub struct Alerts {
     pub(super) job: ShardJob,
 }
 
+/// When devices fall silent that are not, by type and ordinal.
+type Due = BTreeMap<(u32, u32), i64>;
+
 /// What is known of a shard between two looks.
 #[derive(Debug, Default)]
 struct Watched {
     /// Profiles and types that everything was evaluated under while this node led; `None`: not all of it was.
     whole_under: Option<(u32, u64)>,
+    due: Due,
     silence_at: Option<Instant>,
     again_at: Option<Instant>,
 }
@@ -89,9 +93,8 @@ impl Alerts {
 
     /// One look at a shard that this node leads.
     async fn look(self: Arc<Self>, replica: Arc<Replica>, catalog: Arc<Catalog>, known: Watched) -> Watched {
-        let mut next = Watched::default();
-        match self.evaluate(&replica, &catalog, &known, &mut next).await {
-            Ok(()) => next,
+        match self.evaluate(&replica, &catalog, known).await {
+            Ok(next) => next,
             Err(error) => {
                 tracing::debug!(group = replica.group(), %error, "alerts could not be evaluated, trying again");
                 Watched {
@@ -102,13 +105,7 @@ impl Alerts {
         }
     }
 
-    async fn evaluate(
-        &self,
-        replica: &Arc<Replica>,
-        catalog: &Arc<Catalog>,
-        known: &Watched,
-        next: &mut Watched,
-    ) -> Result<()> {
+    async fn evaluate(&self, replica: &Arc<Replica>, catalog: &Arc<Catalog>, known: Watched) -> Result<Watched> {
         let version = catalog.alerts_version();
         let types: BTreeSet<u32> = catalog.types_with_alerts().collect();
         let none = types.is_empty();
@@ -117,28 +114,39 @@ impl Alerts {
             shard.notes().watch(types);
             Ok(shard.notes().take())
         })?;
+        let (mut due, mut silence_at) = (known.due, known.silence_at);
         match changed {
             Some(devices) if known.whole_under == Some(version) => {
                 let devices: Vec<_> = devices.into_iter().map(|((a, b), t_ns)| (a, b, t_ns)).collect();
-                self.devices(replica, catalog, devices).await?;
+                self.devices(replica, catalog, devices, &mut due).await?;
             }
-            _ => self.whole(replica, catalog).await?,
+            _ => {
+                due.clear();
+                self.whole(replica, catalog, &mut due).await?;
+            }
         }
-        next.whole_under = Some(version);
-        next.silence_at = known.silence_at;
-        if !none && known.silence_at.is_none_or(|at| at <= monotonic()) {
-            self.silent(replica, catalog).await?;
-            next.silence_at = Some(monotonic() + SILENCE_EVERY);
+        if !none && silence_at.is_none_or(|at| at <= monotonic()) {
+            let now_ns = now_ns();
+            let silent = due.iter().filter(|(_, at_ns)| **at_ns <= now_ns);
+            // No point has changed: the newest mark will do.
+            let silent: Vec<_> = silent.map(|((a, b), _)| (*a, *b, i64::MAX)).collect();
+            self.devices(replica, catalog, silent, &mut due).await?;
+            silence_at = Some(monotonic() + SILENCE_EVERY);
         }
-        Ok(())
+        Ok(Watched {
+            whole_under: Some(version),
+            due,
+            silence_at,
+            again_at: None,
+        })
     }
 
     /// Everything: devices of types with profiles, and states of profiles that are gone.
-    async fn whole(&self, replica: &Arc<Replica>, catalog: &Arc<Catalog>) -> Result<()> {
+    async fn whole(&self, replica: &Arc<Replica>, catalog: &Arc<Catalog>, due: &mut Due) -> Result<()> {
         for type_number in catalog.types_with_alerts() {
             let ordinals = self.ordinals(replica, type_number).await?;
             let devices = ordinals.into_iter().map(|ordinal| (type_number, ordinal, i64::MIN));
-            self.devices(replica, catalog, devices.collect()).await?;
+            self.devices(replica, catalog, devices.collect(), due).await?;
         }
         let mut last: Option<AlertName> = None;
         loop {
@@ -151,7 +159,7 @@ impl Alerts {
             let Some(end) = names.last().cloned() else {
                 return Ok(());
             };
-            self.record(replica, catalog, names, |making, names| making.gone(names))
+            self.record(replica, catalog, names, due, |making, names| making.gone(names))
                 .await?;
             last = Some(end);
         }
@@ -162,33 +170,17 @@ impl Alerts {
         replica: &Arc<Replica>,
         catalog: &Arc<Catalog>,
         devices: Vec<(u32, u32, i64)>,
+        due: &mut Due,
     ) -> Result<()> {
         for some in devices.chunks(TOGETHER) {
             let profiles = some
                 .iter()
                 .map(|(number, ..)| catalog.alerts_of_type(*number).len() as u64);
             self.router.host().metrics().alert_evaluations.add(profiles.sum());
-            self.record(replica, catalog, some.to_vec(), |making, devices: &Devices| {
+            self.record(replica, catalog, some.to_vec(), due, |making, devices: &Devices| {
                 making.devices(devices)
             })
             .await?;
-        }
-        Ok(())
-    }
-
-    /// Devices whose newest value is older than it may be, and whose states do not say so.
-    async fn silent(&self, replica: &Arc<Replica>, catalog: &Arc<Catalog>) -> Result<()> {
-        for type_number in catalog.types_with_alerts() {
-            let ordinals = self.ordinals(replica, type_number).await?;
-            for some in ordinals.chunks(TOGETHER) {
-                let (some, catalog_here) = (some.to_vec(), catalog.clone());
-                let silent = self
-                    .on_shard(replica, move |shard| {
-                        silent_of(shard, &catalog_here, type_number, &some)
-                    })
-                    .await?;
-                self.devices(replica, catalog, silent).await?;
-            }
         }
         Ok(())
     }
@@ -210,25 +202,25 @@ impl Alerts {
         .await
     }
 
-    /// Makes commands of some items until all are done, and has them recorded.
+    /// Makes commands of some items until all are done, and has them recorded; notes when their devices fall silent.
     async fn record<T: Clone + Send + 'static>(
         &self,
         replica: &Arc<Replica>,
         catalog: &Arc<Catalog>,
         mut items: Vec<T>,
+        due: &mut Due,
         make: impl Fn(&mut Making<'_>, &[T]) -> Result<usize> + Copy + Send + 'static,
     ) -> Result<()> {
         let mut tries = 0;
         while !items.is_empty() {
             let (catalog, some) = (catalog.clone(), items.clone());
-            let (changes, now_ns, done) = self
+            let (now_ns, done, (changes, silent)) = self
                 .on_shard(replica, move |shard| {
                     let mut making = Making::new(shard, &catalog)?;
                     let done = make(&mut making, &some)?;
                     Ok((making.now_ns(), done, making.finish()))
                 })
-                .await
-                .map(|(now_ns, done, changes)| (changes, now_ns, done))?;
+                .await?;
             let steps = changes.as_ref().map_or(0, |changes| changes.steps.len() as u64);
             let taken = match changes {
                 Some(changes) => self.propose(replica.group(), now_ns, changes).await?,
@@ -236,6 +228,7 @@ impl Alerts {
             };
             if taken {
                 self.router.host().metrics().alert_steps.add(steps);
+                note(due, silent);
                 items.drain(..done.max(1));
                 tries = 0;
                 continue;
@@ -284,30 +277,11 @@ fn forget_notes(replica: &Replica, catalog: &Catalog) {
     forgotten.ok();
 }
 
-/// Devices of a type whose newest value is old, where a state does not say so.
-fn silent_of(shard: &Shard, catalog: &Catalog, type_number: u32, ordinals: &[u32]) -> Result<Vec<(u32, u32, i64)>> {
-    let now_ns = now_ns();
-    let newest = shard.newest(type_number, ordinals).map_err(store_error)?;
-    let mut silent = Vec::new();
-    for (ordinal, values) in ordinals.iter().zip(&newest) {
-        for profile in catalog.alerts_of_type(type_number) {
-            let Some(after_ns) = profile.stale_after_ns else {
-                continue;
-            };
-            let of_property = values.iter().filter(|value| value.property == profile.property);
-            let age_ns = of_property.map(|value| now_ns.saturating_sub(value.observed_at)).min();
-            let is_news = |age: i64| age > after_ns && age <= crate::limits::ALERT_LOOKBACK_NS;
-            if !age_ns.is_some_and(is_news) {
-                continue;
-            }
-            let name = (type_number, *ordinal, profile.stored.id.as_str());
-            let state = shard.alert_states([name]).map_err(store_error)?.states.pop().flatten();
-            if state.is_some_and(|state| !state.stale) {
-                // No point has changed: the newest mark will do.
-                silent.push((type_number, *ordinal, i64::MAX));
-                break;
-            }
-        }
+fn note(due: &mut Due, silent: Vec<Silent>) {
+    for (device, at_ns) in silent {
+        match at_ns {
+            Some(at_ns) => due.insert(device, at_ns),
+            None => due.remove(&device),
+        };
     }
-    Ok(silent)
 }

@@ -73,6 +73,14 @@ pub(super) fn update(
     making.finish()
 }
 
+/// When silence begins that nobody has been told of, after the newest point that counts; `None` where it would be no news.
+pub(super) fn silent_at(profile: &ProfileDef, newest: Option<(i64, f64)>, now_ns: i64) -> Option<i64> {
+    let ((t_ns, _), after_ns) = newest.zip(profile.stale_after_ns)?;
+    let is_news = after_ns < ALERT_LOOKBACK_NS && now_ns.saturating_sub(t_ns) <= ALERT_LOOKBACK_NS;
+    // It may be just that old.
+    is_news.then_some(t_ns.saturating_add(after_ns).saturating_add(1))
+}
+
 /// What becomes of a state whose profile is gone, as a catalog says that gave out this version last; `None` where that has been recorded.
 pub(super) fn profile_removed(
     before: AlertState,

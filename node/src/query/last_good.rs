@@ -1,14 +1,15 @@
 //! The newest value of a property that counts, at or before a time: found by looking back from there.
 //!
-//! Never here: newest values that are kept (see `latest`). Invariant: a value that no neighbour is known of is judged by itself.
+//! Never here: newest values that are kept (see `latest`). Invariant: a value that no neighbour is known of is judged by itself; one that
+//! is known to be a spike by now, also by what came behind the time, is passed over as ranges and aggregates pass it over.
 
 use std::ops::ControlFlow;
 
 use tidemark_proto::v1::ReportKind;
-use tidemark_series::{NewestValue, PropertyNumber, ValueRef, bucket};
+use tidemark_series::{NewestValue, Points, PropertyNumber, ValueRef, bucket};
 
 use super::shard_side::{Answering, Chosen, corrupt};
-use super::walk::{choice, spans_back};
+use super::walk::{Walk, Walked, choice, spans_back};
 use crate::catalog::types::{PropertyDef, TypeDef};
 use crate::error::Result;
 
@@ -21,6 +22,8 @@ pub(super) enum Sought {
     Good,
     /// Those of them that were measured: who only says that it is there (report kind keepalive) makes no value fresh.
     Measured,
+    /// Those of these that are no tests, which old blocks hold among others: by them devices are held to their promises.
+    Promised,
 }
 
 impl Sought {
@@ -30,6 +33,9 @@ impl Sought {
             Sought::Any => true,
             Sought::Good => counts(property, value, quality),
             Sought::Measured => kind != ReportKind::Keepalive as u8 && counts(property, value, quality),
+            Sought::Promised => {
+                kind != ReportKind::Test as u8 && Sought::Measured.takes(property, value, (quality, kind))
+            }
         }
     }
 }
@@ -42,6 +48,54 @@ pub(super) fn counts(property: &PropertyDef, value: ValueRef<'_>, quality: u8) -
 
 /// The newest values of some properties of a device that are looked for and were observed before `until_ns`.
 pub(super) fn last_good(
+    answering: &Answering<'_>,
+    def: &TypeDef,
+    chosen: &Chosen,
+    properties: &[&PropertyDef],
+    until_ns: i64,
+    sought: Sought,
+) -> Result<Vec<NewestValue>> {
+    let mut found = last_alone(answering, def, chosen, properties, until_ns, sought)?;
+    if sought == Sought::Any {
+        return Ok(found);
+    }
+    for property in properties.iter().filter(|property| property.checks.spike.is_some()) {
+        while let Some(at) = found.iter().position(|value| value.property == property.number) {
+            let t_ns = found[at].observed_at;
+            if !is_spike(answering, def, chosen, property, t_ns)? {
+                break;
+            }
+            found.swap_remove(at);
+            found.extend(answering.aside(|| last_alone(answering, def, chosen, &[property], t_ns, sought))?);
+        }
+    }
+    Ok(found)
+}
+
+/// Whether the points around one that counts by itself make it a spike.
+fn is_spike(
+    answering: &Answering<'_>,
+    def: &TypeDef,
+    chosen: &Chosen,
+    property: &PropertyDef,
+    t_ns: i64,
+) -> Result<bool> {
+    let walked = Walked {
+        property,
+        choice: choice(property, false),
+    };
+    let walk = Walk::new(answering, def, vec![walked], (t_ns, t_ns.saturating_add(1)), (0, 0));
+    let mut left_out = false;
+    let each = |_: usize, points: &Points| {
+        left_out |= points.dropped.contains(&t_ns);
+        Ok(())
+    };
+    answering.aside(|| walk.over(chosen, each))?;
+    Ok(left_out)
+}
+
+/// The same, each value judged by itself.
+fn last_alone(
     answering: &Answering<'_>,
     def: &TypeDef,
     chosen: &Chosen,

@@ -35,6 +35,7 @@ mod plan;
 mod quality;
 mod quality_device;
 mod quality_merge;
+mod quality_scope;
 mod range;
 mod rollups;
 mod sealed;

@@ -13,14 +13,15 @@ use tidemark_series::{NewestValue, bucket};
 
 use super::asked::Asked;
 use super::health;
+use super::last_good::{Sought, last_good};
 use super::plan::{check_range, one_property, passes_over_types};
-use super::quality_device::{Counts, Device, last_word};
+use super::quality_device::{Counts, Device, Look, last_word};
 use super::quality_merge::{Reports, check};
+use super::quality_scope::{Life, lives};
 use super::shard_side::{Answering, Chosen, Wanted, corrupt};
 use super::walk::{Walk, Walked, choice};
 use crate::catalog::types::{PropertyDef, TypeDef};
 use crate::error::Result;
-use crate::raft::state::store_error;
 
 /// Points that may be looked at together, by what their devices promise: bounds memory.
 const POINTS_TOGETHER: i64 = 1 << 20;
@@ -136,27 +137,33 @@ impl Looking<'_> {
         interval_ns: i64,
         devices: &[Chosen],
     ) -> Result<Vec<Found>> {
-        let promises = self.promises(def, property, interval_ns, devices)?;
-        let devices_of = promises
-            .iter()
-            .map(|promise| Device::new(promise, def, property, self.health.is_some()));
-        let mut looked_at: Vec<Device<'_>> = devices_of.collect();
         let before = alive_ns(def, interval_ns).max(interval_ns.saturating_mul(INTERVALS_BEFORE));
         // Values are judged by more of what was before than devices are.
         let assess_from = self.request.from_ns.saturating_sub(before);
         let from = assess_from.min(self.request.from_ns.saturating_sub(looks_back_ns(property)));
-        let range = (from, self.request.to_ns.saturating_add(1));
-        let _ = self.answering.scan(def, devices, range.0, range.1, |at, value| {
-            looked_at[at].take(&self.answering.tally, value, assess_from, range)?;
-            Ok(ControlFlow::Continue(()))
-        })?;
+        let look = Look {
+            def,
+            property,
+            signals: self.health.is_some(),
+            gaps: self.request.gaps,
+            assess_from,
+            range: (from, self.request.to_ns.saturating_add(1)),
+        };
+        let promises = self.promises(&look, interval_ns, devices)?;
+        let mut looked_at: Vec<Device<'_>> = promises.iter().map(|promise| Device::new(promise, look)).collect();
+        let _ = self
+            .answering
+            .scan(def, devices, look.range.0, look.range.1, |at, value| {
+                looked_at[at].take(&self.answering.tally, value)?;
+                Ok(ControlFlow::Continue(()))
+            })?;
         if property.checks.spike.is_some() {
-            let around = Around::new(self.answering, def, property, assess_from, range);
-            let new = |promise| Device::new(promise, def, property, self.health.is_some());
+            let around = Around::new(self.answering, look);
             for ((chosen, promise), device) in devices.iter().zip(&promises).zip(&mut looked_at) {
-                self.answering.aside(|| around.tell(chosen, device, || new(promise)))?;
+                self.answering.aside(|| around.tell(chosen, device, promise))?;
             }
         }
+        self.answering.aside(|| self.begins(&look, devices, &mut looked_at))?;
         let ever = self.ever(def, property, devices, &looked_at)?;
         let reports = looked_at.into_iter().zip(ever).map(|(device, ever)| {
             let (promise, found, counts, signal_median) = device.finish();
@@ -188,49 +195,59 @@ impl Looking<'_> {
         Ok(found.into_iter().zip(said).map(with).collect())
     }
 
-    /// What each device promises: nothing for the time before it was installed and after it was retired.
-    fn promises(
-        &self,
-        def: &TypeDef,
-        property: &PropertyDef,
-        interval_ns: i64,
-        devices: &[Chosen],
-    ) -> Result<Vec<Promise>> {
-        let ordinals: Vec<u32> = devices.iter().map(Chosen::ordinal).collect();
-        let stored = self
-            .answering
-            .shard
-            .devices_by_ordinal(&ordinals)
-            .map_err(store_error)?;
+    /// What each device promises: nothing for the time before and after its life.
+    fn promises(&self, look: &Look<'_>, interval_ns: i64, devices: &[Chosen]) -> Result<Vec<Promise>> {
         let (from, to) = (self.request.from_ns, self.request.to_ns);
-        let promise = |dates: (i64, i64)| {
+        let lives = lives(self.answering, look.def, devices, (from, to), look.assess_from)?;
+        let promise = |life: Life| {
             let slots = |until: i64| until.saturating_sub(from).max(0) / interval_ns;
-            let begin = match dates.0 {
-                installed if installed > from => from + (slots(installed - 1) + 1) * interval_ns,
+            let begin = match life.begin_ns {
+                begin if begin > from => from + (slots(begin - 1) + 1) * interval_ns,
                 _ => from,
             };
-            let end = match dates.1 {
-                0 => to,
-                retired => to.min(retired),
-            };
+            let end = to.min(life.end_ns);
             Promise {
                 from_ns: begin,
                 to_ns: (from + slots(end) * interval_ns).max(begin),
                 until_ns: end,
-                edge: property.kind.edge(),
+                since_ns: life.begin_ns,
+                edge: look.property.kind.edge(),
                 interval_ns,
-                alive_ns: alive_ns(def, interval_ns),
+                alive_ns: alive_ns(look.def, interval_ns),
                 gap_factor: match self.request.gap_factor {
                     0.0 => 1.5,
                     factor => factor,
                 },
             }
         };
-        let dates = stored.into_iter().map(|stored| {
-            let device = stored.and_then(|stored| stored.device);
-            device.map_or((0, 0), |device| (device.installed_at_ns, device.retired_at_ns))
-        });
-        Ok(dates.map(promise).collect())
+        Ok(lives.into_iter().map(promise).collect())
+    }
+
+    /// Where gaps begin that lead into the time and began before what was read.
+    fn begins(&self, look: &Look<'_>, devices: &[Chosen], looked_at: &mut [Device<'_>]) -> Result<()> {
+        let lacking: Vec<usize> = (0..devices.len()).filter(|at| looked_at[*at].lacks_begin()).collect();
+        let of: Vec<&Chosen> = lacking.iter().map(|at| &devices[*at]).collect();
+        let newest = self.answering.newest(look.def, &of)?;
+        let (property, until_ns) = (look.property, look.range.0);
+        for (at, newest) in lacking.into_iter().zip(&newest) {
+            let newest = newest.iter().find(|value| value.property == property.number);
+            // Who never said anything said nothing before.
+            let Some(newest) = newest else { continue };
+            let stated = (newest.quality, newest.report_kind);
+            let begin = match newest.observed_at < until_ns && Sought::Promised.takes(property, newest.value(), stated)
+            {
+                true => Some(newest.observed_at),
+                false => {
+                    let (answering, chosen) = (self.answering, &devices[at]);
+                    let found = last_good(answering, look.def, chosen, &[property], until_ns, Sought::Promised)?;
+                    found.first().map(|value| value.observed_at)
+                }
+            };
+            if let Some(t_ns) = begin {
+                looked_at[at].began_with(t_ns);
+            }
+        }
+        Ok(())
     }
 
     /// What is known of devices that showed no point, or were not heard at all, from before.
@@ -293,32 +310,26 @@ impl Looking<'_> {
 /// What lies around the time where that tells which points in it are spikes, as it is looked for wherever these are left out.
 struct Around<'a> {
     walk: Walk<'a>,
-    assess_from: i64,
-    /// What was read.
-    range: (i64, i64),
+    look: Look<'a>,
 }
 
 impl<'a> Around<'a> {
-    fn new(
-        answering: &'a Answering<'a>,
-        def: &'a TypeDef,
-        property: &'a PropertyDef,
-        assess_from: i64,
-        range: (i64, i64),
-    ) -> Around<'a> {
+    fn new(answering: &'a Answering<'a>, look: Look<'a>) -> Around<'a> {
         let walked = Walked {
-            property,
-            choice: choice(property, false),
+            property: look.property,
+            choice: choice(look.property, false),
         };
         Around {
-            walk: Walk::new(answering, def, vec![walked], range, (0, 0)),
-            assess_from,
-            range,
+            walk: Walk::new(answering, look.def, vec![walked], look.range, (0, 0)),
+            look,
         }
     }
 
     /// Tells a device of its neighbours, if they decide; begins it anew where points before what was read do.
-    fn tell<'d>(&self, chosen: &Chosen, device: &mut Device<'d>, new: impl FnOnce() -> Device<'d>) -> Result<()> {
+    fn tell<'d>(&self, chosen: &Chosen, device: &mut Device<'d>, promise: &'d Promise) -> Result<()>
+    where
+        'a: 'd,
+    {
         let next = |device: &mut Device<'d>| -> Result<()> {
             if device.is_undecided() {
                 let points = self.walk.behind(chosen)?;
@@ -330,12 +341,13 @@ impl<'a> Around<'a> {
         if !device.is_unsettled() {
             return Ok(());
         }
-        *device = new();
+        *device = Device::new(promise, self.look);
         let before = self.walk.before(chosen)?;
         before.iter().flatten().for_each(|points| device.neighbours(points));
         let (answering, one) = (self.walk.answering, std::slice::from_ref(chosen));
-        let _ = answering.scan(self.walk.def, one, self.range.0, self.range.1, |_, value| {
-            device.take(&answering.tally, value, self.assess_from, self.range)?;
+        let range = self.look.range;
+        let _ = answering.scan(self.walk.def, one, range.0, range.1, |_, value| {
+            device.take(&answering.tally, value)?;
             Ok(ControlFlow::Continue(()))
         })?;
         next(device)

@@ -15,17 +15,34 @@ use super::tally::Tally;
 use crate::catalog::types::{PropertyDef, TypeDef};
 use crate::error::Result;
 
+/// What is looked at of devices of one type.
+#[derive(Copy, Clone)]
+pub(super) struct Look<'a> {
+    pub(super) def: &'a TypeDef,
+    pub(super) property: &'a PropertyDef,
+    /// Signals too.
+    pub(super) signals: bool,
+    /// Where gaps begin and end.
+    pub(super) gaps: bool,
+    /// Points before tell only of values, and where gaps begin.
+    pub(super) assess_from: i64,
+    /// What is read.
+    pub(super) range: (i64, i64),
+}
+
 /// A device that is looked at.
 pub(super) struct Device<'a> {
     promise: &'a Promise,
     latencies: Latencies,
-    property: &'a PropertyDef,
+    look: Look<'a>,
     assessing: Assessing<'a>,
     judge: Judge<'a>,
     counts: Counts,
     signals: Signals<'a>,
     /// A point within the time was judged by others of which nobody knows whether they are spikes.
     unsettled: bool,
+    /// The same of the last one before the time.
+    begin_unsettled: bool,
 }
 
 /// What is counted of points and records within the time.
@@ -39,16 +56,17 @@ pub(super) struct Counts {
 
 impl<'a> Device<'a> {
     /// Nothing was seen yet.
-    pub(super) fn new(promise: &'a Promise, def: &'a TypeDef, property: &'a PropertyDef, signals: bool) -> Device<'a> {
+    pub(super) fn new(promise: &'a Promise, look: Look<'a>) -> Device<'a> {
         Device {
             promise,
-            latencies: Latencies::of_type(def),
-            property,
+            latencies: Latencies::of_type(look.def),
             assessing: Assessing::new(promise),
-            judge: Judge::new(&property.checks, counts_for_nothing),
+            judge: Judge::new(&look.property.checks, counts_for_nothing),
             counts: Counts::default(),
-            signals: Signals::of(def, signals),
+            signals: Signals::of(look.def, look.signals),
+            look,
             unsettled: false,
+            begin_unsettled: false,
         }
     }
 
@@ -59,7 +77,17 @@ impl<'a> Device<'a> {
 
     /// Whether points before those that were seen may tell otherwise which of them are spikes.
     pub(super) fn is_unsettled(&self) -> bool {
-        self.unsettled
+        self.unsettled || self.look.gaps && self.begin_unsettled
+    }
+
+    /// Whether a point before what was read would tell where a gap begins.
+    pub(super) fn lacks_begin(&self) -> bool {
+        self.look.gaps && self.assessing.lacks_begin()
+    }
+
+    /// The last point before what was read that counts.
+    pub(super) fn began_with(&mut self, t_ns: i64) {
+        self.assessing.counting(t_ns);
     }
 
     /// Points before or behind the time, that count: they tell of those in it.
@@ -71,12 +99,13 @@ impl<'a> Device<'a> {
         }
     }
 
-    /// Looks at the blocks of a bucket value, as far as they are in a range; points before `assess_from` tell only of values.
-    pub(super) fn take(&mut self, tally: &Tally<'_>, value: &[u8], assess_from: i64, range: (i64, i64)) -> Result<()> {
+    /// Looks at the blocks of a bucket value, as far as they are in the range.
+    pub(super) fn take(&mut self, tally: &Tally<'_>, value: &[u8]) -> Result<()> {
+        let range = self.look.range;
         for block in bucket::blocks(value) {
             let block = block.map_err(corrupt)?;
             if block.last_ns() >= range.0 && block.first_ns() < range.1 {
-                let decoded = self.block(&block, assess_from, range).map_err(corrupt)?;
+                let decoded = self.block(&block).map_err(corrupt)?;
                 let signals = self.signals.take(&block, self.promise).map_err(corrupt)?;
                 tally.block(decoded + signals)?;
             }
@@ -91,18 +120,26 @@ impl<'a> Device<'a> {
 
     /// There are no more: what was promised, what was found, counted, and the median of the signals.
     pub(super) fn finish(mut self) -> (&'a Promise, Assessment, Counts, Option<f64>) {
-        let (counts, promise) = (&mut self.counts, self.promise);
+        let (counts, promise, assessing) = (&mut self.counts, self.promise, &mut self.assessing);
+        let range = self.look.range;
         self.judge.end(|point| {
             counts.note(point, promise);
+            note_counting(assessing, point, range);
         });
         (promise, self.assessing.finish(), self.counts, self.signals.median())
     }
 
     /// Returns how many values had to be decoded.
-    fn block(&mut self, block: &Block<'_>, assess_from: i64, range: (i64, i64)) -> std::result::Result<u64, Corrupt> {
-        let number = self.property.number;
+    fn block(&mut self, block: &Block<'_>) -> std::result::Result<u64, Corrupt> {
+        let Look {
+            property,
+            assess_from,
+            range,
+            ..
+        } = self.look;
+        let number = property.number;
         if let Some(kind) = block.report_kind()
-            && block.is_sound(number, &self.property.checks)?
+            && block.is_sound(number, &property.checks)?
         {
             if kind == ReportKind::Test as u8 {
                 return Ok(0);
@@ -134,19 +171,34 @@ impl<'a> Device<'a> {
             if t_ns >= assess_from {
                 self.assessing.point(t_ns, records.received_at[row], latency_ns);
             }
-            if let Some(value) = number_of(value) {
-                self.judge(t_ns, value, stated);
+            match number_of(value) {
+                Some(value) => self.judge(t_ns, value, stated),
+                None if counts_for_nothing(stated) => {}
+                None => self.assessing.counting(t_ns),
             }
         }
         Ok(records.points() as u64)
     }
 
     fn judge(&mut self, t_ns: i64, value: f64, stated: u8) {
-        let (counts, promise) = (&mut self.counts, self.promise);
-        let mut within = false;
-        self.judge
-            .point(t_ns, value, stated, |point| within |= counts.note(point, promise));
+        let (counts, promise, assessing) = (&mut self.counts, self.promise, &mut self.assessing);
+        let (mut within, mut before, range) = (false, false, self.look.range);
+        let mut out = |point: Judged| {
+            match counts.note(point, promise) {
+                true => within = true,
+                false => before |= point.t_ns <= promise.from_ns,
+            }
+            note_counting(assessing, point, range);
+        };
+        self.judge.point(t_ns, value, stated, &mut out);
+        if !self.look.property.checks.needs_order() {
+            // It need not wait for the next one, which may come in a block that is not looked into.
+            self.judge.end(&mut out);
+        }
         self.unsettled |= within && !self.judge.is_settled();
+        if before {
+            self.begin_unsettled = !self.judge.is_settled();
+        }
     }
 
     /// Records that were sent again count for that whatever they say.
@@ -164,13 +216,23 @@ impl Counts {
         if !promise.edge.holds(promise.from_ns, point.t_ns, promise.to_ns) {
             return false;
         }
-        let stated = |quality: Quality| point.stated == quality as u8;
-        if stated(Quality::Fail) || point.finding.is_some_and(|finding| finding.fails()) {
+        if fails(point) {
             self.fail += 1;
-        } else if stated(Quality::Suspect) || point.finding.is_some() {
+        } else if point.stated == Quality::Suspect as u8 || point.finding.is_some() {
             self.suspect += 1;
         }
         true
+    }
+}
+
+fn fails(point: Judged) -> bool {
+    counts_for_nothing(point.stated) || point.finding.is_some_and(|finding| finding.fails())
+}
+
+/// Takes a point that was read and counts.
+fn note_counting(assessing: &mut Assessing<'_>, point: Judged, range: (i64, i64)) {
+    if point.t_ns >= range.0 && !fails(point) {
+        assessing.counting(point.t_ns);
     }
 }
 

@@ -54,6 +54,7 @@ pub(super) struct Begin<'a> {
 }
 
 /// A device that a selector matched, with its type.
+#[derive(Clone)]
 pub(super) struct Chosen {
     roster: Arc<Roster>,
     at: usize,

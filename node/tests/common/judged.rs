@@ -96,7 +96,7 @@ fn values<'a>(said: impl Iterator<Item = (&'a i64, &'a Said)>) -> Vec<(i64, f64)
 }
 
 /// Whether a sensor can tell a value.
-pub(crate) fn is_in_range(limits: &Limits, value: f64) -> bool {
+fn is_in_range(limits: &Limits, value: f64) -> bool {
     limits.max.is_none_or(|max| value <= max)
 }
 

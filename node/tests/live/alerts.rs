@@ -192,6 +192,42 @@ async fn an_outage_is_silence_until_its_points_come() {
     );
 }
 
+#[tokio::test]
+async fn who_only_says_that_it_is_there_is_silent_all_the_same() {
+    let cluster = TestCluster::start(3).await;
+    let client = cluster.client().await;
+    let rivers = ["RL1", "RL2", "RL3"];
+    ready(&client, &rivers).await;
+    // It is a little before four o'clock.
+    let shift = tidemark_node::clock::now_ns() - at(16, 0) + 4 * S;
+    let mut batch = BatchBuilder::new(GAUGE);
+    for river in rivers {
+        batch.row(river, at(15, 30) + shift).set("level", 1.45);
+    }
+    let later = at(15, 50) + shift;
+    let row = batch.row("RL1", later).report_kind(v1::ReportKind::Keepalive);
+    row.set("level", 1.0);
+    let failed = tidemark_client::Value::F64(1.0);
+    batch
+        .row("RL2", later)
+        .set_with_quality("level", failed, v1::Quality::Fail);
+    client.write(write(batch.build().unwrap())).await.unwrap();
+    for river in rivers {
+        goes(&client, river, "river", &["15:30 yellow", "16:00 yellow stale"], shift).await;
+    }
+    // That it is there makes nothing fresh.
+    let mut batch = BatchBuilder::new(GAUGE);
+    let row = batch
+        .row("RL1", at(15, 55) + shift)
+        .report_kind(v1::ReportKind::Keepalive);
+    row.set("level", 1.0);
+    batch.row("RL3", at(15, 55) + shift).set("level", 1.45);
+    write_and_see(&cluster, &client, batch.build().unwrap()).await;
+    let fresh = ["15:30 yellow", "16:00 yellow stale", "15:55 yellow fresh"];
+    goes(&client, "RL3", "river", &fresh, shift).await;
+    goes(&client, "RL1", "river", &fresh[..2], shift).await;
+}
+
 /// The shard of a device, and the number of the node that leads it.
 async fn shard_and_leader(client: &Client, device: &str) -> (u32, usize) {
     let map = client.shard_map().await.unwrap();

@@ -190,6 +190,94 @@ async fn a_device_that_speaks_once_a_month_instead_of_once_a_day_is_slower() {
     );
 }
 
+#[tokio::test]
+async fn a_device_is_held_to_its_promise_while_it_is_in_service() {
+    let cluster = TestCluster::start(1).await;
+    let client = cluster.client().await;
+    furnish_gauges(&client, &["always"]).await;
+    let life = |id: &str, installed_at_ns: i64, retired_at_ns: i64| v1::Device {
+        installed_at_ns,
+        retired_at_ns,
+        ..device(id, GAUGE, &[])
+    };
+    let lives = [
+        life("from-15:00", at(15, 0), 0),
+        life("from-15:02", at(15, 2), 0),
+        life("to-18:00", 0, at(18, 0)),
+        life("to-13:00", 0, at(13, 0)),
+        life("from-21:00", at(21, 0), 0),
+    ];
+    client.register_devices(lives.to_vec()).await.unwrap();
+    for (id, expected) in [
+        ("always", 72),
+        ("from-15:00", 60),
+        ("from-15:02", 59),
+        ("to-18:00", 48),
+        ("to-13:00", 0),
+        ("from-21:00", 0),
+    ] {
+        send(&client, id, "level", stamps().map(|t| (t, 1.0))).await;
+        let report = reports(&client, quality(&[id], "level", (TWO, at(20, 0))))
+            .await
+            .remove(0);
+        assert_eq!(
+            (report.slots_expected, report.slots_filled),
+            (expected, expected),
+            "{id}"
+        );
+    }
+
+    // What it said while it was tried out begins no gap.
+    let tried = life("tried", at(15, 0), 0);
+    client.register_devices(vec![tried]).await.unwrap();
+    let points = stamps().filter(|t| *t == at(14, 30) || *t >= at(15, 30));
+    send(&client, "tried", "level", points.map(|t| (t, 1.0))).await;
+    let request = v1::GetQualityRequest {
+        gaps: true,
+        ..quality(&["tried"], "level", (TWO, at(20, 0)))
+    };
+    let report = reports(&client, request).await.remove(0);
+    assert_eq!((report.slots_expected, report.slots_filled), (60, 54));
+    let gaps = report.gaps.iter().map(|gap| (gap.from_ns, gap.to_ns, gap.missing));
+    assert_eq!(gaps.collect::<Vec<_>>(), [(at(15, 0), at(15, 30), 5)]);
+}
+
+#[tokio::test]
+async fn a_device_that_said_nothing_before_it_was_registered_was_not_there() {
+    let cluster = TestCluster::start(1).await;
+    let client = cluster.client().await;
+    furnish_gauges(&client, &["new", "mute", "moved", "known"]).await;
+    let request = v1::ListDevicesRequest {
+        selector: of_type(GAUGE),
+        ..Default::default()
+    };
+    let (messages, _) = client.list_devices(request).await.unwrap().collect().await.unwrap();
+    let devices: Vec<v1::Device> = messages.into_iter().flat_map(|message| message.devices).collect();
+    // It was registered within the last slot of the second hour of three.
+    let begin = |id: &str| {
+        let device = devices.iter().find(|device| device.id == id).unwrap();
+        device.registered_at_ns - 2 * HOUR + S
+    };
+    let slots = async |id: &str, hours: (i64, i64)| {
+        let span = (begin(id) + hours.0 * HOUR, begin(id) + hours.1 * HOUR);
+        let report = reports(&client, quality(&[id], "level", span)).await.remove(0);
+        (report.slots_expected, report.slots_filled)
+    };
+    send(&client, "new", "level", [(begin("new") + 2 * HOUR, 1.0)]).await;
+    send(&client, "moved", "level", [(begin("moved") + HOUR, 1.0)]).await;
+    send(&client, "known", "rain", [(begin("known") - MIN, 1.0)]).await;
+    assert_eq!(slots("new", (0, 3)).await, (12, 1));
+    assert_eq!(slots("mute", (0, 3)).await, (12, 0));
+    assert_eq!(slots("moved", (0, 3)).await, (36, 1), "its history was brought in");
+    assert_eq!(slots("known", (0, 3)).await, (36, 0), "it had said something");
+    assert_eq!(
+        slots("mute", (-2, 1)).await,
+        (36, 0),
+        "so may be that of a time long ago"
+    );
+    assert_eq!(slots("mute", (2, 3)).await, (12, 0));
+}
+
 /// A type that says which of its readings are of the device itself.
 async fn furnish_lamps(client: &Client, ids: &[(&str, &str)]) {
     let diagnostic = |id: &str, role: &str| v1::Property {

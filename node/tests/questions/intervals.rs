@@ -4,7 +4,7 @@
 use crate::common::TestCluster;
 use crate::common::afternoon::*;
 use crate::common::fleet::*;
-use tidemark_client::{Client, Value, v1, value_at};
+use tidemark_client::{BatchBuilder, Client, Value, v1, value_at};
 use v1::query_intervals_request::Condition;
 
 fn over(device: &str, property: &str, condition: Condition) -> v1::QueryIntervalsRequest {
@@ -166,6 +166,10 @@ async fn a_town_is_told_what_was_known_of_a_time_and_how_old_it_is() {
         "1,800 s are not more than 1,800 s"
     );
     assert!(stale(told(&client, at(15, 55)).await));
+    for (t, minute) in [(at(15, 4), 60), (at(15, 7), 60), (at(15, 10), 70)] {
+        let underpass = of(told(&client, t).await).remove(0);
+        assert_eq!((underpass.1, underpass.2), (0.0, minute), "1.9 at 15:05 was a spike");
+    }
     let bad = [("PD1", at(20, 5), 99.0)];
     client.write(write(batch(GAUGE, "depth", bad))).await.unwrap();
     let now = told(&client, at(20, 10)).await;
@@ -173,11 +177,19 @@ async fn a_town_is_told_what_was_known_of_a_time_and_how_old_it_is() {
 }
 
 async fn report(client: &Client, device: &str, property: &str, until: i64) -> v1::QualityReport {
+    judged(client, device, property, (TWO, until)).await
+}
+
+async fn between(client: &Client, device: &str, span: (i64, i64)) -> v1::QualityReport {
+    judged(client, device, "depth", span).await
+}
+
+async fn judged(client: &Client, device: &str, property: &str, (from_ns, to_ns): (i64, i64)) -> v1::QualityReport {
     let request = v1::GetQualityRequest {
         selector: of_devices(&[device]),
         property: property.into(),
-        from_ns: TWO,
-        to_ns: until,
+        from_ns,
+        to_ns,
         gaps: true,
         ..Default::default()
     };
@@ -207,4 +219,83 @@ async fn an_outage_is_a_gap_until_its_points_come() {
     let depth = report(&client, "PD1", "depth", at(20, 0)).await;
     assert_eq!((depth.points, depth.points_fail, depth.slots_filled), (72, 1, 72));
     assert_eq!(depth.freshness(), v1::Freshness::AsPromised);
+}
+
+/// Gaps in minutes after two, with the points that are missing.
+fn minutes(report: &v1::QualityReport) -> Vec<(i64, i64, u64, bool)> {
+    let minute = |ns: i64| (ns - TWO) / MIN;
+    let gaps = report.gaps.iter();
+    gaps.map(|gap| (minute(gap.from_ns), minute(gap.to_ns), gap.missing, gap.open))
+        .collect()
+}
+
+#[tokio::test]
+async fn what_does_not_count_fills_its_slot_and_ends_no_gap() {
+    let cluster = TestCluster::start(1).await;
+    let client = cluster.client().await;
+    equip(&client, &["PD1"]).await;
+    let mut batch = BatchBuilder::new(GAUGE);
+    for minute in (0..120).step_by(5) {
+        let (value, stated) = match minute {
+            // Deeper than it can be, what the source does not believe, and a spike.
+            30 | 35 => (99.0, v1::Quality::Unspecified),
+            60 => (0.0, v1::Quality::Fail),
+            90 => (1.9, v1::Quality::Unspecified),
+            _ => (0.0, v1::Quality::Unspecified),
+        };
+        let row = batch.row("PD1", at(14, minute));
+        row.set_with_quality("depth", Value::F64(value), stated);
+    }
+    client.write(write(batch.build().unwrap())).await.unwrap();
+    let whole = report(&client, "PD1", "depth", at(16, 0)).await;
+    assert_eq!(
+        (whole.slots_filled, whole.slots_expected, whole.points_fail),
+        (24, 24, 4)
+    );
+    assert_eq!(whole.freshness(), v1::Freshness::AsPromised);
+    let all = [(25, 40, 2, false), (55, 65, 1, false), (85, 95, 1, false)];
+    assert_eq!(minutes(&whole), all);
+
+    // A gap that leads into a time, and one out of it.
+    let part = async |from: i64, until: i64| minutes(&between(&client, "PD1", (at(14, from), at(14, until))).await);
+    assert_eq!(part(35, 60).await, [all[0]]);
+    assert_eq!(part(40, 60).await, [], "it ended where the time begins");
+    assert_eq!(part(40, 40 + 25).await, [(55, 65, 2, true)]);
+    assert_eq!(part(60, 90).await, [all[1]]);
+    assert_eq!(part(60, 65).await, [(55, 65, 2, true)]);
+    // Of what comes behind the time it is known that 1.9 was a spike.
+    assert_eq!(part(65, 95).await, [(85, 95, 2, true)]);
+}
+
+#[tokio::test]
+async fn a_gap_that_leads_into_a_time_begins_with_the_last_point_however_old() {
+    let cluster = TestCluster::start(1).await;
+    let client = cluster.client().await;
+    equip(&client, &["PD1", "PD2", "PD3"]).await;
+    let mut batch = BatchBuilder::new(GAUGE);
+    let mut say = |device: &str, minute: i64, depth: f64| {
+        batch.row(device, at(14, minute)).set("depth", depth);
+    };
+    // Four hours of silence; 99 m is no depth, and it is no word of depth that the device is there.
+    say("PD1", -240, 0.0);
+    say("PD1", -60, 99.0);
+    (60..=120).step_by(5).for_each(|minute| say("PD1", minute, 0.0));
+    say("PD2", 60, 0.0);
+    say("PD3", -240, 0.0);
+    batch
+        .row("PD1", at(14, -30))
+        .report_kind(v1::ReportKind::Keepalive)
+        .set("depth", 0.0);
+    client.write(write(batch.build().unwrap())).await.unwrap();
+    let part = async |device: &str, from: i64, until: i64| {
+        minutes(&between(&client, device, (at(14, from), at(14, until))).await)
+    };
+    assert_eq!(part("PD1", 0, 120).await, [(-240, 60, 59, false)]);
+    assert_eq!(part("PD1", -60, 0).await, [(-240, 0, 48, true)], "and out of it again");
+    assert_eq!(
+        part("PD1", -300, -60).await,
+        [(-300, -240, 11, false), (-240, -60, 36, true)]
+    );
+    assert_eq!(part("PD2", 0, 60).await, [(0, 60, 12, true)], "there was none before");
+    assert_eq!(part("PD3", 0, 60).await, [(-240, 60, 60, true)]);
 }

@@ -1,10 +1,10 @@
 //! Spikes at the ends of a question: whether a point is one is decided by points around it, also where these lie outside of what is
-//! asked for, and aggregates, ranges and quality agree about it.
+//! asked for, and aggregates, ranges, quality and newest values agree about it.
 //! Never here: other checks (see `flat`, `intervals`), random points (see `random/recorded_answers`).
 
 use crate::common::TestCluster;
 use crate::common::fleet::*;
-use tidemark_client::{BatchBuilder, Client, Value, answers_of, v1};
+use tidemark_client::{BatchBuilder, Client, Value, answers_of, v1, value_at};
 use v1::{Kind, Quality, ValueType};
 
 const PROBE: &str = "test-spiky";
@@ -202,5 +202,68 @@ async fn a_chain_of_spikes_is_judged_from_where_it_begins() {
         }
         // The last one is the only odd one that nobody knows of yet.
         check(&client, id, (59, 61), 0, (0, 2)).await;
+    }
+}
+
+/// In the place of a minute.
+const NOW: i64 = i64::MAX;
+
+/// The newest level at a minute and when it was observed, by what was known at a time.
+async fn newest(client: &Client, device: &str, minute: i64, known: i64) -> (f64, i64) {
+    let request = v1::GetLatestRequest {
+        selector: of_devices(&[device]),
+        properties: vec!["level".into()],
+        at_ns: if minute == NOW { 0 } else { T0 + minute * MIN },
+        known_at_ns: known,
+        ..Default::default()
+    };
+    let (messages, _) = client.get_latest(request).await.unwrap().collect().await.unwrap();
+    let told = &messages[0].devices[0].values[0];
+    match value_at(told.value.as_ref().unwrap(), 0) {
+        Some(Value::F64(level)) => (level, (told.observed_at_ns - T0) / MIN),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_newest_value_is_none_that_is_known_to_be_a_spike() {
+    let cluster = TestCluster::start(1).await;
+    let client = cluster.client().await;
+    furnish_probe(&client, "p1").await;
+    let first = [(0, 1.0), (1, 1.0), (2, 1.0), (3, 1.1), (4, 9.0)];
+    send(&client, "p1", &plain(&first)).await;
+    for minute in [4, 6, NOW] {
+        assert_eq!(newest(&client, "p1", minute, 0).await, (9.0, 4), "nothing came since");
+    }
+    send(&client, "p1", &[(5, 1.0, Quality::Fail)]).await;
+    assert_eq!(
+        newest(&client, "p1", NOW, 0).await,
+        (9.0, 4),
+        "nor anything that counts"
+    );
+
+    // Afterwards it is known, also of the time before; of what was known then, it is not.
+    send(&client, "p1", &plain(&[(7, 1.2)])).await;
+    let told = [
+        (3, (1.1, 3)),
+        (4, (1.1, 3)),
+        (6, (1.1, 3)),
+        (7, (1.2, 7)),
+        (NOW, (1.2, 7)),
+    ];
+    for (minute, expected) in told {
+        assert_eq!(newest(&client, "p1", minute, 0).await, expected, "at {minute}");
+    }
+    let known = |minute: i64| T0 + minute * MIN + 6 * S;
+    assert_eq!(newest(&client, "p1", 6, known(6)).await, (9.0, 4));
+    assert_eq!(newest(&client, "p1", 6, known(7)).await, (1.1, 3));
+
+    // Two in a row are none, and every other one of many is.
+    furnish_probe(&client, "p2").await;
+    let saw = (0..=40).map(|minute| (minute, if minute > 2 && minute % 2 == 0 { 9.0 } else { 1.0 }));
+    send(&client, "p2", &plain(&saw.collect::<Vec<_>>())).await;
+    send(&client, "p2", &plain(&[(41, 9.0), (42, 1.0)])).await;
+    for (minute, expected) in [(30, (1.0, 29)), (31, (1.0, 31)), (40, (9.0, 40)), (41, (9.0, 41))] {
+        assert_eq!(newest(&client, "p2", minute, 0).await, expected, "at {minute}");
     }
 }

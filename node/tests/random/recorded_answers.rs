@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::common::TestCluster;
 use crate::common::fleet::*;
-use crate::common::judged::{Wrong, is_in_range};
+use crate::common::judged::Wrong;
 use crate::common::random::seed;
 use crate::common::recomputed::Look;
 use crate::common::recordings::{LATENCY_S, Played, Said, VALUE, play};
@@ -52,12 +52,17 @@ fn gaps(points: &[i64], before: Option<i64>, (from, to): (i64, i64), interval: i
             });
         }
     };
-    let mut last = before;
+    let mut last = before.unwrap_or(from);
     for t in points {
-        gap(last.unwrap_or(from), *t, false);
-        last = Some(*t);
+        // What ends where the time begins is no gap of it.
+        if *t > from {
+            gap(last, *t, false);
+        }
+        last = *t;
     }
-    gap(last.unwrap_or(from).max(from), to, true);
+    if to > from {
+        gap(last, to, true);
+    }
     found
 }
 
@@ -126,10 +131,10 @@ fn expected_report(played: &Played, device: &str, (from, to): (i64, i64)) -> (Re
         offline: u64::from(heard.is_none_or(|heard| to - heard > alive)),
         availability: there.sum::<i64>() / S,
     };
-    // What was seen ten intervals before tells how the time began.
-    let before = |t: &&i64| **t >= from - 10 * interval && !inside(**t) && **t <= from;
-    let before = times.iter().rfind(before).copied();
-    let inner: Vec<i64> = points.iter().map(|(t, _)| *t).collect();
+    // Gaps lie between points that count, however far back the first of these lies.
+    let counting = played.counting(device, false).into_iter().map(|(t, _)| t);
+    let before = counting.clone().rfind(|t| !inside(*t) && *t <= from);
+    let inner: Vec<i64> = counting.filter(|t| inside(*t)).collect();
     (report, gaps(&inner, before, (from, end), interval))
 }
 
@@ -192,17 +197,13 @@ async fn compare_newest(client: &Client, played: &Played, random: &mut StdRng, w
         let value = tidemark_client::value_at(told.value.as_ref().unwrap(), 0).unwrap();
         (told.observed_at_ns, number(played, value), told.stale)
     });
-    let counts = |said: &Said| {
-        let failed = matches!(said.stated, Quality::Fail | Quality::Missing);
-        !failed && is_in_range(&played.recording.limits, said.value)
-    };
     let most = if stale_after_ms == 0 {
         3 * played.interval_ns()
     } else {
         stale_after_ms * 1_000_000
     };
-    let newest = played.said[&device].range(..=at).rev().find(|(_, said)| counts(said));
-    let expected = newest.map(|(t, said)| (*t, said.value, at - t > most));
+    let newest = played.counting(&device, false).into_iter().rfind(|(t, _)| *t <= at);
+    let expected = newest.map(|(t, value)| (t, value, at - t > most));
     assert_eq!(
         found.collect::<Vec<_>>(),
         Vec::from_iter(expected),

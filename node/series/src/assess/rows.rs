@@ -71,18 +71,23 @@ impl Assessing<'_> {
             }
             (Ticks::List(times, _), None) => {
                 for row in within(&times) {
-                    self.point(times[row], receipts.at(row, times[row]), latency_ns);
+                    self.row(times[row], &receipts, row, latency_ns);
                 }
             }
             (ticks, Some(presence)) => {
                 let times = ticks.list();
                 let rows = within(&times);
                 for row in presence.ones_between(rows.start, rows.end) {
-                    self.point(times[row], receipts.at(row, times[row]), latency_ns);
+                    self.row(times[row], &receipts, row, latency_ns);
                 }
             }
         }
         Ok(())
+    }
+
+    fn row(&mut self, t_ns: i64, receipts: &Receipts, row: usize, latency_ns: Option<i64>) {
+        self.point(t_ns, receipts.at(row, t_ns), latency_ns);
+        self.counting(t_ns);
     }
 
     /// Rows that all have a value, at even times.
@@ -101,14 +106,14 @@ impl Assessing<'_> {
         let start = rows.start.max(first.saturating_sub(1));
         let single = (rows.start.max(first) + 1).min(end);
         for row in start..single {
-            self.point(times.at(row), receipts.at(row, times.at(row)), latency_ns);
+            self.row(times.at(row), receipts, row, latency_ns);
         }
         if single >= end {
             return;
         }
         if !self.steps(times.at(single), times.at(end - 1), times.step_ns, end - single) {
             for row in single..end {
-                self.point(times.at(row), receipts.at(row, times.at(row)), latency_ns);
+                self.row(times.at(row), receipts, row, latency_ns);
             }
             return;
         }
@@ -133,10 +138,12 @@ impl Assessing<'_> {
     fn steps(&mut self, first_ns: i64, last_ns: i64, step_ns: i64, count: usize) -> bool {
         let promise = self.promise;
         let interval = promise.interval_ns.max(1);
-        let follows = self.found.last_ns == Some(first_ns.wrapping_sub(step_ns));
-        let (Some(before), last) = (self.slot, self.slot_of(last_ns)) else {
+        let before_ns = first_ns.wrapping_sub(step_ns);
+        let (Some(before), Some((first_counting, last_counting))) = (self.slot, self.counting_ns) else {
             return false;
         };
+        let follows = self.found.last_ns == Some(before_ns) && last_counting == before_ns;
+        let last = self.slot_of(last_ns);
         if !follows || step_ns as f64 / interval as f64 > promise.gap_factor || last >= self.found.slots as i64 {
             return false;
         }
@@ -150,6 +157,7 @@ impl Assessing<'_> {
         self.evenly.push((step_ns, count as u64));
         self.slot = Some(last);
         self.found.last_ns = Some(last_ns);
+        self.counting_ns = Some((first_counting, last_ns));
         true
     }
 }

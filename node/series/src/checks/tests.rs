@@ -95,6 +95,21 @@ fn a_value_far_from_both_neighbours_fails_and_they_do_not() {
         "the last one has one neighbour yet"
     );
     assert_eq!(found(&checks, 300, &[9.0, 1.0, 1.0]), [None; 3]);
+    let quarter = Checks {
+        spike: Some(0.25),
+        ..Checks::default()
+    };
+    assert_eq!(
+        found(&quarter, 300, &[1.0, 1.25, 1.0]),
+        [None; 3],
+        "a step as far as that may be true"
+    );
+    assert_eq!(found(&quarter, 300, &[1.0, 1.26, 1.0]), [None, spike, None]);
+    assert_eq!(
+        found(&quarter, 300, &[1.0, 1.5, 1.25]),
+        [None; 3],
+        "nor if one of both is"
+    );
 }
 
 #[test]
