@@ -28,6 +28,7 @@ pub mod rise;
 pub mod rollup;
 mod rows;
 pub mod sequence;
+pub mod slots;
 mod stamps;
 pub mod window;
 
@@ -44,4 +45,5 @@ pub use needs::Needs;
 pub use partial::{Finished, Function, Kind, Partial, SumOverflow};
 pub use record::{Column, PropertyNumber, Records, ValueRef, ValueType, Values};
 pub use sequence::{Between, Feed, Gathered, Rise, Run, Sequence, SequenceFunction};
-pub use window::{Edge, Windows};
+pub use slots::{Filled, Slots};
+pub use window::{Edge, Sliding, Windows};

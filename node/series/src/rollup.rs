@@ -28,6 +28,7 @@ use crate::corrupt::Corrupt;
 use crate::partial::Partial;
 use crate::record::{PropertyNumber, Records, ValueType};
 use crate::sequence::Run;
+use crate::slots::{Filled, Slots};
 use crate::window::{Edge, Windows};
 use cells::{COUNT, Columns, DROPPED};
 
@@ -203,6 +204,29 @@ pub fn fold(
         }
     }
     Ok(dropped)
+}
+
+/// Notes which slots the points of a property may fill, as far as that is told by how many there are: see [`Slots::fill_about`].
+///
+/// # Errors
+/// The rollup is damaged.
+pub fn fill(
+    rollup: &Rollup<'_>,
+    length_ns: i64,
+    (property, value_type): (PropertyNumber, ValueType),
+    slots: &Slots,
+    filled: &mut ByWindow<Filled>,
+) -> Result<(), Corrupt> {
+    let wanted = Wanted {
+        property,
+        value_type,
+        follows: None,
+    };
+    for row in rollup.rows(&wanted)? {
+        let points = row.points.as_ref().map_or(0, Partial::count);
+        slots.fill_about((row.start_ns, length_ns), points, filled);
+    }
+    Ok(())
 }
 
 /// A rollup without the windows that touch `[from_ns, to_ns)`, given its length and which ends belong to windows; `None` where

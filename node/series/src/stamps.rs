@@ -13,6 +13,9 @@ pub(crate) trait Stamps: Copy {
     /// The times at places from `start` to before `end`.
     fn part(self, start: usize, end: usize) -> Self;
 
+    /// How far each is from the one before, where that is known of all at once.
+    fn step_ns(self) -> Option<i64>;
+
     /// The number of times for which `is_before` holds, which are the first ones.
     fn partition(self, is_before: impl Fn(i64) -> bool) -> usize {
         let (mut low, mut high) = (0, self.len());
@@ -42,6 +45,11 @@ impl Stamps for &[i64] {
     #[inline]
     fn part(self, start: usize, end: usize) -> Self {
         self.get(start..end).unwrap_or_default()
+    }
+
+    #[inline]
+    fn step_ns(self) -> Option<i64> {
+        None
     }
 }
 
@@ -78,6 +86,11 @@ impl Stamps for Even {
             count: end.min(self.count).saturating_sub(start),
             ..self
         }
+    }
+
+    #[inline]
+    fn step_ns(self) -> Option<i64> {
+        Some(self.step_ns)
     }
 }
 

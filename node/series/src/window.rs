@@ -43,6 +43,28 @@ pub struct Windows {
     pub edge: Edge,
 }
 
+/// Windows that end one after the other and may overlap: each is made of steps.
+#[derive(Clone, Debug)]
+pub struct Sliding {
+    /// The steps that windows end with, by the numbers of the windows.
+    pub asked: Windows,
+    /// All steps, by the same numbers; where windows slide, they begin earlier.
+    pub stepped: Windows,
+    /// How many steps a window is long, 1 at least.
+    pub steps: i64,
+}
+
+impl Sliding {
+    /// Start and end of a window.
+    pub fn bounds(&self, window: i64) -> (i64, i64) {
+        let (start_ns, end_ns) = self.asked.bounds(window);
+        match self.steps {
+            1 => (start_ns, end_ns),
+            steps => (self.stepped.bounds(window.saturating_sub(steps - 1)).0, end_ns),
+        }
+    }
+}
+
 impl Windows {
     /// Number of the window that `t_ns` falls into: window `n` starts at `origin + n * step`, or at the border `n`. 0 without
     /// either.

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use common::Rng;
 use proptest::prelude::*;
 use tidemark_series::{
-    Bitmap, Block, ByWindow, Choice, Column, Edge, Finished, Function, Needs, Partial, PropertyNumber, Records, Values,
-    Windows, block, bucket,
+    Bitmap, Block, ByWindow, Choice, Column, Edge, Finished, Function, Needs, Partial, PropertyNumber, Records,
+    Sliding, Slots, Values, Windows, block, bucket,
 };
 
 const S: i64 = 1_000_000_000;
@@ -154,6 +154,27 @@ fn check_folds(records: &Records, windows: &Windows) {
             .fold(column.property, windows, Needs::Extremes, &Choice::ALL, &mut got)
             .unwrap();
         assert_eq!(extremes(got.sorted().iter().cloned()), extremes(expected));
+        let slots = Slots::new(
+            Sliding {
+                asked: windows.clone(),
+                stepped: windows.clone(),
+                steps: 1,
+            },
+            700 * S,
+        );
+        let (mut filled, mut expected, mut got) = (ByWindow::default(), ByWindow::default(), ByWindow::default());
+        for (row, ..) in column.cells() {
+            slots.fill(&[records.observed_at[row]], &mut expected);
+        }
+        // In a folding of its own: times may have been decoded before.
+        for folding in [&mut folding, &mut block.folding()] {
+            let of = (column.property, windows, Needs::Extremes, &Choice::ALL);
+            folding
+                .fold_filling(of.0, of.1, of.2, of.3, &mut got, (&slots, &mut filled))
+                .unwrap();
+            assert_eq!(filled.sorted(), expected.sorted());
+            filled.clear();
+        }
     }
     folding
         .fold(

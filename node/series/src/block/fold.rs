@@ -12,6 +12,7 @@ use crate::checks::Choice;
 use crate::corrupt::Corrupt;
 use crate::needs::Needs;
 use crate::record::{PropertyNumber, ValueRef, ValueType, Values};
+use crate::slots::{Filled, Slots};
 use crate::stamps::Stamps;
 use crate::window::Windows;
 
@@ -75,8 +76,74 @@ impl Folding<'_, '_> {
         choice: &Choice<'_>,
         partials: &mut ByWindow,
     ) -> Result<(), Corrupt> {
-        let Some(value_type) = self.block.value_type(property) else {
+        self.fold_column(property, windows, needs, choice, partials).map(drop)
+    }
+
+    /// The same, and notes which slots of windows have any of the chosen values. Where the header is enough for the values, only times are
+    /// decoded, and no list of them where they are even.
+    ///
+    /// # Errors
+    /// The times or the column are damaged.
+    pub fn fold_filling(
+        &mut self,
+        property: PropertyNumber,
+        windows: &Windows,
+        needs: Needs,
+        choice: &Choice<'_>,
+        partials: &mut ByWindow,
+        (slots, filled): (&Slots, &mut ByWindow<Filled>),
+    ) -> Result<(), Corrupt> {
+        match self.fold_column(property, windows, needs, choice, partials)? {
+            Some(points) => slots.fill(&points.times, filled),
+            None => self.fill(property, slots, filled)?,
+        }
+        Ok(())
+    }
+
+    /// Notes which slots have a value of a column of which all are chosen.
+    fn fill(&mut self, property: PropertyNumber, slots: &Slots, filled: &mut ByWindow<Filled>) -> Result<(), Corrupt> {
+        if self.block.value_type(property).is_none() {
             return Ok(());
+        }
+        let times_known = self.ticks.is_some();
+        let (ticks, presence) = self.ticks_and_presence(property)?;
+        let listed = match (ticks, presence) {
+            (Ticks::Even(even), None) => {
+                slots.fill_stamped(*even, filled);
+                0
+            }
+            (Ticks::Even(even), Some(map)) => {
+                let present: Vec<i64> = map.iter_ones().map(|row| even.at(row)).collect();
+                slots.fill(&present, filled);
+                0
+            }
+            (Ticks::List(times, _), None) => {
+                slots.fill(times, filled);
+                times.len()
+            }
+            (Ticks::List(times, _), Some(map)) => {
+                let present: Vec<i64> = map.iter_ones().map(|row| times.as_slice().at(row)).collect();
+                slots.fill(&present, filled);
+                times.len()
+            }
+        };
+        if !times_known {
+            self.decoded += listed as u64;
+        }
+        Ok(())
+    }
+
+    /// Folds a column; returns the chosen points where not all of its values may be.
+    fn fold_column(
+        &mut self,
+        property: PropertyNumber,
+        windows: &Windows,
+        needs: Needs,
+        choice: &Choice<'_>,
+        partials: &mut ByWindow,
+    ) -> Result<Option<Points>, Corrupt> {
+        let Some(value_type) = self.block.value_type(property) else {
+            return Ok(None);
         };
         let stated = choice.accepted != Accepted::ALL && self.block.has_qualities(property);
         let ends = || self.block.stats(property).and_then(|stats| stats.ends());
@@ -90,7 +157,7 @@ impl Folding<'_, '_> {
             && let Some(stats) = self.block.stats(property)
         {
             partials.at(first, value_type).fold_stats(&stats);
-            return Ok(());
+            return Ok(None);
         }
         let block = self.block;
         let (ticks, presence) = self.ticks_and_presence(property)?;
@@ -107,13 +174,13 @@ impl Folding<'_, '_> {
         match folded {
             Some(values) => {
                 self.decoded += values as u64;
-                Ok(())
+                Ok(None)
             }
             None => self.fold_chosen(property, windows, needs, choice, partials),
         }
     }
 
-    /// The same where some values may have to be left out.
+    /// The same, value by value.
     fn fold_chosen(
         &mut self,
         property: PropertyNumber,
@@ -121,12 +188,13 @@ impl Folding<'_, '_> {
         needs: Needs,
         choice: &Choice<'_>,
         partials: &mut ByWindow,
-    ) -> Result<(), Corrupt> {
-        if let Some(points) = self.points(property, choice)? {
+    ) -> Result<Option<Points>, Corrupt> {
+        let points = self.points(property, choice)?;
+        if let Some(points) = &points {
             self.dropped += points.dropped_within(windows);
             points.fold(windows, needs, partials);
         }
-        Ok(())
+        Ok(points)
     }
 
     /// The chosen points of a column; `None` where the block has no such column.
