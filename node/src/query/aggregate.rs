@@ -10,16 +10,17 @@ use tidemark_proto::peer::Partials;
 use tidemark_proto::peer::read_shard_response::Part;
 use tidemark_proto::v1::{AnswerSummary, QueryAggregateRequest};
 use tidemark_series::rollup::{self, Rollup};
-use tidemark_series::{Function, Needs, Windows, bucket};
+use tidemark_series::{Function, Needs, Slots, Windows, bucket};
 
 use super::asked::Asked as Terms;
 use super::finish::Finishing;
 use super::follow::Follower;
 use super::functions::{Asked, functions, has_sequences};
+use super::grid::slots;
 use super::groups::Groups;
-use super::plan::{aggregate_properties, check_aggregate, passes_over_types, scan_range, windows};
+use super::plan::{aggregate_properties, check_aggregate, counts_slots, passes_over_types, scan_range, windows};
 use super::rollups::rolling;
-use super::series::{Series, window_bytes};
+use super::series::{SLOTS_BYTES, Series, window_bytes};
 use super::shard_side::{Answering, Chosen, Wanted, corrupt};
 use super::tally::{HeldFor, Tally};
 use super::top::Leaders;
@@ -120,7 +121,8 @@ impl Aggregating<'_> {
         let rollup_s = self.rolling.map_or(0, |rolling| rolling.length_s);
         let range = scan_range(asked.iter().map(|(_, windows)| windows));
         self.answering.concerned.note(&def, range, rollup_s);
-        let as_one = self.groups.is_some() && self.request.areal.is_none();
+        // Devices of a group fill slots each by itself.
+        let as_one = self.groups.is_some() && !counts_slots(self.request);
         if self.needs == Needs::Extremes && as_one && !self.following {
             self.devices += devices.len() as u64;
             self.fold_together(&def, devices, &asked)?;
@@ -139,9 +141,10 @@ impl Aggregating<'_> {
     /// How many devices may be read together.
     fn together(&self, asked: &[(&PropertyDef, Windows)]) -> usize {
         let windows: u64 = asked.iter().map(|(_, windows)| windows.count()).sum();
+        let slots = if counts_slots(self.request) { SLOTS_BYTES } else { 0 };
         let bytes = usize::try_from(windows)
             .unwrap_or(usize::MAX)
-            .saturating_mul(window_bytes(self.following));
+            .saturating_mul(window_bytes(self.following) + slots);
         (self.answering.limits.partials_bytes_max / TOGETHER_SHARE / bytes.max(1)).max(1)
     }
 
@@ -153,7 +156,7 @@ impl Aggregating<'_> {
             return self.follow(def, devices, asked);
         }
         let tally = &self.answering.tally;
-        let folding = Folding::new(self.request, asked, self.rolling, self.needs, tally);
+        let folding = Folding::new((self.request, def), asked, self.rolling, self.needs, tally);
         let mut held = 0;
         let (folded, dropped) = (&mut self.folded, &mut self.dropped);
         let (range, rolling) = ((folding.from, folding.to), folding.rolling.as_ref());
@@ -187,7 +190,7 @@ impl Aggregating<'_> {
         let place = |chosen: &Chosen| groups.place(def.number(), &numbers, |key| chosen.tag(key));
         let places: Vec<usize> = devices.iter().map(place).collect();
         let tally = &self.answering.tally;
-        let folding = Folding::new(self.request, asked, self.rolling, self.needs, tally);
+        let folding = Folding::new((self.request, def), asked, self.rolling, self.needs, tally);
         let dropped = &mut self.dropped;
         let (range, rolling) = ((folding.from, folding.to), folding.rolling.as_ref());
         self.answering.scan_rolled(def, devices, range, rolling, |at, stored| {
@@ -263,6 +266,8 @@ fn of_device(def: &TypeDef, property: u32, chosen: &Chosen, series: &mut Series)
 struct Folding<'a> {
     request: &'a QueryAggregateRequest,
     asked: &'a [(&'a PropertyDef, Windows)],
+    /// By property, where slots are counted.
+    slots: Vec<Option<Slots>>,
     needs: Needs,
     /// What any of the windows may hold.
     from: i64,
@@ -274,7 +279,7 @@ struct Folding<'a> {
 
 impl Folding<'_> {
     fn new<'a>(
-        request: &'a QueryAggregateRequest,
+        (request, def): (&'a QueryAggregateRequest, &TypeDef),
         asked: &'a [(&'a PropertyDef, Windows)],
         rolling: Option<Rolling>,
         needs: Needs,
@@ -284,6 +289,10 @@ impl Folding<'_> {
         Folding {
             request,
             asked,
+            slots: asked
+                .iter()
+                .map(|(property, _)| slots(request, def, property))
+                .collect(),
             needs,
             from,
             to,
@@ -306,9 +315,16 @@ impl Folding<'_> {
                 continue;
             }
             let mut folding = block.folding();
-            for ((property, windows), series) in self.asked.iter().zip(series.iter_mut()) {
+            for (((property, windows), slots), series) in self.asked.iter().zip(&self.slots).zip(series.iter_mut()) {
                 let choice = choice(property, self.request.drop_suspect);
-                let folded = folding.fold(property.number, windows, self.needs, &choice, &mut series.points);
+                let (number, needs, points) = (property.number, self.needs, &mut series.points);
+                let folded = match slots {
+                    None => folding.fold(number, windows, needs, &choice, points),
+                    Some(slots) => {
+                        let slots = (slots, &mut series.slots);
+                        folding.fold_filling(number, windows, needs, &choice, points, slots)
+                    }
+                };
                 folded.map_err(corrupt)?;
             }
             dropped += folding.dropped();
@@ -319,10 +335,14 @@ impl Folding<'_> {
 
     fn fold_rollup(&self, rolled: &Rollup<'_>, rolling: &Rolling, series: &mut [Series]) -> Result<u64> {
         let mut dropped = 0;
-        for ((property, windows), series) in self.asked.iter().zip(series.iter_mut()) {
+        let length_ns = rolling.length_ns();
+        for (((property, windows), slots), series) in self.asked.iter().zip(&self.slots).zip(series.iter_mut()) {
             let of = (property.number, property.value_type);
-            let folded = rollup::fold(rolled, rolling.length_ns(), of, windows, &mut series.points);
+            let folded = rollup::fold(rolled, length_ns, of, windows, &mut series.points);
             dropped += folded.map_err(corrupt)?;
+            if let Some(slots) = slots {
+                rollup::fill(rolled, length_ns, of, slots, &mut series.slots).map_err(corrupt)?;
+            }
         }
         Ok(dropped)
     }

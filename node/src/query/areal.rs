@@ -11,13 +11,13 @@ use tidemark_series::{ByWindow, Finished, Function, Partial, Unfinished, ValueRe
 use super::shard_side::corrupt;
 use crate::error::{Error, Reason, Result};
 
-/// Devices with a smaller share of their promised points are left out where nothing else is asked for.
+/// Devices with points in a smaller share of their slots are left out where nothing else is asked for.
 const MIN_COVERAGE: f64 = 0.9;
 /// What a window costs in memory, roughly, bytes; and each of its columns.
 const WINDOW_BYTES: usize = 96;
 const COLUMN_BYTES: usize = 112;
 
-/// The share of its promised points that a device needs in a window, where areal values are asked for.
+/// The share of its slots in which a device needs points in a window, where areal values are asked for.
 pub(super) fn min_coverage(request: &QueryAggregateRequest) -> Result<Option<f64>> {
     let Some(areal) = &request.areal else {
         return Ok(None);
@@ -47,14 +47,16 @@ pub(super) struct Areal {
     pub(super) seen: u64,
     /// Devices whose answers are in the mean.
     pub(super) used: u64,
+    /// Slots of all devices that have a point.
+    pub(super) filled: u64,
     /// Devices that have points, and too few.
     pub(super) too_few: u64,
     columns: Vec<Partial>,
 }
 
 impl Areal {
-    /// The answers of one device that saw so many points; `None`: too few for an answer.
-    pub(super) fn of_device(seen: u64, answers: Option<Vec<f64>>) -> Areal {
+    /// The answers of one device that saw so many points in so many slots; `None`: too few for an answer.
+    pub(super) fn of_device((seen, filled): (u64, u64), answers: Option<Vec<f64>>) -> Areal {
         let column = |answer: f64| {
             let mut column = Partial::empty(ValueType::F64);
             column.fold(0, ValueRef::F64(answer));
@@ -62,6 +64,7 @@ impl Areal {
         };
         Areal {
             seen,
+            filled,
             used: u64::from(answers.is_some()),
             too_few: u64::from(answers.is_none() && seen > 0),
             columns: answers.into_iter().flatten().map(column).collect(),
@@ -78,6 +81,7 @@ impl Areal {
 impl Unfinished for Areal {
     fn merge(&mut self, other: &Areal) {
         self.seen = self.seen.saturating_add(other.seen);
+        self.filled = self.filled.saturating_add(other.filled);
         self.used = self.used.saturating_add(other.used);
         self.too_few = self.too_few.saturating_add(other.too_few);
         if self.columns.is_empty() {
@@ -115,6 +119,7 @@ pub(super) fn put_into(windows: &mut ByWindow<Areal>, part: &mut Partials) {
         seen: areal.seen,
         used: areal.used,
         too_few: areal.too_few,
+        slots_filled: Some(areal.filled),
         column: areal
             .columns
             .iter()
@@ -133,6 +138,8 @@ pub(super) fn from_wire(part: &Partials) -> Result<ByWindow<Areal>> {
             seen: wire.seen,
             used: wire.used,
             too_few: wire.too_few,
+            // A node that does not count slots takes points for them.
+            filled: wire.slots_filled.unwrap_or(wire.seen),
             columns: columns.collect::<std::result::Result<_, _>>().map_err(corrupt)?,
         };
         windows.add(wire.window, areal);

@@ -5,13 +5,15 @@
 
 use tidemark_proto::v1::{AggregateColumn, AggregateSeries, ArealDevices, InsufficientWindow, QueryAggregateRequest};
 use tidemark_series::gaps::Widest;
-use tidemark_series::{Bitmap, ByWindow, Finished, Partial, Sequence, SequenceFunction, ValueType};
+use tidemark_series::{
+    Bitmap, ByWindow, Filled, Finished, Partial, Sequence, SequenceFunction, Slots, Unfinished, ValueType,
+};
 
 use super::areal::{self, Areal};
 use super::fill::Fill;
 use super::functions::{Asked, ColumnOf, Measure, Unanswerable};
-use super::grid::Grid;
-use super::plan::promised;
+use super::grid::{Grid, slots};
+use super::plan::{counts_slots, promised};
 use super::series::Series;
 use crate::catalog::types::{PropertyDef, TypeDef};
 use crate::error::{Error, Reason, Result};
@@ -23,6 +25,8 @@ struct Gathered {
     points: Option<Partial>,
     sequence: Option<Box<Sequence>>,
     gap: Option<Widest>,
+    /// Slots that have a point, where they are counted.
+    filled: Option<u64>,
     areal: Option<Box<Areal>>,
 }
 
@@ -33,8 +37,10 @@ pub(super) struct Finishing<'a> {
     property: &'a PropertyDef,
     columns: Vec<ColumnOf>,
     grid: Grid,
+    /// Where these are counted.
+    slots: Option<Slots>,
     fill: Option<Fill>,
-    /// Share of its points that a device needs to have a part in an areal value, where these are asked for.
+    /// Share of its slots in which a device needs points to have a part in an areal value, where these are asked for.
     areal: Option<f64>,
 }
 
@@ -54,6 +60,7 @@ impl<'a> Finishing<'a> {
             property,
             columns: columns.into_iter().flatten().collect(),
             grid: Grid::new(request, property.kind),
+            slots: slots(request, def, property),
             fill: Fill::of(request)?,
             areal: areal::min_coverage(request)?,
         })
@@ -79,19 +86,21 @@ impl<'a> Finishing<'a> {
             return Ok(series);
         };
         let (mut areal, gaps) = (ByWindow::default(), series.gaps.clone());
-        for (window, one) in self.grid.slide(together(series), Gathered::merge) {
+        for (window, one) in self.slid(series) {
             let (bounds, seen) = (self.grid.bounds(window), one.seen());
             if seen == 0 {
                 continue;
             }
-            let enough = seen as f64 >= share * promised(self.def, bounds.0, bounds.1, 1) as f64;
+            let promised = promised(self.def, bounds.0, bounds.1, 1);
+            let filled = one.filled(promised);
+            let enough = filled as f64 >= share * promised as f64;
             let number = |column: &ColumnOf| {
                 let answer = self.answer(column, one.points.as_ref(), one.sequence.as_deref(), bounds)?;
                 Ok(answer.as_ref().and_then(areal::number))
             };
             let answers = self.columns.iter().filter(|_| enough).map(number);
             let answers: Option<Vec<f64>> = answers.collect::<Result<_>>()?;
-            areal.add(window, Areal::of_device(seen, answers.filter(|_| enough)));
+            areal.add(window, Areal::of_device((seen, filled), answers.filter(|_| enough)));
         }
         Ok(Series {
             gaps,
@@ -110,6 +119,9 @@ impl<'a> Finishing<'a> {
         }
         for per_window in [&mut answer.points_seen, &mut answer.points_promised] {
             per_window.reserve_exact(room);
+        }
+        if counts_slots(self.request) {
+            answer.slots_filled.reserve_exact(room);
         }
         let mut columns: Vec<Answers> = self.columns.iter().map(|_| Answers::new(room, self.fill)).collect();
         let mut own = Vec::new();
@@ -148,7 +160,8 @@ impl<'a> Finishing<'a> {
             Some(widest) if widest.devices >= devices => widest.gap_ns,
             _ => end_ns.saturating_sub(start_ns),
         };
-        let thin = !one.is_empty() && (seen as f64) < self.request.min_coverage * promised as f64;
+        let filled = one.filled(promised);
+        let thin = !one.is_empty() && (filled as f64) < self.request.min_coverage * promised as f64;
         if thin {
             answer.insufficient.push(InsufficientWindow {
                 start_ns,
@@ -156,6 +169,7 @@ impl<'a> Finishing<'a> {
                 points_seen: seen,
                 points_promised: promised,
                 largest_gap_ns: if self.request.largest_gap { largest_gap_ns } else { 0 },
+                slots_filled: filled,
             });
         }
         if self.fill.is_none() && (thin || one.is_empty()) {
@@ -165,6 +179,9 @@ impl<'a> Finishing<'a> {
         answer.end_ns.push(end_ns);
         answer.points_seen.push(seen);
         answer.points_promised.push(promised);
+        if counts_slots(self.request) {
+            answer.slots_filled.push(filled);
+        }
         if self.request.largest_gap {
             answer.largest_gap_ns.push(largest_gap_ns);
         }
@@ -195,14 +212,23 @@ impl<'a> Finishing<'a> {
         };
         let mut gathered = match self.areal {
             Some(_) => series.areal.into_sorted().into_iter().map(areal).collect(),
-            None => self.grid.slide(together(series), Gathered::merge),
+            None => self.slid(series),
         };
-        let mut known = gathered.iter_mut();
-        for (window, widest) in gaps.into_sorted() {
-            if let Some((_, one)) = known.find(|(other, _)| *other == window) {
-                one.gap = Some(widest);
-            }
+        lay(&mut gathered, gaps.into_sorted(), |one, widest| one.gap = Some(widest));
+        gathered
+    }
+
+    /// What the points of windows that were asked for gathered.
+    fn slid(&self, mut series: Series) -> Vec<(i64, Gathered)> {
+        let mut slots = std::mem::take(&mut series.slots).into_sorted();
+        if self.slots.as_ref().is_some_and(Slots::of_steps) {
+            slots = self.grid.slide(slots, Filled::merge);
         }
+        let mut gathered = self.grid.slide(together(series), Gathered::merge);
+        // Points of which it is not known in which slots they are have one each.
+        lay(&mut gathered, slots, |one, known| {
+            one.filled = Some(known.slots.saturating_add(one.seen().saturating_sub(known.points)));
+        });
         gathered
     }
 
@@ -281,6 +307,15 @@ impl Gathered {
         }
     }
 
+    /// Number of slots with points, of so many.
+    fn filled(&self, promised: u64) -> u64 {
+        let filled = match &self.areal {
+            Some(areal) => areal.filled,
+            None => self.filled.unwrap_or(self.seen()),
+        };
+        filled.min(promised)
+    }
+
     fn merge(&mut self, other: &Gathered) {
         match (&mut self.points, &other.points) {
             (Some(mine), Some(theirs)) => mine.merge(theirs),
@@ -291,6 +326,17 @@ impl Gathered {
             (Some(mine), Some(theirs)) => mine.merge(theirs),
             (mine @ None, theirs) => mine.clone_from(theirs),
             (_, None) => {}
+        }
+    }
+}
+
+/// Lays what else is known of windows beside what they gathered.
+fn lay<P>(gathered: &mut [(i64, Gathered)], more: Vec<(i64, P)>, put: impl Fn(&mut Gathered, P)) {
+    let mut known = gathered.iter_mut().peekable();
+    for (window, one) in more {
+        while known.next_if(|(other, _)| *other < window).is_some() {}
+        if let Some((_, gathered)) = known.next_if(|(other, _)| *other == window) {
+            put(gathered, one);
         }
     }
 }

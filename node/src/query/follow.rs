@@ -6,10 +6,10 @@
 use tidemark_proto::v1::QueryAggregateRequest;
 use tidemark_series::gaps::{Stretch, Stretches, Widest};
 use tidemark_series::rollup::{self, Row};
-use tidemark_series::{Feed, Gathered, Needs, Rise, Windows};
+use tidemark_series::{Feed, Gathered, Needs, Partial, Rise, Slots, Windows};
 
 use super::functions::{Asked, gathered};
-use super::grid::Grid;
+use super::grid::{Grid, slots};
 use super::plan::scan_range;
 use super::series::{Series, check_budget};
 use super::shard_side::{Answering, Chosen};
@@ -26,6 +26,8 @@ pub(super) struct Follower<'a> {
     asked: Vec<(Windows, Gathered)>,
     /// By property, where longest gaps are asked for.
     grids: Vec<Grid>,
+    /// By property, where slots are counted.
+    slots: Vec<Option<Slots>>,
     /// Of the windows of rollups, where these are read.
     length_ns: i64,
 }
@@ -48,6 +50,10 @@ impl<'a> Follower<'a> {
             choice: choice(property, request.drop_suspect),
         });
         let walked: Vec<Walked<'a>> = walked.collect();
+        let slots = asked
+            .iter()
+            .map(|(property, _)| slots(request, def, property))
+            .collect();
         let asked: Vec<_> = asked
             .iter()
             .map(|(p, windows)| (windows.clone(), gathered(p)))
@@ -67,6 +73,7 @@ impl<'a> Follower<'a> {
             walk: Walk::new(answering, def, walked, range, (back, around)).with_rollups(rolling),
             asked,
             grids,
+            slots,
             length_ns,
         }
     }
@@ -82,11 +89,15 @@ impl<'a> Follower<'a> {
         let mut stretches: Vec<Stretches> = self.grids.iter().map(|_| Stretches::default()).collect();
         let mut left_out = 0;
         self.walk.pieces(chosen, &mut |at, piece| {
-            let (windows, series) = (&self.asked[at].0, &mut series[at]);
+            let (windows, slots, series) = (&self.asked[at].0, &self.slots[at], &mut series[at]);
             let points = match piece {
                 Piece::Points(points) => points,
                 Piece::Row(row) => {
                     left_out += self.add_row(row, windows, series);
+                    if let Some(slots) = slots {
+                        let points = row.points.as_ref().map_or(0, Partial::count);
+                        slots.fill_about((row.start_ns, self.length_ns), points, &mut series.slots);
+                    }
                     if let Some(run) = &row.run {
                         feeds[at].run(run, &mut series.sequences);
                     }
@@ -95,6 +106,9 @@ impl<'a> Follower<'a> {
             };
             left_out += points.dropped_within(windows);
             points.fold(windows, Needs::All, &mut series.points);
+            if let Some(slots) = slots {
+                slots.fill(&points.times, &mut series.slots);
+            }
             for (place, t_ns) in points.times.iter().enumerate() {
                 if let Some(value) = points.values.get(place) {
                     feeds[at].point(*t_ns, value, &mut series.sequences);

@@ -6,52 +6,50 @@
 use std::ops::RangeInclusive;
 
 use tidemark_proto::v1::QueryAggregateRequest;
-use tidemark_series::{Kind, Windows};
+use tidemark_series::{Kind, Sliding, Slots};
 
-use super::plan::{asked_windows, steps, windows};
+use super::plan::{asked_windows, counts_slots, steps, windows};
+use crate::catalog::types::{PropertyDef, TypeDef};
 
 /// Windows of a property.
 #[derive(Debug)]
-pub(super) struct Grid {
-    asked: Windows,
-    /// Begins earlier where windows slide.
-    stepped: Windows,
-    steps: i64,
+pub(super) struct Grid(Sliding);
+
+/// The slots of the windows of a property, where their number tells in the answer and the type promises any.
+pub(super) fn slots(request: &QueryAggregateRequest, def: &TypeDef, property: &PropertyDef) -> Option<Slots> {
+    let interval_ns = def.sample_interval_ns().filter(|_| counts_slots(request))?;
+    Some(Slots::new(Grid::new(request, property.kind).0, interval_ns))
 }
 
 impl Grid {
     /// For a checked request.
     pub(super) fn new(request: &QueryAggregateRequest, kind: Kind) -> Grid {
-        Grid {
+        Grid(Sliding {
             asked: asked_windows(request, kind),
             stepped: windows(request, kind),
             steps: request.window.as_ref().map_or(1, steps),
-        }
+        })
     }
 
     /// Start and end of a window that was asked for.
     pub(super) fn bounds(&self, window: i64) -> (i64, i64) {
-        let (start_ns, end_ns) = self.asked.bounds(window);
-        match self.steps {
-            1 => (start_ns, end_ns),
-            steps => (self.stepped.bounds(window.saturating_sub(steps - 1)).0, end_ns),
-        }
+        self.0.bounds(window)
     }
 
     /// Numbers of the windows that were asked for; `None` where the range is empty.
     pub(super) fn numbers(&self) -> Option<RangeInclusive<i64>> {
-        self.asked.index_range().map(|(first, last)| first..=last)
+        self.0.asked.index_range().map(|(first, last)| first..=last)
     }
 
     /// Windows that slide, from the steps that they are made of.
     pub(super) fn slide<T: Clone>(&self, steps: Vec<(i64, T)>, merge: impl Fn(&mut T, &T)) -> Vec<(i64, T)> {
-        if self.steps == 1 {
+        if self.0.steps == 1 {
             return steps;
         }
         let mut slid = Vec::new();
         let mut from = 0;
         for window in self.numbers().into_iter().flatten() {
-            let begin = window.saturating_sub(self.steps - 1);
+            let begin = window.saturating_sub(self.0.steps - 1);
             from += steps[from..].iter().take_while(|(step, _)| *step < begin).count();
             let inside = steps[from..].iter().take_while(|(step, _)| *step <= window);
             let whole = inside.fold(None, |whole, (_, step)| match whole {

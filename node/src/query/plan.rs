@@ -209,6 +209,11 @@ pub(super) fn aggregate_properties<'a>(
     Ok(chosen)
 }
 
+/// Whether an answer tells how many slots have a point, or depends on it.
+pub(super) fn counts_slots(request: &QueryAggregateRequest) -> bool {
+    request.slots_filled || request.min_coverage > 0.0 || request.areal.is_some()
+}
+
 /// Points that a type promises within a window, over `devices` devices; 0 where it promises nothing.
 pub(super) fn promised(def: &TypeDef, start_ns: i64, end_ns: i64, devices: u64) -> u64 {
     let Some(interval) = def.sample_interval_ns() else {

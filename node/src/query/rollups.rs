@@ -14,6 +14,7 @@ use tidemark_series::{Kind, SequenceFunction, ValueType, Windows, window::Edge};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::functions::{Asked, max_gap_ns};
+use super::plan::counts_slots;
 use super::shard_side::{Answering, Chosen, outcome, passed};
 use super::walk::choice;
 use crate::catalog::types::{PropertyDef, TypeDef};
@@ -117,7 +118,8 @@ fn has_all(def: &TypeDef, request: &QueryAggregateRequest, functions: &[Asked], 
     is_rolled(property) && functions.iter().all(|asked| asked.of_sequence().is_none_or(known))
 }
 
-/// The rollups that will do for functions over some windows: the longest that windows are made of.
+/// The rollups that will do for functions over some windows: the longest that windows are made of. In which slots the points of their
+/// windows are is not told by them: where that is asked, they stand for points that are gone, and for no others.
 pub(super) fn rolling(
     def: &TypeDef,
     request: &QueryAggregateRequest,
@@ -159,6 +161,7 @@ pub(super) fn rolling(
         rule: rolled_properties(def).0,
         from_ns: ends(|windows| windows.from_ns).min()?,
         to_ns: ends(|windows| windows.to_ns).max()?,
+        sealed_only: counts_slots(request),
     })
 }
 

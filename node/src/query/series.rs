@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use tidemark_proto::peer::Partials;
 use tidemark_series::gaps::Widest;
-use tidemark_series::{ByWindow, Corrupt, Partial, Sequence, Unfinished};
+use tidemark_series::{ByWindow, Corrupt, Filled, Partial, Sequence, Unfinished};
 
 use super::areal::{self, Areal};
 use super::shard_side::corrupt;
@@ -18,6 +18,8 @@ const PARTIAL_BYTES: usize = 160;
 const SEQUENCE_BYTES: usize = 1_024;
 /// The same for its longest gap.
 const GAP_BYTES: usize = 48;
+/// The same for its slots.
+pub(super) const SLOTS_BYTES: usize = 64;
 
 /// Refuses a query that holds more of windows than it may.
 pub(super) fn check_budget(bytes: usize, most: usize) -> Result<()> {
@@ -45,6 +47,8 @@ pub(super) struct Series {
     pub(super) sequences: ByWindow<Sequence>,
     /// The longest gaps, where they are asked for; of windows that slide, of these and not of their steps.
     pub(super) gaps: ByWindow<Widest>,
+    /// Which slots have a point, where that is counted; see [`tidemark_series::Slots::of_steps`].
+    pub(super) slots: ByWindow<Filled>,
     /// Where areal values are asked for, what devices answer; of windows that slide, of these and not of their steps.
     pub(super) areal: ByWindow<Areal>,
 }
@@ -60,6 +64,7 @@ impl Series {
         self.points.clear();
         self.sequences.clear();
         self.gaps.clear();
+        self.slots.clear();
         self.areal.clear();
     }
 
@@ -68,6 +73,7 @@ impl Series {
         self.points.len() * PARTIAL_BYTES
             + self.sequences.len() * SEQUENCE_BYTES
             + self.gaps.len() * GAP_BYTES
+            + self.slots.len() * SLOTS_BYTES
             + areal::bytes_of(&self.areal)
     }
 
@@ -76,6 +82,7 @@ impl Series {
         self.points.merge(&mut other.points);
         self.sequences.merge(&mut other.sequences);
         self.gaps.merge(&mut other.gaps);
+        self.slots.merge(&mut other.slots);
         self.areal.merge(&mut other.areal);
     }
 
@@ -88,6 +95,11 @@ impl Series {
             part.gap_devices.push(widest.devices);
             part.gap_ns.push(widest.gap_ns);
         }
+        for (window, filled) in self.slots.sorted() {
+            part.slot_window.push(*window);
+            part.slot_points.push(filled.points);
+            part.slots_filled.push(filled.slots);
+        }
         areal::put_into(&mut self.areal, part);
     }
 
@@ -97,6 +109,7 @@ impl Series {
             points: decoded(&part.window, &part.partial, Partial::decode)?,
             sequences: decoded(&part.sequence_window, &part.sequence, Sequence::decode)?,
             gaps: gaps(part),
+            slots: slots(part),
             areal: areal::from_wire(part)?,
         })
     }
@@ -110,6 +123,15 @@ fn gaps(part: &Partials) -> ByWindow<Widest> {
         gaps.add(*window, Widest { devices, gap_ns });
     }
     gaps
+}
+
+fn slots(part: &Partials) -> ByWindow<Filled> {
+    let mut slots = ByWindow::default();
+    let each = part.slot_window.iter().zip(&part.slot_points).zip(&part.slots_filled);
+    for ((window, points), filled) in each {
+        slots.add(*window, Filled::new(*points, *filled));
+    }
+    slots
 }
 
 /// Numbers of the windows and the bytes of each.
@@ -165,8 +187,9 @@ mod tests {
                     gap_ns: 7 * window,
                 },
             );
+            series.slots.add(window, Filled::new(3, 2));
             let answers = (window > 0).then(|| vec![window as f64, 0.5]);
-            series.areal.add(window, Areal::of_device(3, answers));
+            series.areal.add(window, Areal::of_device((3, 2), answers));
         }
         let mut part = Partials::default();
         series.put_into(&mut part);
@@ -179,6 +202,7 @@ mod tests {
         let steps: Vec<u64> = back.sequences.sorted().iter().map(|(_, s)| s.steps).collect();
         assert_eq!(steps, [1, 2, 1]);
         assert_eq!(back.gaps.sorted(), series.gaps.sorted());
+        assert_eq!(back.slots.sorted(), series.slots.sorted());
         assert_eq!(back.areal.sorted(), series.areal.sorted());
         let mut nothing = Partials::default();
         Series::default().put_into(&mut nothing);

@@ -31,6 +31,8 @@ pub struct Rolling {
     pub from_ns: i64,
     /// See `from_ns`.
     pub to_ns: i64,
+    /// Only where points are gone for their age.
+    pub sealed_only: bool,
 }
 
 /// A bucket of a device.
@@ -51,7 +53,16 @@ impl Rolling {
 
     /// Whether a rollup stands for its bucket: there is nothing else, or it gives the same.
     fn takes(&self, rollup: &Rollup<'_>, (bucket_ns, bucket_span_ns): (i64, i64), sealed_ns: i64) -> bool {
-        bucket_ns < sealed_ns || rollup.rule == self.rule && self.holds(bucket_ns, bucket_span_ns)
+        let same = || rollup.rule == self.rule && self.holds(bucket_ns, bucket_span_ns);
+        bucket_ns < sealed_ns || !self.sealed_only && same()
+    }
+
+    /// The end of the time in which rollups are looked for.
+    fn until(&self, to_ns: i64, sealed_ns: i64) -> i64 {
+        match self.sealed_only {
+            true => to_ns.min(sealed_ns),
+            false => to_ns,
+        }
     }
 
     /// Whether no window of a bucket is only in part between the ends.
@@ -85,7 +96,8 @@ impl Shard {
         let sealed_ns = sealed_before(&view, type_number)?;
         // Windows that touch the range may be of a bucket before it or behind it.
         let length_ns = rolling.length_ns();
-        let around = (from_ns.saturating_sub(length_ns), to_ns.saturating_add(length_ns));
+        let until = rolling.until(to_ns.saturating_add(length_ns), sealed_ns);
+        let around = (from_ns.saturating_sub(length_ns), until);
         let mut taken = HashSet::new();
         let rows = Rows::rollups((type_number, rolling.length_s));
         let devices = Devices::new(&view, rows, bucket_span_ns, ordinals);
@@ -137,16 +149,21 @@ impl Shard {
             let range = (grid.start(from), grid.start(until).saturating_add(1));
             let (mut rollups, mut taken) = (BTreeMap::new(), HashSet::new());
             let rolled = Devices::new(&view, rolled_rows, bucket_span_ns, &ordinals);
-            let kept = rolled.scan(range, extent, &mut |_, bucket_ns, value| match Rollup::open(value) {
-                Ok(rollup) => {
-                    if rolling.takes(&rollup, (bucket_ns, bucket_span_ns), sealed_ns) {
-                        rollups.insert(bucket_ns, value.to_vec());
-                        taken.insert((0, bucket_ns));
+            let rolled_range = (range.0, rolling.until(range.1, sealed_ns));
+            let kept = rolled.scan(
+                rolled_range,
+                extent,
+                &mut |_, bucket_ns, value| match Rollup::open(value) {
+                    Ok(rollup) => {
+                        if rolling.takes(&rollup, (bucket_ns, bucket_span_ns), sealed_ns) {
+                            rollups.insert(bucket_ns, value.to_vec());
+                            taken.insert((0, bucket_ns));
+                        }
+                        ControlFlow::Continue(())
                     }
-                    ControlFlow::Continue(())
-                }
-                Err(corrupt) => ControlFlow::Break(corrupt),
-            })?;
+                    Err(corrupt) => ControlFlow::Break(corrupt),
+                },
+            )?;
             if let ControlFlow::Break(corrupt) = kept {
                 return Err(corrupt.into());
             }

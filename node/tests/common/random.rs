@@ -1,7 +1,7 @@
 //! Random points of a minute-by-minute type, with gaps, late and doubled rows, some of which failed a check.
 //! Never here: questions. Invariant: the same seed gives the same points.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
@@ -91,14 +91,17 @@ pub(crate) async fn random_points(client: &Client, random: &mut StdRng, begin: i
     let mut all = AllSaid::new();
     let mut rows = Vec::new();
     for device in SAYING {
-        let mut minute = 0;
+        let (mut minute, mut times) = (0, BTreeSet::new());
         while minute < 600 {
+            // Now and then several in a minute.
             minute += match random.random_range(0..20) {
                 0 => random.random_range(4..90),
+                1 => 0,
                 _ => 1,
             };
-            rows.push((device, begin + minute * MIN + random.random_range(0..20) * S));
+            times.insert(begin + minute * MIN + random.random_range(0..20) * S);
         }
+        rows.extend(times.into_iter().map(|t| (device, t)));
     }
     // The second half comes first, and some of it twice.
     let half = rows.len() / 2;

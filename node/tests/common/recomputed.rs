@@ -29,6 +29,18 @@ impl Look {
         points.iter().copied().filter(|(t, _)| holds(*t)).collect()
     }
 
+    /// How many slots of a window have a point: told from its start, or back from its end.
+    pub(crate) fn slots_filled(&self, points: &[(i64, f64)], (start, end): (i64, i64)) -> u64 {
+        let interval = self.interval_ns;
+        let slot = |at: i64| match self.ends {
+            true => (end - (at + 1) * interval, end - at * interval),
+            false => (start + at * interval, start + (at + 1) * interval),
+        };
+        let inside = self.inside(points, (start, end));
+        let filled = |at: &i64| !self.inside(&inside, slot(*at)).is_empty();
+        (0..(end - start) / interval).filter(filled).count() as u64
+    }
+
     /// What a window answers; `None`: nothing.
     pub(crate) fn answer(&self, function: Function, points: &[(i64, f64)], window: (i64, i64)) -> Option<f64> {
         use Function as F;

@@ -12,6 +12,7 @@
 mod common;
 
 mod aggregate;
+mod coverage;
 mod explain;
 mod flat;
 mod fleet_health;

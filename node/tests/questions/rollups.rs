@@ -330,6 +330,10 @@ async fn every_answer_with_rollups_is_the_answer_without() {
             }
         })
         .await;
+        // In which slots points are, only points tell.
+        let slots_filled = true;
+        let slots = v1::QueryAggregateRequest { slots_filled, ..whole };
+        assert_eq!(cost(&client, slots).await.rollup_windows, 0);
     }
     for shard in client
         .status()
@@ -377,7 +381,12 @@ async fn points_go_and_their_rollups_answer_on() {
         }),
         ..v1::QueryAggregateRequest::default()
     };
-    let requests: Vec<_> = QUESTIONS.iter().map(hours).collect();
+    let mut requests: Vec<_> = QUESTIONS.iter().map(hours).collect();
+    let slots = [0, 1].map(|at| v1::QueryAggregateRequest {
+        slots_filled: true,
+        ..requests[at].clone()
+    });
+    requests.extend(slots);
     let mut expected = Vec::new();
     for request in &requests {
         expected.push(answer(&client, request.clone()).await);

@@ -375,10 +375,10 @@ async fn compare_areal(client: &Client, played: &Played, random: &mut StdRng, wh
         let (mut values, mut too_few, mut none) = (Vec::new(), 0, 0);
         for device in played.devices() {
             let points = played.counting(device, false);
-            let seen = look.inside(&points, window).len() as f64;
+            let filled = look.slots_filled(&points, window) as f64;
             match look.answer(function, &points, window) {
-                _ if seen == 0.0 => none += 1,
-                Some(value) if seen >= least * promised => values.push(value),
+                _ if look.inside(&points, window).is_empty() => none += 1,
+                Some(value) if filled >= least * promised => values.push(value),
                 _ => too_few += 1,
             }
         }

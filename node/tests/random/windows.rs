@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use crate::common::TestCluster;
 use crate::common::fleet::*;
 use crate::common::random::*;
+use crate::common::recomputed::Look;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tidemark_client::{Value, answers_of, is_filled, v1};
@@ -30,6 +31,8 @@ struct Asked {
     min_coverage: f64,
     fill: Option<(FillMode, i64)>,
     areal: Option<f64>,
+    slots: bool,
+    gaps: bool,
 }
 
 /// A window, as it should be answered.
@@ -38,7 +41,9 @@ struct Row {
     bounds: (i64, i64),
     seen: u64,
     promised: u64,
-    gap_ns: i64,
+    /// Slots with points, where they are told.
+    slots: Option<u64>,
+    gap_ns: Option<i64>,
     filled: bool,
     devices: (u64, u64, u64),
     values: Vec<Option<f64>>,
@@ -96,6 +101,15 @@ impl Asked {
     fn row(&self, devices: &[Points], bounds: (i64, i64)) -> (Row, bool) {
         let seen = |points: &Points| self.inside(points, bounds).len() as u64;
         let promised = ((bounds.1 - bounds.0) / MIN) as u64;
+        let look = Look {
+            ends: self.ends,
+            held: false,
+            gap_ns: 0,
+            interval_ns: MIN,
+            over_ns: 0,
+        };
+        let slots = |points: &Points| look.slots_filled(points, bounds);
+        let filled: u64 = devices.iter().map(slots).sum();
         let gap = |points: &Points| {
             let mut times = vec![bounds.0];
             times.extend(self.inside(points, bounds).iter().map(|(t, _)| *t));
@@ -106,10 +120,11 @@ impl Asked {
             bounds,
             seen: devices.iter().map(seen).sum(),
             promised: promised * devices.len() as u64,
-            gap_ns: devices.iter().map(gap).max().unwrap(),
+            slots: (self.slots || self.min_coverage > 0.0 || self.areal.is_some()).then_some(filled),
+            gap_ns: devices.iter().map(gap).max().filter(|_| self.gaps),
             ..Row::default()
         };
-        let thin = (row.seen as f64) < self.min_coverage * row.promised as f64;
+        let thin = (filled as f64) < self.min_coverage * row.promised as f64;
         let (any, mut own) = (row.seen > 0, row.seen > 0 && !thin);
         match self.areal {
             None if own || !any => {
@@ -118,7 +133,7 @@ impl Asked {
             }
             None => row.values = vec![None; self.functions.len()],
             Some(share) => {
-                let enough = |points: &&Points| seen(points) > 0 && seen(points) as f64 >= share * promised as f64;
+                let enough = |points: &&Points| seen(points) > 0 && slots(points) as f64 >= share * promised as f64;
                 let answers = |points: &Points| -> Option<Vec<f64>> {
                     let one = std::slice::from_ref(points);
                     self.functions
@@ -236,8 +251,10 @@ fn random_windows(random: &mut StdRng, (from, to): (i64, i64)) -> (Option<v1::Wi
 }
 
 fn random_question(random: &mut StdRng) -> (v1::QueryAggregateRequest, Asked) {
-    let from = NOON + random.random_range(-60..500) * MIN;
-    let to = from + random.random_range(1..400) * MIN;
+    let mut off = || [0, 0, 0, 17 * S, 30 * S][random.random_range(0..5)];
+    let (off_from, off_to) = (off(), off());
+    let from = NOON + random.random_range(-60..500) * MIN + off_from;
+    let to = from + random.random_range(1..400) * MIN + off_to;
     let to = to.min(NOON + 690 * MIN);
     let (window, windows) = random_windows(random, (from, to));
     let ends = random.random_bool(0.3);
@@ -259,6 +276,8 @@ fn random_question(random: &mut StdRng) -> (v1::QueryAggregateRequest, Asked) {
         min_coverage: if random.random_bool(0.3) { 0.7 } else { 0.0 },
         fill,
         areal,
+        slots: random.random_bool(0.3),
+        gaps: random.random_bool(0.5),
     };
     let request = v1::QueryAggregateRequest {
         properties: vec![if ends { "rain" } else { "level" }.into()],
@@ -267,7 +286,8 @@ fn random_question(random: &mut StdRng) -> (v1::QueryAggregateRequest, Asked) {
         to_ns: to,
         window,
         min_coverage: asked.min_coverage,
-        largest_gap: true,
+        largest_gap: asked.gaps,
+        slots_filled: asked.slots,
         rise_over_ms: asked.over_ns / 1_000_000,
         fill: fill.map(|(mode, most)| v1::Fill {
             mode: mode as i32,
@@ -291,7 +311,8 @@ fn rows_of(series: &v1::AggregateSeries) -> Vec<Row> {
         bounds: (series.start_ns[window], series.end_ns[window]),
         seen: series.points_seen[window],
         promised: series.points_promised[window],
-        gap_ns: series.largest_gap_ns[window],
+        slots: series.slots_filled.get(window).copied(),
+        gap_ns: series.largest_gap_ns.get(window).copied(),
         filled: is_filled(series, window),
         devices: series
             .areal
@@ -311,7 +332,10 @@ fn check(found: &[Row], expected: &[Row], what: &str) {
         (Some(a), Some(b)) => (a - b).abs() <= 1e-6 * b.abs().max(1.0),
         (a, b) => a.is_none() && b.is_none(),
     };
-    let rest = |row: &Row| (row.bounds, row.seen, row.promised, row.gap_ns, row.filled, row.devices);
+    let rest = |row: &Row| {
+        let counts = (row.seen, row.promised, row.slots);
+        (row.bounds, counts, row.gap_ns, row.filled, row.devices)
+    };
     let same = |(a, b): (&Row, &Row)| {
         rest(a) == rest(b) && a.values.len() == b.values.len() && a.values.iter().zip(&b.values).all(near)
     };

@@ -81,6 +81,7 @@ fn ask(shard: &Shard, property: u32, (from_ns, to_ns): (i64, i64), rolling: Opti
     let mut folded: Vec<ByWindow> = ordinals.iter().map(|_| ByWindow::default()).collect();
     let mut used = 0;
     let rolling = Rolling {
+        sealed_only: false,
         length_s: LENGTH_S,
         rule: rolling.unwrap_or(0),
         from_ns,
