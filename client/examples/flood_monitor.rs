@@ -184,10 +184,10 @@ impl Monitor {
                 to_ns,
                 window: Some(v1::Window {
                     step_ns,
-                    origin_ns: 0,
                     length_ns: *length_ns,
                     ..Default::default()
                 }),
+                slots_filled: true,
                 ..Default::default()
             };
             let (messages, _) = self.client.query_aggregate(request).await?.collect().await?;
@@ -272,8 +272,8 @@ impl Monitor {
 
 fn read(series: &v1::AggregateSeries, is_summed: bool) -> Vec<Window> {
     let times = if is_summed { &series.end_ns } else { &series.start_ns };
-    let shares = series.points_seen.iter().zip(&series.points_promised);
-    let shares = shares.map(|(seen, promised)| (*seen as f64 / (*promised).max(1) as f64).min(1.0));
+    let shares = series.slots_filled.iter().zip(&series.points_promised);
+    let shares = shares.map(|(filled, promised)| *filled as f64 / (*promised).max(1) as f64);
     let values = series.columns.iter().flat_map(answers_of);
     let windows = times.iter().zip(shares).zip(values);
     let windows = windows.map(|((at_ns, coverage), value)| Some((*at_ns, number(value?)?, coverage)));

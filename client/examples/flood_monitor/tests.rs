@@ -71,8 +71,9 @@ fn windows_are_read_with_their_coverage() {
     let series = v1::AggregateSeries {
         start_ns: vec![0, 5],
         end_ns: vec![10, 15],
-        points_seen: vec![12, 4],
+        points_seen: vec![12, 12],
         points_promised: vec![12, 12],
+        slots_filled: vec![12, 4],
         columns: vec![v1::AggregateColumn {
             values: Some(values),
             ..Default::default()

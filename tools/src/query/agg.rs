@@ -58,7 +58,7 @@ pub(crate) struct AggArgs {
     /// Points further apart have nothing between them [default: three times the promised interval]
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     max_gap: Option<i64>,
-    /// Leave the values of windows out that have a smaller share of their promised points, from 0 to 1
+    /// Leave the values of windows out that have points in a smaller share of their slots, from 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     min_coverage: f64,
     #[command(flatten)]

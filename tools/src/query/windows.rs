@@ -11,6 +11,10 @@ use crate::failure::{Failure, Outcome};
 use crate::output::Cell;
 use crate::time::{parse_instant, parse_span};
 
+/// Heads of columns that windows have that are covered too thinly.
+const GAP: &str = "largest_gap_s";
+const SLOTS: &str = "slots_filled";
+
 /// Which windows.
 #[derive(Debug, Args)]
 pub(crate) struct WindowArgs {
@@ -119,10 +123,13 @@ pub(crate) struct CoverArgs {
     /// Show the longest time without a point in each window, seconds
     #[arg(long)]
     gap: bool,
+    /// Show how many of the promised points' slots have a point, however many points there are
+    #[arg(long)]
+    slots: bool,
     /// With --merge or --by: the mean over devices of what each of them answers, of those that saw enough
     #[arg(long)]
     areal: bool,
-    /// With --areal: the share of its promised points that a device needs [default: 0.9]
+    /// With --areal: the share of its slots in which a device needs points [default: 0.9]
     #[arg(long, value_name = "SHARE", requires = "areal")]
     areal_coverage: Option<f64>,
     /// For rise-per-hour: over how long a rise is told [default: 1h]
@@ -164,6 +171,7 @@ impl CoverArgs {
                 constant: fill.constant,
             }),
             largest_gap: self.gap,
+            slots_filled: self.slots,
             areal: self.areal.then(|| v1::Areal {
                 min_coverage: self.areal_coverage.unwrap_or(0.0),
             }),
@@ -179,7 +187,10 @@ impl CoverArgs {
     pub(super) fn heads(&self) -> Vec<&'static str> {
         let mut heads = Vec::new();
         if self.gap {
-            heads.push("largest_gap_s");
+            heads.push(GAP);
+        }
+        if self.slots {
+            heads.push(SLOTS);
         }
         if self.areal {
             heads.extend(["devices_used", "too_few_points", "no_points"]);
@@ -196,6 +207,14 @@ impl CoverArgs {
         if self.gap {
             cells.push(series.largest_gap_ns.get(window).map_or(Cell::None, |ns| seconds(*ns)));
         }
+        if self.slots {
+            cells.push(
+                series
+                    .slots_filled
+                    .get(window)
+                    .map_or(Cell::None, |slots| Cell::Uint(*slots)),
+            );
+        }
         if self.areal {
             let devices = series.areal.get(window).copied().unwrap_or_default();
             let counts = [devices.used, devices.too_few_points, devices.no_points];
@@ -209,11 +228,12 @@ impl CoverArgs {
 
     /// The cells of these columns in a window that is covered too thinly.
     pub(super) fn thin_cells(&self, window: &v1::InsufficientWindow) -> Vec<Cell> {
-        let mut cells: Vec<Cell> = self.heads().iter().map(|_| Cell::None).collect();
-        if let Some(first) = cells.first_mut().filter(|_| self.gap) {
-            *first = seconds(window.largest_gap_ns);
-        }
-        cells
+        let cell = |head: &str| match head {
+            GAP => seconds(window.largest_gap_ns),
+            SLOTS => Cell::Uint(window.slots_filled),
+            _ => Cell::None,
+        };
+        self.heads().into_iter().map(cell).collect()
     }
 
     /// Whether thin windows are among all others already.
