@@ -4,6 +4,8 @@ mod encode;
 mod ingest;
 mod outcome;
 mod register;
+mod room;
 mod seals;
 
 pub use ingest::Writes;
+pub use room::Room;

@@ -29,4 +29,5 @@ mod process;
 mod refusals;
 mod registry;
 mod service;
+mod transport;
 mod write;
