@@ -137,11 +137,14 @@ async fn bytes_that_are_no_http_end_their_connection() {
     }
 }
 
+/// What it is, metadata, body, whether the body ends, and the reason that it is refused for.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], Vec<u8>, bool, &'a str);
+
 #[tokio::test]
 async fn halves_of_messages_are_refused_at_once() {
     let (cluster, client) = furnished(Tuning::default()).await;
     let whole = message(0, &[]);
-    let cases: Vec<(&str, &[(&str, &str)], Vec<u8>, bool, &str)> = vec![
+    let cases: Vec<Case<'_>> = vec![
         (
             "1 GiB announced",
             &[],
