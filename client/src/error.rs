@@ -134,13 +134,22 @@ impl Failed {
     }
 }
 
+/// True where the server ended the call at the deadline that we gave, a moment before we did. It names the header; one of an
+/// earlier version leaves that to its HTTP layer.
+fn ended_at_our_deadline(status: &Status, error: &Error) -> bool {
+    match error.code {
+        Code::DeadlineExceeded => error.field.as_deref() == Some("grpc-timeout"),
+        Code::Cancelled => status.get_error_details().error_info().is_none(),
+        _ => false,
+    }
+}
+
 impl From<Status> for Failed {
     fn from(status: Status) -> Self {
         let from_server = status.source().is_none();
         if from_server {
             let error = Error::from(&status);
-            // The server's HTTP layer ended the call at the deadline that we gave, a moment before we did.
-            if error.code == Code::Cancelled && status.get_error_details().error_info().is_none() {
+            if ended_at_our_deadline(&status, &error) {
                 return Self {
                     error: Error::local(Code::DeadlineExceeded, TIMEOUT, "no answer in time"),
                     reached: Reached::Perhaps,
@@ -352,5 +361,34 @@ fn code_name(code: Code) -> &'static str {
         Code::Unavailable => "UNAVAILABLE",
         Code::DataLoss => "DATA_LOSS",
         Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+
+    #[test]
+    fn a_call_that_the_server_ended_at_our_deadline_timed_out() {
+        let with_field = |field: &str| {
+            let metadata = [("field".to_owned(), field.to_owned())];
+            let details = ErrorDetails::with_error_info("DEADLINE_EXCEEDED", "tidemark", metadata);
+            Status::with_error_details(Code::DeadlineExceeded, "", details)
+        };
+        for (status, timed_out) in [
+            (with_field("grpc-timeout"), true),
+            (Status::cancelled("Timeout expired"), true),
+            (with_field(""), false),
+            (Status::deadline_exceeded(""), false),
+        ] {
+            let failed = Failed::from(status.clone());
+            assert_eq!(
+                (failed.is_timeout(), failed.node_at_fault),
+                (timed_out, timed_out),
+                "{status:?}"
+            );
+        }
     }
 }

@@ -254,6 +254,9 @@ struct Inner {
     retry_after_ms: u64,
 }
 
+/// When a caller may come again to a node that has as much in flight as it may, milliseconds.
+const OVERLOADED_MS: std::ops::RangeInclusive<u64> = 50..=250;
+
 /// Shorthand of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -265,7 +268,8 @@ impl Error {
             // Another node takes it at once.
             Reason::Stopping => 20,
             Reason::OutcomeUnknown => 100,
-            Reason::Overloaded | Reason::ApplicationLimit => 100,
+            // Drawn anew each time, or all who were refused together come back together.
+            Reason::Overloaded | Reason::ApplicationLimit => rand::random_range(OVERLOADED_MS),
             Reason::DiskLow => 1_000,
             _ => 0,
         };
@@ -351,3 +355,17 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_that_are_refused_together_do_not_come_back_together() {
+        let waits: std::collections::BTreeSet<u64> = (0..100)
+            .map(|_| Error::new(Reason::Overloaded, "").retry_after())
+            .collect();
+        assert!(waits.len() > 10, "{waits:?}");
+        assert!(waits.iter().all(|wait| OVERLOADED_MS.contains(wait)), "{waits:?}");
+    }
+}

@@ -52,8 +52,14 @@
 //! | `subscriptions_max` | 256 a node | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
 //! | `follows_max` | 2,048 shards of subscriptions a node, and as many followed for others | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
 //! | `subscription_bytes_max` | 4 MiB a subscription wait for its reader | more is read from the log when there is room |
+//! | `connections_max` | 10,000 of clients a node, and at most half of the files that the process may open | a new one is closed at once |
+//! | `connections_per_address_max` | 1,024 of clients from one address | a new one is closed at once |
+//! | `PEER_CONNECTIONS_MAX` | 1,024 of other nodes a node, and at most a quarter of the files that the process may open | a new one is closed at once |
+//! | a connection that says nothing | 10 s for its first 24 bytes | closed |
 //! | `streams_max` | 256 a connection | refused by HTTP/2, retryable |
+//! | metadata of a request | 16 KiB | refused by HTTP/2 with status 431 |
 //! | `request_timeout_ms` | 10,000 (own deadline of the client wins where shorter) | DEADLINE_EXCEEDED |
+//! | `request_timeout_ms`, for a request to arrive whole, streams apart | 10,000 | DEADLINE_EXCEEDED |
 //! | `query_timeout_ms` | 60,000 (own deadline of the client wins where shorter) | DEADLINE_EXCEEDED, or a partial answer |
 //! | `ALERT_PROFILES_MAX` | 1,000 | RESOURCE_EXHAUSTED `TOO_MANY_ALERT_PROFILES` |
 //! | `ALERT_LEVELS_MAX` | 16 a profile | INVALID_ARGUMENT `INVALID_ALERT_PROFILE` |
@@ -113,6 +119,8 @@ pub struct Limits {
     pub subscriptions_max: usize,
     pub follows_max: usize,
     pub subscription_bytes_max: usize,
+    pub connections_max: usize,
+    pub connections_per_address_max: usize,
     pub streams_max: u32,
     pub request_timeout_ms: u64,
     pub query_timeout_ms: u64,
@@ -130,6 +138,8 @@ pub const JOIN_SIDES_MAX: usize = 8;
 pub const JOIN_COLUMNS_MAX: usize = 128;
 /// Requests to delete points that a node works on at once.
 pub const DELETES_MAX: usize = 4;
+/// Connections that other nodes have to a node.
+pub const PEER_CONNECTIONS_MAX: usize = 1_024;
 /// Bytes of the name that an application gives itself.
 pub const APPLICATION_NAME_BYTES_MAX: usize = 64;
 /// Decoded values that all shards of a node keep in memory, bytes.
@@ -181,7 +191,7 @@ impl Limits {
             join_devices_max: keys.join_devices_max,
             cursor_age_ms_max: 24 * 3_600_000,
             rows_named_max: 100,
-            write_bytes_in_flight_max: 256 << 20,
+            write_bytes_in_flight_max: keys.write_bytes_in_flight_max,
             queries_max: 64,
             wide_questions_max: 16,
             read_threads: keys.read_threads,
@@ -194,6 +204,8 @@ impl Limits {
             subscriptions_max: 256,
             follows_max: 2_048,
             subscription_bytes_max: 4 << 20,
+            connections_max: keys.connections_max,
+            connections_per_address_max: 1_024,
             streams_max: 256,
             request_timeout_ms: 10_000,
             query_timeout_ms: 60_000,

@@ -2,6 +2,8 @@
 //!
 //! Clients and peers have separate ports, so that clients cannot starve heartbeats.
 
+mod connections;
+
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,14 +20,14 @@ use tidemark_proto::v1::registry_service_server::RegistryServiceServer;
 use tidemark_proto::v1::subscribe_service_server::SubscribeServiceServer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::service::Routes;
+use tonic::service::{InterceptorLayer, Routes};
 use tonic::transport::Server;
 
+use self::connections::{Most, incoming};
 use crate::alert::Alerts;
 use crate::api::{
-    AlertApi, Around, BackupApi, ClusterApi, HttpApi, InOurWords, IngestApi, Observed, PeerApi, QueryApi, RegistryApi,
-    SameCluster, Stopped, SubscribeApi, stopped,
+    AlertApi, Around, Arriving, BackupApi, ClusterApi, HttpApi, InOurWords, InTime, IngestApi, Observed, PeerApi,
+    QueryApi, RegistryApi, SameCluster, Stopped, SubscribeApi, came, stopped,
 };
 use crate::backup::Backups;
 use crate::cluster::Cluster;
@@ -34,7 +36,7 @@ use crate::delete::Deletes;
 use crate::disk::Disk;
 use crate::error::{Error, Reason, Result};
 use crate::identity::{DataLock, Identity, removed};
-use crate::limits::Limits;
+use crate::limits::{Limits, PEER_CONNECTIONS_MAX};
 use crate::metrics::Metrics;
 use crate::peers::{PEER_MESSAGE_BYTES_MAX, Peers};
 use crate::query::{Queries, shard_job};
@@ -55,6 +57,15 @@ const PEER_STREAMS_MAX: u32 = 4_096;
 /// Longest wait for the last answers to clients.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 const PEERS_STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
+const PEERS_MOST: Most = Most {
+    in_all: PEER_CONNECTIONS_MAX,
+    per_address: PEER_CONNECTIONS_MAX,
+    share_of_files: 4,
+};
+
+/// A service and what is done around each of its calls, outermost first.
+type Ours<S> = Around<Observed, Around<SameCluster, Around<InTime, Around<Arriving, Around<InOurWords, S>>>>>;
 
 /// A node that is set up and not yet serving.
 pub struct Node {
@@ -150,12 +161,17 @@ impl Node {
         let (stopping, stopping_seen) = watch::channel(false);
         let (stop_clients, clients_stop) = watch::channel(false);
         let (stop_peers, peers_stop) = watch::channel(false);
-        let client_server = self
-            .client_server(clients_stop.clone(), stopping_seen)?
-            .serve_with_incoming_shutdown(incoming(clients), stopped(clients_stop));
+        let client_connections = incoming(clients, "clients", self.clients_most(), self.host.metrics().clone());
+        // HTTP/1.1 is for probes and scrapes: they share the port with gRPC.
+        let client_server = server(self.limits.streams_max)
+            .accept_http1(true)
+            .layer(InterceptorLayer::new(came))
+            .add_routes(self.client_routes(clients_stop.clone(), stopping_seen)?)
+            .serve_with_incoming_shutdown(client_connections, stopped(clients_stop));
+        let peer_connections = incoming(peers, "peers", PEERS_MOST, self.host.metrics().clone());
         let peer_server = self
             .peer_server(peers_stop.clone())
-            .serve_with_incoming_shutdown(incoming(peers), stopped(peers_stop));
+            .serve_with_incoming_shutdown(peer_connections, stopped(peers_stop));
         let cluster = self.cluster.clone();
         tokio::spawn(cluster.clone().steward());
         tokio::spawn(cluster.clone().watch_belonging());
@@ -212,7 +228,15 @@ impl Node {
         }
     }
 
-    fn client_server(&self, ending: Stopped, stopping: Stopped) -> Result<tonic::transport::server::Router> {
+    fn clients_most(&self) -> Most {
+        Most {
+            in_all: self.limits.connections_max,
+            per_address: self.limits.connections_per_address_max,
+            share_of_files: 2,
+        }
+    }
+
+    fn client_routes(&self, ending: Stopped, stopping: Stopped) -> Result<Routes> {
         let most = self.limits.message_bytes_max;
         let registry = RegistryApi {
             writes: self.writes.clone(),
@@ -267,15 +291,20 @@ impl Node {
             .add_service(self.ours(BackupServiceServer::new(backup).max_decoding_message_size(most)));
         let grpc = std::mem::take(routes.axum_router_mut());
         *routes.axum_router_mut() = http.add_to(grpc);
-        // HTTP/1.1 is for probes and scrapes: they share the port with gRPC.
-        Ok(server(self.limits.streams_max)
-            .accept_http1(true)
-            .add_routes(routes.prepare()))
+        Ok(routes.prepare())
     }
 
     /// A service for clients of this cluster, whose every refusal is in our words.
-    fn ours<S>(&self, inner: S) -> Around<Observed, Around<SameCluster, Around<InOurWords, S>>> {
+    fn ours<S>(&self, inner: S) -> Ours<S> {
         let layer = InOurWords;
+        let inner = Around { layer, inner };
+        let layer = Arriving {
+            writes: self.writes.clone(),
+            metrics: self.host.metrics().clone(),
+            timeout: self.limits.request_timeout(),
+        };
+        let inner = Around { layer, inner };
+        let layer = InTime;
         let inner = Around { layer, inner };
         let host = self.host.clone();
         let layer = SameCluster { host };
@@ -343,10 +372,4 @@ fn server(streams_max: u32) -> Server {
         .max_concurrent_streams(Some(streams_max))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-}
-
-fn incoming(listener: TcpListener) -> impl tokio_stream::Stream<Item = std::io::Result<tokio::net::TcpStream>> {
-    use tokio_stream::StreamExt as _;
-    // A client that is gone already must not end the listener.
-    TcpListenerStream::new(listener).map(|accepted| accepted.inspect(|stream| drop(stream.set_nodelay(true))))
 }

@@ -1,5 +1,5 @@
 //! A service with something done around each of its calls. Never here: what that is (see `observed`, `same_cluster`,
-//! `words`). Invariant: the service keeps its name and its readiness.
+//! `in_time`, `arriving`, `words`). Invariant: the service keeps its name and its readiness.
 
 use std::task::{Context, Poll};
 
@@ -10,9 +10,9 @@ use tonic::server::NamedService;
 /// What is done around every call.
 pub trait Layer {
     /// Has the service answer, or answers in its place.
-    fn call<S, B>(&self, inner: &mut S, request: http::Request<B>) -> BoxFuture<http::Response<Body>, S::Error>
+    fn call<S>(&self, inner: &mut S, request: http::Request<Body>) -> BoxFuture<http::Response<Body>, S::Error>
     where
-        S: Service<http::Request<B>, Response = http::Response<Body>>,
+        S: Service<http::Request<Body>, Response = http::Response<Body>>,
         S::Future: Send + 'static;
 }
 
@@ -29,10 +29,10 @@ impl<L, S: NamedService> NamedService for Around<L, S> {
     const NAME: &'static str = S::NAME;
 }
 
-impl<L, S, B> Service<http::Request<B>> for Around<L, S>
+impl<L, S> Service<http::Request<Body>> for Around<L, S>
 where
     L: Layer,
-    S: Service<http::Request<B>, Response = http::Response<Body>>,
+    S: Service<http::Request<Body>, Response = http::Response<Body>>,
     S::Future: Send + 'static,
 {
     type Response = http::Response<Body>;
@@ -43,7 +43,7 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         self.layer.call(&mut self.inner, request)
     }
 }

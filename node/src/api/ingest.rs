@@ -10,6 +10,7 @@ use tidemark_proto::v1::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
+use super::arriving::Taken;
 use super::words::in_our_words;
 use super::{Answered, Stopped, Streamed, answered, stopped};
 use crate::delete::Deletes;
@@ -34,7 +35,9 @@ impl IngestService for IngestApi {
     type WriteStreamStream = Streamed<WriteStreamResponse>;
 
     async fn write(&self, request: Request<WriteRequest>) -> Answered<WriteResponse> {
-        answered(self.writes.write(request.into_inner()).await)
+        let room = request.extensions().get().and_then(Taken::hand_over);
+        let room = room.unwrap_or_else(|| self.writes.room());
+        answered(self.writes.write(request.into_inner(), room).await)
     }
 
     async fn delete_points(&self, request: Request<DeletePointsRequest>) -> Answered<DeletePointsResponse> {
@@ -50,7 +53,7 @@ impl IngestService for IngestApi {
             let writes = writes.clone();
             async move {
                 let message = message.map_err(in_our_words)?;
-                let result = match writes.write(message.write.unwrap_or_default()).await {
+                let result = match writes.write(message.write.unwrap_or_default(), writes.room()).await {
                     Ok(stored) => Outcome::Stored(stored),
                     Err(error) => Outcome::Failure(to_failure(&error)),
                 };

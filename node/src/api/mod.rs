@@ -1,11 +1,13 @@
 //! The gRPC services, thin: unpack, call the path, translate the failure. Never: decisions.
 
 mod alert;
+mod arriving;
 mod around;
 mod backup;
 mod caller;
 mod cluster;
 mod http;
+mod in_time;
 mod ingest;
 mod observed;
 mod peer;
@@ -22,9 +24,11 @@ use tonic::{Response, Status};
 
 pub use alert::AlertApi;
 pub use around::Around;
+pub use arriving::Arriving;
 pub use backup::BackupApi;
 pub use cluster::ClusterApi;
 pub use http::HttpApi;
+pub use in_time::{InTime, came};
 pub use ingest::IngestApi;
 pub use observed::Observed;
 pub use peer::PeerApi;

@@ -25,9 +25,9 @@ pub struct Observed {
 }
 
 impl Layer for Observed {
-    fn call<S, B>(&self, inner: &mut S, request: http::Request<B>) -> BoxFuture<http::Response<Body>, S::Error>
+    fn call<S>(&self, inner: &mut S, request: http::Request<Body>) -> BoxFuture<http::Response<Body>, S::Error>
     where
-        S: Service<http::Request<B>, Response = http::Response<Body>>,
+        S: Service<http::Request<Body>, Response = http::Response<Body>>,
         S::Future: Send + 'static,
     {
         let method = request.uri().path().rsplit('/').next().unwrap_or_default();

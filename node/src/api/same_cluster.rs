@@ -36,9 +36,9 @@ impl SameCluster {
 }
 
 impl Layer for SameCluster {
-    fn call<S, B>(&self, inner: &mut S, request: http::Request<B>) -> BoxFuture<http::Response<Body>, S::Error>
+    fn call<S>(&self, inner: &mut S, request: http::Request<Body>) -> BoxFuture<http::Response<Body>, S::Error>
     where
-        S: Service<http::Request<B>, Response = http::Response<Body>>,
+        S: Service<http::Request<Body>, Response = http::Response<Body>>,
         S::Future: Send + 'static,
     {
         match self.refusal(request.headers()) {

@@ -13,9 +13,9 @@ use crate::wire::status::{library_refusal, to_status};
 pub struct InOurWords;
 
 impl Layer for InOurWords {
-    fn call<S, B>(&self, inner: &mut S, request: http::Request<B>) -> BoxFuture<http::Response<Body>, S::Error>
+    fn call<S>(&self, inner: &mut S, request: http::Request<Body>) -> BoxFuture<http::Response<Body>, S::Error>
     where
-        S: Service<http::Request<B>, Response = http::Response<Body>>,
+        S: Service<http::Request<Body>, Response = http::Response<Body>>,
         S::Future: Send + 'static,
     {
         let answering = inner.call(request);

@@ -121,6 +121,10 @@ pub struct Tuning {
     pub shard_devices_max: u64,
     /// Devices of a right side of a join.
     pub join_devices_max: usize,
+    /// Connections of clients.
+    pub connections_max: usize,
+    /// Bytes of batches that a node works on at once.
+    pub write_bytes_in_flight_max: usize,
     /// Expired points are looked for this often.
     pub retention_every: Duration,
     /// Rollups that are missing are looked for this often.
@@ -150,6 +154,8 @@ impl Default for Tuning {
             application_points_per_minute: 10_000_000_000,
             shard_devices_max: 1_000_000,
             join_devices_max: 10_000,
+            connections_max: 10_000,
+            write_bytes_in_flight_max: 256 << 20,
             retention_every: Duration::from_secs(300),
             rollups_every: Duration::from_secs(60),
             rollups_after: Duration::from_secs(3_600),

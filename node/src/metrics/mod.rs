@@ -4,6 +4,7 @@
 //! Counters of our own and no global recorder: several nodes may live in one process, and a node reads its figures back
 //! when others ask for its facts. What is a state and not an event (disk, process, replicas) is looked at when asked for.
 
+mod connections;
 mod process;
 mod text;
 
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+pub use connections::Connections;
 pub use process::Process;
 pub use text::Text;
 
@@ -185,6 +187,8 @@ pub struct Metrics {
     pub rollups_used: Counter,
     /// How far the clocks of others were from this node's at the last look, and when that was.
     clock_offset: Mutex<Option<(Instant, i64)>>,
+    /// Connections of clients and of other nodes.
+    pub connections: Connections,
 }
 
 /// What a node says of its process and machine.
@@ -235,6 +239,7 @@ impl Metrics {
             subscription_rows: Counter::default(),
             rollups_made: Counter::default(),
             rollups_used: Counter::default(),
+            connections: Connections::default(),
         }
     }
 
@@ -342,6 +347,7 @@ impl Metrics {
         );
         write_latency(text, "tidemark_write_seconds", &[], &self.write_latency);
         self.write_questions(text);
+        self.connections.write_text(text);
         self.write_state(text);
     }
 

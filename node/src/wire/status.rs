@@ -103,6 +103,14 @@ pub fn from_failure(failure: Failure) -> Error {
         .retry_after_ms(failure.retry_after_ms.max(0) as u64)
 }
 
+/// What the gRPC library says of bytes that are no message: not decoded, cut short, with a flag that does not exist, none at all.
+const NO_MESSAGE: [&str; 4] = [
+    "decode Protobuf",
+    "Unexpected EOF decoding stream",
+    "protocol error: received message with",
+    "Missing request message",
+];
+
 /// What a refusal by the gRPC library itself means; `None` for failures of ours, which carry details.
 pub fn library_refusal(status: &Status) -> Option<Error> {
     if !status.details().is_empty() {
@@ -112,7 +120,7 @@ pub fn library_refusal(status: &Status) -> Option<Error> {
         Code::OutOfRange if status.message().contains("message length too large") => {
             Some(Error::new(Reason::MessageTooLarge, status.message()).hint("send smaller batches"))
         }
-        Code::Internal if status.message().contains("decode Protobuf") => {
+        Code::Internal if NO_MESSAGE.iter().any(|said| status.message().contains(said)) => {
             Some(Error::new(Reason::MalformedMessage, status.message()))
         }
         _ => None,

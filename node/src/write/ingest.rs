@@ -1,7 +1,7 @@
 //! Batches: from request to acknowledgement.
 //!
-//! Invariant: nothing is proposed before the whole batch was found good; an acknowledgement is sent after every shard
-//! of the batch has committed and applied its part.
+//! Invariant: nothing is proposed before the whole batch was found good, and what is proposed goes on to its end, whether its
+//! client still waits or not; an acknowledgement is sent after every shard of the batch has committed and applied its part.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,18 +11,19 @@ use bytes::Bytes;
 use prost::Message as _;
 use quick_cache::sync::Cache;
 use tidemark_proto::v1::{Batch, WriteRequest, WriteResponse};
-use tokio::sync::Semaphore;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::encode::{Origin, Target, commands};
 use super::outcome::Spread;
+use super::room::{Budget, Room};
 use super::seals::{Seal, SealOf};
 use crate::catalog::types::{TypeDef, is_id};
 use crate::clock::{Instant, monotonic, now_ns};
 use crate::error::{Error, Reason, Result};
 use crate::limits::Limits;
+use crate::metrics::Metrics;
 use crate::raft::machine::blocking;
-use crate::route::{Retry, Router, ShardJob};
+use crate::route::{Retry, Router, ShardJob, outcome_unknown};
 use crate::wire::batch::{BadRows, TimeGate, check_shape, to_records};
 
 /// Devices whose type and ordinal are remembered; neither ever changes.
@@ -48,56 +49,73 @@ pub struct Writes {
     pub(super) seals: Cache<SealOf, Seal>,
     /// Answers `Resolve`, for devices whose shard is led elsewhere or not cached.
     pub(super) job: ShardJob,
-    in_flight_kib: Semaphore,
+    in_flight: Budget,
+}
+
+/// A batch that was found good, a command for each of its shards.
+struct Checked {
+    commands: BTreeMap<u32, Bytes>,
+    retry: Retry,
+    spread: Spread,
+    deadline: Instant,
 }
 
 impl Writes {
     /// A write path over a router. `job` answers shard questions from a local replica.
     pub fn new(router: Arc<Router>, limits: Arc<Limits>, job: ShardJob) -> Writes {
-        let in_flight_kib = Semaphore::new(limits.write_bytes_in_flight_max >> 10);
+        let in_flight = Budget::new(limits.write_bytes_in_flight_max);
         Writes {
             router,
             limits,
             devices: Cache::new(DEVICES_CACHED),
             seals: Cache::new(SEALS_CACHED),
             job,
-            in_flight_kib,
+            in_flight,
         }
     }
 
     /// Bytes of batches that are worked on now.
     pub fn bytes_in_flight(&self) -> usize {
-        let room = self.limits.write_bytes_in_flight_max >> 10;
-        room.saturating_sub(self.in_flight_kib.available_permits()) << 10
+        self.in_flight.taken()
+    }
+
+    /// Room for a batch: none yet. It is taken as the batch comes.
+    pub fn room(&self) -> Room {
+        self.in_flight.room()
     }
 
     /// Stores a batch, or nothing of it. `PARTLY_STORED` where a shard refused its part after another had stored its own.
-    pub async fn write(&self, request: WriteRequest) -> Result<WriteResponse> {
+    pub async fn write(&self, request: WriteRequest, mut room: Room) -> Result<WriteResponse> {
         let (began, bytes) = (monotonic(), request.encoded_len());
-        let metrics = self.router.host().metrics();
-        let written = self.store(request, bytes).await;
-        metrics.write_latency.note(began.elapsed());
-        match &written {
-            Ok(stored) => {
-                metrics.writes.add(1);
-                metrics.rows.add(stored.rows);
-                metrics.points.add(stored.points);
-                metrics.bytes.add(bytes as u64);
+        let checked = match room.hold(bytes) {
+            Ok(()) => self.check(request, bytes).await,
+            Err(error) => Err(error),
+        };
+        let (router, metrics) = (self.router.clone(), self.router.host().metrics().clone());
+        match checked {
+            Ok(Some(checked)) => {
+                // A task of its own: a client that leaves now must not leave a batch of which one shard has its part and
+                // another has not.
+                let writing = tokio::spawn(async move {
+                    let written = checked.propose(&router).await;
+                    count(&metrics, &written, (began, bytes));
+                    drop(room);
+                    written
+                });
+                let ended = writing.await;
+                ended.unwrap_or_else(|_| Err(outcome_unknown("the write ended early".into())))
             }
-            Err(error) => metrics.write_failed(error.reason()),
+            unwritten => {
+                let answer = unwritten.map(|_| WriteResponse::default());
+                count(&metrics, &answer, (began, bytes));
+                answer
+            }
         }
-        written
     }
 
-    async fn store(&self, request: WriteRequest, bytes: usize) -> Result<WriteResponse> {
+    /// Checks and encodes a batch; `None` where it has no rows.
+    async fn check(&self, request: WriteRequest, bytes: usize) -> Result<Option<Checked>> {
         let deadline = monotonic() + self.limits.request_timeout();
-        let kib = (bytes >> 10).max(1) as u32;
-        let _room = self.in_flight_kib.try_acquire_many(kib).map_err(|_| {
-            Error::new(
-                Reason::Overloaded,
-                "this node has as many bytes of writes in flight as it may",
-            )
-        })?;
         check_producer(&request)?;
         let stamp_ns = now_ns();
         let batch = request
@@ -106,7 +124,7 @@ impl Writes {
         let shape = check_shape(&batch, &self.limits)?;
         let def = self.device_type(&batch.device_type).await?;
         if shape.rows == 0 {
-            return Ok(WriteResponse::default());
+            return Ok(None);
         }
         let targets = self.targets(&batch, &def, deadline).await?;
         self.check_seals(&batch, &def, &targets, (stamp_ns, deadline)).await?;
@@ -142,24 +160,12 @@ impl Writes {
             true => encode()?,
             false => blocking(encode).await?,
         };
-        self.propose_all(commands, retry, &spread, deadline).await
-    }
-
-    async fn propose_all(
-        &self,
-        commands: BTreeMap<u32, Bytes>,
-        retry: Retry,
-        spread: &Spread,
-        deadline: Instant,
-    ) -> Result<WriteResponse> {
-        let here = commands
-            .keys()
-            .filter(|shard| self.router.leading_here(**shard).is_some());
-        self.router.host().expect_proposals(here.count());
-        let proposals = commands
-            .into_iter()
-            .map(|(shard, command)| async move { (shard, self.router.propose(shard, command, retry, deadline).await) });
-        spread.outcome(futures_util::future::join_all(proposals).await)
+        Ok(Some(Checked {
+            commands,
+            retry,
+            spread,
+            deadline,
+        }))
     }
 
     /// The type with this id. One that is not known here may have been applied elsewhere a moment ago.
@@ -214,6 +220,37 @@ impl Writes {
         }
         bad.into_result()?;
         Ok(targets)
+    }
+}
+
+impl Checked {
+    /// Has every shard store its part.
+    async fn propose(self, router: &Router) -> Result<WriteResponse> {
+        let (retry, deadline) = (self.retry, self.deadline);
+        let here = self
+            .commands
+            .keys()
+            .filter(|shard| router.leading_here(**shard).is_some());
+        router.host().expect_proposals(here.count());
+        let proposals = self
+            .commands
+            .into_iter()
+            .map(|(shard, command)| async move { (shard, router.propose(shard, command, retry, deadline).await) });
+        self.spread.outcome(futures_util::future::join_all(proposals).await)
+    }
+}
+
+/// Counts a batch that began then and has so many bytes.
+fn count(metrics: &Metrics, written: &Result<WriteResponse>, (began, bytes): (Instant, usize)) {
+    metrics.write_latency.note(began.elapsed());
+    match written {
+        Ok(stored) => {
+            metrics.writes.add(1);
+            metrics.rows.add(stored.rows);
+            metrics.points.add(stored.points);
+            metrics.bytes.add(bytes as u64);
+        }
+        Err(error) => metrics.write_failed(error.reason()),
     }
 }
 

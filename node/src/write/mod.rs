@@ -5,6 +5,8 @@ mod ingest;
 mod outcome;
 mod quota;
 mod register;
+mod room;
 mod seals;
 
 pub use ingest::Writes;
+pub use room::Room;

@@ -32,4 +32,5 @@ mod refusals;
 mod registry;
 mod service;
 mod stalled;
+mod transport;
 mod write;
