@@ -5,15 +5,16 @@
 //! when others ask for its facts. What is a state and not an event (disk, process, replicas) is looked at when asked for.
 
 mod connections;
+mod count;
 mod process;
 mod text;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub use connections::Connections;
+pub use count::{Counter, Gauge, Latency, Present};
 pub use process::Process;
 pub use text::Text;
 
@@ -21,11 +22,6 @@ use crate::clock::{Instant, monotonic, now_ns};
 use crate::disk::{Disk, Room};
 use crate::error::Reason;
 
-/// Upper bounds of the latencies that are told apart, microseconds.
-const BOUNDS_US: [u64; 15] = [
-    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
-    10_000_000, 60_000_000,
-];
 /// A look at other clocks says nothing of them any more when it is so old.
 const CLOCKS_SEEN: Duration = Duration::from_secs(60);
 /// How a request without failure is labelled.
@@ -41,83 +37,6 @@ const QUERIES: [&str; 8] = [
     "GetHealth",
     "ListAlerts",
 ];
-
-/// Something that only grows.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Counts some more.
-    pub fn add(&self, more: u64) {
-        self.0.fetch_add(more, Ordering::Relaxed);
-    }
-
-    /// How many there were.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// Something that comes and goes.
-#[derive(Debug, Default)]
-pub struct Gauge(AtomicU64);
-
-impl Gauge {
-    /// There is more of it.
-    pub fn add(&self, more: u64) {
-        self.0.fetch_add(more, Ordering::Relaxed);
-    }
-
-    /// There is less of it, of what was added before.
-    pub fn sub(&self, less: u64) {
-        self.0.fetch_sub(less, Ordering::Relaxed);
-    }
-
-    /// How much there is.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// Counts in a gauge for as long as it lives.
-pub struct Present {
-    metrics: Arc<Metrics>,
-    of: fn(&Metrics) -> &Gauge,
-}
-
-impl Present {
-    /// One more from now on.
-    pub fn new(metrics: Arc<Metrics>, of: fn(&Metrics) -> &Gauge) -> Present {
-        of(&metrics).add(1);
-        Present { metrics, of }
-    }
-}
-
-impl Drop for Present {
-    fn drop(&mut self) {
-        (self.of)(&self.metrics).sub(1);
-    }
-}
-
-/// How long things took.
-#[derive(Debug, Default)]
-pub struct Latency {
-    below: [Counter; BOUNDS_US.len()],
-    count: Counter,
-    sum_us: Counter,
-}
-
-impl Latency {
-    /// Notes one.
-    pub fn note(&self, took: Duration) {
-        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        if let Some(at) = BOUNDS_US.iter().position(|bound| us <= *bound) {
-            self.below[at].add(1);
-        }
-        self.count.add(1);
-        self.sum_us.add(us);
-    }
-}
 
 /// Requests of one method: how they ended, and how long they took.
 #[derive(Debug, Default)]
@@ -345,7 +264,7 @@ impl Metrics {
             "histogram",
             "From a batch taken to its answer.",
         );
-        write_latency(text, "tidemark_write_seconds", &[], &self.write_latency);
+        self.write_latency.write_text(text, "tidemark_write_seconds", &[]);
         self.write_questions(text);
         self.connections.write_text(text);
         self.write_state(text);
@@ -426,7 +345,9 @@ impl Metrics {
             "From a request to the end of its answer.",
         );
         for (name, method) in &methods {
-            write_latency(text, "tidemark_request_seconds", &[("method", name)], &method.seconds);
+            method
+                .seconds
+                .write_text(text, "tidemark_request_seconds", &[("method", name)]);
         }
     }
 
@@ -520,24 +441,6 @@ impl Metrics {
             started,
         );
     }
-}
-
-fn write_latency(text: &mut Text, name: &str, labels: &[(&str, &str)], latency: &Latency) {
-    let mut below = 0;
-    // The count first: what is noted meanwhile must not make a bucket larger than the whole.
-    let count = latency.count.get();
-    let with = |bound: &str, text: &mut Text, value: u64| {
-        let labels: Vec<_> = labels.iter().copied().chain([("le", bound)]).collect();
-        text.sample(&format!("{name}_bucket"), &labels, value);
-    };
-    for (bound, counter) in BOUNDS_US.iter().zip(&latency.below) {
-        below += counter.get();
-        let bound = *bound as f64 / 1e6;
-        with(&bound.to_string(), text, below.min(count));
-    }
-    with("+Inf", text, count);
-    text.sample(&format!("{name}_sum"), labels, latency.sum_us.get() as f64 / 1e6);
-    text.sample(&format!("{name}_count"), labels, count);
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
