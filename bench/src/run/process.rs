@@ -9,6 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use tokio::process::{Child, Command};
 
+use crate::ops::until;
+
 /// Longest wait for a process to end by itself.
 const LAST_WAIT: Duration = Duration::from_secs(120);
 
@@ -77,15 +79,17 @@ impl Process {
     pub(crate) async fn kill(&mut self) -> Result<()> {
         let mut child = self.child.take().context("it does not run")?;
         let pid = child.id().context("it has ended")?;
-        let tree: Vec<String> = super::usage::tree(&[pid]).iter().map(u32::to_string).collect();
+        let tree = super::usage::tree(&[pid]);
         Command::new("kill")
             .arg("-KILL")
-            .args(&tree)
+            .args(tree.iter().map(u32::to_string))
             .stderr(Stdio::null())
             .status()
             .await?;
         child.wait().await?;
-        Ok(())
+        // What they held together is free only when the last one is gone.
+        let gone = async || (!tree.iter().any(|pid| is_alive(*pid))).then_some(());
+        until("killed processes are gone", LAST_WAIT, gone).await
     }
 
     /// Asks it to stop, and waits until it has.
@@ -105,6 +109,13 @@ impl Process {
         }
         Ok(())
     }
+}
+
+/// Whether a process has not ended yet, waited for or not.
+fn is_alive(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next());
+    state.is_some_and(|state| !["Z", "X"].contains(&state))
 }
 
 /// Finds a program on the path, or in one of these folders.
