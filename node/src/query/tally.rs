@@ -80,10 +80,7 @@ impl<'a> Tally<'a> {
     /// # Errors
     /// As of [`Tally::block`].
     pub(super) fn cut(&self, points: u64) -> Result<()> {
-        match points {
-            0 => Ok(()),
-            points => self.spend(points),
-        }
+        self.spend(points)
     }
 
     fn spend(&self, points: u64) -> Result<()> {

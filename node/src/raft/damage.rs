@@ -3,7 +3,6 @@
 //! Never here: what is damaged, who is asked instead. Invariant: a replica with damage goes on: it votes, logs and answers what it can,
 //! since a majority that is complete comes before one that is flawless; that another replica takes its place is for the operator.
 
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use super::replica::Replica;
@@ -16,12 +15,8 @@ impl Replica {
     /// Notes that something that it keeps could not be read; the first time, leadership goes to another replica that answers, if there
     /// is one.
     pub async fn found_damage(&self, error: &Error) {
-        {
-            let mut damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
-            if damage.is_some() {
-                return;
-            }
-            *damage = Some(error.to_string());
+        if self.damage.set(error.to_string()).is_err() {
+            return;
         }
         let group = self.group;
         tracing::error!(group, replica = self.id, %error, "replica is damaged; another one has to take its place");
@@ -31,7 +26,7 @@ impl Replica {
     }
 
     /// What it found damaged.
-    pub fn damage(&self) -> Option<String> {
-        self.damage.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn damage(&self) -> Option<&str> {
+        self.damage.get().map(String::as_str)
     }
 }

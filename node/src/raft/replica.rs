@@ -3,7 +3,7 @@
 //! Invariant: "not leader" means nothing was appended; any other failure of a proposal means its outcome is unknown.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -64,7 +64,7 @@ pub struct Replica {
     /// Its group goes on without it, as a voter said that it asked for a vote.
     left: Arc<AtomicBool>,
     /// What of its state could not be read.
-    pub(super) damage: Mutex<Option<String>>,
+    pub(super) damage: OnceLock<String>,
     receiving: Receiving,
     /// Applied index at which there was nothing left to flush or purge.
     pub(super) settled: AtomicU64,
@@ -123,7 +123,7 @@ impl Replica {
             reader,
             ebbing,
             left,
-            damage: Mutex::default(),
+            damage: OnceLock::new(),
             receiving: Receiving::new(),
             settled: AtomicU64::new(0),
         })
@@ -443,7 +443,7 @@ impl Replica {
                 .running_state
                 .err()
                 .map(|e| e.to_string())
-                .or(damage)
+                .or(damage.map(str::to_owned))
                 .unwrap_or_default(),
             lag_ms: self.lag_ms(),
         };

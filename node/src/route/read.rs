@@ -64,10 +64,10 @@ impl Router {
         let (kind, job, here) = (Kind::of(&query), job.clone(), Handle::current());
         let work = Box::new(move |giving: &Giving| {
             let answered = job(&ready.replica, &query, giving);
-            if let Err(error) = answered.as_ref().map_err(Error::clone)
+            if let Err(error) = &answered
                 && error.reason() == Reason::Corruption
             {
-                let replica = ready.replica.clone();
+                let (replica, error) = (ready.replica.clone(), error.clone());
                 here.spawn(async move { replica.found_damage(&error).await });
             }
             answered.map(|summary| Part::Summary(ready.summary(summary)))
