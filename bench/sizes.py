@@ -2,7 +2,7 @@
 """Bytes a point on disk of every recorded file, in Tidemark and in VictoriaMetrics: each file in a store of its own, and all of
 them in one.
 
-    sizes.py FOLDER [--bin DIR] [--work DIR] [--json FILE] [--alone]
+    sizes.py FOLDER [--bin DIR] [--work DIR] [--json FILE] [--shards N] [--alone]
 
 One node of Tidemark takes each file with `tidemark ingest`; its table files (times, receipt times, keys, statistics,
 filters, indexes, the newest values and the registry of devices: everything but the Raft log, which has a bound of its own)
@@ -58,8 +58,8 @@ def folder_bytes(folder, suffix=""):
 class Tidemark:
     """One node with data of its own."""
 
-    def __init__(self, programs, folder):
-        self.programs, self.folder, self.process = programs, folder, None
+    def __init__(self, programs, folder, shards):
+        self.programs, self.folder, self.shards, self.process = programs, folder, shards, None
 
     def start(self):
         command = [self.programs / "tidemarkd", "--data-dir", self.folder / "data", "--listen", f"127.0.0.1:{CLIENTS}"]
@@ -86,7 +86,7 @@ class Tidemark:
     def measure(self, files):
         """Bytes once flushed, and once compacted."""
         self.start()
-        until("tidemark answers", lambda: self.run("cluster", "init").returncode == 0)
+        until("tidemark answers", lambda: self.run("cluster", "init", *self.shards).returncode == 0)
         until("tidemark is healthy", lambda: self.run("cluster", "status", "--check").returncode == 0)
         for name, path in files.items():
             self.must("type", "apply", TYPES / f"{name}.toml")
@@ -155,7 +155,8 @@ def measure(label, files, arguments, work):
     """Figures of some files in one store."""
     print(f"  {label}", file=sys.stderr)
     figures = {"file": label, "points": sum(1 for path in files.values() for _ in rows(path))}
-    for store, make in {"tidemark": lambda at: Tidemark(arguments.bin, at), "victoria": Victoria}.items():
+    shards = ["--shards", arguments.shards] if arguments.shards else []
+    for store, make in {"tidemark": lambda at: Tidemark(arguments.bin, at, shards), "victoria": Victoria}.items():
         if store == "victoria" and arguments.alone:
             continue
         folder = work / f"{label}-{store}"
@@ -189,6 +190,7 @@ def main():
     parser.add_argument("--bin", type=pathlib.Path, default=pathlib.Path(os.environ.get("CARGO_TARGET_DIR", "target")) / "release")
     parser.add_argument("--work", type=pathlib.Path, help="folder for data; default: a temporary one")
     parser.add_argument("--json", type=pathlib.Path, help="writes the figures here, too")
+    parser.add_argument("--shards", type=int, help="shards of each store, 2 to 64; default: the store's own choice")
     parser.add_argument("--alone", action="store_true", help="Tidemark only")
     arguments = parser.parse_args()
     work = arguments.work or pathlib.Path(tempfile.mkdtemp(prefix="tidemark-sizes-"))

@@ -231,6 +231,7 @@ impl ColumnBuilder {
             } else {
                 Vec::new()
             },
+            qualifiers: Vec::new(),
         }
     }
 }

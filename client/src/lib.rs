@@ -49,7 +49,7 @@ pub use error::{Code, Error, ErrorKind, RowError};
 pub use joined::{JoinedRow, JoinedRows, joined_rows};
 pub use latest::{LatestRow, NewestValue, latest_rows};
 pub use options::{ClientOptions, WriterOptions};
-pub use rows::{Row, Rows, rows};
+pub use rows::{Row, Rows, qualifiers_of, rows};
 pub use subscription::Subscription;
 pub use tidemark_proto::v1;
 pub use value::{Value, answers_of, is_filled, value_at, values_of};

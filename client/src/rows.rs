@@ -22,6 +22,8 @@ pub struct Row<'a> {
     pub values: Vec<(&'a str, Value)>,
     /// What the source said about the values, where it said anything.
     pub quality: BTreeMap<&'a str, v1::Quality>,
+    /// What there is to say of the values beside their quality, where the question asked for it and there is anything.
+    pub qualifiers: BTreeMap<&'a str, Vec<v1::Qualifier>>,
 }
 
 /// The rows of a batch, in order.
@@ -65,6 +67,7 @@ impl<'a> Iterator for Rows<'a> {
             .get(if batch.report_kind.len() == 1 { 0 } else { row });
         let mut values = Vec::with_capacity(batch.columns.len());
         let mut quality = BTreeMap::new();
+        let mut qualifiers = BTreeMap::new();
         for (column, taken) in batch.columns.iter().zip(&mut self.taken) {
             if !is_present(&column.presence, row) {
                 continue;
@@ -80,6 +83,9 @@ impl<'a> Iterator for Rows<'a> {
                 {
                     quality.insert(column.property.as_str(), stated);
                 }
+                if let Some(bits) = column.qualifiers.get(index).filter(|bits| **bits != 0) {
+                    qualifiers.insert(column.property.as_str(), qualifiers_of(*bits));
+                }
             }
         }
         Some(Row {
@@ -91,6 +97,7 @@ impl<'a> Iterator for Rows<'a> {
                 .unwrap_or_default(),
             values,
             quality,
+            qualifiers,
         })
     }
 
@@ -101,6 +108,13 @@ impl<'a> Iterator for Rows<'a> {
 }
 
 impl ExactSizeIterator for Rows<'_> {}
+
+/// The qualifiers of which some bits are the sum; those that this version does not know are left out.
+pub fn qualifiers_of(bits: u32) -> Vec<v1::Qualifier> {
+    let set = (0..u32::BITS).map(|place| bits & (1 << place));
+    let known = set.filter(|bit| *bit != 0).filter_map(|bit| i32::try_from(bit).ok());
+    known.filter_map(|bit| v1::Qualifier::try_from(bit).ok()).collect()
+}
 
 pub(crate) fn is_present(presence: &[u8], row: usize) -> bool {
     presence.is_empty() || presence.get(row / 8).is_some_and(|byte| byte & (1 << (row % 8)) != 0)

@@ -157,6 +157,7 @@ fn a_malformed_batch_gives_less_and_never_panics() {
         values: Some(values),
         presence: vec![0b10].into(),
         quality: vec![99],
+        qualifiers: vec![1 << 31],
     };
     let batch = v1::Batch {
         observed_at_ns: vec![1; 20],

@@ -13,6 +13,7 @@
 //! | sequences of a producer | 256 a shard | FAILED_PRECONDITION `SEQUENCE_TOO_OLD` of an older one |
 //! | producers | 4,096 a shard | the one whose last write is oldest is forgotten; what it sends again is stored again |
 //! | `properties_max` | 1,024 a type | INVALID_ARGUMENT `INVALID_TYPE` |
+//! | `MISSING_MAX` | 16 missing values of a property | INVALID_ARGUMENT `INVALID_TYPE` |
 //! | `types_max` | 10,000 | RESOURCE_EXHAUSTED `TOO_MANY_TYPES` |
 //! | `TYPE_NUMBER_MAX` | 2,147,483,647 types ever made | RESOURCE_EXHAUSTED `TOO_MANY_TYPES`, or INVALID_BACKUP of a restore |
 //! | `tags_max` | 64 a device | INVALID_ARGUMENT `INVALID_DEVICE` |

@@ -113,6 +113,10 @@ fn property(value: &Value) -> Result<Property, String> {
             "typical_min" => made.typical_min = Some(number(key, value)?),
             "typical_max" => made.typical_max = Some(number(key, value)?),
             "values" | "labels" => made.labels = texts(key, value)?,
+            "missing" => {
+                let list = value.as_array().ok_or("`missing` must be a list of values")?;
+                made.missing = list.iter().map(attribute).collect();
+            }
             "max_len" => {
                 made.max_len = u32::try_from(integer(key, value)?).map_err(|_| "`max_len` must not be negative")?;
             }
@@ -267,8 +271,8 @@ sample_interval_s = 300
 towns = { b = 2, a = 1 }
 apps = ["flood"]
 properties = [
-  { id = "depth", name_zh = "深度", name_en = "Depth", unit = "m", value_type = "f64", kind = "gauge", min = 0, max = 2.0, typical = [0.0, 1.2], flat_s = 7200, diag = true },
-  { id = "mode", value_type = "enum", kind = "state", values = ["on", "off"] },
+  { id = "depth", name_zh = "深度", name_en = "Depth", unit = "m", value_type = "f64", kind = "gauge", min = 0, max = 2.0, typical = [0.0, 1.2], missing = [65535, -1.5, "0xFF"], flat_s = 7200, diag = true },
+  { id = "mode", value_type = "enum", kind = "state", values = ["on", "off"], missing = ["off"] },
 ]
 "#;
 
@@ -298,6 +302,8 @@ properties = [
             ("7200", "true")
         );
         assert_eq!(made.properties[1].labels, ["on", "off"]);
+        assert_eq!(made.properties[1].missing, ["off"]);
+        assert_eq!(depth.missing, ["65535", "-1.5", "0xFF"]);
     }
 
     #[test]

@@ -200,7 +200,7 @@ fn print_head(printer: &mut crate::output::Printer, made: &DeviceType) -> Outcom
     Ok(())
 }
 
-const PROPERTY_COLUMNS: [&str; 15] = [
+const PROPERTY_COLUMNS: [&str; 16] = [
     "id",
     "number",
     "name",
@@ -214,6 +214,7 @@ const PROPERTY_COLUMNS: [&str; 15] = [
     "typical_max",
     "wrap",
     "labels",
+    "missing",
     "deprecated",
     "attributes",
 ];
@@ -234,6 +235,7 @@ fn property_cells(property: &Property) -> Vec<Cell> {
         float(property.typical_max),
         float(property.wrap),
         Cell::List(property.labels.clone()),
+        Cell::List(property.missing.clone()),
         Cell::Bool(property.deprecated),
         Cell::Pairs(property.attributes.clone()),
     ]

@@ -78,7 +78,7 @@ fn column(p: &Property, index: usize, records: &[Record]) -> Option<v1::Column> 
             kind: Some(kind(p, &values)),
         }),
         presence: presence.into(),
-        quality: Vec::new(),
+        ..v1::Column::default()
     })
 }
 

@@ -37,8 +37,30 @@ pub struct Choice<'c> {
     pub accepted: Accepted,
     /// By what can be judged from the values.
     pub checks: &'c Checks,
-    /// Whether suspect values are left out too.
-    pub drop_suspect: bool,
+    /// What becomes of suspect values.
+    pub suspect: Suspects,
+}
+
+/// What becomes of values that are suspect, rather than failed.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub enum Suspects {
+    /// They count, and nobody asks which they are.
+    #[default]
+    Count,
+    /// They count, and it is told which they are.
+    Told,
+    /// They are left out.
+    LeftOut,
+}
+
+impl Suspects {
+    /// Left out where it is said so, else they count.
+    pub fn left_out(drop: bool) -> Suspects {
+        match drop {
+            true => Suspects::LeftOut,
+            false => Suspects::Count,
+        }
+    }
 }
 
 const NOTHING: &Checks = &Checks {
@@ -58,7 +80,7 @@ impl Choice<'static> {
     pub const ALL: Choice<'static> = Choice {
         accepted: Accepted::ALL,
         checks: NOTHING,
-        drop_suspect: false,
+        suspect: Suspects::Count,
     };
 }
 
@@ -68,9 +90,9 @@ impl Choice<'_> {
         self.checks.spike.is_some() || self.tells_suspects()
     }
 
-    /// Whether points before one tell whether it is suspect, and is left out for that.
+    /// Whether points before one tell whether it is suspect, and that matters.
     pub fn tells_suspects(&self) -> bool {
-        self.drop_suspect && (self.checks.rate_per_s.is_some() || self.checks.flat.is_some())
+        self.tells() && (self.checks.rate_per_s.is_some() || self.checks.flat.is_some())
     }
 
     /// Place of one of some points from which on a judge has to see them, so that it tells which one is the last that counts and judges all
@@ -91,9 +113,9 @@ impl Choice<'_> {
                 let mut steps = reached.map(|(u, other)| ((t_ns - u) as f64 / 1e9, (value - other).abs()));
                 begin_ns <= reached_ns && steps.all(|(seconds, step)| step <= limit * seconds)
             };
-            self.checks.rate_per_s.filter(|_| self.drop_suspect).is_none_or(slow)
+            self.checks.rate_per_s.filter(|_| self.tells()).is_none_or(slow)
         };
-        let flat = self.checks.flat.filter(|_| self.drop_suspect);
+        let flat = self.checks.flat.filter(|_| self.tells());
         let still_since = |at: usize, flat: &Flat| {
             let since = points[at].0.saturating_sub(flat.over_ns);
             (since, points[..=at].partition_point(|(u, _)| *u <= since))
@@ -107,21 +129,22 @@ impl Choice<'_> {
                 begin_ns <= since && most - least > flat.within
             })
         };
-        let settled = |at: &usize| is_no_spike(*at) && changed_slowly(*at) && moves(*at);
+        let usual = |at: usize| !self.tells() || self.checks.is_typical(points[at].1);
+        let settled = |at: &usize| is_no_spike(*at) && usual(*at) && changed_slowly(*at) && moves(*at);
         let last = (0..points.len()).rev().find(settled)?;
         Some(flat.map_or(last, |flat| still_since(last, &flat).1))
     }
 
     /// How far before a point others tell whether it is one of those to leave out, nanoseconds, neighbours aside.
     pub fn looks_back_ns(&self) -> i64 {
-        let flat = self.checks.flat.filter(|_| self.drop_suspect);
+        let flat = self.checks.flat.filter(|_| self.tells());
         flat.map_or(0, |flat| flat.over_ns)
     }
 
     /// Looks at points as far as is needed to choose.
     pub fn judge(&self) -> Judge<'_> {
         let judge = Judge::new(self.checks, |_| false);
-        match self.drop_suspect {
+        match self.tells() {
             true => judge,
             false => judge.without_flat(),
         }
@@ -129,12 +152,12 @@ impl Choice<'_> {
 
     /// Whether a finding leaves a value out.
     pub fn leaves_out(&self, finding: Finding) -> bool {
-        finding.fails() || self.drop_suspect
+        finding.fails() || self.drops()
     }
 
     /// Whether a value may be looked at, neighbours aside.
     pub fn takes(&self, value: f64) -> bool {
-        self.checks.is_in_range(value) && (!self.drop_suspect || self.checks.is_typical(value))
+        self.checks.is_in_range(value) && (!self.drops() || self.checks.is_typical(value))
     }
 
     /// Whether values from the least to the greatest may all be looked at.
@@ -145,8 +168,16 @@ impl Choice<'_> {
     /// Whether values need not be looked at to choose, neighbours aside.
     pub(crate) fn limits_nothing(&self) -> bool {
         let checks = self.checks;
-        let usual = !self.drop_suspect || (checks.typical_min.is_none() && checks.typical_max.is_none());
+        let usual = !self.drops() || (checks.typical_min.is_none() && checks.typical_max.is_none());
         checks.min.is_none() && checks.max.is_none() && usual
+    }
+
+    fn drops(&self) -> bool {
+        self.suspect == Suspects::LeftOut
+    }
+
+    fn tells(&self) -> bool {
+        self.suspect != Suspects::Count
     }
 }
 
@@ -176,6 +207,8 @@ pub struct Judged {
     pub stated: u8,
     /// What was found, if anything.
     pub finding: Option<Finding>,
+    /// It stands still, whatever else was found.
+    pub still: bool,
 }
 
 impl Finding {
@@ -349,6 +382,7 @@ impl<'a> Judge<'a> {
             value,
             stated,
             finding,
+            still: false,
         };
         if !counts || finding.is_some() {
             match self.waiting.is_empty() {
@@ -383,6 +417,7 @@ impl<'a> Judge<'a> {
                 if let Some((flat, still)) = &mut self.flat
                     && still.point(flat, point.0, point.1)
                 {
+                    first.still = true;
                     first.finding = first.finding.or(Some(Finding::Flat));
                 }
                 if first.finding.is_none() {

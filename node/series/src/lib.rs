@@ -36,7 +36,7 @@ pub use asof::{AsOf, Toward};
 pub use bitmap::Bitmap;
 pub use block::{Accepted, BLOCK_ROWS_MAX, Block, ColumnStats, Folding, Points, Sizes};
 pub use by_window::{ByWindow, Unfinished};
-pub use checks::{Checks, Choice};
+pub use checks::{Checks, Choice, Suspects};
 pub use corrupt::Corrupt;
 pub use exact::Exact;
 pub use known::LeftOut;

@@ -5,6 +5,7 @@
 
 pub mod alerts;
 pub mod jobs;
+pub mod missing;
 mod restore;
 pub mod types;
 

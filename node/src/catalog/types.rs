@@ -8,6 +8,7 @@ use tidemark_series::checks::Checks;
 use tidemark_series::flat::Flat;
 use tidemark_series::{Kind, PropertyNumber, ValueType};
 
+use super::missing::Missing;
 use crate::clock::{NS_PER_DAY, NS_PER_S};
 use crate::error::{Error, Reason, Result};
 use crate::limits::Limits;
@@ -58,6 +59,8 @@ pub struct PropertyDef {
     pub checks: Checks,
     /// What it says of the device itself, if anything.
     pub diagnostic: Option<Diagnostic>,
+    /// Values that say that there is none.
+    pub missing: Missing,
 }
 
 impl PropertyDef {
@@ -204,11 +207,12 @@ pub fn unknown_property(type_id: &str, property: &str) -> Error {
 }
 
 fn property_def(p: &Property, sample_interval_s: i64) -> Result<PropertyDef> {
+    let value_type = value_type(p.value_type)
+        .ok_or_else(|| Error::new(Reason::InvalidType, format!("property {:?} has no value type", p.id)))?;
     Ok(PropertyDef {
         number: PropertyNumber(p.number),
         id: p.id.clone(),
-        value_type: value_type(p.value_type)
-            .ok_or_else(|| Error::new(Reason::InvalidType, format!("property {:?} has no value type", p.id)))?,
+        value_type,
         kind: kind(p.kind)
             .ok_or_else(|| Error::new(Reason::InvalidType, format!("property {:?} has no kind", p.id)))?,
         labels: p.labels.clone(),
@@ -217,6 +221,7 @@ fn property_def(p: &Property, sample_interval_s: i64) -> Result<PropertyDef> {
         wrap: p.wrap,
         checks: checks(p, sample_interval_s),
         diagnostic: p.attributes.get("diag").and_then(|role| diagnostic(role)),
+        missing: Missing::of(p, value_type).map_err(|message| Error::new(Reason::InvalidType, message))?,
     })
 }
 
@@ -358,7 +363,7 @@ fn check_property(p: &Property, limits: &Limits) -> std::result::Result<(), Stri
             p.id, limits.text_bytes_max
         ));
     }
-    Ok(())
+    Missing::of(p, value_type).map(|_| ())
 }
 
 /// What can be wrong with the rollups of a type.

@@ -92,6 +92,7 @@ impl<'a> Follower<'a> {
             let (windows, slots, series) = (&self.asked[at].0, &self.slots[at], &mut series[at]);
             let points = match piece {
                 Piece::Points(points) => points,
+                Piece::Told(_) => return Ok(()),
                 Piece::Row(row) => {
                     left_out += self.add_row(row, windows, series);
                     if let Some(slots) = slots {

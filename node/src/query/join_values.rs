@@ -166,6 +166,7 @@ fn cut(column: &Column, rows: &Range<usize>, taken: &mut usize) -> Option<Column
         values: column.values.as_ref().map(|all| pick(all, values)),
         presence: bits(&present).into(),
         quality: quality.map(<[i32]>::to_vec).unwrap_or_default(),
+        qualifiers: Vec::new(),
     })
 }
 
@@ -188,6 +189,7 @@ mod tests {
             values: Some(values),
             presence: if presence == 0 { vec![] } else { vec![presence] }.into(),
             quality: quality.to_vec(),
+            qualifiers: Vec::new(),
         };
         let batch = Batch {
             device_type: "t".into(),

@@ -10,6 +10,7 @@ use tidemark_series::checks::{Judge, Judged};
 use tidemark_series::{Block, Column, Corrupt, Points, ValueRef, bucket};
 
 use super::health::Signals;
+use super::latencies::Latencies;
 use super::shard_side::corrupt;
 use super::tally::Tally;
 use crate::catalog::types::{PropertyDef, TypeDef};
@@ -255,35 +256,8 @@ fn is_apart(kind: u8) -> bool {
     kind == ReportKind::Test as u8 || kind == ReportKind::Keepalive as u8
 }
 
-/// How long from observation to receipt is promised, by why a point was reported.
-#[derive(Copy, Clone)]
-struct Latencies {
-    routine: Option<i64>,
-    event: Option<i64>,
-}
-
-impl Latencies {
-    fn of_type(def: &TypeDef) -> Latencies {
-        Latencies {
-            routine: def.latency_ns(),
-            event: def.event_latency_ns().or(def.latency_ns()),
-        }
-    }
-
-    /// A point that was held back was due when it was observed: the shorter promise.
-    fn of(&self, kind: u8) -> Option<i64> {
-        match kind {
-            kind if kind == ReportKind::Event as u8 => self.event,
-            kind if kind == ReportKind::Backfill as u8 => match (self.routine, self.event) {
-                (Some(routine), Some(event)) => Some(routine.min(event)),
-                (routine, event) => routine.or(event),
-            },
-            _ => self.routine,
-        }
-    }
-}
-
-fn counts_for_nothing(stated: u8) -> bool {
+/// What a source calls failed or missing.
+pub(super) fn counts_for_nothing(stated: u8) -> bool {
     stated == Quality::Fail as u8 || stated == Quality::Missing as u8
 }
 

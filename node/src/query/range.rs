@@ -14,6 +14,7 @@ use tidemark_series::{Records, bucket};
 use super::asked::{Asked, position};
 use super::filter::{self, Filter};
 use super::plan::{check_range, passes_over_types};
+use super::qualifiers::Qualifying;
 use super::shard_side::{Answering, Begin, Chosen, Wanted, corrupt};
 use crate::catalog::types::{PropertyDef, TypeDef};
 use crate::error::Result;
@@ -48,6 +49,13 @@ pub(super) fn answer(answering: &Answering<'_>, request: &QueryRangeRequest, ask
     Ok(reading.summary)
 }
 
+/// What is wanted of devices of one type.
+struct OfType<'d> {
+    filter: Filter<'d>,
+    /// Where qualifiers are wanted.
+    qualifying: Option<Qualifying<'d>>,
+}
+
 struct Reading<'a> {
     answering: &'a Answering<'a>,
     request: &'a QueryRangeRequest,
@@ -73,13 +81,15 @@ impl Reading<'_> {
         let Some(filter) = Filter::new(self.request, &def, &properties, self.pass_over)? else {
             return Ok(ControlFlow::Continue(()));
         };
+        let qualifying = self.request.qualifiers.then(|| Qualifying::new(&def, &properties));
+        let of_type = OfType { filter, qualifying };
         let range = (self.request.from_ns, self.request.to_ns);
         self.answering.concern(&def, range);
         let mut batch = BatchWriter::new(&def, &properties);
         let mut flow = ControlFlow::Continue(());
         for chosen in devices {
             self.summary.devices += 1;
-            flow = self.device(&def, &properties, &filter, chosen, &mut batch)?;
+            flow = self.device(&def, &properties, &of_type, chosen, &mut batch)?;
             if flow.is_break() {
                 break;
             }
@@ -94,7 +104,7 @@ impl Reading<'_> {
         &mut self,
         def: &'d TypeDef,
         properties: &[&'d PropertyDef],
-        filter: &Filter<'_>,
+        of_type: &OfType<'_>,
         chosen: &Chosen,
         batch: &mut BatchWriter<'d>,
     ) -> Result<ControlFlow<()>> {
@@ -102,7 +112,7 @@ impl Reading<'_> {
         let range = self.rest_of(chosen);
         let newest_first = self.newest_first;
         let mut visit = |value: &[u8]| {
-            self.take(chosen, value, range, filter, batch)?;
+            self.take(chosen, value, range, of_type, batch)?;
             if self.summary.limited || self.summary.cut_short.is_some() {
                 return Ok(ControlFlow::Break(()));
             }
@@ -137,7 +147,7 @@ impl Reading<'_> {
         chosen: &Chosen,
         value: &[u8],
         (from_ns, to_ns): (i64, i64),
-        filter: &Filter<'_>,
+        of_type: &OfType<'_>,
         batch: &mut BatchWriter<'_>,
     ) -> Result<()> {
         let mut blocks = bucket::blocks(value)
@@ -150,9 +160,9 @@ impl Reading<'_> {
             if block.last_ns() < from_ns || block.first_ns() >= to_ns {
                 continue;
             }
-            let records = block.decode(filter.decoded()).map_err(corrupt)?;
+            let records = block.decode(of_type.filter.decoded()).map_err(corrupt)?;
             let points = records.points() as u64;
-            self.push(chosen, records, (from_ns, to_ns), filter, batch)?;
+            self.push(chosen, records, (from_ns, to_ns), of_type, batch)?;
             if self.summary.limited {
                 // Counted all the same; whether there were too many matters no more.
                 self.answering.tally.block(points).ok();
@@ -185,9 +195,10 @@ impl Reading<'_> {
         chosen: &Chosen,
         mut records: Records,
         (from_ns, to_ns): (i64, i64),
-        filter: &Filter<'_>,
+        of_type: &OfType<'_>,
         batch: &mut BatchWriter<'_>,
     ) -> Result<()> {
+        let OfType { filter, qualifying } = of_type;
         let room = usize::try_from(self.limit - self.summary.rows).unwrap_or(usize::MAX);
         if filter.takes_all() && !self.newest_first {
             if filter.decoded().is_some() {
@@ -199,8 +210,7 @@ impl Reading<'_> {
                 self.summary.limited = true;
             }
             self.summary.rows += rows.len() as u64;
-            batch.push(chosen.id(), &records, rows);
-            return Ok(());
+            return self.give(chosen, &records, rows, qualifying.as_ref(), batch);
         }
         let (records, mut rows, dropped) = filter.apply(self.answering, chosen, records, (from_ns, to_ns))?;
         self.summary.points_dropped += dropped;
@@ -215,7 +225,25 @@ impl Reading<'_> {
             return Ok(());
         }
         self.summary.rows += rows.len() as u64;
-        batch.push(chosen.id(), &records.pick_rows(&rows), 0..rows.len());
+        let picked = records.pick_rows(&rows);
+        self.give(chosen, &picked, 0..rows.len(), qualifying.as_ref(), batch)
+    }
+
+    fn give(
+        &self,
+        chosen: &Chosen,
+        records: &Records,
+        rows: std::ops::Range<usize>,
+        qualifying: Option<&Qualifying<'_>>,
+        batch: &mut BatchWriter<'_>,
+    ) -> Result<()> {
+        match qualifying {
+            None => batch.push(chosen.id(), records, rows),
+            Some(qualifying) => {
+                let qualified = qualifying.of(self.answering, chosen, records, rows.clone())?;
+                batch.push_qualified(chosen.id(), records, rows, &qualified);
+            }
+        }
         Ok(())
     }
 }

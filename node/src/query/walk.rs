@@ -5,8 +5,9 @@
 use std::ops::ControlFlow;
 
 use tidemark_proto::v1::Quality;
+use tidemark_series::checks::Judged;
 use tidemark_series::rollup::Wanted;
-use tidemark_series::{Accepted, Choice, Points, bucket};
+use tidemark_series::{Accepted, Choice, Points, Suspects, bucket};
 
 use super::rollups::wanted;
 use super::shard_side::{Answering, Chosen, corrupt};
@@ -48,7 +49,15 @@ pub(super) fn choice(property: &PropertyDef, drop_suspect: bool) -> Choice<'_> {
     Choice {
         accepted: Accepted(!(left_out(Quality::Fail) | left_out(Quality::Missing) | suspect)),
         checks: &property.checks,
-        drop_suspect,
+        suspect: Suspects::left_out(drop_suspect),
+    }
+}
+
+/// The same, but suspect ones, which are told.
+pub(super) fn telling(property: &PropertyDef) -> Choice<'_> {
+    Choice {
+        suspect: Suspects::Told,
+        ..choice(property, false)
     }
 }
 
@@ -104,7 +113,18 @@ impl<'a> Walk<'a> {
     pub(super) fn over(&self, chosen: &Chosen, mut each: impl FnMut(usize, &Points) -> Result<()>) -> Result<()> {
         self.pieces(chosen, &mut |at, piece| match piece {
             Piece::Points(points) => each(at, points),
+            Piece::Told(_) => Ok(()),
             Piece::Row(_) => Err(Error::internal("a rollup where points are walked over")),
+        })
+    }
+
+    /// Gives `each` the points of a device of which something is found by their neighbours, where choices tell.
+    pub(super) fn findings(&self, chosen: &Chosen, mut each: impl FnMut(usize, &Judged)) -> Result<()> {
+        self.pieces(chosen, &mut |at, piece| {
+            if let Piece::Told(found) = piece {
+                found.iter().for_each(|judged| each(at, judged));
+            }
+            Ok(())
         })
     }
 

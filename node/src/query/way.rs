@@ -6,7 +6,7 @@
 
 use tidemark_series::checks::{Judge, Judged};
 use tidemark_series::rollup::{Rollup, Row, Wanted};
-use tidemark_series::{Choice, Points, ValueRef};
+use tidemark_series::{Choice, Points, Suspects, ValueRef};
 
 use super::shard_side::corrupt;
 use crate::catalog::types::PropertyDef;
@@ -22,6 +22,8 @@ pub(super) struct Walked<'a> {
 pub(super) enum Piece<'p> {
     /// Points that count, and when those were observed that do not.
     Points(&'p Points),
+    /// Points of which something is found, where the choice tells: before the points among which they are.
+    Told(&'p [Judged]),
     /// A window of a rollup, with at least something in it.
     Row(&'p Row),
 }
@@ -35,10 +37,16 @@ pub(super) struct Way<'w> {
     pub(super) walked: &'w Walked<'w>,
     /// Where neighbours decide what counts.
     judge: Option<Judge<'w>>,
-    judged: Points,
+    judged: Sorted,
     to_ns: i64,
     /// A point behind the range went out.
     pub(super) is_past: bool,
+}
+
+/// Points that were judged.
+struct Sorted {
+    points: Points,
+    told: Vec<Judged>,
 }
 
 impl<'w> Way<'w> {
@@ -49,7 +57,10 @@ impl<'w> Way<'w> {
             at,
             walked,
             judge: walked.choice.needs_order().then(judge),
-            judged: Points::empty(walked.property.value_type),
+            judged: Sorted {
+                points: Points::empty(walked.property.value_type),
+                told: Vec::new(),
+            },
             to_ns,
             is_past: false,
         }
@@ -61,7 +72,7 @@ impl<'w> Way<'w> {
             self.is_past |= points.times.last().is_some_and(|last| *last >= self.to_ns);
             return each(self.at, Piece::Points(points));
         };
-        self.judged.dropped.extend_from_slice(&points.dropped);
+        self.judged.points.dropped.extend_from_slice(&points.dropped);
         for (place, t_ns) in points.times.iter().enumerate() {
             // What is no number has no neighbours.
             let Some(value) = points.values.get(place).and_then(ValueRef::number) else {
@@ -125,8 +136,12 @@ impl<'w> Way<'w> {
     }
 
     fn hand_on(&mut self, each: &mut Each<'_>) -> Result<()> {
+        if !self.judged.told.is_empty() {
+            each(self.at, Piece::Told(&self.judged.told))?;
+            self.judged.told.clear();
+        }
         let empty = Points::empty(self.walked.property.value_type);
-        let mut judged = std::mem::replace(&mut self.judged, empty);
+        let mut judged = std::mem::replace(&mut self.judged.points, empty);
         judged.dropped.sort_unstable();
         self.is_past |= judged.times.last().is_some_and(|last| *last >= self.to_ns);
         match judged.times.is_empty() && judged.dropped.is_empty() {
@@ -168,9 +183,12 @@ pub(super) fn points_of(walked: &Walked<'_>, numbers: &[(i64, f64)]) -> Points {
 }
 
 /// Keeps a judged point, or notes that it is left out.
-fn sort(walked: &Walked<'_>, point: Judged, kept: &mut Points) {
+fn sort(walked: &Walked<'_>, point: Judged, sorted: &mut Sorted) {
+    if walked.choice.suspect == Suspects::Told && point.finding.is_some() {
+        sorted.told.push(point);
+    }
     match point.finding.is_some_and(|finding| walked.choice.leaves_out(finding)) {
-        true => kept.dropped.push(point.t_ns),
-        false => kept.push(point.t_ns, point.value),
+        true => sorted.points.dropped.push(point.t_ns),
+        false => sorted.points.push(point.t_ns, point.value),
     }
 }

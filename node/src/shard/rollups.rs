@@ -21,7 +21,7 @@ use tidemark_proto::peer::{RemoveRecords, Removed, RollUp, RolledProperty, Rolle
 use tidemark_proto::v1::Failure;
 use tidemark_series::rollup::{self, Follows, Format, Rolled, Rollup};
 use tidemark_series::window::Edge;
-use tidemark_series::{Accepted, Checks, Choice, PropertyNumber, bucket};
+use tidemark_series::{Accepted, Checks, Choice, PropertyNumber, Suspects, bucket};
 
 use super::Shard;
 use super::apply::{Chunk, code, failure};
@@ -347,7 +347,7 @@ fn rolled<'c>((property, checks): (&RolledProperty, &'c Checks)) -> Rolled<'c> {
         choice: Choice {
             accepted: Accepted(property.accepted),
             checks,
-            drop_suspect: false,
+            suspect: Suspects::Count,
         },
         follows: match property.sequence() {
             RolledSequence::Unspecified => None,

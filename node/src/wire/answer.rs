@@ -5,9 +5,12 @@ use std::ops::Range;
 use tidemark_proto::v1::{
     AggregateColumn, Batch, BoolValues, Column, EnumValues, F64Values, I64Values, TextValues, Values, values,
 };
-use tidemark_series::{self as series, Bitmap, Finished, Records};
+use tidemark_series::{self as series, Bitmap, Finished, PropertyNumber, Records};
 
 use crate::catalog::types::{PropertyDef, TypeDef};
+
+/// Qualifiers of the values of some rows, in the order of the values, by property: sums of bits.
+pub type Qualified = Vec<(PropertyNumber, Vec<u32>)>;
 
 /// Collects records of devices of one type into one batch.
 pub struct BatchWriter<'a> {
@@ -29,6 +32,8 @@ struct Outgoing<'a> {
     values: series::Values,
     /// Of each value, but for those at the end that have none.
     quality: Vec<u8>,
+    /// As `quality`.
+    qualifiers: Vec<u32>,
     /// Row of each value, as soon as there is a row without one.
     rows: Option<Vec<u32>>,
 }
@@ -40,6 +45,7 @@ impl<'a> BatchWriter<'a> {
             property,
             values: series::Values::empty(property.value_type),
             quality: Vec::new(),
+            qualifiers: Vec::new(),
             rows: None,
         };
         BatchWriter {
@@ -66,6 +72,11 @@ impl<'a> BatchWriter<'a> {
 
     /// Adds some rows of one device. Columns of other properties are left out.
     pub fn push(&mut self, device: &str, records: &Records, rows: Range<usize>) {
+        self.push_qualified(device, records, rows, &Vec::new());
+    }
+
+    /// The same, with the qualifiers of their values.
+    pub fn push_qualified(&mut self, device: &str, records: &Records, rows: Range<usize>, qualified: &Qualified) {
         if self.devices.last().is_none_or(|last| last != device) {
             self.devices.push(device.to_string());
         }
@@ -80,6 +91,11 @@ impl<'a> BatchWriter<'a> {
         self.report_kind.extend(kinds.iter().map(|&kind| i32::from(kind)));
         for outgoing in &mut self.columns {
             if let Some(column) = records.column(outgoing.property.number) {
+                let number = outgoing.property.number;
+                if let Some((_, bits)) = qualified.iter().find(|(property, _)| *property == number) {
+                    outgoing.qualifiers.resize(outgoing.values.len(), 0);
+                    outgoing.qualifiers.extend_from_slice(bits);
+                }
                 self.bytes += outgoing.append(column, rows.clone(), base);
             }
         }
@@ -165,11 +181,18 @@ impl Outgoing<'_> {
         } else {
             Vec::new()
         };
+        let qualifiers = if self.qualifiers.iter().any(|&bits| bits != 0) {
+            self.qualifiers.resize(self.values.len(), 0);
+            self.qualifiers
+        } else {
+            Vec::new()
+        };
         Column {
             property: self.property.id.clone(),
             values: Some(to_values(self.values, self.property)),
             presence: presence.into(),
             quality,
+            qualifiers,
         }
     }
 }

@@ -349,7 +349,8 @@ fn checked_column<'a>(
         );
     }
     let stated = column.quality.iter().any(|&q| q != 0);
-    let quality = stated.then(|| column.quality.iter().map(|&q| q as u8).collect());
+    let mut quality = stated.then(|| column.quality.iter().map(|&q| q as u8).collect());
+    property.missing.mark(&values, &mut quality);
     Ok(CheckedColumn {
         property,
         values,

@@ -159,6 +159,7 @@ impl Gathered {
                 values: Some(to_values(self.values, property)),
                 presence: present.into(),
                 quality: stated(self.quality),
+                qualifiers: Vec::new(),
             }),
             observed_at_ns: own(self.observed_at_ns, shared.observed),
             received_at_ns: own(self.received_at_ns, shared.received),

@@ -155,6 +155,21 @@ fn quality_name(quality: v1::Quality) -> &'static str {
     }
 }
 
+fn qualifier_name(qualifier: v1::Qualifier) -> &'static str {
+    match qualifier {
+        v1::Qualifier::Unspecified => "",
+        v1::Qualifier::Range => "range",
+        v1::Qualifier::Untypical => "untypical",
+        v1::Qualifier::Spike => "spike",
+        v1::Qualifier::Rate => "rate",
+        v1::Qualifier::Flat => "flat",
+        v1::Qualifier::Manual => "manual",
+        v1::Qualifier::Maintenance => "maintenance",
+        v1::Qualifier::Clock => "clock",
+        v1::Qualifier::Late => "late",
+    }
+}
+
 fn report_kind_name(kind: v1::ReportKind) -> &'static str {
     match kind {
         v1::ReportKind::Unspecified | v1::ReportKind::Routine => "routine",

@@ -9,7 +9,7 @@ use clap::Args;
 use tidemark_client::{Client, Row, rows, v1};
 
 use super::filters::FilterArgs;
-use super::{AskArgs, SpanArgs, quality_name, report_kind_name, value_cell};
+use super::{AskArgs, SpanArgs, qualifier_name, quality_name, report_kind_name, value_cell};
 use crate::cli::Context;
 use crate::failure::{OrFail, Outcome};
 use crate::output::{Cell, Printer};
@@ -35,8 +35,11 @@ pub(crate) struct RangeArgs {
     /// Add when each record was received, why it was reported and the stated quality
     #[arg(long)]
     meta: bool,
+    /// Add what else there is to say of values: range, untypical, spike, rate, flat, manual, maintenance, clock, late
+    #[arg(long)]
+    qualifiers: bool,
     /// One row per value (device, property, timestamp, value) instead of one per record; the form that ingest takes back
-    #[arg(long, conflicts_with = "meta")]
+    #[arg(long, conflicts_with_all = ["meta", "qualifiers"])]
     long: bool,
 }
 
@@ -68,6 +71,7 @@ pub(crate) async fn run(context: &Context, args: RangeArgs) -> Outcome {
         explain: args.ask.terms.explain,
         known_at_ns: args.ask.known.at_ns()?,
         test_points: args.tests.test_points,
+        qualifiers: args.qualifiers,
     };
     let mut answer = client.query_range(request).await.or_fail(WHAT)?;
     let mut printer = context.printer("query_range");
@@ -79,6 +83,9 @@ pub(crate) async fn run(context: &Context, args: RangeArgs) -> Outcome {
     header.extend(properties.iter().map(String::as_str));
     if args.meta {
         header.extend(["_received_at", "_report_kind", "_quality"]);
+    }
+    if args.qualifiers {
+        header.push("_qualifiers");
     }
     if args.ask.properties.is_empty() && !args.long {
         printer.only_filled(2);
@@ -107,6 +114,7 @@ pub(crate) async fn run(context: &Context, args: RangeArgs) -> Outcome {
 struct Layout<'a> {
     long: bool,
     meta: bool,
+    qualifiers: bool,
     place: HashMap<&'a str, usize>,
 }
 
@@ -120,6 +128,7 @@ impl Layout<'_> {
         Layout {
             long: args.long,
             meta: args.meta,
+            qualifiers: args.qualifiers,
             place,
         }
     }
@@ -152,6 +161,13 @@ impl Layout<'_> {
             cells.push(row.received_at_ns.map_or(Cell::None, Cell::Time));
             cells.push(Cell::text(report_kind_name(row.report_kind)));
             cells.push(Cell::List(quality.collect()));
+        }
+        if self.qualifiers {
+            let said = row.qualifiers.iter().map(|(property, all)| {
+                let names: Vec<&str> = all.iter().copied().map(qualifier_name).collect();
+                format!("{property}:{}", names.join("+"))
+            });
+            cells.push(Cell::List(said.collect()));
         }
         printer.row_of(device_type, cells)
     }

@@ -31,7 +31,7 @@ fn points_settle_where_no_earlier_one_can_matter() {
         let choice = Choice {
             accepted: Accepted::ALL,
             checks: &checks,
-            drop_suspect,
+            suspect: Suspects::left_out(drop_suspect),
         };
         let points: Vec<(i64, f64)> = (0..).map(|n| n * 60 * S).zip(values.iter().copied()).collect();
         assert_eq!(choice.settled(begin_s * S, &points), expected, "{values:?}");
@@ -62,7 +62,7 @@ fn what_stands_still_settles_where_it_moved_last() {
         let choice = Choice {
             accepted: Accepted::ALL,
             checks: &checks,
-            drop_suspect: true,
+            suspect: Suspects::LeftOut,
         };
         let points: Vec<(i64, f64)> = (0..).map(|n| n * 60 * S).zip(values.iter().copied()).collect();
         assert_eq!(choice.settled(begin_s * S, &points), expected, "{values:?}");

@@ -4,7 +4,7 @@ use super::*;
 use crate::bitmap::Bitmap;
 use crate::block::Accepted;
 use crate::checks::Checks;
-use crate::checks::Choice;
+use crate::checks::{Choice, Suspects};
 use crate::needs::Needs;
 use crate::partial::Function;
 use crate::record::{Column, Values};
@@ -104,7 +104,7 @@ fn a_rollup_answers_as_its_bucket_does() {
         let choice = |number: u32| Choice {
             accepted: Accepted(!(1 << 3)),
             checks: if number == 1 { &checks } else { &nothing },
-            drop_suspect: false,
+            suspect: Suspects::Count,
         };
         let edge = |number: u32| {
             if number.is_multiple_of(2) {
@@ -513,7 +513,7 @@ fn bytes_stay_as_they_are() {
             choice: Choice {
                 accepted: Accepted::ALL,
                 checks: if number == 1 { checks_of_the_first } else { &checks },
-                drop_suspect: false,
+                suspect: Suspects::Count,
             },
             follows: Some(follows),
         };
