@@ -15,6 +15,7 @@ mod play;
 mod pour;
 mod process;
 mod question;
+mod recount;
 mod scenario;
 mod storm;
 mod stores;
