@@ -18,7 +18,7 @@ const NUMBERS_PER_QUERY: u64 = 500_000;
 /// Batches that may be stored beyond the last acknowledged one.
 const BATCHES_BEYOND: u64 = 128;
 
-/// Checks a journal; true when everything acknowledged is there, once and right.
+/// Checks a journal; true when something was acknowledged and all of it is there, once and right.
 pub(super) async fn run(args: &OracleArgs, path: &Path) -> Result<bool> {
     let evidence = journal::read(path)?;
     let client = args.cluster.connect().await?;
@@ -29,6 +29,12 @@ pub(super) async fn run(args: &OracleArgs, path: &Path) -> Result<bool> {
     }
     for example in &sum.examples {
         report::note(example);
+    }
+    if sum.acknowledged == 0 {
+        report::note(&format!(
+            "{}: nothing was acknowledged, so nothing is proved",
+            path.display()
+        ));
     }
     let counts = [
         sum.acknowledged,

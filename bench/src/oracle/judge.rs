@@ -26,9 +26,10 @@ pub(crate) struct Verdict {
 const EXAMPLES: usize = 10;
 
 impl Verdict {
-    /// True when every acknowledged point is there, once and right, and nothing else is wrong.
+    /// True when every acknowledged point is there, once and right, and nothing else is wrong. Where nothing was acknowledged,
+    /// nothing is proved.
     pub(crate) fn is_good(&self) -> bool {
-        self.missing + self.doubled + self.wrong == 0
+        self.acknowledged > 0 && self.missing + self.doubled + self.wrong == 0
     }
 
     /// Adds the findings of another producer.
@@ -204,6 +205,13 @@ mod tests {
         let v = judge(&[0..10], &[b, a]);
         assert_eq!(counts(&v), [10, 0, 0, 0, 10]);
         assert!(v.is_good());
+    }
+
+    #[test]
+    fn nothing_acknowledged_is_nothing_proved() {
+        let v = judge(&[], &[plan().batch(0, 0).unwrap()]);
+        assert_eq!(counts(&v), [0, 0, 0, 0, 10]);
+        assert!(!v.is_good());
     }
 
     #[test]

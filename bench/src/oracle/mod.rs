@@ -24,7 +24,8 @@ pub(crate) use points::Plan;
 pub(crate) struct OracleArgs {
     #[command(flatten)]
     cluster: ClusterArgs,
-    /// Reads back every point that this journal says was acknowledged; exit code 1 if any is missing, doubled or wrong.
+    /// Reads back every point that this journal says was acknowledged; exit code 1 if any is missing, doubled or wrong, or if
+    /// there is none.
     #[arg(long, value_name = "JOURNAL", conflicts_with_all = ["journal", "duration_s"])]
     check: Option<PathBuf>,
     /// Where to remember what was acknowledged; must not exist yet.

@@ -81,9 +81,18 @@ pub(crate) struct Findings {
 const EXAMPLES: usize = 8;
 
 impl Findings {
-    /// True when nothing is to be complained of.
+    /// True when every kind of question was answered while cut, and nothing is to be complained of.
     pub(crate) fn is_good(&self) -> bool {
-        self.stale + self.lag_understated + self.invented + self.not_allowed == 0 && self.healed_ms.is_some()
+        self.stale + self.lag_understated + self.invented + self.not_allowed == 0
+            && self.healed_ms.is_some()
+            && self.unasked().is_empty()
+    }
+
+    /// Kinds of questions of which none was asked and answered while cut: a run that says nothing about them.
+    pub(crate) fn unasked(&self) -> Vec<Kind> {
+        let mut kinds = vec![Kind::Read, Kind::Any, Kind::Write];
+        kinds.retain(|kind| !self.while_cut.contains_key(kind));
+        kinds
     }
 
     fn note(&mut self, call: &Call, what: &str) {
@@ -288,11 +297,35 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_was_not_asked_while_cut() {
+        let answered = [Kind::Read, Kind::Any, Kind::Write].map(|kind| call(kind, 2100, Ok((3, 0))));
+        // Asked before the cut was done, and answered after the healing began.
+        let astride = [(Kind::Read, 995), (Kind::Any, 995), (Kind::Write, 1995)];
+        let astride = astride.map(|(kind, began)| call(kind, began, Err(Code::Unavailable)));
+        let mut calls = [answered, astride].concat();
+        let found = check(&calls, Expect::Either);
+        assert_eq!(found.unasked(), [Kind::Read, Kind::Any, Kind::Write]);
+        assert!(!found.is_good(), "{found:?}");
+        for kind in [Kind::Read, Kind::Any, Kind::Write] {
+            assert!(!check(&calls, Expect::Either).is_good(), "without {kind:?}");
+            calls.push(call(kind, 1150, Err(Code::Unavailable)));
+        }
+        assert!(check(&calls, Expect::Either).is_good());
+    }
+
+    #[test]
     fn a_lag_that_is_understated_fails_the_run() {
         let healed = call(Kind::Any, 2100, Ok((3, 5)));
         let told = |lag_ms| {
             check(
-                &[call(Kind::Any, 1150, Ok((1, lag_ms))), healed.clone()],
+                &[
+                    call(Kind::Read, 1150, Err(Code::Unavailable)),
+                    call(Kind::Any, 1150, Ok((1, lag_ms))),
+                    call(Kind::Write, 1150, Err(Code::Unavailable)),
+                    call(Kind::Read, 2100, Ok((3, 0))),
+                    healed.clone(),
+                    call(Kind::Write, 2100, Ok((0, 0))),
+                ],
                 Expect::Unavailable,
             )
         };

@@ -219,6 +219,10 @@ fn figures(
         .collect();
     let failed = stage.failed_writes();
     let mut examples: Vec<String> = nodes.iter().flat_map(|node| node.examples.clone()).collect();
+    for node in &nodes {
+        let unasked = node.unasked().into_iter();
+        examples.extend(unasked.map(|kind| format!("{}: no {kind:?} was asked and answered while cut", node.node)));
+    }
     examples.extend(read_back.examples.iter().cloned());
     examples.extend(failed.iter().take(3).cloned());
     let mut figures = Figures {

@@ -1,5 +1,6 @@
 //! Questions to a store, timed, each answer held against the oracle. Never here: a store's language. Invariant: an answer
-//! that is wrong is counted and told, and its time counts all the same.
+//! that is wrong is counted and told, and its time counts all the same; only a store that promises less than Tidemark may be
+//! waited for.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::batches::Span;
-use super::expect::{check, expect};
+use super::expect::{check, check_order, expect};
 use super::fleet::Fleet;
 use super::question::{Ask, Kind, Questioner, Row};
 use super::stores::Session;
@@ -18,6 +19,9 @@ use crate::report::{self, Latencies};
 const KEPT: usize = 2_000;
 /// Most questions of a kind in a row.
 const ASKED_MAX: usize = 5_000;
+/// A store that acknowledges before others can read may take so long.
+const READABLE_WITHIN: Duration = Duration::from_secs(10);
+const READABLE_LOOK: Duration = Duration::from_millis(100);
 /// Wrong answers that are told.
 const TOLD: u64 = 3;
 
@@ -29,6 +33,7 @@ pub(crate) struct Examiner {
     questions: Questioner,
     known: HashMap<Ask, Arc<Vec<Row>>>,
     quiet: bool,
+    promised: bool,
 }
 
 /// What came of the questions of one kind.
@@ -64,7 +69,13 @@ impl Examiner {
             questions,
             known: HashMap::new(),
             quiet: false,
+            promised: false,
         }
+    }
+
+    /// The same, of a store that promises what Tidemark does: what was acknowledged is in the next answer, in order.
+    pub(crate) fn promised(self) -> Examiner {
+        Examiner { promised: true, ..self }
     }
 
     /// The same, which tells nobody of wrong answers.
@@ -104,7 +115,11 @@ impl Examiner {
         let answer = session.ask(&ask).await?;
         answers.latencies.record(began.elapsed());
         answers.rows = answer.len() as u64;
-        if let Err(fault) = check(&self.fleet, &self.written, &ask, &right, answer) {
+        let order = match self.promised {
+            true => check_order(&ask, &right, &answer),
+            false => Ok(()),
+        };
+        if let Err(fault) = check(&self.fleet, &self.written, &ask, &right, answer).and(order) {
             answers.wrong += 1;
             if answers.wrong <= TOLD && !self.quiet {
                 report::note(&format!("WRONG: {}: {fault:#}", kind.title()));
@@ -130,6 +145,30 @@ impl Examiner {
             self.once(session, kind, turn, None, &mut answers).await?;
         }
         Ok(answers)
+    }
+
+    /// Waits until every question is answered rightly, and says how long that took and what was wrong until then. What stays wrong
+    /// is asked, and counted, all the same. Where it is promised, nothing is waited for and what is wrong counts at once.
+    pub(crate) async fn readable(
+        mut self,
+        session: &mut Session,
+        kinds: &[Kind],
+    ) -> Result<(Duration, BTreeMap<Kind, u64>)> {
+        self.quiet = !self.promised;
+        let (began, mut wrong) = (Instant::now(), BTreeMap::new());
+        for kind in kinds {
+            loop {
+                let found = self.again(session, *kind, 0.0, 1).await?.wrong;
+                if self.promised {
+                    wrong.insert(*kind, found);
+                }
+                if found == 0 || self.promised || began.elapsed() >= READABLE_WITHIN {
+                    break;
+                }
+                tokio::time::sleep(READABLE_LOOK).await;
+            }
+        }
+        Ok((began.elapsed(), wrong))
     }
 
     /// Makes what is asked first, so that no time of the bench counts as the store's.
@@ -169,5 +208,76 @@ impl Examiner {
             }
         }
         Ok(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::super::batches::{Order, batches};
+    use super::super::fleet::FleetSpec;
+    use super::super::question::Subjects;
+    use super::super::stores::Made;
+    use super::*;
+
+    const KINDS: [Kind; 2] = [Kind::RawDay, Kind::Total];
+
+    fn examiner() -> (Examiner, Session) {
+        let spec = FleetSpec {
+            every: 30,
+            types: vec!["waste_bin".into(), "electrical_fire_monitor".into()],
+            ..FleetSpec::default()
+        };
+        let fleet = Arc::new(Fleet::new(&spec).unwrap());
+        // By the property that the store in memory keeps.
+        let subjects = Subjects {
+            series: "electrical_fire_monitor.residual_current".to_owned(),
+            fleet: "electrical_fire_monitor.residual_current".to_owned(),
+            ..Subjects::default()
+        };
+        let questions = Questioner::new(&fleet, &subjects).unwrap();
+        let mut store = Made::default();
+        for batch in batches(&fleet, &(0..7_200), Order::ByTime, 1_000) {
+            store.put(&fleet, &batch);
+        }
+        (Examiner::new(&fleet, 0..7_200, questions), Session::Made(store))
+    }
+
+    fn late(session: Session, late: usize) -> Session {
+        match session {
+            Session::Made(store) => Session::Made(Made { late, ..store }),
+            other => other,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_shows_late_what_it_acknowledged_is_waited_for() {
+        let (examiner, session) = examiner();
+        let mut session = late(session, 1);
+        let (_, wrong) = examiner.readable(&mut session, &KINDS).await.unwrap();
+        assert!(wrong.is_empty(), "{wrong:?}");
+    }
+
+    #[tokio::test]
+    async fn what_tidemark_shows_late_is_a_wrong_answer() {
+        let (examiner, session) = examiner();
+        let mut session = late(session, 1);
+        let (_, wrong) = examiner.promised().readable(&mut session, &KINDS).await.unwrap();
+        assert_eq!(wrong, BTreeMap::from([(Kind::RawDay, 1), (Kind::Total, 0)]));
+    }
+
+    #[tokio::test]
+    async fn rows_out_of_order_are_wrong_where_an_order_is_promised() {
+        for (promised, expected) in [(false, 0), (true, 1)] {
+            let (mut examiner, mut session) = examiner();
+            if promised {
+                examiner = examiner.promised();
+            }
+            if let Session::Made(store) = &mut session {
+                store.points.reverse();
+            }
+            let answers = examiner.again(&mut session, Kind::RawDay, 0.0, 1).await.unwrap();
+            assert_eq!(answers.wrong, expected, "promised: {promised}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The oracle of a run: every answer made again from the generator and compared. Never here: a store. Invariant: an answer
 //! passes only if every row is there once with its values; sums and averages may differ by the order of adding.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use anyhow::{Result, bail, ensure};
@@ -243,6 +243,26 @@ fn newer(one: &Type, row: &Row, known_ms: i64, end: i64) -> Option<f64> {
     ((row.at_ms - known_ms) % step_ms == 0).then(|| value(device, property, end - 1 + later, one.interval_s))
 }
 
+/// The order that Tidemark promises, and other stores need not have: rows of a key by time; a top list from its leader on,
+/// of equal ones the first by name.
+pub(crate) fn check_order(ask: &Ask, expected: &[Row], found: &[Row]) -> Result<()> {
+    if let Ask::Top { .. } = ask {
+        let mut right: Vec<&Row> = expected.iter().collect();
+        right.sort_by(|a, b| first(b).total_cmp(&first(a)).then_with(|| a.key.cmp(&b.key)));
+        let right: Vec<&str> = right.iter().take(TOP).map(|row| row.key.as_str()).collect();
+        let found: Vec<&str> = found.iter().map(|row| row.key.as_str()).collect();
+        ensure!(found == right, "the leaders are {right:?}, not {found:?}");
+        return Ok(());
+    }
+    let mut last: BTreeMap<&str, i64> = BTreeMap::new();
+    for row in found {
+        if let Some(before_ms) = last.insert(&row.key, row.at_ms) {
+            ensure!(before_ms < row.at_ms, "{row:?} came behind the time {before_ms}");
+        }
+    }
+    Ok(())
+}
+
 /// Equal values may stand in any order, and the last of them may be any device with that value.
 fn check_top(expected: &[Row], mut found: Vec<Row>) -> Result<()> {
     let known: BTreeMap<&str, f64> = expected
@@ -252,21 +272,27 @@ fn check_top(expected: &[Row], mut found: Vec<Row>) -> Result<()> {
     let mut best: Vec<f64> = known.values().copied().collect();
     best.sort_by(|a, b| b.total_cmp(a));
     best.truncate(TOP);
-    let value = |row: &Row| row.values.first().copied().unwrap_or(f64::NAN);
-    found.sort_by(|a, b| value(b).total_cmp(&value(a)));
-    let values: Vec<f64> = found.iter().map(value).collect();
+    found.sort_by(|a, b| first(b).total_cmp(&first(a)));
+    let values: Vec<f64> = found.iter().map(first).collect();
     ensure!(
         values.len() == best.len() && close(&best, &values),
         "{values:?} instead of {best:?}"
     );
+    let mut seen = BTreeSet::new();
     for row in &found {
+        ensure!(seen.insert(&row.key), "{} came twice", row.key);
         let right = known.get(row.key.as_str()).is_some_and(|v| close(&[*v], &row.values));
         ensure!(right, "{} does not have {:?}", row.key, row.values);
     }
     Ok(())
 }
 
-fn close(a: &[f64], b: &[f64]) -> bool {
+fn first(row: &Row) -> f64 {
+    row.values.first().copied().unwrap_or(f64::NAN)
+}
+
+/// The same numbers, but for the order of adding.
+pub(crate) fn close(a: &[f64], b: &[f64]) -> bool {
     let near = |(a, b): (&f64, &f64)| (a - b).abs() <= TOLERANCE * a.abs().max(b.abs()).max(1.0);
     a.len() == b.len() && a.iter().zip(b).all(near)
 }
@@ -310,6 +336,57 @@ mod tests {
             answer.pop();
             assert!(check(&fleet, &written, &ask, &right, answer).is_err(), "{kind:?}");
         }
+    }
+
+    #[test]
+    fn a_device_twice_in_a_top_list_is_seen_where_it_has_the_value_of_another() {
+        let (fleet, written) = (fleet(), 0..2 * DAY_S);
+        let ask = Questioner::new(&fleet, &Subjects::default())
+            .unwrap()
+            .ask(Kind::Top, 0, &written);
+        let rows = |keys: &[&str]| -> Vec<Row> { keys.iter().map(|key| Row::new(*key, 0, vec![7.0])).collect() };
+        let right = rows(&["a", "b", "c"]);
+        check(&fleet, &written, &ask, &right, rows(&["c", "a", "b"])).unwrap();
+        assert!(check(&fleet, &written, &ask, &right, rows(&["a", "b", "b"])).is_err());
+    }
+
+    #[test]
+    fn the_promised_order_passes_and_any_other_fails() {
+        let (fleet, written) = (fleet(), 0..2 * DAY_S);
+        let asks = Questioner::new(&fleet, &Subjects::default()).unwrap();
+        for kind in [Kind::RawDay, Kind::HourlyAll, Kind::GroupHour, Kind::Top] {
+            let ask = asks.ask(kind, 0, &written);
+            let right = expect(&fleet, &written, &ask);
+            let mut answer = right.clone();
+            if kind == Kind::Top {
+                // The leaders of equal value by name: a stable sort of what is in the order of names.
+                answer.sort_by(|a, b| b.values[0].total_cmp(&a.values[0]));
+                answer.truncate(TOP);
+            }
+            check_order(&ask, &right, &answer).unwrap();
+            answer.swap(0, 1);
+            check(&fleet, &written, &ask, &right, answer.clone()).unwrap();
+            assert!(check_order(&ask, &right, &answer).is_err(), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn equal_leaders_stand_by_name() {
+        let ask = Ask::Top {
+            of: Series {
+                type_at: 0,
+                property: 0,
+            },
+            from_ms: 0,
+            to_ms: 1,
+        };
+        let rows = |keys: [&str; 3], values: [f64; 3]| -> Vec<Row> {
+            let all = keys.iter().zip(values);
+            all.map(|(key, v)| Row::new(*key, 0, vec![v])).collect()
+        };
+        let right = rows(["a", "b", "c"], [5.0, 7.0, 7.0]);
+        check_order(&ask, &right, &rows(["b", "c", "a"], [7.0, 7.0, 5.0])).unwrap();
+        assert!(check_order(&ask, &right, &rows(["c", "b", "a"], [7.0, 7.0, 5.0])).is_err());
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! What a run comes to: figures by store, round and phase. Never here: measuring or drawing. Invariant: a figure has a name,
-//! a unit and a number; tables, JSON and pages show these and nothing else.
+//! What a run comes to: figures by store, round and phase, and which of them are faults. Never here: measuring or drawing.
+//! Invariant: tables, JSON and pages show figures and nothing else; a fault of any round, at any size, is a fault of the run.
 
 use std::collections::BTreeMap;
 
@@ -8,6 +8,12 @@ use serde::Serialize;
 use super::stores::Name;
 use super::usage::Sample;
 use crate::report::Latencies;
+
+/// How the name of a figure ends that counts wrong answers: a fault, whichever store gave them.
+pub(crate) const WRONG_ANSWERS: &str = "wrong answers";
+/// Faults of Tidemark; of other stores the report tells them, and the run passes.
+pub(crate) const LOST: &str = "acknowledged records lost";
+pub(crate) const UNSENT: &str = "records that nobody sent";
 
 /// One number.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -66,7 +72,7 @@ pub(crate) struct Line {
     /// `phase: figure`.
     pub(crate) name: String,
     pub(crate) unit: &'static str,
-    /// Median over rounds, by column; none where a store has no such figure.
+    /// Median over rounds, by column, and the worst of them where it counts faults; none where a store has no such figure.
     pub(crate) values: Vec<Option<f64>>,
     pub(crate) want: Option<f64>,
 }
@@ -91,13 +97,53 @@ impl PhaseFigures {
     }
 }
 
+impl Played {
+    /// What went wrong, in words; nothing else makes a run fail that was played to its end.
+    pub(crate) fn faults(&self) -> Vec<String> {
+        let is_fault = |figure: &&Figure| {
+            let counts = figure.what.ends_with(WRONG_ANSWERS)
+                || (self.store == Name::Tidemark && [LOST, UNSENT].contains(&figure.what.as_str()));
+            counts && figure.value != 0.0
+        };
+        let mut faults = Vec::new();
+        for phase in &self.phases {
+            for figure in phase.figures.iter().filter(is_fault) {
+                faults.push(format!(
+                    "round {}: {}, {} devices: {}: {}: {}",
+                    self.round,
+                    self.label,
+                    self.devices,
+                    phase.phase,
+                    figure.what,
+                    crate::report::thousands(figure.value)
+                ));
+            }
+        }
+        faults
+    }
+}
+
 impl Outcome {
-    /// Labels of the stores, in the order in which they first played.
+    /// What went wrong in any round, at any size.
+    pub(crate) fn faults(&self) -> Vec<String> {
+        self.played.iter().flat_map(Played::faults).collect()
+    }
+
+    /// The column of a store: its label, and its size where the run has several.
+    pub(crate) fn column(&self, played: &Played) -> String {
+        if self.played.iter().all(|other| other.devices == played.devices) {
+            return played.label.clone();
+        }
+        let devices = crate::report::thousands(played.devices as f64);
+        format!("{}, {devices} devices", played.label)
+    }
+
+    /// All columns, in the order in which they were first played.
     pub(crate) fn columns(&self) -> Vec<String> {
         let mut columns: Vec<String> = Vec::new();
-        for played in &self.played {
-            if !columns.contains(&played.label) {
-                columns.push(played.label.clone());
+        for column in self.played.iter().map(|played| self.column(played)) {
+            if !columns.contains(&column) {
+                columns.push(column);
             }
         }
         columns
@@ -109,7 +155,8 @@ impl Outcome {
         let mut order: Vec<(String, &'static str)> = Vec::new();
         let mut values: BTreeMap<(String, usize), Vec<f64>> = BTreeMap::new();
         for played in &self.played {
-            let column = columns.iter().position(|label| *label == played.label).unwrap_or(0);
+            let own = self.column(played);
+            let column = columns.iter().position(|column| *column == own).unwrap_or(0);
             for phase in &played.phases {
                 for figure in &phase.figures {
                     let name = format!("{}: {}", phase.phase, figure.what);
@@ -122,7 +169,7 @@ impl Outcome {
         }
         let line = |(name, unit): (String, &'static str)| Line {
             values: (0..columns.len())
-                .map(|column| median(values.get(&(name.clone(), column))?))
+                .map(|column| together(&name, values.get(&(name.clone(), column))?))
                 .collect(),
             want: self.want.get(&name).copied(),
             name,
@@ -130,6 +177,14 @@ impl Outcome {
         };
         order.into_iter().map(line).collect()
     }
+}
+
+/// One number for all rounds.
+fn together(name: &str, values: &[f64]) -> Option<f64> {
+    if [WRONG_ANSWERS, LOST, UNSENT].iter().any(|fault| name.ends_with(fault)) {
+        return values.iter().copied().reduce(f64::max);
+    }
+    median(values)
 }
 
 fn median(values: &[f64]) -> Option<f64> {
@@ -221,6 +276,68 @@ pub(in super::super) mod tests {
         );
         assert_eq!(line.values, [Some(1.5), Some(5.5)]);
         assert_eq!((median(&[3.0, 1.0, 2.0]), median(&[])), (Some(2.0), None));
+    }
+
+    /// A store that played once.
+    fn round(store: Name, round: usize, devices: u64, figures: &[(&str, f64)]) -> Played {
+        let mut played = outcome().played.remove(0);
+        (played.store, played.round, played.devices) = (store, round, devices);
+        for phase in &mut played.phases {
+            phase.figures.clear();
+            figures.iter().for_each(|(what, value)| phase.add(*what, "", *value));
+        }
+        played
+    }
+
+    fn of(played: Vec<Played>) -> Outcome {
+        Outcome { played, ..outcome() }
+    }
+
+    #[test]
+    fn a_wrong_answer_of_one_round_of_many_is_a_fault() {
+        let rounds = |counts: [f64; 3]| {
+            let one = |(at, count)| round(Name::Tidemark, at, 1, &[("raw: wrong answers", count)]);
+            of((1..).zip(counts).map(one).collect())
+        };
+        let outcome = rounds([0.0, 0.0, 7.0]);
+        assert_eq!(outcome.faults(), ["round 3: a, 1 devices: load: raw: wrong answers: 7"]);
+        assert_eq!(outcome.lines()[0].values, [Some(7.0)], "and the table shows it");
+        assert!(rounds([0.0; 3]).faults().is_empty());
+    }
+
+    #[test]
+    fn what_tidemark_lost_or_made_up_is_a_fault_and_what_others_lost_is_told() {
+        for (store, what, faults) in [
+            (Name::Tidemark, LOST, 1),
+            (Name::Tidemark, UNSENT, 1),
+            (Name::Tidemark, "points", 0),
+            (Name::VictoriaMetrics, LOST, 0),
+            (Name::VictoriaMetrics, UNSENT, 0),
+            (Name::VictoriaMetrics, "top: wrong answers", 1),
+        ] {
+            let outcome = of(vec![round(store, 1, 1, &[(what, 1.0)])]);
+            assert_eq!(outcome.faults().len(), faults, "{store:?}: {what}");
+            assert_eq!(outcome.lines()[0].values, [Some(1.0)]);
+        }
+    }
+
+    #[test]
+    fn sizes_have_columns_of_their_own_and_each_of_them_can_fail() {
+        let size = |devices, cost, wrong| {
+            let figures = [("cost", cost), ("raw: wrong answers", wrong)];
+            round(Name::Tidemark, 1, devices, &figures)
+        };
+        let outcome = of(vec![
+            size(1_000, 1.0, 0.0),
+            size(3_000, 2.0, 0.0),
+            size(10_000, 9.0, 1.0),
+        ]);
+        assert_eq!(
+            outcome.columns(),
+            ["a, 1,000 devices", "a, 3,000 devices", "a, 10,000 devices"]
+        );
+        assert_eq!(outcome.lines()[0].values, [Some(1.0), Some(2.0), Some(9.0)]);
+        assert_eq!(outcome.faults().len(), 1);
     }
 
     #[test]

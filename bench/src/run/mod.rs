@@ -15,6 +15,7 @@ mod play;
 mod pour;
 mod process;
 mod question;
+mod recount;
 mod scenario;
 mod storm;
 mod stores;
@@ -76,7 +77,7 @@ pub(crate) struct RunArgs {
     json: bool,
 }
 
-/// Runs the command; false when an answer was wrong.
+/// Runs the command; false when an answer was wrong, or Tidemark lost or made up a record.
 pub(crate) async fn run(args: RunArgs) -> Result<bool> {
     crate::ops::until_told(Box::pin(all_rounds(args))).await
 }
@@ -115,22 +116,25 @@ async fn all_rounds(args: RunArgs) -> Result<bool> {
                 };
                 report::note(&format!("round {round}: {}", label(*name, &args)));
                 let played = Box::pin(play(*name, round, &place, &spec, &scenario, &args)).await?;
+                let faults = played.faults();
                 outcome.played.push(played);
                 // After each, so that nothing measured is lost to what comes after.
                 write(args.report.as_deref(), &outcome)?;
-                if !args.keep {
+                if !args.keep && faults.is_empty() {
                     std::fs::remove_dir_all(&place.dir)?;
                 }
             }
         }
     }
     table::print(args.json, &outcome)?;
-    if !args.keep {
+    let faults = outcome.faults();
+    for fault in &faults {
+        report::note(&format!("WRONG: {fault}"));
+    }
+    if !args.keep && faults.is_empty() {
         std::fs::remove_dir_all(&dir)?;
     }
-    let wrong =
-        |line: &figures::Line| line.name.ends_with("wrong answers") && line.values.iter().flatten().any(|v| *v > 0.0);
-    Ok(!outcome.lines().iter().any(wrong))
+    Ok(faults.is_empty())
 }
 
 fn fleets(scenario: &Scenario) -> Vec<FleetSpec> {

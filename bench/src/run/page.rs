@@ -169,7 +169,7 @@ fn over_time(outcome: &Outcome) -> String {
         first
             .iter()
             .map(|played| Curve {
-                name: played.label.clone(),
+                name: outcome.column(played),
                 points: of(played),
             })
             .collect()
@@ -205,7 +205,7 @@ fn over_time(outcome: &Outcome) -> String {
         let of = |played: &&Played| -> Option<Curve> {
             let phase: &PhaseFigures = played.phases.iter().find(|phase| phase.phase == name)?;
             Some(Curve {
-                name: played.label.clone(),
+                name: outcome.column(played),
                 points: phase.acknowledgements.clone(),
             })
         };

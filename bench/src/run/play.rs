@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use super::answers::{Answers, Examiner};
 use super::batches::{Order, Span, batches, points};
-use super::figures::PhaseFigures;
+use super::figures::{PhaseFigures, WRONG_ANSWERS};
 use super::fleet::Fleet;
 use super::pour::{How, Poured, latencies, pour};
 use super::question::{Kind, Questioner, Subjects};
@@ -23,8 +23,6 @@ const QUIET_SHARE: f64 = 0.05;
 const QUIET_FOR: Duration = Duration::from_secs(2);
 const QUIET_LOOKS: usize = 2;
 const QUIET_WAIT: Duration = Duration::from_secs(180);
-const READABLE_WITHIN: Duration = Duration::from_secs(10);
-const READABLE_LOOK: Duration = Duration::from_millis(100);
 /// Acknowledgements that a page shows, at most.
 const SHOWN: usize = 2_000;
 const MICROS: f64 = 1e6;
@@ -137,7 +135,11 @@ impl Stage {
     }
 
     pub(crate) fn examiner(&self) -> Examiner {
-        Examiner::new(&self.fleet, self.written.clone(), self.questions.clone())
+        let examiner = Examiner::new(&self.fleet, self.written.clone(), self.questions.clone());
+        match self.store.is_tidemark() {
+            true => examiner.promised(),
+            false => examiner,
+        }
     }
 
     async fn ingest(&mut self, span: Span, order: Order, pace: &Pace, figures: &mut PhaseFigures) -> Result<()> {
@@ -221,7 +223,7 @@ impl Stage {
         let mut session = self.store.session(&self.fleet).await?;
         let mut examiner = self.examiner();
         examiner.prepare(kinds);
-        let waited = self.readable(&mut session, kinds).await?;
+        let (waited, early) = self.examiner().readable(&mut session, kinds).await?;
         figures.add("all of it readable after", "s", waited.as_secs_f64());
         for kind in kinds {
             // The first one warms up what a store keeps of earlier questions.
@@ -235,22 +237,10 @@ impl Stage {
                 "ms",
                 used.cpu_s * 1_000.0 / asked,
             );
-            answers.wrong += first.wrong;
+            answers.wrong += first.wrong + early.get(kind).unwrap_or(&0);
             add_answers(*kind, &answers, figures);
         }
         Ok(())
-    }
-
-    /// Waits until every question is answered rightly: some stores acknowledge before others can read. What stays wrong is
-    /// asked, and counted, all the same.
-    async fn readable(&self, session: &mut Session, kinds: &[Kind]) -> Result<Duration> {
-        let (began, mut examiner) = (Instant::now(), self.examiner().quietly());
-        for kind in kinds {
-            while examiner.again(session, *kind, 0.0, 1).await?.wrong > 0 && began.elapsed() < READABLE_WITHIN {
-                tokio::time::sleep(READABLE_LOOK).await;
-            }
-        }
-        Ok(began.elapsed())
     }
 
     async fn mixed(
@@ -306,7 +296,7 @@ fn add_answers(kind: Kind, answers: &Answers, figures: &mut PhaseFigures) {
     figures.add_latencies(kind.title(), &answers.latencies);
     figures.add(format!("{}: asked", kind.title()), "", answers.latencies.count() as f64);
     figures.add(format!("{}: rows", kind.title()), "", answers.rows as f64);
-    figures.add(format!("{}: wrong answers", kind.title()), "", answers.wrong as f64);
+    figures.add(format!("{}: {WRONG_ANSWERS}", kind.title()), "", answers.wrong as f64);
 }
 
 /// Rates and acknowledgements; `prefix` where a phase has more than one stream of batches.

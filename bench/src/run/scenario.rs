@@ -167,6 +167,12 @@ impl Scenario {
             let pace = phase.work.pace();
             let paced = pace.is_none_or(|pace| pace.batch > 0 && pace.in_flight > 0 && pace.rows_per_second >= 0.0);
             ensure!(paced, "phase {}: `batch` and `in_flight` are at least 1", phase.name);
+            let asks = match &phase.work {
+                Work::Ask { kinds, .. } => !kinds.is_empty(),
+                Work::Mixed { kinds, readers, .. } => !kinds.is_empty() && *readers > 0,
+                _ => true,
+            };
+            ensure!(asks, "phase {} asks nothing", phase.name);
         }
         Ok(scenario)
     }
@@ -219,6 +225,7 @@ mod tests {
             "name = 'n'\nabout = 'a'\n[[phase]]\nname = 'x'\ndo = 'ingest'\nhours = 1.0\npace = { bacth = 1 }\n",
             "name = 'n'\nabout = 'a'\n[[phase]]\nname = 'x'\ndo = 'ingest'\nhours = 1.0\npace = { batch = 0 }\n",
             "name = 'n'\nabout = 'a'\n[[phase]]\nname = 'x'\ndo = 'settle'\nseconds = 1.0\n",
+            "name = 'n'\nabout = 'a'\n[[phase]]\nname = 'x'\ndo = 'ask'\nseconds = 1.0\ntimes = 3\nkinds = []\n",
             "name = 'n'\nabout = 'a'\n[fleet]\nevry = 2\n[[phase]]\nname = 'x'\ndo = 'settle'\n",
         ] {
             assert!(Scenario::parse(text).is_err(), "{text}");

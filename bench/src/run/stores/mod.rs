@@ -5,6 +5,8 @@ mod columns;
 mod contract;
 mod influx;
 mod lines;
+#[cfg(test)]
+mod made;
 mod postgres;
 mod psql;
 mod tidemark;
@@ -22,6 +24,9 @@ use super::batches::Batch;
 use super::fleet::Fleet;
 use super::process::package_version;
 use super::question::{Ask, Row};
+
+#[cfg(test)]
+pub(crate) use made::Made;
 
 /// The stores by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
@@ -61,6 +66,8 @@ pub(crate) enum Session {
     Victoria(victoria::Session),
     Influx(influx::Session),
     Postgres(Box<postgres::Session>),
+    #[cfg(test)]
+    Made(Made),
 }
 
 /// A batch, ready to go.
@@ -81,6 +88,12 @@ impl Store {
             Name::Influxdb => Store::Influx(influx::Influx::start(place).await?),
             Name::Postgresql => Store::Postgres(postgres::Postgres::start(place, fleet).await?),
         })
+    }
+
+    /// Whether it is Tidemark, which owes every answer at once, as of what was acknowledged before, and in the order of the
+    /// contract.
+    pub(crate) fn is_tidemark(&self) -> bool {
+        matches!(self, Store::Tidemark(_))
     }
 
     /// What it says it is.
@@ -181,6 +194,8 @@ impl Session {
             Session::Tidemark(_) => Payload::Columns(columns::columns(fleet, batch)),
             Session::Victoria(_) | Session::Influx(_) => Payload::Lines(lines::lines(fleet, batch)),
             Session::Postgres(_) => postgres::copy(fleet, batch),
+            #[cfg(test)]
+            Session::Made(_) => Payload::Lines(Bytes::new()),
         }
     }
 
@@ -202,6 +217,8 @@ impl Session {
             Session::Victoria(session) => session.ask(ask).await,
             Session::Influx(session) => session.ask(ask).await,
             Session::Postgres(session) => session.ask(ask).await,
+            #[cfg(test)]
+            Session::Made(session) => session.ask(ask),
         }
     }
 }
