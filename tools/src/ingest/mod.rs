@@ -7,6 +7,9 @@ mod flow;
 mod lines;
 mod mapping;
 mod progress;
+mod refused;
+#[cfg(test)]
+mod refused_tests;
 mod rejects;
 mod request;
 mod run;
@@ -56,6 +59,9 @@ pub(crate) struct IngestArgs {
     /// Tag of the devices that --register registers (repeat)
     #[arg(long = "tag", value_name = "KEY=VALUE", requires = "register", value_parser = crate::selector::parse_pair)]
     tags: Vec<(String, String)>,
+    /// Go on, and list its rows as rejects, although the store refuses all of the first batch for one reason
+    #[arg(long)]
+    keep_going: bool,
     /// Where rejected rows go [default: FILE.rejected.csv]
     #[arg(long, value_name = "FILE")]
     rejects: Option<PathBuf>,
@@ -74,7 +80,8 @@ const AFTER: &str = "\
 Two forms are told apart by the header: long (device,property,timestamp,value) and wide (device,timestamp, then a column
 per property). An interrupted or failed run goes on where it stopped when the same command is run again: every batch
 keeps its number, so nothing is stored twice. Rows that cannot be read or that the store refuses go to the rejects
-file with line number and reason; the run goes on and ends with exit code 7.";
+file with line number and reason; the run goes on and ends with exit code 7. Where the store refuses the whole first batch
+for one reason (devices that are not registered, times in another unit), the run stops and says so (--keep-going does not).";
 
 /// A file whose header is read.
 struct Opened {
@@ -131,6 +138,9 @@ pub(crate) async fn run(context: &Context, args: IngestArgs) -> Outcome {
     let kind = report_kind(args.mapping.report_kind);
     let mut flow = Flow::new(Arc::new(types.clone()), kind, by_value, state, rejects);
     flow.begin_at(opened.taken.load(std::sync::atomic::Ordering::Relaxed));
+    if args.keep_going {
+        flow.keep_going();
+    }
     let cutter = Cutter::new(lines, held, mapping, types.clone(), args.batch as usize).counting(opened.taken);
     let job = run::Job {
         client,

@@ -128,12 +128,13 @@ pub(crate) async fn run(context: &Context, job: Job) -> Outcome {
     }
     if rejected > 0 {
         let what = format!("{rejected} rows were rejected, all others are stored");
-        return Err(Failure::new(
-            Exit::Partial,
-            what,
-            "",
-            format!("look at {}", run.flow.rejects_path()),
-        ));
+        let why = run.flow.reject_reasons();
+        let register = match why.contains("UNKNOWN_DEVICE") {
+            true => "; --register registers devices of the file that the store does not know",
+            false => "",
+        };
+        let next = format!("look at {}{register}", run.flow.rejects_path());
+        return Err(Failure::new(Exit::Partial, what, why, next));
     }
     Ok(())
 }
@@ -216,9 +217,10 @@ impl Run {
         }
     }
 
-    /// Sends batches while there is room.
+    /// Sends batches while there is room: rests take theirs too, and a file of which nothing is stored yet gets one at a time.
     async fn send(&mut self) -> Outcome {
-        while self.outstanding < self.in_flight {
+        let room = if self.flow.is_proven() { self.in_flight } else { 1 };
+        while self.outstanding + self.rests.len() < room {
             let Some((sequence, batch)) = self.flow.next_batch() else {
                 break;
             };

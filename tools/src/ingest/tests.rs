@@ -17,7 +17,7 @@ use super::rejects::Rejects;
 use super::state::State;
 use super::values::Typed;
 
-fn types() -> Vec<Typed> {
+pub(super) fn types() -> Vec<Typed> {
     let property = |id: &str, value_type: ValueType| Property {
         id: id.into(),
         value_type: value_type as i32,
@@ -37,7 +37,7 @@ fn types() -> Vec<Typed> {
     vec![Typed::new(&made)]
 }
 
-fn cutter(text: &str, from: Option<Position>, batch_rows: usize) -> (Cutter, Position) {
+pub(super) fn cutter(text: &str, from: Option<Position>, batch_rows: usize) -> (Cutter, Position) {
     let args = MappingArgs {
         device_type: Some("tank".into()),
         ..MappingArgs::default()
