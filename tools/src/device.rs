@@ -9,12 +9,13 @@ use clap::{Args, Subcommand};
 use tidemark_client::v1::{self, Device, Place};
 
 use crate::cli::Context;
+use crate::cursor::CursorArgs;
 use crate::failure::{Exit, Failure, OrFail, Outcome};
 use crate::fleet;
 use crate::output::{Cell, Printer};
 use crate::removal::{self, DeleteArgs};
 use crate::selector::{SelectorArgs, summary_cells, summary_line};
-use crate::terms::{CursorArgs, print_explain};
+use crate::terms::print_explain;
 use crate::types::read_text;
 
 /// What to do with devices.

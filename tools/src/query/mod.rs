@@ -18,6 +18,7 @@ use clap::{Args, Subcommand};
 use tidemark_client::{Value, v1};
 
 use crate::cli::{Context, now_ns};
+use crate::cursor::Times;
 use crate::failure::{Failure, Outcome};
 use crate::output::Cell;
 use crate::selector::{SelectorArgs, parse_consistency};
@@ -84,6 +85,17 @@ impl AskArgs {
             .or_next("tidemark type list"));
         }
         Ok(self.selector.selector())
+    }
+
+    /// What the flags of a question over `span` mean where it is now that time.
+    fn times(&self, span: &SpanArgs, now_ns: i64) -> Outcome<Times> {
+        let (from_ns, to_ns) = span.resolve_at(now_ns)?;
+        Ok(Times {
+            from_ns,
+            to_ns,
+            at_ns: 0,
+            known_at_ns: self.known.at_ns_by(now_ns)?,
+        })
     }
 }
 
