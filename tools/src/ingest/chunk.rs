@@ -216,6 +216,13 @@ impl Cutter {
             ..
         } = self;
         let field = |index: usize| fields.get(index).ok_or_else(|| format!("only {} fields", fields.len()));
+        if (mapping.fields..fields.len()).any(|index| fields.get(index) != Some("")) {
+            return Err(format!(
+                "{} fields where the header has {} (a value with a comma in it needs quotes)",
+                fields.len(),
+                mapping.fields
+            ));
+        }
         let device_type = match &mapping.device_type {
             Source::Column(index) => field(*index)?,
             Source::Const(name) => name,

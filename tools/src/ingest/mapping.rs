@@ -113,6 +113,8 @@ pub(crate) struct Mapping {
     pub(crate) shape: Shape,
     /// Texts that mean no value.
     pub(crate) nulls: Vec<String>,
+    /// Fields of the header: a row with more of them has something that no column names.
+    pub(crate) fields: usize,
 }
 
 const DEVICE_NAMES: [&str; 5] = ["device", "device_id", "id", "station", "sensor"];
@@ -173,6 +175,7 @@ impl Mapping {
             prefix: args.device_prefix.clone(),
             shape: Shape::Wide(Vec::new()),
             nulls: args.nulls.clone(),
+            fields: header.0.len(),
         };
         mapping.shape = match long_columns(&header, args)? {
             Some((property, value)) => Shape::Long {

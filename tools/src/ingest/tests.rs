@@ -137,6 +137,20 @@ fn bad_rows_are_named_and_leave_nothing_behind() {
     );
 }
 
+#[test]
+fn a_row_with_more_fields_than_the_header_is_no_row_of_other_values() {
+    let text = "device,time_ns,level,count\na,1,1,5,20\na,2,1,5\na,3,1,6,\na,4,2,7,,\n";
+    let [chunk] = chunks(text, 10).try_into().unwrap_or_else(|_| panic!("one chunk"));
+    assert_eq!(
+        chunk.rejects.values().collect::<Vec<_>>(),
+        ["5 fields where the header has 4 (a value with a comma in it needs quotes)"]
+    );
+    assert_eq!(
+        batches(&chunk).iter().flat_map(render).collect::<Vec<_>>(),
+        ["a@2 level=1 count=5", "a@3 level=1 count=6", "a@4 level=2 count=7"]
+    );
+}
+
 /// A long file of several chunks: sorted by device, property, time, with bad rows and texts that the store refuses.
 fn long_file() -> String {
     let mut text = String::from("device,property,timestamp_ns,value\n");
