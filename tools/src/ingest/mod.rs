@@ -98,6 +98,12 @@ pub(crate) async fn run(context: &Context, args: IngestArgs) -> Outcome {
     let types = fetch_types(&client, &args.mapping).await?;
     let mut mapping = Mapping::new(&opened.header, &args.mapping, &types)
         .map_err(|why| Failure::usage(format!("cannot map the columns of {}", args.file), why))?;
+    if !mapping.left_out.is_empty() {
+        let columns = mapping.left_out.join(", ");
+        context.say(&format!(
+            "left out: {columns} (--map PROPERTY=COLUMN takes a column in)"
+        ));
+    }
     settle_times(context, &mut mapping, opened.first.as_ref())?;
     let cluster = client
         .status()
