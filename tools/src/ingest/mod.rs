@@ -10,6 +10,7 @@ mod progress;
 mod refused;
 #[cfg(test)]
 mod refused_tests;
+mod register;
 mod rejects;
 mod request;
 mod run;
@@ -19,7 +20,6 @@ mod tests;
 mod times;
 mod values;
 
-use std::collections::HashSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,6 +32,7 @@ use self::chunk::{Cutter, Held};
 use self::flow::Flow;
 use self::lines::{Fields, Lines, Position};
 use self::mapping::{KindArg, Mapping, MappingArgs, Shape};
+use self::register::Registrar;
 use self::rejects::Rejects;
 use self::state::State;
 use self::times::TimeForm;
@@ -123,10 +124,13 @@ pub(crate) async fn run(context: &Context, args: IngestArgs) -> Outcome {
         .as_ref()
         .map_or_else(|| opened.lines.position(), |(_, at)| *at);
     let (state, state_path) = earlier_state(context, &args, fingerprint, start)?;
-    let known = if args.register {
-        Some(known_devices(&client, &args.mapping).await?)
-    } else {
-        None
+    let registrar = match args.register {
+        true => {
+            let device_type = args.mapping.device_type.as_deref();
+            let tags = args.tags.into_iter().collect();
+            Some(Registrar::new(client.clone(), device_type, tags).await?)
+        }
+        false => None,
     };
     let rejects_path = args
         .rejects
@@ -154,8 +158,7 @@ pub(crate) async fn run(context: &Context, args: IngestArgs) -> Outcome {
         cutter,
         types,
         state_path,
-        known,
-        tags: args.tags.into_iter().collect(),
+        registrar,
         in_flight: args.in_flight as usize,
         give_up_after: context.timeout.max(GIVE_UP_AFTER),
         file: args.file,
@@ -300,25 +303,6 @@ fn earlier_state(
 fn new_producer() -> String {
     let half = || RandomState::new().build_hasher().finish();
     format!("cli-{:016x}{:016x}", half(), half())
-}
-
-/// Ids of the devices that the store knows, of the type of the run or of all.
-async fn known_devices(client: &Client, args: &MappingArgs) -> Outcome<HashSet<String>> {
-    let what = "cannot list the known devices";
-    let selector = args.device_type.as_ref().map(|id| v1::Selector {
-        device_type: id.clone(),
-        ..v1::Selector::default()
-    });
-    let request = v1::ListDevicesRequest {
-        selector,
-        ..v1::ListDevicesRequest::default()
-    };
-    let mut answer = client.list_devices(request).await.or_fail(what)?;
-    let mut known = HashSet::new();
-    while let Some(message) = answer.next().await {
-        known.extend(message.or_fail(what)?.devices.into_iter().map(|device| device.id));
-    }
-    Ok(known)
 }
 
 fn report_kind(kind: KindArg) -> v1::ReportKind {

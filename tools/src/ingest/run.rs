@@ -4,7 +4,6 @@
 //! Invariant: a decision about a refused batch is on disk before it is acted on; acknowledged batches are on disk within
 //! `SAVE_EVERY` or `SAVE_ACKS`, well inside the 256 sequences that a shard remembers.
 
-use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -16,6 +15,7 @@ use tokio::sync::mpsc;
 use super::chunk::{Chunk, Cutter};
 use super::flow::{Flow, RestBatch};
 use super::progress::{Progress, Reached};
+use super::register::Registrar;
 use super::state::Totals;
 use super::values::Typed;
 use crate::cli::Context;
@@ -38,9 +38,8 @@ pub(crate) struct Job {
     pub(crate) cutter: Cutter,
     pub(crate) types: Vec<Typed>,
     pub(crate) state_path: Option<PathBuf>,
-    /// Devices the store knows; none: nothing is registered.
-    pub(crate) known: Option<HashSet<String>>,
-    pub(crate) tags: BTreeMap<String, String>,
+    /// None: nothing is registered.
+    pub(crate) registrar: Option<Registrar>,
     pub(crate) in_flight: usize,
     pub(crate) give_up_after: Duration,
     pub(crate) file: String,
@@ -54,8 +53,7 @@ struct Run {
     writer: Writer,
     types: Vec<Typed>,
     state_path: Option<PathBuf>,
-    known: Option<HashSet<String>>,
-    tags: BTreeMap<String, String>,
+    registrar: Option<Registrar>,
     in_flight: usize,
     rests: FuturesUnordered<BoxFuture<'static, RestAnswer>>,
     rest_producer: String,
@@ -96,8 +94,7 @@ pub(crate) async fn run(context: &Context, job: Job) -> Outcome {
         flow: job.flow,
         types: job.types,
         state_path: job.state_path,
-        known: job.known,
-        tags: job.tags,
+        registrar: job.registrar,
         in_flight: job.in_flight,
         rests: FuturesUnordered::new(),
         rest_producer: format!("{producer}.rest"),
@@ -199,7 +196,10 @@ impl Run {
                 Some(answer) = self.rests.next(), if !self.rests.is_empty() => self.rest_answered(answer)?,
                 chunk = chunks.recv(), if wants_chunk => match chunk {
                     Some(Ok(chunk)) => {
-                        self.register(&chunk).await?;
+                        if let Some(registrar) = &mut self.registrar {
+                            let progress = &self.progress;
+                            registrar.register(&chunk, &self.types, |text| progress.say(text)).await?;
+                        }
                         self.flow.offer(chunk)?;
                     }
                     Some(Err(error)) => return Err(Failure::file("read", file, &error)),
@@ -327,30 +327,6 @@ impl Run {
                 .map_err(|error| Failure::file("write the progress file", &path.display().to_string(), &error)),
             None => Ok(()),
         }
-    }
-
-    /// Registers the devices of a chunk that the store does not know, before any of its batches is sent.
-    async fn register(&mut self, chunk: &Chunk) -> Outcome {
-        let Some(known) = &mut self.known else { return Ok(()) };
-        let unknown: Vec<_> = chunk.devices.iter().filter(|(_, id)| !known.contains(id)).collect();
-        if unknown.is_empty() {
-            return Ok(());
-        }
-        let devices = unknown
-            .iter()
-            .map(|(device_type, id)| v1::Device {
-                id: id.clone(),
-                device_type: self.types[*device_type].id.clone(),
-                tags: self.tags.clone(),
-                ..v1::Device::default()
-            })
-            .collect();
-        self.client
-            .register_devices(devices)
-            .await
-            .or_fail("cannot register the devices of the file")?;
-        known.extend(unknown.into_iter().map(|(_, id)| id.clone()));
-        Ok(())
     }
 }
 
