@@ -3,27 +3,11 @@
 
 mod fake;
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use fake::{Fake, Step, dead_address, device_in, map, options, write};
+use fake::{Fake, Step, dead_address, device_in, map, options, tidemark_error, write};
 use tidemark_client::{Client, Code, ErrorKind, v1};
 use tonic::Status;
-use tonic_types::{ErrorDetails, StatusExt as _};
-
-fn tidemark_error(code: Code, reason: &str, metadata: &[(&str, &str)], retry: Option<Duration>) -> Status {
-    let metadata: HashMap<_, _> = metadata
-        .iter()
-        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-        .collect();
-    let mut details = ErrorDetails::with_error_info(reason, "tidemark", metadata);
-    if retry.is_some() {
-        details.set_retry_info(retry);
-    }
-    Status::with_error_details(code, reason.to_lowercase(), details)
-}
 
 fn no_leader() -> Status {
     tidemark_error(Code::Unavailable, "NO_LEADER", &[], None)
@@ -100,6 +84,21 @@ async fn an_endpoint_outside_the_cluster_does_not_spoil_the_others() {
         client.write(write("d1", "p", sequence)).await.unwrap();
     }
     assert_eq!(inside.state.sequences(), [1, 2, 3, 4]);
+}
+
+#[tokio::test]
+async fn the_status_of_a_cluster_comes_from_a_node_of_it() {
+    let (outside, inside) = (Fake::start(), Fake::start());
+    *outside.state.outside.lock().unwrap() = true;
+    *inside.state.map.lock().unwrap() = map(&[None]);
+    let alone = outside.client().await;
+    assert_eq!(alone.status().await.unwrap().cluster_id, "", "of a node alone");
+    let client = Client::connect([outside.address.clone(), inside.address.clone()])
+        .await
+        .unwrap();
+    for _ in 0..8 {
+        assert_eq!(client.status().await.unwrap().cluster_id, fake::CLUSTER);
+    }
 }
 
 #[tokio::test]
