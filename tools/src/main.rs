@@ -19,6 +19,7 @@ mod ingest;
 mod job;
 mod node;
 mod output;
+mod pairs;
 mod query;
 mod removal;
 mod selector;

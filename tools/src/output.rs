@@ -11,6 +11,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Map, Number, Value};
 
 use crate::failure::Outcome;
+use crate::pairs::pairs_text;
 use crate::time::{TsFormat, format_instant};
 
 /// The form of an answer.
@@ -90,10 +91,7 @@ impl Cell {
             Cell::Bool(value) => value.to_string(),
             Cell::Time(ns) => format_instant(*ns, ts),
             Cell::List(texts) => escape(&texts.join(", ")),
-            Cell::Pairs(pairs) => {
-                let texts: Vec<_> = pairs.iter().map(|(key, value)| format!("{key}={value}")).collect();
-                escape(&texts.join(" "))
-            }
+            Cell::Pairs(pairs) => escape(&pairs_text(pairs)),
         }
     }
 
