@@ -11,12 +11,17 @@ use store::Store;
 
 /// Standard output, standard error and the exit code.
 fn run(store: &Store, folder: &Path, arguments: &[&str]) -> (String, String, i32) {
+    run_with(store, folder, arguments, "")
+}
+
+/// The same with this on standard input.
+fn run_with(store: &Store, folder: &Path, arguments: &[&str], input: &str) -> (String, String, i32) {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("tidemark"));
     for variable in ["TIDEMARK_OUTPUT", "TIDEMARK_TIMEOUT"] {
         command.env_remove(variable);
     }
     command.env("TIDEMARK_ENDPOINT", &store.address).current_dir(folder);
-    let output = command.args(arguments).output().unwrap();
+    let output = command.args(arguments).write_stdin(input).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     (
         text(&output.stdout),
@@ -110,6 +115,36 @@ fn devices_that_cannot_be_registered_are_rejects_and_end_no_import() {
             "7,WRONG_DEVICE_TYPE"
         ]
     );
+}
+
+#[test]
+fn another_stream_does_not_go_on_where_the_last_one_stopped() {
+    let (store, folder) = (Store::start(&[("d1", "tank")]), tempfile::tempdir().unwrap());
+    let rows = |from: usize| {
+        let rows = (from..from + 25_000).map(|row| format!("d1,{row},1\n"));
+        format!("device,time_s,level\n{}", rows.collect::<String>())
+    };
+    let ingest = ["ingest", "-", "-t", "tank", "--state", "progress", "--timeout", "1s"];
+    // A first stream of which a part is in, as its progress file says.
+    let (_, err, code) = run_with(&store, folder.path(), &ingest, &rows(1));
+    assert_eq!(code, 0, "{err}");
+    let keep = |input: &str| {
+        *store.state.stop_after.lock().unwrap() = Some(3);
+        let (_, err, code) = run_with(&store, folder.path(), &ingest, input);
+        assert_eq!(code, 6, "{err}");
+        *store.state.stop_after.lock().unwrap() = None;
+    };
+    keep(&rows(1));
+    let (_, err, code) = run_with(&store, folder.path(), &ingest, &rows(1));
+    assert!(code == 0 && err.contains("going on after"), "{err}");
+    keep(&rows(1));
+    let (_, err, code) = run_with(&store, folder.path(), &ingest, &rows(100_000));
+    assert_eq!(code, 0, "{err}");
+    assert!(
+        err.contains("progress is of another file, mapping or cluster: beginning anew"),
+        "{err}"
+    );
+    assert_eq!(store.state.values.lock().unwrap().len(), 50_000);
 }
 
 #[test]

@@ -106,19 +106,7 @@ pub(crate) async fn run(context: &Context, args: IngestArgs) -> Outcome {
         ));
     }
     settle_times(context, &mut mapping, opened.first.as_ref())?;
-    let cluster = client
-        .status()
-        .await
-        .or_fail("cannot read the cluster's id")?
-        .cluster_id;
-    let words = [
-        mapping.describe(),
-        args.batch.to_string(),
-        format!("{:?}", args.mapping.report_kind),
-        cluster,
-    ];
-    let fingerprint = state::fingerprint(&args.file, &words.each_ref().map(String::as_str))
-        .map_err(|error| Failure::file("read", &args.file, &error))?;
+    let fingerprint = fingerprint(&client, &args, &mapping, &opened).await?;
     let start = opened
         .first
         .as_ref()
@@ -168,6 +156,23 @@ pub(crate) async fn run(context: &Context, args: IngestArgs) -> Outcome {
 
 /// The leader of a shard may be gone for a while; a run waits at least this long before it stops.
 const GIVE_UP_AFTER: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// What makes a later run the same as this one.
+async fn fingerprint(client: &Client, args: &IngestArgs, mapping: &Mapping, opened: &Opened) -> Outcome<String> {
+    let status = client.status().await.or_fail("cannot read the cluster's id")?;
+    let mut words = vec![
+        mapping.describe().into_bytes(),
+        args.batch.to_string().into_bytes(),
+        format!("{:?}", args.mapping.report_kind).into_bytes(),
+        status.cluster_id.into_bytes(),
+    ];
+    if args.file == "-" {
+        // Of a stream this is all that can be looked at before it is taken.
+        words.push(opened.header.clone());
+        words.extend(opened.first.as_ref().map(|(row, _)| row.clone()));
+    }
+    state::fingerprint(&args.file, &words).map_err(|error| Failure::file("read", &args.file, &error))
+}
 
 /// Name of the files beside the input.
 fn stem(file: &str) -> &str {

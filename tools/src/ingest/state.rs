@@ -183,8 +183,8 @@ fn beside(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// What makes two runs the same: the file's length and ends, and every choice in `words`.
-pub(crate) fn fingerprint(path: &str, words: &[&str]) -> io::Result<String> {
+/// What makes two runs the same: the file's length and ends, and everything in `words`, which is all that there is of a stream.
+pub(crate) fn fingerprint(path: &str, words: &[impl AsRef<[u8]>]) -> io::Result<String> {
     use std::io::{Read, Seek, SeekFrom};
     const END_BYTES: u64 = 1 << 16;
     let mut hash = xxhash_rust::xxh3::Xxh3::new();
@@ -199,8 +199,9 @@ pub(crate) fn fingerprint(path: &str, words: &[&str]) -> io::Result<String> {
         hash.update(&ends);
     }
     for word in words {
+        let word = word.as_ref();
         hash.update(&(word.len() as u64).to_le_bytes());
-        hash.update(word.as_bytes());
+        hash.update(word);
     }
     Ok(format!("{:032x}", hash.digest128()))
 }

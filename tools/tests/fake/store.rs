@@ -1,5 +1,6 @@
 //! A store in memory for the tests of `ingest` and `query`: it checks devices as a node does and binds cursors to their
 //! questions. Tests only; never a cluster (that is `mod.rs` beside this).
+#![allow(dead_code, reason = "the server is killed in other tests")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -39,7 +40,9 @@ pub(crate) struct State {
     pub writes: Mutex<usize>,
     /// Requests to register.
     pub registrations: Mutex<usize>,
-    /// Writes fail so, all of them.
+    /// So many more writes are taken; those after them fail.
+    pub stop_after: Mutex<Option<usize>>,
+    /// How they fail; without it as one of a producer that is out of step.
     pub broken: Mutex<Option<Status>>,
 }
 
@@ -109,6 +112,29 @@ fn is_id(id: &str) -> bool {
 struct Service(Arc<State>);
 
 impl Service {
+    /// The failure of writes that are not to be taken.
+    fn stopped(&self) -> Option<Status> {
+        let mut left = self.0.stop_after.lock().unwrap();
+        match left.as_mut()? {
+            0 => {
+                let too_old = || {
+                    refused(
+                        Code::FailedPrecondition,
+                        "SEQUENCE_TOO_OLD",
+                        "too old".into(),
+                        "",
+                        Vec::new(),
+                    )
+                };
+                Some(self.0.broken.lock().unwrap().clone().unwrap_or_else(too_old))
+            }
+            left => {
+                *left -= 1;
+                None
+            }
+        }
+    }
+
     /// Refuses rows of devices that are not there, the first hundred by name; stores all rows otherwise.
     fn store(&self, batch: &v1::Batch) -> Result<v1::WriteResponse, v1::Failure> {
         *self.0.writes.lock().unwrap() += 1;
@@ -184,7 +210,7 @@ type Answer<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 #[tonic::async_trait]
 impl IngestService for Service {
     async fn write(&self, request: Request<v1::WriteRequest>) -> Result<Response<v1::WriteResponse>, Status> {
-        if let Some(status) = self.0.broken.lock().unwrap().clone() {
+        if let Some(status) = self.stopped() {
             return Err(status);
         }
         let batch = request.into_inner().batch.unwrap();
@@ -199,7 +225,7 @@ impl IngestService for Service {
         let service = self.clone();
         let answers = request.into_inner().map(move |request| {
             let request = request?;
-            if let Some(status) = service.0.broken.lock().unwrap().clone() {
+            if let Some(status) = service.stopped() {
                 return Err(status);
             }
             let result = match service.store(&request.write.unwrap().batch.unwrap()) {
