@@ -95,7 +95,7 @@ struct Opened {
 /// Runs the verb.
 pub(crate) async fn run(context: &Context, args: IngestArgs) -> Outcome {
     let opened = open(&args.file)?;
-    let client = context.connect().await?;
+    let client = context.connect_for(GIVE_UP_AFTER).await?;
     let types = fetch_types(&client, &args.mapping).await?;
     let mut mapping = Mapping::new(&opened.header, &args.mapping, &types)
         .map_err(|why| Failure::usage(format!("cannot map the columns of {}", args.file), why))?;
@@ -154,7 +154,8 @@ pub(crate) async fn run(context: &Context, args: IngestArgs) -> Outcome {
     Box::pin(run::run(context, job)).await
 }
 
-/// The leader of a shard may be gone for a while; a run waits at least this long before it stops.
+/// The leader of a shard may be gone for a while; a run waits at least this long before it stops, with batches, rests of
+/// batches and devices to register alike.
 const GIVE_UP_AFTER: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// What makes a later run the same as this one.

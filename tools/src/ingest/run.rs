@@ -112,7 +112,7 @@ pub(crate) async fn run(context: &Context, job: Job) -> Outcome {
         Some(_) => "the same command again: it goes on where this run stopped",
         None => "the same command again: it begins anew (no progress file)",
     };
-    let end = ended.map_err(|failure| failure.or_next(again))?;
+    let end = ended.map_err(|failure| advise(failure, again))?;
     saved?;
     summary(context, &run.flow, before, run.points, seconds)?;
     let rejected = run.flow.totals().rejected;
@@ -134,6 +134,14 @@ pub(crate) async fn run(context: &Context, job: Job) -> Outcome {
         return Err(Failure::new(Exit::Partial, what, why, next));
     }
     Ok(())
+}
+
+/// What to run next. Where the store was away, for longer than a run waits, neither its advice nor a longer wait is needed.
+fn advise(failure: Failure, again: &str) -> Failure {
+    match failure.exit() {
+        Exit::Unavailable | Exit::TimedOut => failure.next(again),
+        _ => failure.or_next(again),
+    }
 }
 
 /// Cuts the file on a thread of its own, a chunk ahead.
@@ -365,4 +373,34 @@ fn summary(context: &Context, flow: &Flow, before: Totals, points: u64, seconds:
         rejects,
     ])?;
     printer.finish(&[])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The line that says what to run next, of a failure of this reason and code with the advice that came along.
+    fn next_of(reason: &str, code: i32, hint: &str) -> String {
+        let failure = v1::Failure {
+            code,
+            reason: reason.to_owned(),
+            message: "no".to_owned(),
+            hint: hint.to_owned(),
+            ..v1::Failure::default()
+        };
+        let failure = Refusal::from(Error::from(failure)).failure("the store did not take a batch");
+        let text = advise(failure, "the same command again: it goes on").as_lines();
+        text.lines().find_map(|line| line.strip_prefix("  next: ")).unwrap_or_default().to_owned()
+    }
+
+    #[test]
+    fn a_store_that_was_away_is_told_apart_from_a_command_that_is_wrong() {
+        let again = "the same command again: it goes on";
+        let unknown = "the outcome is unknown; send the same batches with the same sequences";
+        assert_eq!(next_of("NO_LEADER", 14, unknown), again);
+        assert_eq!(next_of("TIMEOUT", 4, unknown), again);
+        assert_eq!(next_of("DEADLINE_EXCEEDED", 4, ""), again);
+        assert_eq!(next_of("UNKNOWN_TYPE", 5, ""), "tidemark type list");
+        assert_eq!(next_of("CORRUPTION", 15, ""), again);
+    }
 }
