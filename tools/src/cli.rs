@@ -231,6 +231,7 @@ async fn dispatch(cli: Cli) -> Outcome {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
     use clap::CommandFactory;
 
     use super::*;
@@ -238,5 +239,49 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    /// Every `tidemark NOUN VERB` that a message or a page of ours names is one.
+    #[test]
+    fn commands_that_are_advised_exist() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut files = vec![root.join("../README.md"), root.join("../CHANGELOG.md"), root.join("../proto/README.md")];
+        let mut folders = vec![root.join("src"), root.join("../client/src"), root.join("../node/src")];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                match path.is_dir() {
+                    true => folders.push(path),
+                    false => files.push(path),
+                }
+            }
+        }
+        let mut named = 0;
+        for file in files {
+            let text = std::fs::read_to_string(&file).unwrap();
+            for before in ["\"tidemark ", "`tidemark ", ": tidemark ", "\ntidemark "] {
+                for found in text.split(before).skip(1) {
+                    check_command(&file, found);
+                    named += 1;
+                }
+            }
+        }
+        assert!(named > 80, "{named} commands");
+    }
+
+    fn check_command(file: &std::path::Path, words: &str) {
+        let mut words = words.split(|c: char| !c.is_ascii_lowercase() && c != '-');
+        let mut at = Cli::command();
+        while at.has_subcommands() {
+            // A placeholder, a flag or nothing: the noun alone is meant.
+            let word = words.next().unwrap_or_default();
+            if word.is_empty() || word.starts_with('-') {
+                return;
+            }
+            at = at
+                .find_subcommand(word)
+                .unwrap_or_else(|| panic!("{}: no such command: {} {word}", file.display(), at.get_name()))
+                .clone();
+        }
     }
 }

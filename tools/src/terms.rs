@@ -6,6 +6,7 @@ use clap::Args;
 use tidemark_client::v1;
 
 use crate::cli::now_ns;
+pub(crate) use crate::cursor::CursorArgs;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::output::{Cell, Printer};
 use crate::time::{TsFormat, format_instant, parse_instant};
@@ -60,7 +61,7 @@ impl KnownArgs {
                 Exit::Failed,
                 "the answer holds everything, whenever it was received",
                 "a node of an older version gave it",
-                "tidemark status",
+                "tidemark version --server",
             )),
             false => Ok(()),
         }
@@ -83,7 +84,7 @@ impl TestArgs {
                 Exit::Failed,
                 "the answer holds other points than test points",
                 "a node of an older version gave it",
-                "tidemark status",
+                "tidemark version --server",
             )),
             false => Ok(()),
         }
