@@ -157,6 +157,9 @@ impl Context {
 
     /// A remark for people, on standard error; scripts that read json get none.
     pub(crate) fn say(&self, text: &str) {
+        if self.style.format.is_json() {
+            return;
+        }
         let _ = writeln!(std::io::stderr(), "{}", crate::output::escape(text));
     }
 
@@ -174,7 +177,7 @@ pub(crate) fn now_ns() -> i64 {
 /// Runs the command line of this process.
 pub(crate) fn run() -> ExitCode {
     let cli = Cli::parse();
-    let machine = matches!(cli.global.output, Format::Json | Format::Jsonl);
+    let machine = cli.global.output.is_json();
     let outcome = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -28,6 +28,13 @@ pub(crate) enum Format {
     Csv,
 }
 
+impl Format {
+    /// True where a program reads standard error too.
+    pub(crate) fn is_json(self) -> bool {
+        matches!(self, Format::Json | Format::Jsonl)
+    }
+}
+
 /// How to print.
 #[derive(Copy, Clone, Debug, Default)]
 pub(crate) struct Style {

@@ -78,6 +78,25 @@ fn an_import_of_unknown_devices_says_so_and_goes_on_when_they_are_registered() {
 }
 
 #[test]
+fn who_reads_json_gets_no_remarks_among_it() {
+    let (store, folder) = (Store::start(&[("p1", "pump")]), tempfile::tempdir().unwrap());
+    // Times and a column about which people get a remark each, and a device that cannot be registered.
+    let text = "device,time,L,x\np1,1700000000,1,1\n";
+    std::fs::write(folder.path().join("f.csv"), text).unwrap();
+    let ingest = ["ingest", "f.csv", "-t", "tank", "--register", "--map", "level=L"];
+    let (_, err, code) = run(&store, folder.path(), &ingest);
+    assert_eq!(code, 7, "{err}");
+    assert!(
+        err.contains("left out: x (") && err.contains("are read as seconds"),
+        "{err}"
+    );
+    assert!(err.contains("not registered, its rows are rejected: p1"), "{err}");
+    let (_, err, code) = run(&store, folder.path(), &[&ingest[..], &["-o", "json"]].concat());
+    assert_eq!(code, 7, "{err}");
+    assert_eq!(json(&err)["exit"], 7);
+}
+
+#[test]
 fn devices_that_cannot_be_registered_are_rejects_and_end_no_import() {
     let (store, folder) = (
         Store::start(&[("p1", "pump"), ("p2", "pump"), ("p3", "pump")]),
@@ -168,9 +187,9 @@ fn the_same_command_with_the_cursor_goes_on() {
             flags,
         ]
         .concat();
-        let (mut seen, mut cursor) = (Vec::new(), None);
+        let (mut seen, mut cursor): (_, Option<String>) = (Vec::new(), None);
         loop {
-            let more: Vec<&str> = cursor.iter().flat_map(|cursor| ["--cursor", cursor]).collect();
+            let more: Vec<&str> = cursor.iter().flat_map(|cursor| ["--cursor", cursor.as_str()]).collect();
             let (out, err, code) = run(&store, folder, &[&question[..], &more].concat());
             assert_eq!(code, 0, "{flags:?}: {err}");
             let answer = json(&out);

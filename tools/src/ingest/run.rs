@@ -102,7 +102,7 @@ pub(crate) async fn run(context: &Context, job: Job) -> Outcome {
         points: 0,
         acks_unsaved: 0,
         saved_at: started,
-        progress: Progress::new(size, started),
+        progress: Progress::new(size, context.style.format.is_json(), started),
     };
     let ended = run.pump(chunks, &job.file).await;
     let saved = run.save();
