@@ -8,6 +8,7 @@ mod cli;
 mod cluster;
 mod completion;
 mod confirm;
+mod csv_text;
 mod cursor;
 mod device;
 mod doctor;

@@ -51,7 +51,7 @@ pub(crate) struct MappingArgs {
     /// Wide form: leave this column out (repeat)
     #[arg(long, value_name = "COL")]
     pub(crate) ignore: Vec<String>,
-    /// This text means no value, like an empty field (repeat)
+    /// This text means no value, like an empty field (repeat); "" in quotes is an empty text, unless --null '' is given
     #[arg(long = "null", value_name = "TEXT")]
     pub(crate) nulls: Vec<String>,
     /// Why the records were reported

@@ -390,7 +390,10 @@ mod tests {
         };
         let failure = Refusal::from(Error::from(failure)).failure("the store did not take a batch");
         let text = advise(failure, "the same command again: it goes on").as_lines();
-        text.lines().find_map(|line| line.strip_prefix("  next: ")).unwrap_or_default().to_owned()
+        text.lines()
+            .find_map(|line| line.strip_prefix("  next: "))
+            .unwrap_or_default()
+            .to_owned()
     }
 
     #[test]

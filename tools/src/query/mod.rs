@@ -150,7 +150,7 @@ pub(crate) fn value_cell(value: Value) -> Cell {
         Value::F64(value) => Cell::Float(value),
         Value::I64(value) => Cell::Int(value),
         Value::Bool(value) => Cell::Bool(value),
-        Value::Enum(text) | Value::Text(text) => Cell::Text(text),
+        Value::Enum(text) | Value::Text(text) => Cell::Value(text),
     }
 }
 
