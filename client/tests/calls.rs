@@ -3,11 +3,15 @@
 
 mod fake;
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use fake::{Fake, Step, dead_address, device_in, map, options, tidemark_error, write};
 use tidemark_client::{Client, Code, ErrorKind, v1};
 use tonic::Status;
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
 fn no_leader() -> Status {
     tidemark_error(Code::Unavailable, "NO_LEADER", &[], None)
@@ -110,6 +114,23 @@ async fn what_must_be_fixed_or_given_up_is_not_repeated() {
         assert_eq!(client.write(write("d1", "p", 1)).await.unwrap_err().code, code);
     }
     assert_eq!(fake.state.writes.lock().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_refusal_that_names_a_hundred_rows_at_length_arrives() {
+    let fake = Fake::start();
+    let why = "older than the retention of 365 days: looks like milliseconds sent as nanoseconds".repeat(3);
+    let rows = (0..100).map(|row| FieldViolation {
+        reason: "TIME_TOO_OLD".to_owned(),
+        ..FieldViolation::new(format!("batch.rows[{row}].observed_at_ns"), why.as_str())
+    });
+    let mut details = ErrorDetails::with_error_info("TIME_TOO_OLD", "tidemark", HashMap::<String, String>::new());
+    details.set_bad_request(rows.collect::<Vec<_>>());
+    let status = Status::with_error_details(Code::OutOfRange, "100 bad rows", details);
+    fake.state.script([Step::Status(status)]);
+    let error = fake.client().await.write(write("d1", "p", 1)).await.unwrap_err();
+    assert_eq!((error.reason.as_str(), error.rows.len()), ("TIME_TOO_OLD", 100));
+    assert_eq!(error.rows[99].message, why);
 }
 
 #[tokio::test]
