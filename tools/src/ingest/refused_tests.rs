@@ -183,7 +183,7 @@ fn a_bad_device_in_front_a_short_file_or_mixed_reasons_do_not_end_the_run() {
     assert!(short.failure.is_none());
     assert_eq!(short.rejects.lines().count(), 100);
     let mixed = |row: &Row<'_>| {
-        let odd = row.observed_at_ns / 1_000_000_000 % 2 == 1;
+        let odd = row.observed_at_ns / 2_000_000_000 % 2 == 1;
         Some((if odd { "TEXT_TOO_LONG" } else { "NON_FINITE" }, "no".to_owned()))
     };
     let mixed = run(&wide(2, 6_000), None, false, &mixed);
