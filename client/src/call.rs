@@ -2,6 +2,7 @@
 //! Invariant: a request that may not be repeated is sent again only when the failure proves that nothing was stored.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
@@ -12,10 +13,11 @@ use std::{
 use tidemark_proto::v1::{self, cluster_service_client::ClusterServiceClient};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Request, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::{
     cluster_tag::Lane,
-    error::{Error, ErrorKind, Failed, Reached},
+    error::{DOMAIN, Error, ErrorKind, Failed, Reached},
     nodes::{Node, Nodes},
     options::ClientOptions,
     routing::ShardMap,
@@ -28,6 +30,8 @@ const MAP_AGE_MAX: Duration = Duration::from_secs(5);
 const MAP_AGE_MIN: Duration = Duration::from_millis(250);
 /// Reasons with which a shard says that it stored nothing; of a request for several shards, others may have stored their part.
 const NOTHING_STORED: [&str; 2] = ["NO_LEADER", "OVERLOADED"];
+/// Reason of a node that belongs to no cluster yet.
+const NOT_INITIALISED: &str = "NOT_INITIALISED";
 const MAP_WAIT: Duration = Duration::from_secs(1);
 
 /// Where a request goes first.
@@ -133,13 +137,7 @@ impl Core {
                 }
                 Err(failed) => failed,
             };
-            // One endpoint that belongs to no cluster, or no longer, must not spoil the others, nor an advertised
-            // address that leads to another cluster from here.
-            let astray = match failed.error.reason.as_str() {
-                "NOT_INITIALISED" | "NODE_REMOVED" => !self.map().is_empty(),
-                "WRONG_CLUSTER" => node.is_learned(),
-                _ => false,
-            };
+            let astray = self.is_astray(&failed.error, &node);
             if astray {
                 node.failed();
             }
@@ -158,6 +156,16 @@ impl Core {
                 said = Some(failed);
             }
             self.pause(pause, avoid.as_deref()).await;
+        }
+    }
+
+    /// True where a node says of itself that it is not of the cluster: one endpoint that belongs to none, or no longer, must
+    /// not spoil the others, nor an advertised address that leads to another cluster from here.
+    pub(crate) fn is_astray(&self, error: &Error, node: &Node) -> bool {
+        match error.reason.as_str() {
+            NOT_INITIALISED | "NODE_REMOVED" => !self.map().is_empty(),
+            "WRONG_CLUSTER" => node.is_learned(),
+            _ => false,
         }
     }
 
@@ -227,6 +235,13 @@ pub(crate) async fn get_map(channel: Lane, budget: Duration) -> Result<v1::GetSh
         .get_shard_map(request)
         .await?
         .into_inner())
+}
+
+/// What a node that knows no cluster would say, had it refused to answer.
+pub(crate) fn not_initialised() -> Status {
+    let details = ErrorDetails::with_error_info(NOT_INITIALISED, DOMAIN, HashMap::<String, String>::new());
+    let message = "the node belongs to no cluster yet, or has not heard of it";
+    Status::with_error_details(Code::FailedPrecondition, message, details)
 }
 
 /// A request that tells the server how long we wait.

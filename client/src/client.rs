@@ -13,7 +13,7 @@ use tonic::{Code, Response, Status, Streaming};
 
 use crate::{
     answer::{Answer, Piece},
-    call::{Call, Core, Pace, Repeat, To, get_map, with_deadline},
+    call::{Call, Core, Pace, Repeat, To, get_map, not_initialised, with_deadline},
     cluster_tag::Lane,
     error::Error,
     options::{ClientOptions, WriterOptions},
@@ -124,13 +124,18 @@ impl Client {
         .await
     }
 
-    /// Nodes, shards and their health, as one live node sees them.
+    /// Nodes, shards and their health, as one live node sees them: one of the cluster, where any endpoint knows it.
     ///
     /// # Errors
     /// No node answers in time.
     pub async fn status(&self) -> Result<v1::StatusResponse, Error> {
         self.unary(ANY, v1::StatusRequest {}, |channel, request| async move {
-            ClusterServiceClient::new(channel).status(request).await
+            let answer = ClusterServiceClient::new(channel).status(request).await?;
+            // A node outside of the cluster answers for itself, with nothing in it.
+            match answer.get_ref().cluster_id.is_empty() && !self.core.map().is_empty() {
+                true => Err(not_initialised()),
+                false => Ok(answer),
+            }
         })
         .await
     }

@@ -10,7 +10,7 @@ use tonic_types::StatusExt as _;
 pub use tonic::Code;
 
 /// The `domain` of every ErrorInfo a Tidemark server sends.
-const DOMAIN: &str = "tidemark";
+pub(crate) const DOMAIN: &str = "tidemark";
 /// Reason of a try that got no answer in time.
 const TIMEOUT: &str = "TIMEOUT";
 

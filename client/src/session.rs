@@ -110,15 +110,18 @@ impl Session {
                 Ok(node) => node,
                 Err(error) => return self.give_up(error).await,
             };
-            let End::Broken(failed) = self.stream(&node).await else {
+            let End::Broken(mut failed) = self.stream(&node).await else {
                 avoid = None;
                 continue;
             };
+            // A node that is not of the cluster judges no batch of it.
+            let astray = self.core.is_astray(&failed.error, &node);
+            failed.node_at_fault |= astray;
             if failed.node_at_fault {
                 node.failed();
             }
             avoid = failed.another_may_know().then(|| node.address.clone());
-            if self.refused_one(&failed.error) {
+            if !astray && self.refused_one(&failed.error) {
                 continue;
             }
             let pause = self.core.pause_after(&failed, &node, &mut self.backoff);
@@ -199,7 +202,7 @@ impl Session {
                 answer = answers.message() => match answer {
                     Ok(Some(answer)) => {
                         progress_at = Instant::now();
-                        refused = self.take(answer).or(refused);
+                        refused = self.take(answer, node).or(refused);
                     }
                     Ok(None) if self.pending.is_empty() => return End::Idle,
                     Ok(None) => return End::Broken(ended_early()),
@@ -249,8 +252,8 @@ impl Session {
         }
     }
 
-    /// One answer. A failure that a repetition may cure leaves the batch pending and is given back.
-    fn take(&mut self, answer: v1::WriteStreamResponse) -> Option<Error> {
+    /// One answer. A failure that a repetition may cure, or another node, leaves the batch pending and is given back.
+    fn take(&mut self, answer: v1::WriteStreamResponse, node: &Node) -> Option<Error> {
         let position = self
             .pending
             .iter()
@@ -265,7 +268,7 @@ impl Session {
             )),
         };
         if let Err(error) = &result
-            && error.kind == ErrorKind::Retry
+            && (error.kind == ErrorKind::Retry || self.core.is_astray(error, node))
         {
             self.pending[position].sent = false;
             return Some(error.clone());

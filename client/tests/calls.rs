@@ -8,22 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fake::{Fake, Step, dead_address, device_in, map, options, write};
+use fake::{Fake, Step, dead_address, device_in, map, options, tidemark_error, write};
 use tidemark_client::{Client, Code, ErrorKind, v1};
 use tonic::Status;
-use tonic_types::{ErrorDetails, StatusExt as _};
-
-fn tidemark_error(code: Code, reason: &str, metadata: &[(&str, &str)], retry: Option<Duration>) -> Status {
-    let metadata: HashMap<_, _> = metadata
-        .iter()
-        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-        .collect();
-    let mut details = ErrorDetails::with_error_info(reason, "tidemark", metadata);
-    if retry.is_some() {
-        details.set_retry_info(retry);
-    }
-    Status::with_error_details(code, reason.to_lowercase(), details)
-}
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
 fn no_leader() -> Status {
     tidemark_error(Code::Unavailable, "NO_LEADER", &[], None)
@@ -103,6 +91,21 @@ async fn an_endpoint_outside_the_cluster_does_not_spoil_the_others() {
 }
 
 #[tokio::test]
+async fn the_status_of_a_cluster_comes_from_a_node_of_it() {
+    let (outside, inside) = (Fake::start(), Fake::start());
+    *outside.state.outside.lock().unwrap() = true;
+    *inside.state.map.lock().unwrap() = map(&[None]);
+    let alone = outside.client().await;
+    assert_eq!(alone.status().await.unwrap().cluster_id, "", "of a node alone");
+    let client = Client::connect([outside.address.clone(), inside.address.clone()])
+        .await
+        .unwrap();
+    for _ in 0..8 {
+        assert_eq!(client.status().await.unwrap().cluster_id, fake::CLUSTER);
+    }
+}
+
+#[tokio::test]
 async fn what_must_be_fixed_or_given_up_is_not_repeated() {
     let fake = Fake::start();
     let client = fake.client().await;
@@ -111,6 +114,23 @@ async fn what_must_be_fixed_or_given_up_is_not_repeated() {
         assert_eq!(client.write(write("d1", "p", 1)).await.unwrap_err().code, code);
     }
     assert_eq!(fake.state.writes.lock().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_refusal_that_names_a_hundred_rows_at_length_arrives() {
+    let fake = Fake::start();
+    let why = "older than the retention of 365 days: looks like milliseconds sent as nanoseconds".repeat(3);
+    let rows = (0..100).map(|row| FieldViolation {
+        reason: "TIME_TOO_OLD".to_owned(),
+        ..FieldViolation::new(format!("batch.rows[{row}].observed_at_ns"), why.as_str())
+    });
+    let mut details = ErrorDetails::with_error_info("TIME_TOO_OLD", "tidemark", HashMap::<String, String>::new());
+    details.set_bad_request(rows.collect::<Vec<_>>());
+    let status = Status::with_error_details(Code::OutOfRange, "100 bad rows", details);
+    fake.state.script([Step::Status(status)]);
+    let error = fake.client().await.write(write("d1", "p", 1)).await.unwrap_err();
+    assert_eq!((error.reason.as_str(), error.rows.len()), ("TIME_TOO_OLD", 100));
+    assert_eq!(error.rows[99].message, why);
 }
 
 #[tokio::test]

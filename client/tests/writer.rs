@@ -211,3 +211,42 @@ async fn a_writer_gives_up_after_its_time_and_says_so() {
     assert_eq!(writer.send(batch("d1")).await.unwrap_err().reason, "CONNECTION_FAILED");
     assert!(writer.finish().await.unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn an_endpoint_outside_the_cluster_refuses_no_batch_for_good() {
+    let astray = |as_status: bool| {
+        let reason = "NOT_INITIALISED".to_owned();
+        match as_status {
+            true => Step::Status(fake::tidemark_error(Code::FailedPrecondition, &reason, &[], None)),
+            false => Step::Failure(v1::Failure {
+                code: Code::FailedPrecondition as i32,
+                reason,
+                message: "the node belongs to no cluster yet".to_owned(),
+                ..Default::default()
+            }),
+        }
+    };
+    for as_status in [true, false] {
+        let (outside, inside) = (Fake::start(), Fake::start());
+        for fake in [&outside, &inside] {
+            *fake.state.map.lock().unwrap() = map(&[None]);
+        }
+        outside.state.script((0..100).map(|_| astray(as_status)));
+        // Devices of a shard without a leader: any endpoint may be asked first, so writers come until the one outside was.
+        for round in 0.. {
+            let client = Client::connect([outside.address.clone(), inside.address.clone()])
+                .await
+                .unwrap();
+            let mut writer = client.writer(producer(4));
+            send(&mut writer, 6).await;
+            let acks = writer.finish().await.unwrap();
+            let failed: Vec<_> = acks.iter().filter_map(|ack| ack.result.as_ref().err()).collect();
+            assert!(failed.is_empty(), "as status: {as_status}: {failed:?}");
+            assert_eq!(acks.len(), 6);
+            if !outside.state.sequences().is_empty() {
+                break;
+            }
+            assert!(round < 100, "never asked");
+        }
+    }
+}

@@ -157,6 +157,9 @@ impl Context {
 
     /// A remark for people, on standard error; scripts that read json get none.
     pub(crate) fn say(&self, text: &str) {
+        if self.style.format.is_json() {
+            return;
+        }
         let _ = writeln!(std::io::stderr(), "{}", crate::output::escape(text));
     }
 
@@ -174,7 +177,7 @@ pub(crate) fn now_ns() -> i64 {
 /// Runs the command line of this process.
 pub(crate) fn run() -> ExitCode {
     let cli = Cli::parse();
-    let machine = matches!(cli.global.output, Format::Json | Format::Jsonl);
+    let machine = cli.global.output.is_json();
     let outcome = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -231,6 +234,7 @@ async fn dispatch(cli: Cli) -> Outcome {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
     use clap::CommandFactory;
 
     use super::*;
@@ -238,5 +242,66 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    /// Every `tidemark NOUN VERB` that a message or a page of ours names is one.
+    #[test]
+    fn commands_that_are_advised_exist() {
+        const IN_TEXT: [&str; 3] = ["`tidemark ", ": tidemark ", "\ntidemark "];
+        const WHOLE: [&str; 1] = ["\"tidemark "];
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut files: Vec<_> = ["README.md", "CHANGELOG.md", "proto/README.md"]
+            .map(|name| root.join(name))
+            .into();
+        let mut folders: Vec<_> = ["tools/src", "client/src", "node/src"]
+            .map(|name| root.join(name))
+            .into();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                match path.is_dir() {
+                    true => folders.push(path),
+                    false => files.push(path),
+                }
+            }
+        }
+        let mut named = 0;
+        for file in files {
+            let text = std::fs::read_to_string(&file).unwrap();
+            // A node has other strings that begin with the name.
+            let whole = if file.starts_with(root.join("node")) {
+                &[][..]
+            } else {
+                &WHOLE[..]
+            };
+            for before in IN_TEXT.iter().chain(whole) {
+                for found in text.split(before).skip(1) {
+                    check_command(&file, found);
+                    named += 1;
+                }
+            }
+        }
+        assert!(named > 40, "{named} commands");
+    }
+
+    fn check_command(file: &std::path::Path, words: &str) {
+        let mut at = Cli::command();
+        for word in words.split(' ') {
+            let name: String = word
+                .chars()
+                .take_while(|c| c.is_ascii_lowercase() || *c == '-')
+                .collect();
+            // A placeholder, a flag or nothing: the noun alone is meant.
+            if !at.has_subcommands() || name.is_empty() || name.starts_with('-') {
+                return;
+            }
+            let Some(found) = at.find_subcommand(&name) else {
+                panic!("{}: no such command: {} {name}", file.display(), at.get_name());
+            };
+            at = found.clone();
+            if name.len() < word.len() {
+                return;
+            }
+        }
     }
 }

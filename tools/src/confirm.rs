@@ -37,7 +37,13 @@ pub(crate) async fn confirm_id(
     let prefix: String = cluster_id.chars().take(CONFIRM_CHARS).collect();
     let typed = match given {
         Some(text) => text.to_owned(),
-        None if std::io::stdin().is_terminal() && std::io::stderr().is_terminal() => ask(undone, &prefix).await?,
+        None if std::io::stdin().is_terminal() && std::io::stderr().is_terminal() => {
+            if context.style.format.is_json() {
+                // Somebody is there after all, and must see what he is asked about.
+                let _ = writeln!(std::io::stderr(), "warning: {}", crate::output::escape(&why));
+            }
+            ask(undone, &prefix).await?
+        }
         None => {
             return Err(Failure::new(
                 Exit::Refused,

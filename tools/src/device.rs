@@ -8,13 +8,15 @@ use std::time::Instant;
 use clap::{Args, Subcommand};
 use tidemark_client::v1::{self, Device, Place};
 
-use crate::cli::Context;
+use crate::cli::{Context, now_ns};
 use crate::failure::{Exit, Failure, OrFail, Outcome};
 use crate::fleet;
 use crate::output::{Cell, Printer};
+use crate::pairs::parse_pairs;
 use crate::removal::{self, DeleteArgs};
 use crate::selector::{SelectorArgs, summary_cells, summary_line};
 use crate::terms::{CursorArgs, print_explain};
+use crate::time::parse_instant;
 use crate::types::read_text;
 
 /// What to do with devices.
@@ -36,7 +38,8 @@ pub(crate) enum Verb {
 /// Where devices come from.
 #[derive(Debug, Args)]
 pub(crate) struct ImportArgs {
-    /// CSV with the columns id, device_type and, if known, lat and lon; every other column is a tag. - for standard input
+    /// CSV with the columns id, device_type and, if known, lat, lon, installed_at, retired_at and tags (NAME=VALUE ..., as
+    /// `device list -o csv` prints them); every other column is a tag. - for standard input
     #[arg(required_unless_present = "catalogue", conflicts_with = "catalogue")]
     file: Option<String>,
     /// Expand this catalogue to its fleet
@@ -119,6 +122,11 @@ fn parse_csv(file: &str, text: &str) -> Result<Vec<Device>, String> {
     };
     let (id, device_type) = (need(&["id", "device", "device_id"])?, need(&["device_type", "type"])?);
     let (lat, lon) = (find(&["lat", "latitude"]), find(&["lon", "longitude"]));
+    let dates = [find(&["installed_at"]), find(&["retired_at"])];
+    let pairs = find(&["tags"]);
+    // What `device list` says beside is no tag.
+    let told = find(&["under_maintenance_until"]);
+    let special = [Some(id), Some(device_type), lat, lon, dates[0], dates[1], pairs, told];
     let mut devices = Vec::new();
     for record in reader.records() {
         let record = record.map_err(|error| format!("{file}: {error}"))?;
@@ -139,14 +147,18 @@ fn parse_csv(file: &str, text: &str) -> Result<Vec<Device>, String> {
             (None, None) => None,
             _ => return Err(format!("{file}: line {line}: a place needs both lat and lon")),
         };
-        let tags = header
-            .iter()
-            .enumerate()
-            .filter(|(index, _)| *index != id && *index != device_type && Some(*index) != lat && Some(*index) != lon)
-            .filter(|(index, _)| !field(*index).is_empty())
-            .map(|(index, tag)| (tag.to_owned(), field(index).to_owned()))
-            .collect();
+        let date = |index: Option<usize>| match index.map(field) {
+            None | Some("") => Ok(0),
+            Some(text) => parse_instant(text, now_ns()).map_err(|why| format!("{file}: line {line}: {why}")),
+        };
+        let mut tags =
+            parse_pairs(pairs.map_or("", field)).map_err(|why| format!("{file}: line {line}: tags: {why}"))?;
+        let columns = header.iter().enumerate();
+        let columns = columns.filter(|(index, _)| !special.contains(&Some(*index)) && !field(*index).is_empty());
+        tags.extend(columns.map(|(index, tag)| (tag.to_owned(), field(index).to_owned())));
         devices.push(Device {
+            installed_at_ns: date(dates[0])?,
+            retired_at_ns: date(dates[1])?,
             id: field(id).to_owned(),
             device_type: field(device_type).to_owned(),
             tags,
@@ -283,6 +295,42 @@ mod tests {
     }
 
     #[test]
+    fn what_the_list_prints_is_taken_back() {
+        let device = Device {
+            id: "d-1".into(),
+            device_type: "tank".into(),
+            place: Some(Place {
+                latitude_deg: 30.5,
+                longitude_deg: 121.0,
+            }),
+            installed_at_ns: 1_700_000_000_123_456_789,
+            retired_at_ns: 1_800_000_000_000_000_000,
+            tags: [("town", "Dang Hu"), ("vendor", "acme"), ("note", "a vendor=b, \"6\"")]
+                .map(|(tag, value)| (tag.to_owned(), value.to_owned()))
+                .into(),
+            ..Device::default()
+        };
+        let bare = Device {
+            id: "d-2".into(),
+            device_type: "tank".into(),
+            ..Device::default()
+        };
+        let mut out = Vec::new();
+        let style = crate::output::Style {
+            format: crate::output::Format::Csv,
+            ..crate::output::Style::default()
+        };
+        let mut printer = Printer::new(&mut out, style, "device_list");
+        printer.section("devices", &COLUMNS).unwrap();
+        for device in [&device, &bare] {
+            printer.row(cells(device)).unwrap();
+        }
+        printer.finish(&[]).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(parse_csv("d.csv", &text), Ok(vec![device, bare]), "{text}");
+    }
+
+    #[test]
     fn errors_name_the_line() {
         for (text, expected) in [
             (
@@ -298,6 +346,14 @@ mod tests {
                 "d.csv: line 2: a place needs both lat and lon",
             ),
             ("id,type\n", "d.csv: no devices in this file"),
+            (
+                "id,type,installed_at\na,t,soon\n",
+                "d.csv: line 2: `soon` is not a time: write RFC 3339 (2024-06-20T08:00:00Z), a date, or a number with ns or ms",
+            ),
+            (
+                "id,type,tags\na,t,some town\n",
+                "d.csv: line 2: tags: `some town` does not begin with NAME=VALUE (a value with spaces stands in quotes)",
+            ),
         ] {
             assert_eq!(parse_csv("d.csv", text).unwrap_err(), expected);
         }

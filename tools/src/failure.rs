@@ -143,7 +143,8 @@ impl Failure {
         format!("{}\n", crate::output::json_text(&value))
     }
 
-    fn as_lines(&self) -> String {
+    /// What `print` writes for people.
+    pub(crate) fn as_lines(&self) -> String {
         let inner = &self.0;
         let mut text = format!("error: {}\n", escape(&inner.what));
         if !inner.why.is_empty() {

@@ -1,16 +1,18 @@
 //! Answers on standard output: table, json, jsonl or csv. Never: what the answers mean, or anything on standard error.
 //!
-//! Invariant: no control or direction character of a stored text reaches the terminal, and floats print so that
-//! reading them back gives the same bits. JSON carries `kind` and `schema`; fields are only ever added.
+//! Invariant: no control or direction character of a stored text reaches the terminal (csv that goes elsewhere has every text
+//! as it is), and floats print so that reading them back gives the same bits. JSON carries `kind` and `schema`; fields are only ever added.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufWriter, StdoutLock, Write};
+use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Map, Number, Value};
 
+use crate::csv_text::{csv_cells, csv_line};
 use crate::failure::Outcome;
+use crate::pairs::pairs_text;
 use crate::time::{TsFormat, format_instant};
 
 /// The form of an answer.
@@ -25,6 +27,13 @@ pub(crate) enum Format {
     Jsonl,
     /// RFC 4180 with a header.
     Csv,
+}
+
+impl Format {
+    /// True where a program reads standard error too.
+    pub(crate) fn is_json(self) -> bool {
+        matches!(self, Format::Json | Format::Jsonl)
+    }
 }
 
 /// How to print.
@@ -43,6 +52,8 @@ pub(crate) enum Cell {
     None,
     /// Text of the store or of ours.
     Text(String),
+    /// A text that is a value of the store: csv shows it so that it reads back the same.
+    Value(String),
     /// A signed integer.
     Int(i64),
     /// An unsigned integer.
@@ -83,17 +94,14 @@ impl Cell {
     pub(crate) fn plain(&self, ts: TsFormat) -> String {
         match self {
             Cell::None => String::new(),
-            Cell::Text(text) => escape(text),
+            Cell::Text(text) | Cell::Value(text) => escape(text),
             Cell::Int(value) => value.to_string(),
             Cell::Uint(value) => value.to_string(),
             Cell::Float(value) => float_text(*value),
             Cell::Bool(value) => value.to_string(),
             Cell::Time(ns) => format_instant(*ns, ts),
             Cell::List(texts) => escape(&texts.join(", ")),
-            Cell::Pairs(pairs) => {
-                let texts: Vec<_> = pairs.iter().map(|(key, value)| format!("{key}={value}")).collect();
-                escape(&texts.join(" "))
-            }
+            Cell::Pairs(pairs) => escape(&pairs_text(pairs)),
         }
     }
 
@@ -101,7 +109,7 @@ impl Cell {
     pub(crate) fn json(&self, ts: TsFormat) -> Value {
         match self {
             Cell::None => Value::Null,
-            Cell::Text(text) => Value::from(text.as_str()),
+            Cell::Text(text) | Cell::Value(text) => Value::from(text.as_str()),
             Cell::Int(value) => Value::from(*value),
             Cell::Uint(value) => Value::from(*value),
             Cell::Float(value) => match Number::from_f64(*value) {
@@ -195,12 +203,19 @@ pub(crate) struct Printer<W: Write = BufWriter<StdoutLock<'static>>> {
     /// So many columns of a table are always there, the others where a row has something in them.
     always: usize,
     fields: usize,
+    /// The reader of csv is a terminal.
+    escaped: bool,
 }
 
 impl Printer {
     /// On standard output.
     pub(crate) fn stdout(style: Style, kind: &'static str) -> Printer {
-        Printer::new(BufWriter::with_capacity(1 << 16, io::stdout().lock()), style, kind)
+        let out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
+        let escaped = io::stdout().is_terminal();
+        Printer {
+            escaped,
+            ..Printer::new(out, style, kind)
+        }
     }
 }
 
@@ -218,6 +233,7 @@ impl<W: Write> Printer<W> {
             page: Vec::new(),
             always: usize::MAX,
             fields: 0,
+            escaped: false,
         }
     }
 
@@ -303,10 +319,7 @@ impl<W: Write> Printer<W> {
                 object.extend(self.object(&cells));
                 writeln!(self.out, "{}", json_text(&Value::Object(object)))?;
             }
-            Format::Csv => {
-                let texts: Vec<_> = cells.iter().map(|cell| cell.plain(ts)).collect();
-                csv_line(&mut self.out, &texts)?;
-            }
+            Format::Csv => csv_cells(&mut self.out, &cells, ts, self.escaped)?,
         }
         self.rows += 1;
         Ok(())
@@ -416,34 +429,25 @@ impl<W: Write> Printer<W> {
     }
 }
 
-/// One line of RFC 4180, ended by a line feed.
-pub(crate) fn csv_line(out: &mut impl Write, fields: &[String]) -> io::Result<()> {
-    for (index, field) in fields.iter().enumerate() {
-        if index > 0 {
-            out.write_all(b",")?;
-        }
-        // A line of one empty field would be an empty line.
-        if field.contains(['"', ',', '\n', '\r']) || (field.is_empty() && fields.len() == 1) {
-            write!(out, "\"{}\"", field.replace('"', "\"\""))?;
-        } else {
-            out.write_all(field.as_bytes())?;
-        }
-    }
-    out.write_all(b"\n")
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
     use super::*;
 
     fn render(format: Format) -> String {
+        render_to(format, true)
+    }
+
+    fn render_to(format: Format, terminal: bool) -> String {
         let mut out = Vec::new();
         let style = Style {
             format,
             ts: TsFormat::Rfc3339,
         };
-        let mut printer = Printer::new(&mut out, style, "device_list");
+        let mut printer = Printer {
+            escaped: terminal,
+            ..Printer::new(&mut out, style, "device_list")
+        };
         printer.section("devices", &["id", "level", "at"]).unwrap();
         printer
             .row(vec![Cell::text("a"), Cell::Float(0.1), Cell::Time(0)])
@@ -462,6 +466,7 @@ mod tests {
         a,0.1,1970-01-01T00:00:00Z
         b\u{1b}[2J,NaN,
         ");
+        assert!(render_to(Format::Csv, false).contains("\nb\u{1b}[2J,NaN,\n"));
         insta::assert_snapshot!(render(Format::Jsonl), @r#"
         {"kind":"device_list","schema":1,"section":"devices","id":"a","level":0.1,"at":"1970-01-01T00:00:00Z"}
         {"kind":"device_list","schema":1,"section":"devices","id":"b\u001b[2J","level":"NaN","at":null}
@@ -539,23 +544,6 @@ mod tests {
             serde_json::from_slice::<Value>(&out).unwrap(),
             serde_json::json!({"kind": "x", "schema": 1, "rows": []})
         );
-    }
-
-    #[test]
-    fn csv_lines_read_back() {
-        for fields in [vec!["a", "b,c", "d\"e", ""], vec![""], vec!["line\nbreak", " space "]] {
-            let mut line = Vec::new();
-            csv_line(
-                &mut line,
-                &fields.iter().map(|field| (*field).to_owned()).collect::<Vec<_>>(),
-            )
-            .unwrap();
-            let mut reader = csv::ReaderBuilder::new()
-                .has_headers(false)
-                .from_reader(line.as_slice());
-            let record = reader.records().next().unwrap().unwrap();
-            assert_eq!(record.iter().collect::<Vec<_>>(), fields);
-        }
     }
 
     #[test]

@@ -56,8 +56,11 @@ pub(crate) async fn run(context: &Context, args: &DeleteArgs) -> Outcome {
     };
     let client = context.connect_for(DELETE_TIMEOUT).await?;
     let there_is = client.delete_points(count.clone()).await.or_fail(what)?;
-    if args.dry_run || there_is.devices == 0 {
+    if args.dry_run {
         return print(context, "would_delete", &there_is);
+    }
+    if there_is.devices == 0 {
+        return print(context, "deleted", &there_is);
     }
     let why = format!(
         "{} records of {} devices would be gone for good",

@@ -5,8 +5,9 @@
 use clap::Args;
 use tidemark_client::v1::{self, area::Shape, consistency::Level};
 
+use crate::cursor::cursor_text;
 use crate::output::Cell;
-use crate::terms::{cursor_text, cut_short_text, known_text, sealed_text};
+use crate::terms::{cut_short_text, known_text, sealed_text};
 use crate::time::{TsFormat, format_instant, parse_span};
 
 /// Flags that choose devices; all that are given must hold.

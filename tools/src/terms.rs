@@ -1,4 +1,4 @@
-//! Flags about a question as a whole: what it may cost, whether it says so, where it goes on, what may be known. Never: judging any of it.
+//! Flags about a question as a whole: what it may cost, whether it says so, what may be known. Never: judging any of it.
 //!
 //! Invariant: what the server says of an answer's cost is printed as it is.
 
@@ -6,6 +6,7 @@ use clap::Args;
 use tidemark_client::v1;
 
 use crate::cli::now_ns;
+pub(crate) use crate::cursor::CursorArgs;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::output::{Cell, Printer};
 use crate::time::{TsFormat, format_instant, parse_instant};
@@ -24,21 +25,6 @@ pub(crate) struct TermsArgs {
     pub(crate) explain: bool,
 }
 
-/// Where an answer goes on, as an answer that was cut short said.
-#[derive(Clone, Debug, Default, Args)]
-pub(crate) struct CursorArgs {
-    /// Go on behind an answer that was cut short: the same question with the cursor that it gave
-    #[arg(long, value_name = "CURSOR", value_parser = parse_cursor)]
-    cursor: Option<Vec<u8>>,
-}
-
-impl CursorArgs {
-    /// In the form of the contract.
-    pub(crate) fn cursor<B: From<Vec<u8>> + Default>(&self) -> B {
-        self.cursor.clone().map(B::from).unwrap_or_default()
-    }
-}
-
 /// What may be known.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct KnownArgs {
@@ -50,10 +36,15 @@ pub(crate) struct KnownArgs {
 impl KnownArgs {
     /// In the form of the contract, where 0 stands for everything.
     pub(crate) fn at_ns(&self) -> Outcome<i64> {
+        self.at_ns_by(now_ns())
+    }
+
+    /// The same where it is now that time.
+    pub(crate) fn at_ns_by(&self, now_ns: i64) -> Outcome<i64> {
         let Some(text) = &self.known_at else {
             return Ok(0);
         };
-        match parse_instant(text, now_ns()) {
+        match parse_instant(text, now_ns) {
             Ok(at_ns) if at_ns > 0 => Ok(at_ns),
             Ok(_) => Err(Failure::usage(
                 "nothing was known then",
@@ -70,7 +61,7 @@ impl KnownArgs {
                 Exit::Failed,
                 "the answer holds everything, whenever it was received",
                 "a node of an older version gave it",
-                "tidemark status",
+                "tidemark version --server",
             )),
             false => Ok(()),
         }
@@ -93,7 +84,7 @@ impl TestArgs {
                 Exit::Failed,
                 "the answer holds other points than test points",
                 "a node of an older version gave it",
-                "tidemark status",
+                "tidemark version --server",
             )),
             false => Ok(()),
         }
@@ -117,19 +108,6 @@ pub(crate) fn known_text(summary: &v1::AnswerSummary) -> Option<String> {
         );
     }
     Some(text)
-}
-
-fn parse_cursor(text: &str) -> Result<Vec<u8>, String> {
-    let digit = |at: usize| text.get(at..at + 2).and_then(|two| u8::from_str_radix(two, 16).ok());
-    let bytes: Option<Vec<u8>> = (0..text.len()).step_by(2).map(digit).collect();
-    bytes
-        .filter(|bytes| !bytes.is_empty() && text.is_ascii())
-        .ok_or_else(|| "it is not as an answer gave it".to_owned())
-}
-
-/// A cursor as it is printed.
-pub(crate) fn cursor_text(cursor: &[u8]) -> String {
-    cursor.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 const COLUMNS: [&str; 11] = [
@@ -242,14 +220,5 @@ mod tests {
         };
         assert!(check(true, true) && check(false, false) && !check(true, false));
         assert!(TestArgs { test_points: true }.check(None).is_err());
-    }
-
-    #[test]
-    fn cursors_are_read_as_they_are_printed() {
-        let cursor: Vec<u8> = (0..=255).collect();
-        assert_eq!(parse_cursor(&cursor_text(&cursor)), Ok(cursor));
-        for text in ["", "0", "0g", "éé", "00 0"] {
-            assert!(parse_cursor(text).is_err(), "{text:?}");
-        }
     }
 }

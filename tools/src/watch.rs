@@ -45,7 +45,7 @@ pub(crate) struct WatchArgs {
     /// Go on where the run before stopped, and note here how far this one is
     #[arg(long, value_name = "FILE")]
     cursor_file: Option<PathBuf>,
-    /// Stop after so many lines
+    /// Stop after so many lines; with --cursor-file at the next place that a later run can go on from
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
 }
@@ -104,6 +104,7 @@ pub(crate) async fn run(context: &Context, args: WatchArgs) -> Outcome {
         jsonl: context.style.format == Format::Jsonl,
         ts: context.style.ts,
         left: args.limit,
+        whole: args.cursor_file.is_some(),
     };
     let mut was_behind = false;
     loop {
@@ -116,13 +117,16 @@ pub(crate) async fn run(context: &Context, args: WatchArgs) -> Outcome {
         let goes_on = lines.message(&message)?;
         lines.out.flush()?;
         if !goes_on {
-            // In the middle of a message: its cursor would pass over the rest.
             return Ok(());
         }
-        if let Some(file) = args.cursor_file.as_deref().filter(|_| !message.cursor.is_empty()) {
-            write_cursor(file, &message.cursor)?;
+        let mut can_stop = true;
+        if let Some(file) = args.cursor_file.as_deref() {
+            can_stop = !message.cursor.is_empty();
+            if can_stop {
+                write_cursor(file, &message.cursor)?;
+            }
         }
-        if lines.left == Some(0) {
+        if can_stop && lines.left == Some(0) {
             return Ok(());
         }
     }
@@ -151,6 +155,8 @@ struct Lines<W: Write> {
     ts: TsFormat,
     /// Lines that may still come.
     left: Option<u64>,
+    /// A message is printed to its end, whatever that makes of the limit: a cursor stands behind it, none inside.
+    whole: bool,
 }
 
 impl<W: Write> Lines<W> {
@@ -250,8 +256,8 @@ impl<W: Write> Lines<W> {
     /// False where no line may come any more.
     fn line(&mut self, event: &str, device: &str, at_ns: i64, cells: &[(&str, Cell)], mark: &str) -> Outcome<bool> {
         match &mut self.left {
-            Some(0) => return Ok(false),
-            Some(left) => *left -= 1,
+            Some(0) if !self.whole => return Ok(false),
+            Some(left) => *left = left.saturating_sub(1),
             None => {}
         }
         let time = Cell::Time(at_ns);
@@ -332,6 +338,7 @@ mod tests {
             jsonl,
             ts: TsFormat::Ms,
             left,
+            whole: false,
         };
         let whole = lines.message(&message()).unwrap();
         (String::from_utf8(lines.out).unwrap(), whole)
@@ -348,6 +355,20 @@ mod tests {
             "cut short, and says so"
         );
         assert_eq!(printed(false, Some(3)), (expected.to_owned(), true));
+    }
+
+    #[test]
+    fn with_a_cursor_to_write_a_message_is_printed_to_its_end() {
+        let mut lines = Lines {
+            out: Vec::new(),
+            jsonl: false,
+            ts: TsFormat::Ms,
+            left: Some(1),
+            whole: true,
+        };
+        assert!(lines.message(&message()).unwrap());
+        assert_eq!(lines.left, Some(0));
+        assert_eq!(String::from_utf8(lines.out).unwrap().lines().count(), 3);
     }
 
     #[test]
@@ -375,6 +396,7 @@ mod tests {
             jsonl: false,
             ts: TsFormat::Ms,
             left: Some(1),
+            whole: false,
         };
         assert!(!lines.message(&message).unwrap());
         let expected = "3000  d  silent  device_type=tank last_observed_at=  ended\n";

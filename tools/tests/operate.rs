@@ -186,12 +186,13 @@ fn points_are_counted_and_confirmed_before_they_go() {
     );
 
     *fake.state.removal.lock().unwrap() = v1::DeletePointsResponse::default();
-    let (_, err, code) = with(&[]);
+    let (out, err, code) = with(&["-o", "json"]);
     assert_eq!(
         (code, err.as_str(), dry_runs()),
         (0, "", vec![true]),
         "nothing to ask about"
     );
+    assert_eq!(json(&out)["deleted"][0]["records"].as_u64(), Some(0), "{out}");
 }
 
 #[test]
@@ -524,6 +525,10 @@ fn one_frame_of_top_is_text() {
     assert!(node.contains("M ") || node.contains('k'), "{node}");
     // A live view needs a terminal.
     assert_eq!(run(&fake, &["top"]).2, 2);
+    for form in ["json", "jsonl", "csv"] {
+        let (out, err, code) = run(&fake, &["-o", form, "top", "--once", "--every", "200ms"]);
+        assert_eq!((out.as_str(), code), ("", 2), "{form}: {err}");
+    }
 }
 
 #[test]

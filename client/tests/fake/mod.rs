@@ -11,14 +11,14 @@
 mod host;
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     pin::Pin,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use futures_util::{Stream, StreamExt as _, stream};
-use tidemark_client::{BatchBuilder, Client, ClientOptions, v1};
+use tidemark_client::{BatchBuilder, Client, ClientOptions, Code, v1};
 use tidemark_proto::v1::{
     cluster_service_server::{ClusterService, ClusterServiceServer},
     ingest_service_server::{IngestService, IngestServiceServer},
@@ -28,6 +28,7 @@ use tidemark_proto::v1::{
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
+use tonic_types::{ErrorDetails, StatusExt as _};
 
 use host::Hosted;
 
@@ -58,6 +59,8 @@ pub(crate) struct State {
     pub ranges: Mutex<VecDeque<Vec<Result<v1::QueryRangeResponse, Status>>>>,
     pub range_calls: Mutex<usize>,
     pub status_calls: Mutex<usize>,
+    /// It belongs to no cluster: its status is empty, and it knows no map.
+    pub outside: Mutex<bool>,
     pub registered: Mutex<Vec<usize>>,
     pub register_failure: Mutex<Option<(usize, Status)>>,
     /// Calls of an operator that change something, by name; the next of them fail with these.
@@ -137,6 +140,21 @@ pub(crate) fn options(endpoints: &[&str], timeout_ms: u64) -> ClientOptions {
     }
 }
 
+/// A failure as a node of ours gives it.
+pub(crate) fn tidemark_error(code: Code, reason: &str, metadata: &[(&str, &str)], retry: Option<Duration>) -> Status {
+    let metadata: HashMap<_, _> = metadata
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect();
+    let mut details = ErrorDetails::with_error_info(reason, "tidemark", metadata);
+    if retry.is_some() {
+        details.set_retry_info(retry);
+    }
+    Status::with_error_details(code, reason.to_lowercase(), details)
+}
+
+pub(crate) const CLUSTER: &str = "9f86d081884c7d659a2feaa0c55ad015";
+
 /// A map of `shards` shards, one slot each; shard i is led by `leaders[i]`, or by nobody.
 pub(crate) fn map(leaders: &[Option<&str>]) -> v1::GetShardMapResponse {
     let leader = |(shard, address): (usize, &Option<&str>)| v1::ShardLeader {
@@ -148,7 +166,7 @@ pub(crate) fn map(leaders: &[Option<&str>]) -> v1::GetShardMapResponse {
         }),
     };
     v1::GetShardMapResponse {
-        cluster_id: String::new(),
+        cluster_id: CLUSTER.to_owned(),
         version: 1,
         slots: (1..=leaders.len() as u32).collect(),
         leaders: leaders.iter().enumerate().map(leader).collect(),
@@ -202,8 +220,12 @@ impl ClusterService for Service {
     }
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
         *self.0.status_calls.lock().unwrap() += 1;
+        if *self.0.outside.lock().unwrap() {
+            return Ok(Response::new(v1::StatusResponse::default()));
+        }
         Ok(Response::new(v1::StatusResponse {
             healthy: true,
+            cluster_id: CLUSTER.to_owned(),
             ..Default::default()
         }))
     }
@@ -247,6 +269,9 @@ impl ClusterService for Service {
         &self,
         _: Request<v1::GetShardMapRequest>,
     ) -> Result<Response<v1::GetShardMapResponse>, Status> {
+        if *self.0.outside.lock().unwrap() {
+            return Err(tidemark_error(Code::FailedPrecondition, "NOT_INITIALISED", &[], None));
+        }
         Ok(Response::new(self.0.map.lock().unwrap().clone()))
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Invariant: a file is applied as a whole or not at all, and nothing that it says is passed over.
 
+use std::io::Write;
+
 use clap::Subcommand;
 use serde::Deserialize;
 use tidemark_client::v1::{AlertFunction, AlertLevel, AlertProfile};
@@ -160,7 +162,7 @@ async fn remove(context: &Context, ids: Vec<String>) -> Outcome {
     printer.finish(&[])
 }
 
-fn print(mut printer: Printer, profiles: &[AlertProfile]) -> Outcome {
+fn print<W: Write>(mut printer: Printer<W>, profiles: &[AlertProfile]) -> Outcome {
     let columns = [
         "id",
         "device_type",
@@ -170,6 +172,9 @@ fn print(mut printer: Printer, profiles: &[AlertProfile]) -> Outcome {
         "hold_s",
         "levels",
         "version",
+        "below",
+        "stale_after_s",
+        "accept_suspect",
     ];
     printer.section("profiles", &columns)?;
     for profile in profiles {
@@ -186,6 +191,12 @@ fn print(mut printer: Printer, profiles: &[AlertProfile]) -> Outcome {
             Cell::Int(profile.hold_s),
             Cell::List(profile.levels.iter().map(level).collect()),
             Cell::Uint(profile.version.into()),
+            Cell::Bool(profile.below),
+            match profile.stale_after_s {
+                0 => Cell::None,
+                seconds => Cell::Int(seconds),
+            },
+            Cell::Bool(profile.accept_suspect),
         ])?;
     }
     printer.finish(&[])
@@ -207,6 +218,43 @@ mod tests {
             (10_800, AlertFunction::Sum)
         );
         assert_eq!((three_hours.levels[1].on, three_hours.levels[1].severity), (100.0, 4));
+    }
+
+    #[test]
+    fn a_list_shows_everything_that_a_profile_says() {
+        let profile = AlertProfile {
+            id: "low".into(),
+            device_type: "tank".into(),
+            property: "level".into(),
+            function: AlertFunction::Last as i32,
+            hold_s: 60,
+            accept_suspect: true,
+            levels: vec![AlertLevel {
+                level: "empty".into(),
+                on: 0.5,
+                off: 0.75,
+                ..AlertLevel::default()
+            }],
+            stale_after_s: 600,
+            below: true,
+            version: 3,
+            ..AlertProfile::default()
+        };
+        let plain = AlertProfile {
+            id: "plain".into(),
+            ..AlertProfile::default()
+        };
+        let mut out = Vec::new();
+        let style = crate::output::Style {
+            format: crate::output::Format::Csv,
+            ..crate::output::Style::default()
+        };
+        print(Printer::new(&mut out, style, "alert_profile_list"), &[profile, plain]).unwrap();
+        insta::assert_snapshot!(String::from_utf8(out).unwrap(), @r"
+        id,device_type,property,function,window_s,hold_s,levels,version,below,stale_after_s,accept_suspect
+        low,tank,level,last,0,60,empty 0.5/0.75,3,true,600,true
+        plain,,,,0,0,,0,false,,false
+        ");
     }
 
     #[test]

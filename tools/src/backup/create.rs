@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use tidemark_client::{Client, v1};
 
 use super::folder::{Folder, Incoming};
+use super::held::Held;
 use super::manifest::{FileCopy, Manifest, ShardCopy};
 use super::progress::Progress;
 use super::{AGAIN_AFTER, CreateArgs, address_of, blocking, passes};
@@ -68,14 +69,22 @@ pub(super) async fn run(context: &Context, args: CreateArgs) -> Outcome {
     let folder = Arc::new(Folder::change(&args.dir)?);
     let earlier = folder.backups()?.into_iter().filter_map(|(_, manifest)| manifest.ok());
     let earlier = earlier.rev().find(|manifest| manifest.cluster_id == status.cluster_id);
+    let held = Held::default();
+    let look = async |address: String, backup: String| look_at(&client, address, backup).await;
+    let before = |shard: u32| Some(earlier.as_ref()?.shards.get(shard as usize)?.node_id);
     let shards: Vec<u32> = status.shards.iter().map(|shard| shard.shard).collect();
     let checkpoints = shards.into_iter().map(|shard| {
-        let before = earlier
-            .as_ref()
-            .and_then(|manifest| manifest.shards.get(shard as usize));
-        checkpoint(&client, shard, before.map(|copy| copy.node_id), context.timeout)
+        let (client, held) = (&client, &held);
+        let before = before(shard);
+        async move {
+            let taken = checkpoint(client, shard, before, context.timeout).await?;
+            held.add(&taken.address, &taken.backup);
+            Outcome::Ok(taken)
+        }
     });
-    let taken: Vec<Outcome<Taken>> = stream::iter(checkpoints).buffered(CHECKPOINTS_AT_ONCE).collect().await;
+    let checkpoints = stream::iter(checkpoints).buffered(CHECKPOINTS_AT_ONCE).collect();
+    // The first checkpoints are wanted for as long as the last ones take, and all of them while files are copied.
+    let taken: Vec<Outcome<Taken>> = held.while_wanted(STILL_WANTED_EVERY, &look, checkpoints).await;
     let (taken, failed): (Vec<_>, Vec<_>) = taken.into_iter().partition(Result::is_ok);
     let taken: Vec<Taken> = taken.into_iter().flatten().collect();
     let (copied, reused) = (Amount::default(), Amount::default());
@@ -85,8 +94,7 @@ pub(super) async fn run(context: &Context, args: CreateArgs) -> Outcome {
         }
         let copying = copy_all(&client, &folder, &taken, &args, &copied, &reused);
         tokio::select! {
-            result = copying => result,
-            never = keep_wanted(&client, &taken) => never,
+            result = held.while_wanted(STILL_WANTED_EVERY, &look, copying) => result,
             _ = tokio::signal::ctrl_c() => Err(Failure::new(
                 Exit::Interrupted,
                 "the backup is not finished",
@@ -166,20 +174,14 @@ async fn checkpoint(client: &Client, shard: u32, before: Option<u64>, timeout: D
     }
 }
 
-/// Reads a little of every checkpoint now and then. Never ends.
-async fn keep_wanted(client: &Client, taken: &[Taken]) -> Outcome {
-    loop {
-        tokio::time::sleep(STILL_WANTED_EVERY).await;
-        for one in taken {
-            let request = v1::ReadBackupFileRequest {
-                backup: one.backup.clone(),
-                file: "CURRENT".to_owned(),
-                offset: 0,
-            };
-            // What this does not reach, the copy itself will notice.
-            drop(client.read_backup_file(&one.address, request).await);
-        }
-    }
+/// Reads a little of a checkpoint. What this does not reach, the copy itself will notice.
+async fn look_at(client: &Client, address: String, backup: String) {
+    let request = v1::ReadBackupFileRequest {
+        backup,
+        file: "CURRENT".to_owned(),
+        offset: 0,
+    };
+    drop(client.read_backup_file(&address, request).await);
 }
 
 async fn copy_all(

@@ -4,6 +4,7 @@
 
 mod create;
 mod folder;
+mod held;
 mod manifest;
 mod progress;
 mod restore;

@@ -15,7 +15,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::lines::{Fields, Lines, Position};
+use super::lines::{Field, Fields, Lines, Position};
 use super::mapping::{Mapping, Shape, Source};
 use super::times::TimeForm;
 use super::values::{Scalar, Typed};
@@ -215,7 +215,9 @@ impl Cutter {
             type_of,
             ..
         } = self;
-        let field = |index: usize| fields.get(index).ok_or_else(|| format!("only {} fields", fields.len()));
+        let value_of = |index: usize| fields.at(index).ok_or_else(|| format!("only {} fields", fields.len()));
+        let field = |index: usize| value_of(index).map(|field| field.trimmed);
+        no_more_fields(fields, mapping.fields)?;
         let device_type = match &mapping.device_type {
             Source::Column(index) => field(*index)?,
             Source::Const(name) => name,
@@ -237,13 +239,18 @@ impl Cutter {
             None => TimeForm::detect(time)?,
         };
         let at_ns = form.parse(time)?;
-        let is_null = |text: &str| text.is_empty() || mapping.nulls.iter().any(|null| null == text);
+        let is_null = |text: &str| mapping.nulls.iter().any(|null| null == text);
         let device = build.device(type_index, &mapping.prefix, device);
-        let mut put = |property: &str, text: &str| {
+        let mut put = |property: &str, field: Field<'_>| {
+            if is_null(field.trimmed) || (field.trimmed.is_empty() && !field.quoted) {
+                return Ok(());
+            }
             let index = typed
                 .find(property)
                 .ok_or_else(|| format!("type {} has no property `{property}`", typed.id))?;
-            let value = typed.properties[usize::from(index)].parse(text)?;
+            let Some(value) = typed.properties[usize::from(index)].take(field)? else {
+                return Ok(());
+            };
             build.cells.push((
                 device,
                 at_ns,
@@ -258,21 +265,26 @@ impl Cutter {
         match &mapping.shape {
             Shape::Long { property, value, names } => {
                 let name = field(*property)?;
-                let text = field(*value)?;
-                if !is_null(text) {
-                    put(names.get(name).map_or(name, String::as_str), text)?;
-                }
+                put(names.get(name).map_or(name, String::as_str), value_of(*value)?)?;
             }
             Shape::Wide(columns) => {
                 for (index, property) in columns {
-                    let text = field(*index)?;
-                    if !is_null(text) {
-                        put(property, text)?;
-                    }
+                    put(property, value_of(*index)?)?;
                 }
             }
         }
         Ok(())
+    }
+}
+
+/// Refuses a row with more in it than the header names: what follows would stand under another column.
+fn no_more_fields(fields: &Fields, named: usize) -> Result<(), String> {
+    let count = fields.len();
+    match (named..count).any(|index| fields.get(index) != Some("")) {
+        true => Err(format!(
+            "{count} fields where the header has {named} (a value with a comma in it needs quotes)"
+        )),
+        false => Ok(()),
     }
 }
 

@@ -9,11 +9,15 @@ use std::sync::Arc;
 use tidemark_client::{Error, v1};
 
 use super::chunk::{Chunk, Cut, Excluded};
+use super::refused::{Batch, Learned, advice, is_of_device, reason_of};
 use super::rejects::{Reject, Rejects};
 use super::request::Sent;
 use super::state::{ChunkState, Refused, Rest, State, Totals};
 use super::values::Typed;
 use crate::failure::{Failure, Outcome, Refusal};
+
+/// A batch of fewer records says nothing of the file when all of them are refused.
+const ALL_REFUSED_MIN: usize = 100;
 
 /// A chunk whose batches are not all done.
 struct Open {
@@ -21,6 +25,14 @@ struct Open {
     first: u64,
     done: Vec<bool>,
     sent: usize,
+}
+
+impl Open {
+    /// Position of a batch among those of the chunk.
+    fn place(&self, batch: u64) -> Option<usize> {
+        let index = usize::try_from(batch.checked_sub(self.first)?).ok()?;
+        (index < self.done.len()).then_some(index)
+    }
 }
 
 /// A rest to send: its batch, its sequence with the producer of rests, and the request.
@@ -46,6 +58,11 @@ pub(crate) struct Flow {
     /// Bytes of the file taken before the oldest open chunk.
     taken_before: u64,
     changed: bool,
+    learned: Learned,
+    /// Rows rejected in this run, by the store's reason; without one, those that could not be read.
+    reasons: BTreeMap<String, u64>,
+    /// Something of the file was stored, or its first chunk is through, or the caller goes on whatever comes.
+    proven: bool,
 }
 
 impl Flow {
@@ -58,6 +75,7 @@ impl Flow {
         rejects: Rejects,
     ) -> Flow {
         let next_sequence = state.chunk.sequence;
+        let proven = state.totals.rows > 0 || state.chunk.done > 0;
         Flow {
             types,
             kind,
@@ -68,7 +86,20 @@ impl Flow {
             next_sequence,
             taken_before: 0,
             changed: true,
+            learned: Learned::default(),
+            reasons: BTreeMap::new(),
+            proven,
         }
+    }
+
+    /// Goes on although the store refuses all of the first batch.
+    pub(crate) fn keep_going(&mut self) {
+        self.proven = true;
+    }
+
+    /// False as long as nothing of the file was stored: then one batch goes at a time.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.proven
     }
 
     /// Where the bytes of the file stand that an earlier run took.
@@ -135,41 +166,26 @@ impl Flow {
             // Refused in an earlier run, taken now: nothing of it is rejected after all.
             self.state.rests.retain(|rest| rest.batch != batch);
         }
+        self.proven = true;
         self.done(batch)
     }
 
     /// A batch was refused as a whole (`rest` is 0), or its rest with that sequence was. Gives what is left of it to send.
     /// The state must be saved first.
     pub(crate) fn refused(&mut self, batch: u64, rest: u64, error: Error) -> Outcome<Option<RestBatch>> {
-        let earlier: Vec<Rest> = self
-            .state
-            .rests
-            .iter()
-            .filter(|rest| rest.batch == batch)
-            .cloned()
-            .collect();
-        let attempt = if rest == 0 {
-            0
-        } else {
-            earlier
-                .iter()
-                .position(|one| one.sequence == rest)
-                .map_or(0, |at| at + 1)
-        };
-        let before: &[Refused] = if attempt == 0 {
-            &[]
-        } else {
-            &earlier[attempt - 1].refused
-        };
-        let next = match earlier.get(attempt) {
-            Some(decided) => decided.clone(),
-            None => {
-                let mut refused = before.to_vec();
-                let named = self.refused_parts(batch, before, &error);
+        let decided = self.state.rests.iter().find(|one| one.batch == batch);
+        let next = match decided {
+            // Of an earlier run, which sent the rest as well: the same rest may be stored.
+            Some(decided) if rest == 0 && decided.sequence != 0 => decided.clone(),
+            decided => {
+                let before = decided.filter(|_| rest != 0);
+                let mut refused = before.map_or_else(Vec::new, |before| before.refused.clone());
+                let named = self.refused_parts(batch, &refused, &error);
                 if named.is_empty() {
                     return Err(Refusal::from(error).failure("the store refused a batch"));
                 }
                 refused.extend(named);
+                self.stop_if_all(batch, &refused, &error)?;
                 self.decide(batch, refused)
             }
         };
@@ -194,16 +210,53 @@ impl Flow {
             sequence,
             refused,
         };
-        self.state.rests.push(rest.clone());
+        self.state.put_rest(rest.clone());
         self.changed = true;
         rest
     }
 
+    /// Before anything was stored, a batch that is refused in all its rows for one reason ends the run: the command is
+    /// wrong, more likely than the file. Nothing is decided then, so that a better command begins with the first batch.
+    fn stop_if_all(&mut self, batch: u64, refused: &[Refused], error: &Error) -> Outcome {
+        if self.proven || self.build(batch, refused).is_some() {
+            return Ok(());
+        }
+        let Some((open, index)) = self.find(batch) else {
+            return Ok(());
+        };
+        let cut = &open.chunk.cuts[index];
+        let first = refused.iter().min_by_key(|part| part.record);
+        let reason = first.and_then(|part| reason_of(&part.why)).unwrap_or_default();
+        let one = refused.iter().all(|part| reason_of(&part.why) == Some(reason));
+        if cut.records.len() < ALL_REFUSED_MIN || !one {
+            return Ok(());
+        }
+        // One device that is not there says nothing of the others, where there are any.
+        if is_of_device(reason) && self.learned.devices() == 1 && open.chunk.devices.len() > 1 {
+            return Ok(());
+        }
+        let line = cut.rows_of(0, None).first().map_or(0, |row| open.chunk.row(*row).0);
+        let message = format!(
+            "line {line}: {}; the other {} records of this batch are refused for the same reason, and none is stored yet",
+            first.map_or("", |part| part.why.as_str()),
+            cut.records.len() - 1
+        );
+        let error = Error {
+            message,
+            field: None,
+            rows: Vec::new(),
+            hint: Some(advice(reason).to_owned()),
+            ..error.clone()
+        };
+        self.state.rests.clear();
+        self.state.chunk.done = 0;
+        self.changed = true;
+        Err(Refusal::from(error).failure("the store takes nothing of this file"))
+    }
+
     fn find(&self, batch: u64) -> Option<(&Open, usize)> {
-        self.open.iter().find_map(|open| {
-            let index = usize::try_from(batch.checked_sub(open.first)?).ok()?;
-            (index < open.done.len()).then_some((open, index))
-        })
+        let mut open = self.open.iter();
+        open.find_map(|open| open.place(batch).map(|index| (open, index)))
     }
 
     fn build(&self, batch: u64, refused: &[Refused]) -> Option<Sent> {
@@ -211,40 +264,24 @@ impl Flow {
         open.chunk.cuts[index].batch(&open.chunk, &self.types, self.kind, &excluded(refused))
     }
 
-    /// The parts that an error names, as positions in the cut.
-    fn refused_parts(&self, batch: u64, before: &[Refused], error: &Error) -> Vec<Refused> {
-        let (Some((open, index)), Some(sent)) = (self.find(batch), self.build(batch, before)) else {
+    /// What an error leaves out of a batch, as positions in the cut.
+    fn refused_parts(&mut self, batch: u64, before: &[Refused], error: &Error) -> Vec<Refused> {
+        let Some(sent) = self.build(batch, before) else {
+            return Vec::new();
+        };
+        let mut open = self.open.iter();
+        let Some((open, index)) = open.find_map(|open| open.place(batch).map(|index| (open, index))) else {
             return Vec::new();
         };
         let cut = &open.chunk.cuts[index];
-        let typed = &self.types[cut.device_type];
-        let mut parts: BTreeMap<(u32, Option<u16>), String> = BTreeMap::new();
-        // The failure as a whole may name its first row again, without a reason of its own: the row's own entry counts.
-        let (own, whole): (Vec<_>, Vec<_>) = error.rows.iter().partition(|row| !row.reason.is_empty());
-        for row in own.into_iter().chain(whole) {
-            let Some(record) = sent.records.get(row.row as usize).copied() else {
-                continue;
-            };
-            let property = property_of(&row.field, typed, &sent).filter(|p| self.by_value && cut.has(record, *p));
-            parts
-                .entry((record, property))
-                .or_insert_with(|| format!("{}: {}", row.reason, row.message));
-        }
-        if error.rows.is_empty()
-            && let Some(device) = error
-                .field
-                .as_deref()
-                .and_then(|field| index_in(field, "devices["))
-                .and_then(|at| sent.devices.get(at))
-        {
-            for record in cut.records_of(*device) {
-                parts.insert((record, None), format!("{}: {}", error.reason, error.message));
-            }
-        }
-        parts
-            .into_iter()
-            .map(|((record, property), why)| Refused { record, property, why })
-            .collect()
+        let refused = Batch {
+            chunk: &open.chunk,
+            cut,
+            typed: &self.types[cut.device_type],
+            sent: &sent,
+            by_value: self.by_value,
+        };
+        self.learned.parts(refused, error)
     }
 
     fn done(&mut self, batch: u64) -> Outcome {
@@ -295,11 +332,17 @@ impl Flow {
             totals.records += records;
             totals.points += points;
             for part in refused {
-                for row in cut.rows_of(part.record, part.property) {
+                for row in part.records().flat_map(|record| cut.rows_of(record, part.property)) {
                     rejected.entry(row).or_insert_with(|| part.why.clone());
                 }
             }
         }
+        for (row, why) in &rejected {
+            let reason = reason_of(why).filter(|_| !open.chunk.rejects.contains_key(row));
+            *self.reasons.entry(reason.unwrap_or_default().to_owned()).or_default() += 1;
+        }
+        // A chunk that is through is booked: what it lost can no longer be taken in by a better command.
+        self.proven = true;
         let rejects: Vec<_> = rejected
             .into_iter()
             .map(|(row, why)| {
@@ -332,6 +375,17 @@ impl Flow {
         self.state.totals
     }
 
+    /// Why rows were rejected in this run: `7 TIME_TOO_OLD, 2 cannot be read`.
+    pub(crate) fn reject_reasons(&self) -> String {
+        let mut reasons: Vec<_> = self.reasons.iter().collect();
+        reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        let texts = reasons.into_iter().map(|(reason, count)| match reason.as_str() {
+            "" => format!("{count} cannot be read"),
+            reason => format!("{count} {reason}"),
+        });
+        texts.collect::<Vec<_>>().join(", ")
+    }
+
     /// Where rejected rows are.
     pub(crate) fn rejects_path(&self) -> String {
         self.rejects.path()
@@ -361,7 +415,8 @@ fn lost() -> Failure {
 }
 
 fn excluded(refused: &[Refused]) -> Excluded {
-    refused.iter().map(|part| (part.record, part.property)).collect()
+    let records = |part: &Refused| part.records().map(|record| (record, part.property)).collect::<Vec<_>>();
+    refused.iter().flat_map(records).collect()
 }
 
 /// Records and points of a cut without what is excluded.
@@ -381,17 +436,4 @@ fn count(cut: &Cut, excluded: &Excluded) -> (u64, u64) {
         points += left;
     }
     (records, points)
-}
-
-/// The property that a field path names: by id, or by the position of its column.
-fn property_of(field: &str, typed: &Typed, sent: &Sent) -> Option<u16> {
-    typed
-        .find(field)
-        .or_else(|| index_in(field, "columns[").and_then(|at| sent.properties.get(at).copied()))
-}
-
-/// `batch.devices[3].id` with `devices[` → 3.
-fn index_in(field: &str, before: &str) -> Option<usize> {
-    let (_, rest) = field.split_once(before)?;
-    rest.split_once(']')?.0.parse().ok()
 }

@@ -1,7 +1,8 @@
 //! Rows of a CSV file with their raw text, line numbers and byte offsets; plain or zstd. Never: what a field means.
 //!
 //! Invariant: offsets count bytes of the decompressed text, so that a reader opened at an offset it reported earlier
-//! gives the same rows again. Memory is bounded by the longest row, which is itself bounded.
+//! gives the same rows again. Memory is bounded by the longest row, which is itself bounded. Where a row ends and where its
+//! fields end is told by the same reading of quotes (`Quotes`), or rows would be lost between the two.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
@@ -111,7 +112,15 @@ impl Lines {
     pub(crate) fn next_row(&mut self, raw: &mut Vec<u8>) -> io::Result<Option<Position>> {
         loop {
             let (start, begin) = (self.at, raw.len());
-            while self.next_line(raw)? && in_quotes(&raw[begin..]) && raw.len() - begin < ROW_BYTES_MAX {}
+            let mut seen = begin;
+            let mut quotes = Quotes::default();
+            while self.next_line(raw)? {
+                quotes.pass(&raw[seen.max(begin)..]);
+                seen = raw.len();
+                if !quotes.open || raw.len() - begin >= ROW_BYTES_MAX {
+                    break;
+                }
+            }
             if self.at == start {
                 return Ok(None);
             }
@@ -136,23 +145,77 @@ impl Lines {
     }
 }
 
-/// True where the text ends inside a quoted field. A quote opens a field only at its beginning.
-fn in_quotes(text: &[u8]) -> bool {
-    if !text.contains(&b'"') {
-        return false;
-    }
-    let (mut quoted, mut at_start) = (false, true);
-    for byte in text {
-        match (quoted, byte) {
-            (true, b'"') => quoted = false,
-            (true, _) => {}
-            // Straight after a closing quote a second one reopens the field: an escaped quote.
-            (false, b'"') => quoted = at_start,
-            (false, _) => {}
+/// What a byte of a row is.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Part {
+    /// Of the field's text.
+    Text,
+    /// Ends the field.
+    Comma,
+    /// A quote that opens or closes the field, or the first of two that stand for one.
+    Quote,
+}
+
+/// Reads quotes as RFC 4180 has them. A quote opens a field only at its beginning; elsewhere it is text.
+#[derive(Copy, Clone, Debug)]
+struct Quotes {
+    /// Inside of quotes: commas and line ends are text.
+    open: bool,
+    /// A quote would open a field here, or open it again.
+    at_start: bool,
+    /// Straight behind a quote that closed: a second one stands for a quote in the text.
+    closed: bool,
+}
+
+impl Default for Quotes {
+    fn default() -> Quotes {
+        Quotes {
+            open: false,
+            at_start: true,
+            closed: false,
         }
-        at_start = *byte == b',' || *byte == b'"';
     }
-    quoted
+}
+
+impl Quotes {
+    fn next(&mut self, byte: u8) -> Part {
+        let before = *self;
+        *self = Quotes {
+            open: before.open,
+            at_start: false,
+            closed: false,
+        };
+        match (before.open, byte) {
+            (true, b'"') => {
+                self.open = false;
+                self.closed = true;
+                Part::Quote
+            }
+            (true, _) => Part::Text,
+            (false, b'"') if before.closed => {
+                self.open = true;
+                Part::Text
+            }
+            (false, b'"') if before.at_start => {
+                self.open = true;
+                Part::Quote
+            }
+            (false, b',') => {
+                self.at_start = true;
+                Part::Comma
+            }
+            (false, _) => Part::Text,
+        }
+    }
+
+    /// Passes over a line, which is quick where it has no quote.
+    fn pass(&mut self, line: &[u8]) {
+        if self.open || line.contains(&b'"') {
+            for byte in line {
+                self.next(*byte);
+            }
+        }
+    }
 }
 
 /// Fields of one row.
@@ -160,6 +223,19 @@ fn in_quotes(text: &[u8]) -> bool {
 pub(crate) struct Fields {
     text: String,
     ends: Vec<usize>,
+    /// Fields that stand in quotes, in order.
+    quoted: Vec<usize>,
+}
+
+/// One field of a row.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Field<'a> {
+    /// Without the spaces around it.
+    pub(crate) trimmed: &'a str,
+    /// What its text is: as it stands in quotes, or without the spaces around it.
+    pub(crate) exact: &'a str,
+    /// It stands in quotes: empty, it is an empty text and not nothing.
+    pub(crate) quoted: bool,
 }
 
 impl Fields {
@@ -167,6 +243,7 @@ impl Fields {
     pub(crate) fn split(&mut self, row: &[u8]) -> Result<(), String> {
         self.text.clear();
         self.ends.clear();
+        self.quoted.clear();
         if row.len() >= ROW_BYTES_MAX {
             return Err(format!(
                 "row longer than {ROW_BYTES_MAX} bytes (a quote that is never closed?)"
@@ -184,18 +261,19 @@ impl Fields {
     }
 
     fn split_quoted(&mut self, row: &str) -> Result<(), String> {
-        if in_quotes(row.as_bytes()) {
-            return Err("a quote is never closed".to_owned());
+        let mut quotes = Quotes::default();
+        for c in row.chars() {
+            // What is no ASCII is text wherever it stands.
+            match quotes.next(u8::try_from(c).unwrap_or(b'x')) {
+                Part::Text => self.text.push(c),
+                Part::Comma => self.ends.push(self.text.len()),
+                Part::Quote if self.quoted.last() == Some(&self.ends.len()) => {}
+                Part::Quote => self.quoted.push(self.ends.len()),
+            }
         }
-        let mut reader = csv::ReaderBuilder::new()
-            .has_headers(false)
-            .flexible(true)
-            .from_reader(row.as_bytes());
-        let mut record = csv::StringRecord::new();
-        reader.read_record(&mut record).map_err(|error| error.to_string())?;
-        for field in &record {
-            self.text.push_str(field);
-            self.ends.push(self.text.len());
+        self.ends.push(self.text.len());
+        if quotes.open {
+            return Err("a quote is never closed".to_owned());
         }
         Ok(())
     }
@@ -207,9 +285,21 @@ impl Fields {
 
     /// One field without the spaces around it; None beyond the end of the row.
     pub(crate) fn get(&self, index: usize) -> Option<&str> {
+        self.at(index).map(|field| field.trimmed)
+    }
+
+    /// One field; None beyond the end of the row.
+    pub(crate) fn at(&self, index: usize) -> Option<Field<'_>> {
         let end = *self.ends.get(index)?;
         let start = if index == 0 { 0 } else { self.ends[index - 1] };
-        Some(self.text[start..end].trim())
+        let text = &self.text[start..end];
+        let quoted = self.quoted.binary_search(&index).is_ok();
+        let trimmed = text.trim();
+        Some(Field {
+            trimmed,
+            exact: if quoted { text } else { trimmed },
+            quoted,
+        })
     }
 }
 
@@ -247,6 +337,59 @@ mod tests {
         );
         assert!(fields.split(b"\xff,1").is_err());
         assert!(fields.split(b"1,\"open").is_err());
+    }
+
+    /// Rows as the csv crate reads them, which is the word on what a CSV file says; empty lines are none.
+    fn reference(text: &str) -> Vec<Vec<String>> {
+        let mut reader = csv::ReaderBuilder::new()
+            .has_headers(false)
+            .flexible(true)
+            .from_reader(text.as_bytes());
+        let row = |row: csv::StringRecord| row.iter().map(|field| field.trim().to_owned()).collect();
+        reader.records().map(Result::unwrap).map(row).collect()
+    }
+
+    #[test]
+    fn quotes_anywhere_are_read_as_csv_has_them() {
+        const ALPHABET: [&str; 5] = ["a", ",", "\"", "\n", "\"\""];
+        for code in 0..ALPHABET.len().pow(6) {
+            let text: String = (0..6)
+                .map(|at| ALPHABET[code / ALPHABET.len().pow(at) % ALPHABET.len()])
+                .collect();
+            let mut rows: Vec<Vec<String>> = Vec::new();
+            let mut fields = Fields::default();
+            let mut unclosed = false;
+            for (row, _) in all(text.as_bytes(), Position::default()) {
+                assert!(
+                    !unclosed,
+                    "{text:?}: only the last row can have a quote that is never closed"
+                );
+                unclosed = fields.split(row.as_bytes()).is_err();
+                rows.push(
+                    (0..fields.len())
+                        .filter_map(|at| fields.get(at))
+                        .map(str::to_owned)
+                        .collect(),
+                );
+            }
+            let mut expected = reference(&text);
+            if unclosed {
+                rows.pop();
+                expected.pop();
+            }
+            assert_eq!(rows, expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_quote_inside_of_a_field_swallows_no_rows() {
+        let text = "d1,1,pipe 6\"\" valve\nd1,2,fine\nd1,3,fine\nd1,4,\"open, full\"\nd1,5,6\" pipe\nd1,6,x\n";
+        let rows = all(text.as_bytes(), Position::default());
+        let lines: Vec<_> = rows.iter().map(|(_, at)| at.line).collect();
+        assert_eq!(lines, [0, 1, 2, 3, 4, 5]);
+        let mut fields = Fields::default();
+        fields.split(rows[0].0.as_bytes()).unwrap();
+        assert_eq!((fields.len(), fields.get(2)), (3, Some("pipe 6\"\" valve")));
     }
 
     #[test]

@@ -44,13 +44,14 @@ pub(crate) struct MappingArgs {
     /// Long form: column of the value [default: value]
     #[arg(long, value_name = "COL")]
     pub(crate) value: Option<String>,
-    /// This property is called so in the file: wide, its column; long, its name (repeat)
+    /// This property is called so in the file: wide, its column; long, its name (repeat). Columns named like a property stay
+    /// what they are; others are left out, which is said
     #[arg(long = "map", value_name = "PROPERTY=NAME", value_parser = crate::selector::parse_pair)]
     pub(crate) maps: Vec<(String, String)>,
     /// Wide form: leave this column out (repeat)
     #[arg(long, value_name = "COL")]
     pub(crate) ignore: Vec<String>,
-    /// This text means no value, like an empty field (repeat)
+    /// This text means no value, like an empty field (repeat); "" in quotes is an empty text, unless --null '' is given
     #[arg(long = "null", value_name = "TEXT")]
     pub(crate) nulls: Vec<String>,
     /// Why the records were reported
@@ -93,8 +94,10 @@ pub(crate) enum Shape {
         names: HashMap<String, String>,
     },
     /// Columns and the properties they hold.
-    Wide(Vec<(usize, String)>),
+    Wide(WideColumns),
 }
+
+type WideColumns = Vec<(usize, String)>;
 
 /// A complete mapping.
 #[derive(Clone, Debug)]
@@ -113,6 +116,10 @@ pub(crate) struct Mapping {
     pub(crate) shape: Shape,
     /// Texts that mean no value.
     pub(crate) nulls: Vec<String>,
+    /// Columns of the wide form that are left out, though no flag says so.
+    pub(crate) left_out: Vec<String>,
+    /// Fields of the header: a row with more of them has something that no column names.
+    pub(crate) fields: usize,
 }
 
 const DEVICE_NAMES: [&str; 5] = ["device", "device_id", "id", "station", "sensor"];
@@ -173,25 +180,31 @@ impl Mapping {
             prefix: args.device_prefix.clone(),
             shape: Shape::Wide(Vec::new()),
             nulls: args.nulls.clone(),
+            left_out: Vec::new(),
+            fields: header.0.len(),
         };
-        mapping.shape = match long_columns(&header, args)? {
-            Some((property, value)) => Shape::Long {
-                property,
-                value,
-                names: long_names(args, types)?,
-            },
-            None => Shape::Wide(mapping.wide_columns(&header, args, types)?),
-        };
+        match long_columns(&header, args)? {
+            Some((property, value)) => {
+                let names = long_names(args, types)?;
+                mapping.shape = Shape::Long { property, value, names };
+            }
+            None => {
+                let (columns, left_out) = mapping.wide_columns(&header, args, types)?;
+                mapping.shape = Shape::Wide(columns);
+                mapping.left_out = left_out;
+            }
+        }
         Ok(mapping)
     }
 
+    /// The columns that hold properties: those that flags map, then those that are named like one. And those left out.
     fn wide_columns(
         &self,
         header: &Header,
         args: &MappingArgs,
         types: &[Typed],
-    ) -> Result<Vec<(usize, String)>, String> {
-        let mut columns = Vec::new();
+    ) -> Result<(WideColumns, Vec<String>), String> {
+        let mut columns = WideColumns::new();
         for (property, column) in &args.maps {
             known_property(property, types)?;
             columns.push((header.need(column, "--map")?, property.clone()));
@@ -201,17 +214,27 @@ impl Mapping {
             .iter()
             .map(|column| header.need(column, "--ignore"))
             .collect::<Result<_, _>>()?;
-        if args.maps.is_empty() {
-            for (index, column) in header.0.iter().enumerate() {
-                let taken = index == self.time
-                    || self.device == Source::Column(index)
-                    || self.device_type == Source::Column(index)
-                    || ignored.contains(&index);
-                if !taken {
-                    known_property(column, types).map_err(|why| {
-                        format!("column {column}: {why}; map it with --map PROPERTY={column} or leave it out with --ignore {column}")
-                    })?;
+        let mut left_out = Vec::new();
+        for (index, column) in header.0.iter().enumerate() {
+            let taken = index == self.time
+                || self.device == Source::Column(index)
+                || self.device_type == Source::Column(index)
+                || ignored.contains(&index)
+                || columns.iter().any(|(mapped, _)| *mapped == index);
+            if taken {
+                continue;
+            }
+            match known_property(column, types) {
+                Ok(()) if args.maps.iter().all(|(property, _)| property != column) => {
                     columns.push((index, column.clone()));
+                }
+                // Whoever maps columns by hand need not name those that hold nothing.
+                _ if !args.maps.is_empty() => left_out.push(column.clone()),
+                Ok(()) => {}
+                Err(why) => {
+                    return Err(format!(
+                        "column {column}: {why}; map it with --map PROPERTY={column} or leave it out with --ignore {column}"
+                    ));
                 }
             }
         }
@@ -222,7 +245,7 @@ impl Mapping {
         properties.sort_unstable();
         match properties.windows(2).find(|pair| pair[0] == pair[1]) {
             Some(twice) => Err(format!("property {} is mapped twice", twice[0])),
-            None => Ok(columns),
+            None => Ok((columns, left_out)),
         }
     }
 
@@ -315,7 +338,7 @@ fn known_property(property: &str, types: &[Typed]) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
     use tidemark_client::v1::{DeviceType, Property};
 
     use super::*;
@@ -377,12 +400,47 @@ mod tests {
         assert_eq!(mapping.device, Source::Const("t-1".into()));
         assert_eq!((mapping.time, mapping.time_form), (0, Some(TimeForm::S)));
         assert_eq!(mapping.shape, Shape::Wide(vec![(1, "level".into())]));
+        assert_eq!(mapping.left_out, ["rubbish"]);
         let ignore = MappingArgs {
             ignore: vec!["rubbish".into()],
             ..self::args()
         };
         let mapping = Mapping::new(b"device,ts,rubbish,temp", &ignore, &types()).unwrap();
         assert_eq!(mapping.shape, Shape::Wide(vec![(3, "temp".into())]));
+    }
+
+    #[test]
+    fn a_column_mapped_by_hand_drops_no_other_one() {
+        let of = |header: &str, maps: &[(&str, &str)]| {
+            let maps = maps.iter().map(|(property, name)| ((*property).into(), (*name).into()));
+            let args = MappingArgs {
+                maps: maps.collect(),
+                ..args()
+            };
+            let mapping = Mapping::new(header.as_bytes(), &args, &types()).unwrap();
+            let Shape::Wide(columns) = mapping.shape else {
+                panic!("{header}")
+            };
+            let columns: Vec<_> = columns
+                .iter()
+                .map(|(at, property)| format!("{at}={property}"))
+                .collect();
+            (columns.join(" "), mapping.left_out.join(" "))
+        };
+        // As the error for `Temp` advises.
+        assert_eq!(
+            of("device,ts,level,Temp", &[("temp", "Temp")]),
+            ("3=temp 2=level".into(), String::new())
+        );
+        assert_eq!(
+            of("device,ts,level,T,x", &[("temp", "T")]),
+            ("3=temp 2=level".into(), "x".into())
+        );
+        // A property comes from one column.
+        assert_eq!(
+            of("device,ts,temp,T", &[("temp", "T")]),
+            ("3=temp".into(), "temp".into())
+        );
     }
 
     #[test]

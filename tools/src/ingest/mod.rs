@@ -7,6 +7,10 @@ mod flow;
 mod lines;
 mod mapping;
 mod progress;
+mod refused;
+#[cfg(test)]
+mod refused_tests;
+mod register;
 mod rejects;
 mod request;
 mod run;
@@ -16,7 +20,6 @@ mod tests;
 mod times;
 mod values;
 
-use std::collections::HashSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,6 +32,7 @@ use self::chunk::{Cutter, Held};
 use self::flow::Flow;
 use self::lines::{Fields, Lines, Position};
 use self::mapping::{KindArg, Mapping, MappingArgs, Shape};
+use self::register::Registrar;
 use self::rejects::Rejects;
 use self::state::State;
 use self::times::TimeForm;
@@ -56,6 +60,9 @@ pub(crate) struct IngestArgs {
     /// Tag of the devices that --register registers (repeat)
     #[arg(long = "tag", value_name = "KEY=VALUE", requires = "register", value_parser = crate::selector::parse_pair)]
     tags: Vec<(String, String)>,
+    /// Go on, and list its rows as rejects, although the store refuses all of the first batch for one reason
+    #[arg(long)]
+    keep_going: bool,
     /// Where rejected rows go [default: FILE.rejected.csv]
     #[arg(long, value_name = "FILE")]
     rejects: Option<PathBuf>,
@@ -74,7 +81,8 @@ const AFTER: &str = "\
 Two forms are told apart by the header: long (device,property,timestamp,value) and wide (device,timestamp, then a column
 per property). An interrupted or failed run goes on where it stopped when the same command is run again: every batch
 keeps its number, so nothing is stored twice. Rows that cannot be read or that the store refuses go to the rejects
-file with line number and reason; the run goes on and ends with exit code 7.";
+file with line number and reason; the run goes on and ends with exit code 7. Where the store refuses the whole first batch
+for one reason (devices that are not registered, times in another unit), the run stops and says so (--keep-going does not).";
 
 /// A file whose header is read.
 struct Opened {
@@ -87,33 +95,30 @@ struct Opened {
 /// Runs the verb.
 pub(crate) async fn run(context: &Context, args: IngestArgs) -> Outcome {
     let opened = open(&args.file)?;
-    let client = context.connect().await?;
+    let client = context.connect_for(GIVE_UP_AFTER).await?;
     let types = fetch_types(&client, &args.mapping).await?;
     let mut mapping = Mapping::new(&opened.header, &args.mapping, &types)
         .map_err(|why| Failure::usage(format!("cannot map the columns of {}", args.file), why))?;
+    if !mapping.left_out.is_empty() {
+        let columns = mapping.left_out.join(", ");
+        context.say(&format!(
+            "left out: {columns} (--map PROPERTY=COLUMN takes a column in)"
+        ));
+    }
     settle_times(context, &mut mapping, opened.first.as_ref())?;
-    let cluster = client
-        .status()
-        .await
-        .or_fail("cannot read the cluster's id")?
-        .cluster_id;
-    let words = [
-        mapping.describe(),
-        args.batch.to_string(),
-        format!("{:?}", args.mapping.report_kind),
-        cluster,
-    ];
-    let fingerprint = state::fingerprint(&args.file, &words.each_ref().map(String::as_str))
-        .map_err(|error| Failure::file("read", &args.file, &error))?;
+    let fingerprint = fingerprint(&client, &args, &mapping, &opened).await?;
     let start = opened
         .first
         .as_ref()
         .map_or_else(|| opened.lines.position(), |(_, at)| *at);
     let (state, state_path) = earlier_state(context, &args, fingerprint, start)?;
-    let known = if args.register {
-        Some(known_devices(&client, &args.mapping).await?)
-    } else {
-        None
+    let registrar = match args.register {
+        true => {
+            let device_type = args.mapping.device_type.as_deref();
+            let tags = args.tags.into_iter().collect();
+            Some(Registrar::new(client.clone(), device_type, tags).await?)
+        }
+        false => None,
     };
     let rejects_path = args
         .rejects
@@ -131,6 +136,9 @@ pub(crate) async fn run(context: &Context, args: IngestArgs) -> Outcome {
     let kind = report_kind(args.mapping.report_kind);
     let mut flow = Flow::new(Arc::new(types.clone()), kind, by_value, state, rejects);
     flow.begin_at(opened.taken.load(std::sync::atomic::Ordering::Relaxed));
+    if args.keep_going {
+        flow.keep_going();
+    }
     let cutter = Cutter::new(lines, held, mapping, types.clone(), args.batch as usize).counting(opened.taken);
     let job = run::Job {
         client,
@@ -138,8 +146,7 @@ pub(crate) async fn run(context: &Context, args: IngestArgs) -> Outcome {
         cutter,
         types,
         state_path,
-        known,
-        tags: args.tags.into_iter().collect(),
+        registrar,
         in_flight: args.in_flight as usize,
         give_up_after: context.timeout.max(GIVE_UP_AFTER),
         file: args.file,
@@ -147,8 +154,26 @@ pub(crate) async fn run(context: &Context, args: IngestArgs) -> Outcome {
     Box::pin(run::run(context, job)).await
 }
 
-/// The leader of a shard may be gone for a while; a run waits at least this long before it stops.
+/// The leader of a shard may be gone for a while; a run waits at least this long before it stops, with batches, rests of
+/// batches and devices to register alike.
 const GIVE_UP_AFTER: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// What makes a later run the same as this one.
+async fn fingerprint(client: &Client, args: &IngestArgs, mapping: &Mapping, opened: &Opened) -> Outcome<String> {
+    let status = client.status().await.or_fail("cannot read the cluster's id")?;
+    let mut words = vec![
+        mapping.describe().into_bytes(),
+        args.batch.to_string().into_bytes(),
+        format!("{:?}", args.mapping.report_kind).into_bytes(),
+        status.cluster_id.into_bytes(),
+    ];
+    if args.file == "-" {
+        // Of a stream this is all that can be looked at before it is taken.
+        words.push(opened.header.clone());
+        words.extend(opened.first.as_ref().map(|(row, _)| row.clone()));
+    }
+    state::fingerprint(&args.file, &words).map_err(|error| Failure::file("read", &args.file, &error))
+}
 
 /// Name of the files beside the input.
 fn stem(file: &str) -> &str {
@@ -284,25 +309,6 @@ fn earlier_state(
 fn new_producer() -> String {
     let half = || RandomState::new().build_hasher().finish();
     format!("cli-{:016x}{:016x}", half(), half())
-}
-
-/// Ids of the devices that the store knows, of the type of the run or of all.
-async fn known_devices(client: &Client, args: &MappingArgs) -> Outcome<HashSet<String>> {
-    let what = "cannot list the known devices";
-    let selector = args.device_type.as_ref().map(|id| v1::Selector {
-        device_type: id.clone(),
-        ..v1::Selector::default()
-    });
-    let request = v1::ListDevicesRequest {
-        selector,
-        ..v1::ListDevicesRequest::default()
-    };
-    let mut answer = client.list_devices(request).await.or_fail(what)?;
-    let mut known = HashSet::new();
-    while let Some(message) = answer.next().await {
-        known.extend(message.or_fail(what)?.devices.into_iter().map(|device| device.id));
-    }
-    Ok(known)
 }
 
 fn report_kind(kind: KindArg) -> v1::ReportKind {

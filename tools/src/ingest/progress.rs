@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::output::escape;
+
 /// Between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
@@ -14,6 +16,7 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 pub(crate) struct Progress {
     bar: ProgressBar,
     terminal: bool,
+    quiet: bool,
     started: Instant,
     last_line: Instant,
     bytes_total: Option<u64>,
@@ -32,9 +35,9 @@ pub(crate) struct Reached {
 }
 
 impl Progress {
-    /// `bytes_total` is the size of the file, where it has one.
-    pub(crate) fn new(bytes_total: Option<u64>, now: Instant) -> Progress {
-        let terminal = std::io::stderr().is_terminal();
+    /// `bytes_total` is the size of the file, where it has one; `quiet` where a program reads standard error.
+    pub(crate) fn new(bytes_total: Option<u64>, quiet: bool, now: Instant) -> Progress {
+        let terminal = std::io::stderr().is_terminal() && !quiet;
         let template = match bytes_total {
             Some(_) => "{wide_bar} {percent:>3}%  {msg}",
             None => "{spinner} {msg}",
@@ -51,6 +54,7 @@ impl Progress {
         Progress {
             bar,
             terminal,
+            quiet,
             started: now,
             last_line: now,
             bytes_total,
@@ -65,7 +69,7 @@ impl Progress {
         if self.terminal {
             self.bar.set_position(reached.bytes);
             self.bar.set_message(line);
-        } else if now.duration_since(self.last_line) >= LINE_EVERY {
+        } else if !self.quiet && now.duration_since(self.last_line) >= LINE_EVERY {
             self.last_line = now;
             let _ = writeln!(std::io::stderr(), "{line}");
         }
@@ -85,8 +89,11 @@ impl Progress {
 
     /// A line above the bar.
     pub(crate) fn say(&self, text: &str) {
+        if self.quiet {
+            return;
+        }
         self.bar.suspend(|| {
-            let _ = writeln!(std::io::stderr(), "{text}");
+            let _ = writeln!(std::io::stderr(), "{}", escape(text));
         });
     }
 

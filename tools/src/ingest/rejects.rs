@@ -7,7 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use crate::output::csv_line;
+use crate::csv_text::csv_line;
 
 /// One rejected row.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

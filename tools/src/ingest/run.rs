@@ -4,7 +4,6 @@
 //! Invariant: a decision about a refused batch is on disk before it is acted on; acknowledged batches are on disk within
 //! `SAVE_EVERY` or `SAVE_ACKS`, well inside the 256 sequences that a shard remembers.
 
-use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -16,6 +15,7 @@ use tokio::sync::mpsc;
 use super::chunk::{Chunk, Cutter};
 use super::flow::{Flow, RestBatch};
 use super::progress::{Progress, Reached};
+use super::register::Registrar;
 use super::state::Totals;
 use super::values::Typed;
 use crate::cli::Context;
@@ -38,9 +38,8 @@ pub(crate) struct Job {
     pub(crate) cutter: Cutter,
     pub(crate) types: Vec<Typed>,
     pub(crate) state_path: Option<PathBuf>,
-    /// Devices the store knows; none: nothing is registered.
-    pub(crate) known: Option<HashSet<String>>,
-    pub(crate) tags: BTreeMap<String, String>,
+    /// None: nothing is registered.
+    pub(crate) registrar: Option<Registrar>,
     pub(crate) in_flight: usize,
     pub(crate) give_up_after: Duration,
     pub(crate) file: String,
@@ -54,8 +53,7 @@ struct Run {
     writer: Writer,
     types: Vec<Typed>,
     state_path: Option<PathBuf>,
-    known: Option<HashSet<String>>,
-    tags: BTreeMap<String, String>,
+    registrar: Option<Registrar>,
     in_flight: usize,
     rests: FuturesUnordered<BoxFuture<'static, RestAnswer>>,
     rest_producer: String,
@@ -96,8 +94,7 @@ pub(crate) async fn run(context: &Context, job: Job) -> Outcome {
         flow: job.flow,
         types: job.types,
         state_path: job.state_path,
-        known: job.known,
-        tags: job.tags,
+        registrar: job.registrar,
         in_flight: job.in_flight,
         rests: FuturesUnordered::new(),
         rest_producer: format!("{producer}.rest"),
@@ -105,7 +102,7 @@ pub(crate) async fn run(context: &Context, job: Job) -> Outcome {
         points: 0,
         acks_unsaved: 0,
         saved_at: started,
-        progress: Progress::new(size, started),
+        progress: Progress::new(size, context.style.format.is_json(), started),
     };
     let ended = run.pump(chunks, &job.file).await;
     let saved = run.save();
@@ -115,7 +112,7 @@ pub(crate) async fn run(context: &Context, job: Job) -> Outcome {
         Some(_) => "the same command again: it goes on where this run stopped",
         None => "the same command again: it begins anew (no progress file)",
     };
-    let end = ended.map_err(|failure| failure.or_next(again))?;
+    let end = ended.map_err(|failure| advise(failure, again))?;
     saved?;
     summary(context, &run.flow, before, run.points, seconds)?;
     let rejected = run.flow.totals().rejected;
@@ -128,14 +125,23 @@ pub(crate) async fn run(context: &Context, job: Job) -> Outcome {
     }
     if rejected > 0 {
         let what = format!("{rejected} rows were rejected, all others are stored");
-        return Err(Failure::new(
-            Exit::Partial,
-            what,
-            "",
-            format!("look at {}", run.flow.rejects_path()),
-        ));
+        let why = run.flow.reject_reasons();
+        let register = match why.contains("UNKNOWN_DEVICE") {
+            true => "; --register registers devices of the file that the store does not know",
+            false => "",
+        };
+        let next = format!("look at {}{register}", run.flow.rejects_path());
+        return Err(Failure::new(Exit::Partial, what, why, next));
     }
     Ok(())
+}
+
+/// What to run next. Where the store was away, for longer than a run waits, neither its advice nor a longer wait is needed.
+fn advise(failure: Failure, again: &str) -> Failure {
+    match failure.exit() {
+        Exit::Unavailable | Exit::TimedOut => failure.next(again),
+        _ => failure.or_next(again),
+    }
 }
 
 /// Cuts the file on a thread of its own, a chunk ahead.
@@ -198,7 +204,10 @@ impl Run {
                 Some(answer) = self.rests.next(), if !self.rests.is_empty() => self.rest_answered(answer)?,
                 chunk = chunks.recv(), if wants_chunk => match chunk {
                     Some(Ok(chunk)) => {
-                        self.register(&chunk).await?;
+                        if let Some(registrar) = &mut self.registrar {
+                            let progress = &self.progress;
+                            registrar.register(&chunk, &self.types, |text| progress.say(text)).await?;
+                        }
                         self.flow.offer(chunk)?;
                     }
                     Some(Err(error)) => return Err(Failure::file("read", file, &error)),
@@ -216,9 +225,10 @@ impl Run {
         }
     }
 
-    /// Sends batches while there is room.
+    /// Sends batches while there is room: rests take theirs too, and a file of which nothing is stored yet gets one at a time.
     async fn send(&mut self) -> Outcome {
-        while self.outstanding < self.in_flight {
+        let room = if self.flow.is_proven() { self.in_flight } else { 1 };
+        while self.outstanding + self.rests.len() < room {
             let Some((sequence, batch)) = self.flow.next_batch() else {
                 break;
             };
@@ -326,30 +336,6 @@ impl Run {
             None => Ok(()),
         }
     }
-
-    /// Registers the devices of a chunk that the store does not know, before any of its batches is sent.
-    async fn register(&mut self, chunk: &Chunk) -> Outcome {
-        let Some(known) = &mut self.known else { return Ok(()) };
-        let unknown: Vec<_> = chunk.devices.iter().filter(|(_, id)| !known.contains(id)).collect();
-        if unknown.is_empty() {
-            return Ok(());
-        }
-        let devices = unknown
-            .iter()
-            .map(|(device_type, id)| v1::Device {
-                id: id.clone(),
-                device_type: self.types[*device_type].id.clone(),
-                tags: self.tags.clone(),
-                ..v1::Device::default()
-            })
-            .collect();
-        self.client
-            .register_devices(devices)
-            .await
-            .or_fail("cannot register the devices of the file")?;
-        known.extend(unknown.into_iter().map(|(_, id)| id.clone()));
-        Ok(())
-    }
 }
 
 fn summary(context: &Context, flow: &Flow, before: Totals, points: u64, seconds: f64) -> Outcome {
@@ -387,4 +373,37 @@ fn summary(context: &Context, flow: &Flow, before: Totals, points: u64, seconds:
         rejects,
     ])?;
     printer.finish(&[])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The line that says what to run next, of a failure of this reason and code with the advice that came along.
+    fn next_of(reason: &str, code: i32, hint: &str) -> String {
+        let failure = v1::Failure {
+            code,
+            reason: reason.to_owned(),
+            message: "no".to_owned(),
+            hint: hint.to_owned(),
+            ..v1::Failure::default()
+        };
+        let failure = Refusal::from(Error::from(failure)).failure("the store did not take a batch");
+        let text = advise(failure, "the same command again: it goes on").as_lines();
+        text.lines()
+            .find_map(|line| line.strip_prefix("  next: "))
+            .unwrap_or_default()
+            .to_owned()
+    }
+
+    #[test]
+    fn a_store_that_was_away_is_told_apart_from_a_command_that_is_wrong() {
+        let again = "the same command again: it goes on";
+        let unknown = "the outcome is unknown; send the same batches with the same sequences";
+        assert_eq!(next_of("NO_LEADER", 14, unknown), again);
+        assert_eq!(next_of("TIMEOUT", 4, unknown), again);
+        assert_eq!(next_of("DEADLINE_EXCEEDED", 4, ""), again);
+        assert_eq!(next_of("UNKNOWN_TYPE", 5, ""), "tidemark type list");
+        assert_eq!(next_of("CORRUPTION", 15, ""), again);
+    }
 }

@@ -1,14 +1,15 @@
 //! The progress file: where a later run of the same command goes on. Never: sending, cutting.
 //!
 //! ```text
-//! { "format": 1, "fingerprint": file + mapping + cluster, "producer": P,
+//! { "format": 2, "fingerprint": file + mapping + cluster, "producer": P,
 //!   "chunk": first byte and line of the oldest chunk not done, "sequence": of its first batch, "done": its batches acknowledged without a gap,
-//!   "rest_sequence": next one of producer P.rest, "rests": [batches of this chunk that went again without refused rows],
+//!   "rest_sequence": next one of producer P.rest, "rests": [batches of this chunk that went again without refused rows, each as it went last],
 //!   "rejects_bytes": length of the rejects file, "rows", "records", "points", "rejected": totals of the chunks before }
 //! ```
 //! Sequences: batch n of the file (from 1) is sequence n of producer P, whatever is refused. A refused batch goes again without the
 //! refused rows as the next sequence of producer `P.rest`; that decision is written here *before* it is sent, so that a
-//! later run sends exactly the same rows under the same number.
+//! later run sends exactly the same rows under the same number. A rest that is refused in its turn is nowhere stored: the one
+//! that follows takes its place. Format 1, of earlier versions, kept them all and named every row alone; it is still read.
 //!
 //! Invariant: the file is replaced whole (written beside, synced, renamed), and only ever names what was acknowledged.
 
@@ -20,7 +21,9 @@ use serde::{Deserialize, Serialize};
 
 use super::lines::Position;
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// Rests that were refused are in it as well, before those that followed.
+const FORMAT_OLD: u32 = 1;
 
 /// What a run knows.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -35,7 +38,7 @@ pub(crate) struct State {
     pub(crate) chunk: ChunkState,
     /// Next sequence of the producer of rests.
     pub(crate) rest_sequence: u64,
-    /// Batches of that chunk that went again without refused rows, in the order of their sequences.
+    /// Batches of that chunk that went again without refused rows; of each the rest that went last.
     pub(crate) rests: Vec<Rest>,
     /// Length of the rejects file.
     pub(crate) rejects_bytes: u64,
@@ -67,15 +70,29 @@ pub(crate) struct Rest {
     pub(crate) refused: Vec<Refused>,
 }
 
-/// A record, or one property of it, that the store refused.
+/// A record, or one property of it, that the store refused; or several in a row for the same reason.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Refused {
     /// Position among the records of the batch.
     pub(crate) record: u32,
+    /// So many records behind it as well.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) more: u32,
     /// Position of the property in the type; none: the record.
     pub(crate) property: Option<u16>,
     /// Reason and message.
     pub(crate) why: String,
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
+impl Refused {
+    /// Positions of the records.
+    pub(crate) fn records(&self) -> std::ops::RangeInclusive<u32> {
+        self.record..=self.record.saturating_add(self.more)
+    }
 }
 
 /// Counts of a run.
@@ -127,11 +144,25 @@ impl State {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.to_string()),
         };
-        let state: State = serde_json::from_str(&text).map_err(|error| format!("not a progress file: {error}"))?;
-        if state.format == FORMAT {
-            Ok(Some(state))
-        } else {
-            Err(format!("format {} is not known here", state.format))
+        let mut state: State = serde_json::from_str(&text).map_err(|error| format!("not a progress file: {error}"))?;
+        match state.format {
+            FORMAT => {}
+            FORMAT_OLD => {
+                state.format = FORMAT;
+                for rest in std::mem::take(&mut state.rests) {
+                    state.put_rest(rest);
+                }
+            }
+            other => return Err(format!("format {other} is not known here")),
+        }
+        Ok(Some(state))
+    }
+
+    /// The rest of a batch in place of an earlier one.
+    pub(crate) fn put_rest(&mut self, rest: Rest) {
+        match self.rests.iter_mut().find(|earlier| earlier.batch == rest.batch) {
+            Some(earlier) => *earlier = rest,
+            None => self.rests.push(rest),
         }
     }
 
@@ -152,8 +183,8 @@ fn beside(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// What makes two runs the same: the file's length and ends, and every choice in `words`.
-pub(crate) fn fingerprint(path: &str, words: &[&str]) -> io::Result<String> {
+/// What makes two runs the same: the file's length and ends, and everything in `words`, which is all that there is of a stream.
+pub(crate) fn fingerprint(path: &str, words: &[impl AsRef<[u8]>]) -> io::Result<String> {
     use std::io::{Read, Seek, SeekFrom};
     const END_BYTES: u64 = 1 << 16;
     let mut hash = xxhash_rust::xxh3::Xxh3::new();
@@ -168,8 +199,9 @@ pub(crate) fn fingerprint(path: &str, words: &[&str]) -> io::Result<String> {
         hash.update(&ends);
     }
     for word in words {
+        let word = word.as_ref();
         hash.update(&(word.len() as u64).to_le_bytes());
-        hash.update(word.as_bytes());
+        hash.update(word);
     }
     Ok(format!("{:032x}", hash.digest128()))
 }
@@ -187,6 +219,7 @@ mod tests {
         let mut state = State::new("f".into(), "p".into(), Position { offset: 10, line: 1 });
         let refused = vec![Refused {
             record: 4,
+            more: 0,
             property: Some(1),
             why: "TEXT_TOO_LONG: no".into(),
         }];
@@ -201,6 +234,42 @@ mod tests {
         assert!(!beside(&path).exists());
         fs::write(&path, "{}").unwrap();
         assert!(State::load(&path).unwrap_err().contains("not a progress file"));
+    }
+
+    #[test]
+    fn a_progress_file_of_an_earlier_version_is_gone_on_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f.tidemark-progress");
+        let refused = |record| format!(r#"{{"record":{record},"property":null,"why":"TEXT_TOO_LONG: no"}}"#);
+        let text = format!(
+            r#"{{"format":1,"fingerprint":"f","producer":"p","chunk":{{"offset":9,"line":1,"sequence":1,"done":2}},"rest_sequence":4,
+            "rests":[{{"batch":3,"sequence":1,"refused":[{one}]}},{{"batch":4,"sequence":2,"refused":[{one}]}},
+            {{"batch":3,"sequence":3,"refused":[{one},{two}]}}],
+            "rejects_bytes":0,"totals":{{"rows":0,"records":0,"points":0,"rejected":0,"replaced":0}}}}"#,
+            one = refused(4),
+            two = refused(7)
+        );
+        fs::write(&path, text).unwrap();
+        let state = State::load(&path).unwrap().unwrap();
+        let rests: Vec<_> = state
+            .rests
+            .iter()
+            .map(|rest| {
+                let records: Vec<_> = rest.refused.iter().flat_map(Refused::records).collect();
+                (rest.batch, rest.sequence, records)
+            })
+            .collect();
+        assert_eq!(rests, [(3, 3, vec![4, 7]), (4, 2, vec![4])]);
+        state.save(&path).unwrap();
+        assert_eq!(State::load(&path), Ok(Some(state)));
+        fs::write(
+            &path,
+            fs::read_to_string(&path)
+                .unwrap()
+                .replace("\"format\":2", "\"format\":3"),
+        )
+        .unwrap();
+        assert!(State::load(&path).unwrap_err().contains("format 3"));
     }
 
     #[test]

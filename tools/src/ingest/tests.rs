@@ -16,8 +16,11 @@ use super::mapping::{Mapping, MappingArgs};
 use super::rejects::Rejects;
 use super::state::State;
 use super::values::Typed;
+use crate::csv_text::csv_cells;
+use crate::output::Cell;
+use crate::time::TsFormat;
 
-fn types() -> Vec<Typed> {
+pub(super) fn types() -> Vec<Typed> {
     let property = |id: &str, value_type: ValueType| Property {
         id: id.into(),
         value_type: value_type as i32,
@@ -37,7 +40,7 @@ fn types() -> Vec<Typed> {
     vec![Typed::new(&made)]
 }
 
-fn cutter(text: &str, from: Option<Position>, batch_rows: usize) -> (Cutter, Position) {
+pub(super) fn cutter(text: &str, from: Option<Position>, batch_rows: usize) -> (Cutter, Position) {
     let args = MappingArgs {
         device_type: Some("tank".into()),
         ..MappingArgs::default()
@@ -135,6 +138,72 @@ fn bad_rows_are_named_and_leave_nothing_behind() {
         batches(&chunk).iter().flat_map(render).collect::<Vec<_>>(),
         ["a@3 level=1 count=1"]
     );
+}
+
+#[test]
+fn a_row_with_more_fields_than_the_header_is_no_row_of_other_values() {
+    let text = "device,time_ns,level,count\na,1,1,5,20\na,2,1,5\na,3,1,6,\na,4,2,7,,\n";
+    let [chunk] = chunks(text, 10).try_into().unwrap_or_else(|_| panic!("one chunk"));
+    assert_eq!(
+        chunk.rejects.values().collect::<Vec<_>>(),
+        ["5 fields where the header has 4 (a value with a comma in it needs quotes)"]
+    );
+    assert_eq!(
+        batches(&chunk).iter().flat_map(render).collect::<Vec<_>>(),
+        ["a@2 level=1 count=5", "a@3 level=1 count=6", "a@4 level=2 count=7"]
+    );
+}
+
+#[test]
+fn a_text_in_quotes_is_what_stands_there() {
+    let text = "device,property,timestamp_ns,value\n\
+        a,note,1,\" x \"\na,note,2, x \na,note,3,\"\"\na,note,4,\na,note,5,\"l1\n\"\na,level,6,\"\"\na,level,7,\" 7 \"\n";
+    let [chunk] = chunks(text, 10).try_into().unwrap_or_else(|_| panic!("one chunk"));
+    assert_eq!(chunk.rejects.len(), 0, "{:?}", chunk.rejects);
+    assert_eq!(
+        batches(&chunk).iter().flat_map(render).collect::<Vec<_>>(),
+        [
+            "a@1 note= x ",
+            "a@2 note=x",
+            "a@3 note=",
+            "a@5 note=l1\n",
+            "a@7 level=7"
+        ]
+    );
+}
+
+#[test]
+fn texts_that_the_command_prints_come_back_the_same() {
+    let texts = [
+        "",
+        " x ",
+        "\t",
+        "a\nb",
+        "\\n",
+        "\r",
+        "6\"",
+        "\"",
+        "a,b",
+        "\u{1b}[2J\u{202e}",
+        "x\r\n",
+        "\u{3000}",
+    ];
+    let mut printed = b"device,property,timestamp_ns,value\n".to_vec();
+    for (at, text) in texts.iter().enumerate() {
+        let cells = [
+            Cell::text("a"),
+            Cell::text("note"),
+            Cell::Int(at as i64),
+            Cell::Value((*text).into()),
+        ];
+        csv_cells(&mut printed, &cells, TsFormat::Ns, false).unwrap();
+    }
+    let [chunk] = chunks(&String::from_utf8(printed).unwrap(), 100)
+        .try_into()
+        .unwrap_or_else(|_| panic!("one chunk"));
+    let [batch] = batches(&chunk).try_into().unwrap_or_else(|_| panic!("one batch"));
+    let values: Vec<_> = rows(&batch).map(|row| row.values[0].1.to_string()).collect();
+    assert_eq!(values, texts);
 }
 
 /// A long file of several chunks: sorted by device, property, time, with bad rows and texts that the store refuses.

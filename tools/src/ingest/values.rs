@@ -6,6 +6,8 @@ use std::collections::HashMap;
 
 use tidemark_client::v1::{DeviceType, ValueType};
 
+use super::lines::Field;
+
 /// A typed value; an enum is the position of its label in the type.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Scalar {
@@ -83,6 +85,15 @@ impl Typed {
 }
 
 impl TypedProperty {
+    /// The value of a field; None where it has none. In quotes a text is what stands there, spaces and emptiness included.
+    pub(crate) fn take(&self, field: Field<'_>) -> Result<Option<Scalar>, String> {
+        match self.value_type {
+            ValueType::Text => self.parse(field.exact).map(Some),
+            _ if field.trimmed.is_empty() => Ok(None),
+            _ => self.parse(field.trimmed).map(Some),
+        }
+    }
+
     /// The value a text stands for, or why it does not.
     pub(crate) fn parse(&self, text: &str) -> Result<Scalar, String> {
         let wrong = |wanted: &str| Err(format!("{}: `{text}` is not {wanted}", self.id));

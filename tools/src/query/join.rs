@@ -10,10 +10,11 @@ use tidemark_client::{JoinedRow, joined_rows, v1};
 use super::range::columns;
 use super::{AskArgs, SpanArgs, value_cell};
 use crate::cli::Context;
+use crate::cursor::{CursorArgs, with_times};
 use crate::failure::{OrFail, Outcome};
 use crate::output::{Cell, Printer};
 use crate::selector::{parse_tag, summary_cells, summary_line};
-use crate::terms::{CursorArgs, print_explain};
+use crate::terms::print_explain;
 use crate::time::parse_span;
 
 /// Which records, and what is joined to them.
@@ -136,14 +137,14 @@ const WHAT: &str = "cannot join the records";
 /// Asks and prints.
 pub(crate) async fn run(context: &Context, args: JoinArgs) -> Outcome {
     let selector = args.ask.selector()?;
-    let (from_ns, to_ns) = args.span.resolve()?;
+    let times = args.cursor.times(|now_ns| args.ask.times(&args.span, now_ns))?;
     let client = context.connect().await?;
     let properties = columns(&client, &args.ask, &selector).await?;
     let request = v1::QueryJoinRequest {
         selector: Some(selector),
         properties: args.ask.properties.clone(),
-        from_ns,
-        to_ns,
+        from_ns: times.from_ns,
+        to_ns: times.to_ns,
         limit: args.limit,
         consistency: Some(args.ask.consistency),
         right: vec![args.right()],
@@ -153,7 +154,7 @@ pub(crate) async fn run(context: &Context, args: JoinArgs) -> Outcome {
         points_max: args.ask.terms.points_max,
         partial_ok: args.ask.terms.partial,
         explain: args.ask.terms.explain,
-        known_at_ns: args.ask.known.at_ns()?,
+        known_at_ns: times.known_at_ns,
     };
     let mut answer = client.query_join(request).await.or_fail(WHAT)?;
     let mut printer = context.printer("query_join");
@@ -175,9 +176,10 @@ pub(crate) async fn run(context: &Context, args: JoinArgs) -> Outcome {
     }
     args.ask.known.check(answer.summary())?;
     print_explain(&mut printer, answer.summary())?;
-    printer.finish(&summary_cells(answer.summary()))?;
+    let summary = with_times(answer.summary(), times);
+    printer.finish(&summary_cells(summary.as_ref()))?;
     if context.is_table() {
-        context.say(&summary_line(answer.summary(), "records"));
+        context.say(&summary_line(summary.as_ref(), "records"));
     }
     Ok(())
 }

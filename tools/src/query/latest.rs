@@ -6,11 +6,12 @@ use clap::Args;
 use tidemark_client::{LatestRow, latest_rows, v1};
 
 use super::{AskArgs, quality_name, report_kind_name, value_cell};
-use crate::cli::{Context, now_ns};
+use crate::cli::Context;
+use crate::cursor::{CursorArgs, Times, with_times};
 use crate::failure::{Failure, OrFail, Outcome};
 use crate::output::Cell;
 use crate::selector::{summary_cells, summary_line};
-use crate::terms::{CursorArgs, TestArgs, print_explain};
+use crate::terms::{TestArgs, print_explain};
 use crate::time::{parse_instant, parse_span};
 
 /// Which values.
@@ -36,6 +37,22 @@ pub(crate) struct LatestArgs {
     cursor: CursorArgs,
 }
 
+impl LatestArgs {
+    /// What the flags mean where it is now that time.
+    fn times(&self, now_ns: i64) -> Outcome<Times> {
+        let wrong = |why| Failure::usage("the time is not clear", why);
+        Ok(Times {
+            at_ns: self
+                .at
+                .as_deref()
+                .map_or(Ok(0), |text| parse_instant(text, now_ns))
+                .map_err(wrong)?,
+            known_at_ns: self.ask.known.at_ns_by(now_ns)?,
+            ..Times::default()
+        })
+    }
+}
+
 fn parse_stale(text: &str) -> Result<i64, String> {
     match parse_span(text)? / 1_000_000 {
         0 => Err("at least 1ms".to_owned()),
@@ -59,23 +76,20 @@ const COLUMNS: [&str; 10] = [
 
 /// Asks and prints.
 pub(crate) async fn run(context: &Context, args: LatestArgs) -> Outcome {
-    let at_ns = match &args.at {
-        Some(text) => parse_instant(text, now_ns()).map_err(|why| Failure::usage("the time is not clear", why))?,
-        None => 0,
-    };
+    let times = args.cursor.times(|now_ns| args.times(now_ns))?;
     let request = v1::GetLatestRequest {
         selector: Some(args.ask.selector()?),
         properties: args.ask.properties.clone(),
         stale_after_ms: args.stale_after.unwrap_or(0),
         consistency: Some(args.ask.consistency),
         limit: args.limit,
-        at_ns,
+        at_ns: times.at_ns,
         any_quality: args.any_quality,
         cursor: args.cursor.cursor(),
         points_max: args.ask.terms.points_max,
         partial_ok: args.ask.terms.partial,
         explain: args.ask.terms.explain,
-        known_at_ns: args.ask.known.at_ns()?,
+        known_at_ns: times.known_at_ns,
         test_points: args.tests.test_points,
         in_columns: true,
     };
@@ -97,10 +111,11 @@ pub(crate) async fn run(context: &Context, args: LatestArgs) -> Outcome {
     args.tests.check(answer.summary())?;
     print_explain(&mut printer, answer.summary())?;
     let mut summary = vec![("evaluated_at", Cell::some_time(evaluated_at_ns))];
-    summary.extend(summary_cells(answer.summary()));
+    let told = with_times(answer.summary(), times);
+    summary.extend(summary_cells(told.as_ref()));
     printer.finish(&summary)?;
     if context.is_table() {
-        context.say(&summary_line(answer.summary(), "devices"));
+        context.say(&summary_line(told.as_ref(), "devices"));
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ use clap::{Args, Subcommand};
 use tidemark_client::{Value, v1};
 
 use crate::cli::{Context, now_ns};
+use crate::cursor::Times;
 use crate::failure::{Failure, Outcome};
 use crate::output::Cell;
 use crate::selector::{SelectorArgs, parse_consistency};
@@ -85,6 +86,17 @@ impl AskArgs {
         }
         Ok(self.selector.selector())
     }
+
+    /// What the flags of a question over `span` mean where it is now that time.
+    fn times(&self, span: &SpanArgs, now_ns: i64) -> Outcome<Times> {
+        let (from_ns, to_ns) = span.resolve_at(now_ns)?;
+        Ok(Times {
+            from_ns,
+            to_ns,
+            at_ns: 0,
+            known_at_ns: self.known.at_ns_by(now_ns)?,
+        })
+    }
 }
 
 /// Flags of a span of time.
@@ -138,7 +150,7 @@ pub(crate) fn value_cell(value: Value) -> Cell {
         Value::F64(value) => Cell::Float(value),
         Value::I64(value) => Cell::Int(value),
         Value::Bool(value) => Cell::Bool(value),
-        Value::Enum(text) | Value::Text(text) => Cell::Text(text),
+        Value::Enum(text) | Value::Text(text) => Cell::Value(text),
     }
 }
 

@@ -11,10 +11,11 @@ use tidemark_client::{Client, Row, rows, v1};
 use super::filters::FilterArgs;
 use super::{AskArgs, SpanArgs, qualifier_name, quality_name, report_kind_name, value_cell};
 use crate::cli::Context;
+use crate::cursor::{CursorArgs, with_times};
 use crate::failure::{OrFail, Outcome};
 use crate::output::{Cell, Printer};
 use crate::selector::{summary_cells, summary_line};
-use crate::terms::{CursorArgs, TestArgs, print_explain};
+use crate::terms::{TestArgs, print_explain};
 
 /// Which records.
 #[derive(Debug, Args)]
@@ -48,7 +49,7 @@ const WHAT: &str = "cannot read the records";
 /// Asks and prints.
 pub(crate) async fn run(context: &Context, args: RangeArgs) -> Outcome {
     let selector = args.ask.selector()?;
-    let (from_ns, to_ns) = args.span.resolve()?;
+    let times = args.cursor.times(|now_ns| args.ask.times(&args.span, now_ns))?;
     let client = context.connect().await?;
     let properties = if args.long {
         Vec::new()
@@ -58,8 +59,8 @@ pub(crate) async fn run(context: &Context, args: RangeArgs) -> Outcome {
     let request = v1::QueryRangeRequest {
         selector: Some(selector),
         properties: args.ask.properties.clone(),
-        from_ns,
-        to_ns,
+        from_ns: times.from_ns,
+        to_ns: times.to_ns,
         limit: args.limit,
         consistency: Some(args.ask.consistency),
         values: args.filters.values.clone(),
@@ -69,7 +70,7 @@ pub(crate) async fn run(context: &Context, args: RangeArgs) -> Outcome {
         points_max: args.ask.terms.points_max,
         partial_ok: args.ask.terms.partial,
         explain: args.ask.terms.explain,
-        known_at_ns: args.ask.known.at_ns()?,
+        known_at_ns: times.known_at_ns,
         test_points: args.tests.test_points,
         qualifiers: args.qualifiers,
     };
@@ -103,9 +104,10 @@ pub(crate) async fn run(context: &Context, args: RangeArgs) -> Outcome {
     args.ask.known.check(answer.summary())?;
     args.tests.check(answer.summary())?;
     print_explain(&mut printer, answer.summary())?;
-    printer.finish(&summary_cells(answer.summary()))?;
+    let summary = with_times(answer.summary(), times);
+    printer.finish(&summary_cells(summary.as_ref()))?;
     if context.is_table() {
-        context.say(&summary_line(answer.summary(), "records"));
+        context.say(&summary_line(summary.as_ref(), "records"));
     }
     Ok(())
 }

@@ -48,6 +48,11 @@ fn parse_every(text: &str) -> Result<Duration, String> {
 
 /// Watches until `q` or Ctrl-C.
 pub(crate) async fn run(context: &Context, args: TopArgs) -> Outcome {
+    if !context.is_table() {
+        let why = "a frame is text for people";
+        return Err(Failure::usage("cannot show a live view in another form", why)
+            .or_next("tidemark top --once, or tidemark cluster status -o json"));
+    }
     let client = context.connect().await?;
     if args.once {
         return once(&client, args.every).await;
