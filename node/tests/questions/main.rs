@@ -21,6 +21,7 @@ mod intervals;
 mod join;
 mod join_pages;
 mod known_at;
+mod maintenance;
 mod near;
 mod pages;
 mod query;
