@@ -16,6 +16,7 @@ mod health;
 mod human;
 mod ingest;
 mod job;
+mod maintenance;
 mod node;
 mod output;
 mod query;
