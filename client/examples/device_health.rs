@@ -91,6 +91,7 @@ fn add(sum: &mut v1::QualityReport, other: &v1::QualityReport) {
     sum.slower += other.slower;
     sum.stalled += other.stalled;
     sum.never += other.never;
+    sum.under_maintenance += other.under_maintenance;
     sum.health.get_or_insert_default().battery_low += low_batteries(other);
 }
 
@@ -117,6 +118,7 @@ fn shares(report: &v1::QualityReport) -> [Option<f64>; 3] {
 /// What the figures do not say: how often a device reports, or how many devices do so badly.
 fn remark(report: &v1::QualityReport) -> String {
     match report.freshness() {
+        _ if !report.device.is_empty() && report.under_maintenance > 0 => "under maintenance".to_owned(),
         v1::Freshness::Slower => format!("{:.1} times slower than promised", report.spacing_ratio),
         v1::Freshness::Stalled => "silent".to_owned(),
         v1::Freshness::Never => "never heard".to_owned(),

@@ -184,12 +184,26 @@ impl Client {
     }
 
     /// Registers devices, or updates known ones, in requests of at most 1,000; the answers are summed. What an earlier
-    /// request registered stays when a later one fails, and registering again changes nothing.
+    /// request registered stays when a later one fails, and registering again changes nothing. Known devices are replaced whole, declared
+    /// maintenance included: [`Client::register`] can keep that.
     ///
     /// # Errors
     /// What the server refuses, with positions in `devices` as given here; no answer in time.
     pub async fn register_devices(&self, devices: Vec<v1::Device>) -> Result<v1::RegisterDevicesResponse, Error> {
-        let mut rest = devices;
+        let request = v1::RegisterDevicesRequest {
+            devices,
+            keep_maintenance: false,
+        };
+        self.register(request).await
+    }
+
+    /// The same as the request says.
+    ///
+    /// # Errors
+    /// As of [`Client::register_devices`].
+    pub async fn register(&self, request: v1::RegisterDevicesRequest) -> Result<v1::RegisterDevicesResponse, Error> {
+        let keep_maintenance = request.keep_maintenance;
+        let mut rest = request.devices;
         let mut chunks = Vec::new();
         while rest.len() > REGISTER_CHUNK {
             let tail = rest.split_off(REGISTER_CHUNK);
@@ -201,7 +215,10 @@ impl Client {
                 pace: Pace::Half,
                 ..ANY
             };
-            let request = v1::RegisterDevicesRequest { devices };
+            let request = v1::RegisterDevicesRequest {
+                devices,
+                keep_maintenance,
+            };
             let answer = self.unary(call, request, |channel, request| async move {
                 RegistryServiceClient::new(channel).register_devices(request).await
             });

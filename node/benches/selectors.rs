@@ -28,7 +28,10 @@ static SHARD: LazyLock<(Place, Shard)> = LazyLock::new(|| {
     let shard = open(&place.path("db"));
     for (index, first) in (0..DEVICES).step_by(AT_ONCE as usize).enumerate() {
         let devices = (first..DEVICES.min(first + AT_ONCE)).map(put).collect();
-        let command = shard_command::Command::PutDevices(PutDevices { devices });
+        let command = shard_command::Command::PutDevices(PutDevices {
+            devices,
+            ..Default::default()
+        });
         apply(&shard, index as u64 + 1, &[entry(1, command)]);
     }
     (place, shard)

@@ -18,6 +18,8 @@
 //! | `TYPE_NUMBER_MAX` | 2,147,483,647 types ever made | RESOURCE_EXHAUSTED `TOO_MANY_TYPES`, or INVALID_BACKUP of a restore |
 //! | `tags_max` | 64 a device | INVALID_ARGUMENT `INVALID_DEVICE` |
 //! | `tag_bytes_max` | 256 | INVALID_ARGUMENT `INVALID_DEVICE` |
+//! | `MAINTENANCE_MAX` | 128 declared times a device | INVALID_ARGUMENT `INVALID_DEVICE` |
+//! | `MAINTENANCE_REASON_BYTES_MAX` | 256 | INVALID_ARGUMENT `INVALID_DEVICE` |
 //! | `register_devices_max` | 10,000 a request | RESOURCE_EXHAUSTED `BATCH_TOO_LARGE` |
 //! | `shard_devices_max` (a key) | 1,000,000 a shard | RESOURCE_EXHAUSTED `TOO_MANY_DEVICES` for new ones; known ones go on |
 //! | `future_max_ns` | 1 day | OUT_OF_RANGE `TIME_TOO_NEW` |
@@ -129,6 +131,10 @@ pub struct Limits {
 
 /// Fewest and most data shards of a cluster.
 pub const SHARDS: std::ops::RangeInclusive<u32> = 2..=64;
+/// Declared times of maintenance of a device.
+pub const MAINTENANCE_MAX: usize = 128;
+/// Bytes of the reason of one.
+pub const MAINTENANCE_REASON_BYTES_MAX: usize = 256;
 /// Selectors in one list of a selector.
 pub const SELECTORS_MAX: usize = 64;
 /// Selectors in selectors, so deep.

@@ -1,4 +1,4 @@
-//! `device import|list|show|delete-points`. Never: which devices a selector means (the server says).
+//! `device import|list|show|maintenance|delete-points`. Never: which devices a selector means (the server says).
 //!
 //! Invariant: an import that fails halfway can be run again; a device already there counts as unchanged.
 
@@ -11,7 +11,8 @@ use tidemark_client::v1::{self, Device, Place};
 use crate::cli::{Context, now_ns};
 use crate::failure::{Exit, Failure, OrFail, Outcome};
 use crate::fleet;
-use crate::output::{Cell, Printer};
+use crate::maintenance::{self, MaintenanceArgs};
+use crate::output::{Cell, Format, Printer};
 use crate::pairs::parse_pairs;
 use crate::removal::{self, DeleteArgs};
 use crate::selector::{SelectorArgs, summary_cells, summary_line};
@@ -23,6 +24,8 @@ use crate::types::read_text;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Register devices from a CSV file (id,device_type,lat,lon,TAG...) or the whole fleet of a catalogue
+    ///
+    /// Tags, place and dates of known devices become those of the file; declared maintenance stays.
     Import(ImportArgs),
     /// List the devices that the flags choose, or all
     List(ListArgs),
@@ -33,6 +36,10 @@ pub(crate) enum Verb {
         /// Device id
         id: String,
     },
+    /// Declare when devices are under maintenance, end it, take it back; without flags, list it
+    ///
+    /// Reports of quality and health leave the time out: neither expected nor missing, late, slow or offline.
+    Maintenance(MaintenanceArgs),
 }
 
 /// Where devices come from.
@@ -72,6 +79,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Outcome {
         Verb::List(args) => list(context, args).await,
         Verb::DeletePoints(args) => removal::run(context, &args).await,
         Verb::Show { id } => show(context, id).await,
+        Verb::Maintenance(args) => maintenance::run(context, args).await,
     }
 }
 
@@ -88,7 +96,10 @@ async fn import(context: &Context, args: &ImportArgs) -> Outcome {
     let client = context.connect().await?;
     let started = Instant::now();
     let sum = client
-        .register_devices(devices)
+        .register(v1::RegisterDevicesRequest {
+            devices,
+            keep_maintenance: true,
+        })
         .await
         .or_fail("cannot register the devices")
         .map_err(|failure| failure.or_next("put right what is named and run the same command again"))?;
@@ -173,9 +184,18 @@ fn parse_csv(file: &str, text: &str) -> Result<Vec<Device>, String> {
     }
 }
 
-const COLUMNS: [&str; 7] = ["id", "device_type", "lat", "lon", "installed_at", "retired_at", "tags"];
+const COLUMNS: [&str; 8] = [
+    "id",
+    "device_type",
+    "lat",
+    "lon",
+    "installed_at",
+    "retired_at",
+    "tags",
+    "under_maintenance_until",
+];
 
-fn cells(device: &Device) -> Vec<Cell> {
+fn cells(device: &Device, now_ns: i64) -> Vec<Cell> {
     vec![
         Cell::text(&device.id),
         Cell::text(&device.device_type),
@@ -186,6 +206,7 @@ fn cells(device: &Device) -> Vec<Cell> {
         Cell::some_time(device.installed_at_ns),
         Cell::some_time(device.retired_at_ns),
         Cell::Pairs(device.tags.clone()),
+        maintenance::under_until(device, now_ns),
     ]
 }
 
@@ -205,6 +226,7 @@ async fn list(context: &Context, args: ListArgs) -> Outcome {
     } else {
         "device_list"
     });
+    let now_ns = now_ns();
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     if args.count_by.is_none() {
         printer.section("devices", &COLUMNS)?;
@@ -212,7 +234,7 @@ async fn list(context: &Context, args: ListArgs) -> Outcome {
     while let Some(message) = answer.next().await {
         for device in message.or_fail(what)?.devices {
             match args.count_by.as_deref() {
-                None => printer.row(cells(&device))?,
+                None => printer.row(cells(&device, now_ns))?,
                 Some("type") => *counts.entry(device.device_type).or_default() += 1,
                 Some(tag) => {
                     *counts
@@ -263,13 +285,22 @@ async fn show(context: &Context, id: String) -> Outcome {
         ));
     };
     let mut printer = context.printer("device_show");
-    for (name, cell) in COLUMNS.iter().zip(cells(&device)).take(COLUMNS.len() - 1) {
+    let now_ns = now_ns();
+    for (name, cell) in COLUMNS
+        .iter()
+        .zip(cells(&device, now_ns))
+        .filter(|(name, _)| **name != "tags")
+    {
         printer.head(name, cell)?;
     }
     printer.head("registered_at", Cell::some_time(device.registered_at_ns))?;
     printer.section("tags", &["tag", "value"])?;
     for (tag, value) in &device.tags {
         printer.row(vec![Cell::text(tag), Cell::text(value)])?;
+    }
+    if context.style.format == Format::Json || !device.maintenance.is_empty() {
+        printer.section("maintenance", &maintenance::COLUMNS)?;
+        maintenance::rows(&mut printer, &device, None, now_ns)?;
     }
     printer.finish(&[])
 }
@@ -323,7 +354,7 @@ mod tests {
         let mut printer = Printer::new(&mut out, style, "device_list");
         printer.section("devices", &COLUMNS).unwrap();
         for device in [&device, &bare] {
-            printer.row(cells(device)).unwrap();
+            printer.row(cells(device, 0)).unwrap();
         }
         printer.finish(&[]).unwrap();
         let text = String::from_utf8(out).unwrap();

@@ -18,6 +18,7 @@ mod health;
 mod human;
 mod ingest;
 mod job;
+mod maintenance;
 mod node;
 mod output;
 mod pairs;

@@ -38,7 +38,7 @@ fn nobody() -> String {
     listener.local_addr().unwrap().to_string()
 }
 
-const VERBS: [&[&str]; 43] = [
+const VERBS: [&[&str]; 44] = [
     &[],
     &["cluster"],
     &["cluster", "init"],
@@ -50,6 +50,7 @@ const VERBS: [&[&str]; 43] = [
     &["device"],
     &["device", "import"],
     &["device", "list"],
+    &["device", "maintenance"],
     &["device", "delete-points"],
     &["ingest"],
     &["query", "range"],

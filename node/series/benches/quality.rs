@@ -7,7 +7,7 @@
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use tidemark_series::assess::{Assessing, Promise};
-use tidemark_series::{Checks, Column, Edge, PropertyNumber, Records, Values, bucket};
+use tidemark_series::{Checks, Column, Edge, PropertyNumber, Records, Spans, Values, bucket};
 
 const S: i64 = 1_000_000_000;
 const ROWS: i64 = 288;
@@ -23,7 +23,7 @@ const CHECKS: Checks = Checks {
     neighbours_ns: 900 * S,
     reach_ns: 900 * S,
 };
-const PROMISE: Promise = Promise {
+static PROMISE: Promise = Promise {
     from_ns: 0,
     to_ns: ROWS * 300 * S,
     until_ns: ROWS * 300 * S,
@@ -32,6 +32,7 @@ const PROMISE: Promise = Promise {
     interval_ns: 300 * S,
     alive_ns: 900 * S,
     gap_factor: 1.5,
+    maintenance: Spans::NONE,
 };
 
 fn main() {

@@ -2,10 +2,11 @@
 //! whether it reports as often as it says. Pure.
 //!
 //! Never here: what values say (see `checks`), groups of devices. Invariant: late points count as if they had come in time,
-//! and no slot counts twice.
+//! no slot counts twice, and nothing that happens or fails to happen in slots under maintenance counts at all, but that a device is there.
 
 mod rows;
 
+use crate::spans::Spans;
 use crate::window::Edge;
 
 /// What is promised, and over which time that is judged.
@@ -27,6 +28,28 @@ pub struct Promise {
     pub alive_ns: i64,
     /// So many intervals without a point are a gap.
     pub gap_factor: f64,
+    /// Nothing is promised of the slots that share time with these.
+    pub maintenance: Spans,
+}
+
+impl Promise {
+    /// Slots of which nothing is promised, before and behind the time too.
+    fn left_out(&self) -> Spans {
+        match self.maintenance.is_empty() {
+            true => Spans::NONE,
+            false => self.maintenance.on_grid(self.from_ns, self.interval_ns),
+        }
+    }
+
+    /// Whether it takes maintenance to say why a device whose last point this is said nothing for ten intervals at the end of the time.
+    pub fn excuses(&self, last_ns: i64) -> bool {
+        let silent_ns = self.left_out().length_outside(last_ns, self.to_ns);
+        !self.maintenance.is_empty() && last_ns <= self.to_ns && !self.is_stalled(silent_ns)
+    }
+
+    fn is_stalled(&self, silent_ns: i64) -> bool {
+        silent_ns > self.interval_ns.max(1).saturating_mul(10)
+    }
 }
 
 /// A time without points that count.
@@ -60,17 +83,17 @@ pub enum Freshness {
 /// What was found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Assessment {
-    /// Slots of the time.
+    /// Slots of the time that are not under maintenance.
     pub slots: u64,
     /// Those with a point.
     pub filled: u64,
-    /// Points within the time.
+    /// Points within them.
     pub points: u64,
     /// Those of them for which a latency is promised.
     pub timed: u64,
     /// Those of these that came within it.
     pub in_time: u64,
-    /// For how much of the time there was a point that was young enough, nanoseconds.
+    /// For how much of these slots there was a point that was young enough, nanoseconds.
     pub alive_ns: i64,
     /// The newest point that was looked at, not after the time.
     pub last_ns: Option<i64>,
@@ -87,6 +110,10 @@ pub struct Assessment {
 pub struct Assessing<'a> {
     promise: &'a Promise,
     found: Assessment,
+    /// Slots under maintenance.
+    left_out: Spans,
+    /// Slots of the time, those too.
+    slots: i64,
     slot: Option<i64>,
     spacings: Vec<i64>,
     /// Spacings that came so often one after the other.
@@ -108,10 +135,12 @@ enum Place {
 impl<'a> Assessing<'a> {
     /// Nothing was seen yet.
     pub fn new(promise: &'a Promise) -> Assessing<'a> {
+        let left_out = promise.left_out();
+        let slots_in = |length_ns: i64| length_ns / promise.interval_ns.max(1);
         let length = promise.to_ns.saturating_sub(promise.from_ns).max(0);
         Assessing {
             found: Assessment {
-                slots: (length / promise.interval_ns.max(1)) as u64,
+                slots: slots_in(left_out.length_outside(promise.from_ns, promise.to_ns)) as u64,
                 filled: 0,
                 points: 0,
                 timed: 0,
@@ -123,6 +152,8 @@ impl<'a> Assessing<'a> {
                 freshness: Freshness::Never,
             },
             promise,
+            left_out,
+            slots: slots_in(length),
             slot: None,
             spacings: Vec::new(),
             evenly: Vec::new(),
@@ -145,14 +176,15 @@ impl<'a> Assessing<'a> {
         if place == Place::Behind {
             return;
         }
+        let in_scope = !self.is_left_out(t_ns);
         if let Some(last) = self.found.last_ns {
             self.alive(last, t_ns);
-            if place == Place::Within {
+            if place == Place::Within && in_scope && self.none_between(last, t_ns) {
                 self.spacings.push(t_ns.saturating_sub(last));
             }
         }
         self.found.last_ns = Some(t_ns);
-        if place == Place::Before {
+        if place == Place::Before || !in_scope {
             return;
         }
         self.found.points += 1;
@@ -160,13 +192,16 @@ impl<'a> Assessing<'a> {
         self.found.timed += u64::from(latency_ns.is_some());
         self.found.in_time += u64::from(latency_ns.is_some_and(|latency| late_by <= latency));
         let slot = self.slot_of(t_ns);
-        if self.slot.replace(slot) != Some(slot) && slot < self.found.slots as i64 {
+        if self.slot.replace(slot) != Some(slot) && slot < self.slots {
             self.found.filled += 1;
         }
     }
 
     /// The next point that counts: gaps lie between these. One that failed a check shows that the device is there, and ends no gap.
     pub fn counting(&mut self, t_ns: i64) {
+        if self.is_left_out(t_ns) {
+            return;
+        }
         match self.place(t_ns) {
             Place::Before if t_ns >= self.promise.since_ns => self.before_ns = Some(t_ns),
             Place::Before | Place::Behind => {}
@@ -186,6 +221,26 @@ impl<'a> Assessing<'a> {
     /// Whether no point that counts was seen before the time, and one would tell where a gap begins.
     pub fn lacks_begin(&self) -> bool {
         self.before_ns.is_none() && self.promise.to_ns > self.promise.from_ns
+    }
+
+    /// Whether a point of this time counts: it lies within the time that is judged, in a slot that is not under maintenance.
+    pub fn takes(&self, t_ns: i64) -> bool {
+        let promise = self.promise;
+        promise.edge.holds(promise.from_ns, t_ns, promise.to_ns) && !self.is_left_out(t_ns)
+    }
+
+    /// Slots under maintenance, before and behind the time too.
+    pub fn left_out(&self) -> &Spans {
+        &self.left_out
+    }
+
+    fn is_left_out(&self, t_ns: i64) -> bool {
+        self.left_out.hold(self.promise.edge, t_ns)
+    }
+
+    /// Whether no maintenance lies between the last point and one that is not under maintenance, and it was not either.
+    fn none_between(&self, last_ns: i64, t_ns: i64) -> bool {
+        self.left_out.is_empty() || !self.is_left_out(last_ns) && self.left_out.length_within(last_ns, t_ns) == 0
     }
 
     fn place(&self, t_ns: i64) -> Place {
@@ -240,7 +295,7 @@ impl<'a> Assessing<'a> {
             None => (to_ns, true),
         };
         // What ends where the time begins is no gap of it.
-        if leading.0 > from_ns {
+        if self.left_out.length_outside(from_ns, leading.0) > 0 {
             self.gap(begin, leading.0, leading.1);
         }
         self.found.gaps.extend(between);
@@ -253,12 +308,12 @@ impl<'a> Assessing<'a> {
     fn alive(&mut self, from_ns: i64, to_ns: i64) {
         let promise = self.promise;
         let until = from_ns.saturating_add(promise.alive_ns).min(to_ns).min(promise.to_ns);
-        self.found.alive_ns += until.saturating_sub(from_ns.max(promise.from_ns)).max(0);
+        self.found.alive_ns += self.left_out.length_outside(from_ns.max(promise.from_ns), until);
     }
 
     fn gap(&mut self, from_ns: i64, to_ns: i64, open: bool) {
         let interval = self.promise.interval_ns.max(1);
-        let intervals = to_ns.saturating_sub(from_ns) as f64 / interval as f64;
+        let intervals = self.left_out.length_outside(from_ns, to_ns) as f64 / interval as f64;
         if intervals <= self.promise.gap_factor {
             return;
         }
@@ -279,10 +334,13 @@ impl<'a> Assessing<'a> {
     fn freshness(&mut self) -> Freshness {
         let promise = self.promise;
         let interval = promise.interval_ns.max(1);
+        if self.found.slots == 0 && self.slots > 0 {
+            return Freshness::NotAssessable;
+        }
         let Some(last) = self.found.last_ns else {
             return Freshness::Never;
         };
-        if promise.to_ns.saturating_sub(last) > interval.saturating_mul(10) {
+        if promise.is_stalled(self.left_out.length_outside(last, promise.to_ns)) {
             return Freshness::Stalled;
         }
         let Some(median) = self.median_spacing().filter(|_| self.found.slots >= 3) else {
@@ -333,6 +391,7 @@ mod tests {
             interval_ns: 300 * S,
             alive_ns: 900 * S,
             gap_factor: 1.5,
+            maintenance: Spans::NONE,
         }
     }
 

@@ -29,6 +29,7 @@ pub mod rollup;
 mod rows;
 pub mod sequence;
 pub mod slots;
+pub mod spans;
 mod stamps;
 pub mod window;
 
@@ -46,4 +47,5 @@ pub use partial::{Finished, Function, Kind, Partial, SumOverflow};
 pub use record::{Column, PropertyNumber, Records, ValueRef, ValueType, Values};
 pub use sequence::{Between, Feed, Gathered, Rise, Run, Sequence, SequenceFunction};
 pub use slots::{Filled, Slots};
+pub use spans::Spans;
 pub use window::{Edge, Sliding, Windows};

@@ -38,7 +38,7 @@ impl RegistryService for RegistryApi {
     }
 
     async fn register_devices(&self, request: Request<RegisterDevicesRequest>) -> Answered<RegisterDevicesResponse> {
-        answered(self.writes.register(request.into_inner().devices).await)
+        answered(self.writes.register(request.into_inner()).await)
     }
 
     async fn list_devices(

@@ -8,7 +8,7 @@ use tidemark_proto::peer::read_shard_request::Query;
 use tidemark_proto::v1::{
     AnswerSummary, GetHealthRequest, GetHealthResponse, GetQualityRequest, Health, QualityReport,
 };
-use tidemark_series::assess::Promise;
+use tidemark_series::assess::{Assessing, Promise};
 use tidemark_series::{Block, Corrupt, PropertyNumber, ValueRef};
 
 use super::asked::Asked;
@@ -83,8 +83,13 @@ impl<'a> Signals<'a> {
         }
     }
 
-    /// Takes those of a block; returns how many values had to be decoded.
-    pub(super) fn take(&mut self, block: &Block<'_>, promise: &Promise) -> std::result::Result<u64, Corrupt> {
+    /// Takes those of a block that were not under maintenance; returns how many values had to be decoded.
+    pub(super) fn take(
+        &mut self,
+        block: &Block<'_>,
+        promise: &Promise,
+        assessing: &Assessing<'_>,
+    ) -> std::result::Result<u64, Corrupt> {
         let Some(property) = self.property else {
             return Ok(0);
         };
@@ -99,7 +104,8 @@ impl<'a> Signals<'a> {
             .into_iter()
             .flat_map(|column| column.cells())
         {
-            let within = property.kind.edge().holds(from_ns, records.observed_at[row], to_ns);
+            let (edge, t_ns) = (property.kind.edge(), records.observed_at[row]);
+            let within = edge.holds(from_ns, t_ns, to_ns) && !assessing.left_out().hold(edge, t_ns);
             if within && counts(property, value, quality) {
                 self.values.extend(value.number());
             }

@@ -9,13 +9,13 @@ use tidemark_proto::peer::QualityReports;
 use tidemark_proto::peer::read_shard_response::Part;
 use tidemark_proto::v1::{AnswerSummary, GetHealthRequest, GetQualityRequest, Health, QualityReport, ReportKind};
 use tidemark_series::assess::{Assessment, Freshness, Promise};
-use tidemark_series::{NewestValue, bucket};
+use tidemark_series::{Block, Corrupt, Edge, NewestValue, bucket};
 
 use super::asked::Asked;
 use super::health;
 use super::last_good::{Sought, last_good};
 use super::plan::{check_range, one_property, passes_over_types};
-use super::quality_device::{Counts, Device, Look, last_word};
+use super::quality_device::{Counts, Device, Look, last_point, last_word};
 use super::quality_merge::{Reports, check};
 use super::quality_scope::{Life, lives};
 use super::shard_side::{Answering, Chosen, Wanted, corrupt};
@@ -164,7 +164,7 @@ impl Looking<'_> {
             }
         }
         self.answering.aside(|| self.begins(&look, devices, &mut looked_at))?;
-        let ever = self.ever(def, property, devices, &looked_at)?;
+        let ever = self.ever(&look, devices, &looked_at)?;
         let reports = looked_at.into_iter().zip(ever).map(|(device, ever)| {
             let (promise, found, counts, signal_median) = device.finish();
             let heard_ns = found.heard_ns.or(ever.word_ns);
@@ -172,6 +172,7 @@ impl Looking<'_> {
                 report: report(promise, found, counts, ever, self.request.gaps),
                 signal_median,
                 heard_ns,
+                online: heard_ns.is_some_and(|heard| !is_silent(promise, heard)),
             }
         });
         Ok(reports.collect())
@@ -185,8 +186,7 @@ impl Looking<'_> {
         let said = || health::said(self.answering, def, devices, request.to_ns);
         let said = self.answering.aside(said)?;
         let with = |(found, said): (Found, Health)| {
-            let online = found.heard_ns.is_some() && found.report.offline == 0;
-            let health = health::of_device(request, said, found.signal_median, found.heard_ns, online);
+            let health = health::of_device(request, said, found.signal_median, found.heard_ns, found.online);
             QualityReport {
                 health: Some(health),
                 ..found.report
@@ -195,7 +195,7 @@ impl Looking<'_> {
         Ok(found.into_iter().zip(said).map(with).collect())
     }
 
-    /// What each device promises: nothing for the time before and after its life.
+    /// What each device promises: nothing for the time before and after its life, and under maintenance.
     fn promises(&self, look: &Look<'_>, interval_ns: i64, devices: &[Chosen]) -> Result<Vec<Promise>> {
         let (from, to) = (self.request.from_ns, self.request.to_ns);
         let lives = lives(self.answering, look.def, devices, (from, to), look.assess_from)?;
@@ -218,6 +218,7 @@ impl Looking<'_> {
                     0.0 => 1.5,
                     factor => factor,
                 },
+                maintenance: life.maintenance,
             }
         };
         Ok(lives.into_iter().map(promise).collect())
@@ -234,15 +235,19 @@ impl Looking<'_> {
             // Who never said anything said nothing before.
             let Some(newest) = newest else { continue };
             let stated = (newest.quality, newest.report_kind);
-            let begin = match newest.observed_at < until_ns && Sought::Promised.takes(property, newest.value(), stated)
-            {
-                true => Some(newest.observed_at),
-                false => {
-                    let (answering, chosen) = (self.answering, &devices[at]);
-                    let found = last_good(answering, look.def, chosen, &[property], until_ns, Sought::Promised)?;
-                    found.first().map(|value| value.observed_at)
-                }
+            let good_before = |until_ns: i64| -> Result<Option<i64>> {
+                let (answering, chosen) = (self.answering, &devices[at]);
+                let found = last_good(answering, look.def, chosen, &[property], until_ns, Sought::Promised)?;
+                Ok(found.first().map(|value| value.observed_at))
             };
+            let mut begin =
+                match newest.observed_at < until_ns && Sought::Promised.takes(property, newest.value(), stated) {
+                    true => Some(newest.observed_at),
+                    false => good_before(until_ns)?,
+                };
+            while let Some(until_ns) = begin.and_then(|t_ns| looked_at[at].before_maintenance(t_ns)) {
+                begin = good_before(until_ns)?;
+            }
             if let Some(t_ns) = begin {
                 looked_at[at].began_with(t_ns);
             }
@@ -251,21 +256,18 @@ impl Looking<'_> {
     }
 
     /// What is known of devices that showed no point, or were not heard at all, from before.
-    fn ever(
-        &self,
-        def: &TypeDef,
-        property: &PropertyDef,
-        devices: &[Chosen],
-        looked_at: &[Device<'_>],
-    ) -> Result<Vec<Ever>> {
+    fn ever(&self, look: &Look<'_>, devices: &[Chosen], looked_at: &[Device<'_>]) -> Result<Vec<Ever>> {
+        let number = look.property.number;
         let silent: Vec<usize> = (0..devices.len())
             .filter(|at| looked_at[*at].silent() != (false, false))
             .collect();
         let silent_devices: Vec<&Chosen> = silent.iter().map(|at| &devices[*at]).collect();
-        let newest = self.answering.aside(|| self.answering.newest(def, &silent_devices))?;
+        let newest = self
+            .answering
+            .aside(|| self.answering.newest(look.def, &silent_devices))?;
         let mut ever = vec![Ever::default(); devices.len()];
         for (at, newest) in silent.into_iter().zip(&newest) {
-            let of_property = newest.iter().filter(|value| value.property == property.number);
+            let of_property = newest.iter().filter(|value| value.property == number);
             let is_word = |value: &&NewestValue| {
                 value.report_kind != ReportKind::Test as u8 && value.observed_at <= self.request.to_ns
             };
@@ -275,23 +277,35 @@ impl Looking<'_> {
             ever[at] = Ever {
                 point_ns: of_property.map(|value| value.observed_at).max(),
                 word_ns: match hidden {
-                    true => word_ns.max(self.last_word(def, &devices[at])?),
+                    true => word_ns.max(self.last_of(look.def, &devices[at], self.request.to_ns, last_word)?),
                     false => word_ns,
+                },
+                excusing_ns: match looked_at[at].silent().0 && looked_at[at].has_maintenance() {
+                    true => {
+                        let of_property = |block: &Block<'_>, to_ns| last_point(block, number, to_ns);
+                        self.last_of(look.def, &devices[at], look.assess_from.saturating_sub(1), of_property)?
+                    }
+                    false => None,
                 },
             };
         }
         Ok(ever)
     }
 
-    /// When a device was heard last, not after the time.
-    fn last_word(&self, def: &TypeDef, chosen: &Chosen) -> Result<Option<i64>> {
-        let to_ns = self.request.to_ns;
+    /// What `last` finds in the newest block of a device that has it and begins no later than a time.
+    fn last_of(
+        &self,
+        def: &TypeDef,
+        chosen: &Chosen,
+        to_ns: i64,
+        last: impl Fn(&Block<'_>, i64) -> std::result::Result<Option<i64>, Corrupt>,
+    ) -> Result<Option<i64>> {
         let mut found = None;
         let visit = |value: &[u8]| {
             let blocks = bucket::blocks(value).collect::<std::result::Result<Vec<_>, _>>();
             for block in blocks.map_err(corrupt)?.iter().rev() {
                 if found.is_none() && block.first_ns() <= to_ns {
-                    found = last_word(block, to_ns).map_err(corrupt)?;
+                    found = last(block, to_ns).map_err(corrupt)?;
                 }
             }
             Ok(match found {
@@ -359,6 +373,8 @@ impl<'a> Around<'a> {
 struct Ever {
     point_ns: Option<i64>,
     word_ns: Option<i64>,
+    /// The last point before what was looked at, where maintenance may say why there is none in it.
+    excusing_ns: Option<i64>,
 }
 
 /// How far before a point others tell whether it stands still.
@@ -375,6 +391,8 @@ struct Found {
     report: QualityReport,
     signal_median: Option<f64>,
     heard_ns: Option<i64>,
+    /// It was heard shortly before the end of the time.
+    online: bool,
 }
 
 impl Default for Found {
@@ -388,14 +406,30 @@ impl Default for Found {
             },
             signal_median: None,
             heard_ns: None,
+            online: false,
         }
     }
+}
+
+/// Whether a device that was heard last at a time has been silent for too long.
+fn is_silent(promise: &Promise, heard_ns: i64) -> bool {
+    promise.until_ns.saturating_sub(heard_ns) > promise.alive_ns
+}
+
+/// Whether a device is missed at the end of the time: silent for too long, and for nothing that was declared.
+fn is_offline(promise: &Promise, heard_ns: Option<i64>) -> bool {
+    let maintenance = &promise.maintenance;
+    if maintenance.hold(Edge::StartClosed, promise.until_ns) {
+        return false;
+    }
+    let missed = |heard_ns| maintenance.length_outside(heard_ns, promise.until_ns) > promise.alive_ns;
+    heard_ns.is_none_or(missed)
 }
 
 /// The report of one device; its means are sums over one.
 fn report(promise: &Promise, found: Assessment, counts: Counts, ever: Ever, gaps: bool) -> QualityReport {
     use tidemark_proto::v1::Freshness as Wire;
-    let length = promise.to_ns.saturating_sub(promise.from_ns);
+    let length = found.slots as f64 * promise.interval_ns as f64;
     let share = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 0.0 };
     let last = found.last_ns.or(ever.point_ns.filter(|at| *at <= promise.to_ns));
     let heard = found.heard_ns.or(ever.word_ns);
@@ -403,13 +437,13 @@ fn report(promise: &Promise, found: Assessment, counts: Counts, ever: Ever, gaps
         Freshness::AsPromised => (Wire::AsPromised, 0.0),
         Freshness::Slower(ratio) => (Wire::Slower, ratio),
         Freshness::Stalled => (Wire::Stalled, 0.0),
+        Freshness::Never if ever.excusing_ns.is_some_and(|at| promise.excuses(at)) => (Wire::NotAssessable, 0.0),
         // It was heard before, or only behind the time.
         Freshness::Never if ever.point_ns.is_some() => (Wire::Stalled, 0.0),
         Freshness::Never => (Wire::Never, 0.0),
         Freshness::NotAssessable => (Wire::NotAssessable, 0.0),
     };
     let is = |verdict: Wire| u64::from(freshness == verdict);
-    let offline = heard.is_none_or(|heard| promise.until_ns.saturating_sub(heard) > promise.alive_ns);
     let wire = |gap: &tidemark_series::assess::Gap| tidemark_proto::v1::Gap {
         from_ns: gap.from_ns,
         to_ns: gap.to_ns,
@@ -428,13 +462,14 @@ fn report(promise: &Promise, found: Assessment, counts: Counts, ever: Ever, gaps
         points_fail: counts.fail,
         points_suspect: counts.suspect,
         duplicates: counts.repeats,
-        availability_mean: share(found.alive_ns as f64, length as f64),
-        offline: u64::from(offline),
+        availability_mean: share(found.alive_ns as f64, length),
+        offline: u64::from(is_offline(promise, heard)),
         as_promised: is(Wire::AsPromised),
         slower: is(Wire::Slower),
         stalled: is(Wire::Stalled),
         never: is(Wire::Never),
         not_assessable: is(Wire::NotAssessable),
+        under_maintenance: u64::from(promise.maintenance.hold(Edge::StartClosed, promise.until_ns)),
         freshness: freshness as i32,
         spacing_ratio,
         last_observed_at_ns: last.unwrap_or(0),

@@ -7,7 +7,7 @@
 use tidemark_proto::v1::{Quality, ReportKind};
 use tidemark_series::assess::{Assessing, Assessment, Promise};
 use tidemark_series::checks::{Judge, Judged};
-use tidemark_series::{Block, Column, Corrupt, Points, ValueRef, bucket};
+use tidemark_series::{Block, Column, Corrupt, Edge, Points, PropertyNumber, ValueRef, bucket};
 
 use super::health::Signals;
 use super::latencies::Latencies;
@@ -91,6 +91,16 @@ impl<'a> Device<'a> {
         self.assessing.counting(t_ns);
     }
 
+    /// Of a time under maintenance: points before the one that is given back were not.
+    pub(super) fn before_maintenance(&self, t_ns: i64) -> Option<i64> {
+        let edge = self.promise.edge;
+        let (from_ns, _) = self.assessing.left_out().around(edge, t_ns)?;
+        Some(match edge {
+            Edge::StartClosed => from_ns,
+            Edge::EndClosed => from_ns.saturating_add(1),
+        })
+    }
+
     /// Points before or behind the time, that count: they tell of those in it.
     pub(super) fn neighbours(&mut self, points: &Points) {
         for (place, t_ns) in points.times.iter().enumerate() {
@@ -107,7 +117,10 @@ impl<'a> Device<'a> {
             let block = block.map_err(corrupt)?;
             if block.last_ns() >= range.0 && block.first_ns() < range.1 {
                 let decoded = self.block(&block).map_err(corrupt)?;
-                let signals = self.signals.take(&block, self.promise).map_err(corrupt)?;
+                let signals = self
+                    .signals
+                    .take(&block, self.promise, &self.assessing)
+                    .map_err(corrupt)?;
                 tally.block(decoded + signals)?;
             }
         }
@@ -119,15 +132,24 @@ impl<'a> Device<'a> {
         (!self.assessing.any(), !self.assessing.any_word())
     }
 
+    /// Whether maintenance was declared for any time up to the end of that which is judged.
+    pub(super) fn has_maintenance(&self) -> bool {
+        !self.promise.maintenance.is_empty()
+    }
+
     /// There are no more: what was promised, what was found, counted, and the median of the signals.
     pub(super) fn finish(mut self) -> (&'a Promise, Assessment, Counts, Option<f64>) {
-        let (counts, promise, assessing) = (&mut self.counts, self.promise, &mut self.assessing);
-        let range = self.look.range;
+        let (counts, assessing, range) = (&mut self.counts, &mut self.assessing, self.look.range);
         self.judge.end(|point| {
-            counts.note(point, promise);
+            counts.note(point, assessing);
             note_counting(assessing, point, range);
         });
-        (promise, self.assessing.finish(), self.counts, self.signals.median())
+        (
+            self.promise,
+            self.assessing.finish(),
+            self.counts,
+            self.signals.median(),
+        )
     }
 
     /// Returns how many values had to be decoded.
@@ -185,9 +207,11 @@ impl<'a> Device<'a> {
         let (counts, promise, assessing) = (&mut self.counts, self.promise, &mut self.assessing);
         let (mut within, mut before, range) = (false, false, self.look.range);
         let mut out = |point: Judged| {
-            match counts.note(point, promise) {
+            match counts.note(point, assessing) {
                 true => within = true,
-                false => before |= point.t_ns <= promise.from_ns,
+                false => {
+                    before |= point.t_ns <= promise.from_ns && !assessing.left_out().hold(promise.edge, point.t_ns)
+                }
             }
             note_counting(assessing, point, range);
         };
@@ -204,17 +228,16 @@ impl<'a> Device<'a> {
 
     /// Records that were sent again count for that whatever they say.
     fn repeats(&mut self, times: &[i64], repeats: &[u32], counts: impl Fn(usize) -> bool) {
-        let promise = self.promise;
-        let within = |row: &usize| promise.edge.holds(promise.from_ns, times[*row], promise.to_ns) && counts(*row);
+        let within = |row: &usize| self.assessing.takes(times[*row]) && counts(*row);
         let rows = (0..repeats.len()).filter(within);
         self.counts.repeats += rows.map(|row| u64::from(repeats[row])).sum::<u64>();
     }
 }
 
 impl Counts {
-    /// Counts a point, if it is within the time; says whether it is.
-    fn note(&mut self, point: Judged, promise: &Promise) -> bool {
-        if !promise.edge.holds(promise.from_ns, point.t_ns, promise.to_ns) {
+    /// Counts a point, if it is within the time and not under maintenance; says whether it is.
+    fn note(&mut self, point: Judged, assessing: &Assessing<'_>) -> bool {
+        if !assessing.takes(point.t_ns) {
             return false;
         }
         if fails(point) {
@@ -249,6 +272,24 @@ pub(super) fn last_word(block: &Block<'_>, to_ns: i64) -> std::result::Result<Op
             Ok(words.next_back().map(|(t, _)| *t))
         }
     }
+}
+
+/// The last point of a property in a block, not after a time.
+pub(super) fn last_point(
+    block: &Block<'_>,
+    property: PropertyNumber,
+    to_ns: i64,
+) -> std::result::Result<Option<i64>, Corrupt> {
+    if block.count(property) == 0 {
+        return Ok(None);
+    }
+    let records = block.decode(Some(&[property]))?;
+    let cells = records.column(property).into_iter().flat_map(Column::cells);
+    let points = cells.filter(|(row, _, stated)| {
+        let is_point = !is_apart(records.report_kind[*row]) && *stated != Quality::Missing as u8;
+        is_point && records.observed_at[*row] <= to_ns
+    });
+    Ok(points.last().map(|(row, ..)| records.observed_at[row]))
 }
 
 /// Tests are stored apart, and who only says that it is there has nothing else to say.

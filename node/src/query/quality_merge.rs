@@ -137,6 +137,7 @@ impl Reports {
         group.stalled += report.stalled;
         group.never += report.never;
         group.not_assessable += report.not_assessable;
+        group.under_maintenance += report.under_maintenance;
         health::add(&mut group.health, report.health.as_ref());
     }
 }

@@ -1,10 +1,11 @@
-//! From when to when devices are held to their promises: from when they were installed until they were retired.
+//! From when to when devices are held to their promises: from when they were installed until they were retired, but for maintenance.
 //!
 //! Never here: what is promised (see `quality`). Invariant: what is not known of a device's life makes it no shorter.
 
 use std::ops::ControlFlow;
 
-use tidemark_series::bucket;
+use tidemark_proto::v1::Device;
+use tidemark_series::{Spans, bucket};
 
 use super::quality_device::last_word;
 use super::shard_side::{Answering, Chosen, corrupt};
@@ -13,10 +14,11 @@ use crate::error::Result;
 use crate::raft::state::store_error;
 
 /// The time in which a device is held to its promise.
-#[derive(Copy, Clone)]
 pub(super) struct Life {
     pub(super) begin_ns: i64,
     pub(super) end_ns: i64,
+    /// As far as it begins no later than the time that is asked about ends.
+    pub(super) maintenance: Spans,
 }
 
 /// Lives of devices of one type, as far as a time is concerned; what they said is looked at from `seen_from` on.
@@ -45,6 +47,7 @@ pub(super) fn lives(
         lives.push(Life {
             begin_ns: installed.unwrap_or(i64::MIN),
             end_ns: known(device.retired_at_ns).unwrap_or(i64::MAX),
+            maintenance: maintenance(&device, to_ns),
         });
     }
     let spoke = spoke_before(answering, def, &registered, seen_from)?;
@@ -54,6 +57,12 @@ pub(super) fn lives(
         }
     }
     Ok(lives)
+}
+
+/// Declared maintenance of a device that begins no later than a time.
+fn maintenance(device: &Device, to_ns: i64) -> Spans {
+    let begun = device.maintenance.iter().filter(|declared| declared.from_ns <= to_ns);
+    Spans::new(begun.map(|declared| (declared.from_ns, declared.to_ns)))
 }
 
 /// Which devices had said anything by some time of theirs.

@@ -1,4 +1,4 @@
-//! The command that registers devices: gives ordinals, keeps tags, place and dates.
+//! The command that registers devices: gives ordinals, keeps tags, place, dates and declared maintenance.
 //!
 //! Never here: checks of names and tags (done before the command is proposed). Invariant: an ordinal is given once and
 //! belongs to its device for ever, as does the type; a command is applied to all its devices or to none.
@@ -16,6 +16,8 @@ use crate::store::{Family, StoreError, View};
 /// Devices of one command, on their way: nothing of it counts before the last of them passed.
 #[derive(Default)]
 struct Staged {
+    /// Known devices keep theirs.
+    keep_maintenance: bool,
     devices: BTreeMap<String, StoredDevice>,
     created: u32,
     changed: u32,
@@ -26,7 +28,10 @@ impl Chunk<'_> {
     /// Registers new devices, updates known ones.
     pub(super) fn put_devices(&mut self, stamp_ns: i64, put: PutDevices) -> Result<Outcome, StoreError> {
         let view = self.db.view();
-        let mut staged = Staged::default();
+        let mut staged = Staged {
+            keep_maintenance: put.keep_maintenance,
+            ..Staged::default()
+        };
         for (index, put) in put.devices.into_iter().enumerate() {
             if let Err(failure) = self.stage(&view, &mut staged, stamp_ns, index, put)? {
                 return Ok(Err(failure));
@@ -94,6 +99,12 @@ impl Chunk<'_> {
             Some(stored) if stored.type_number != type_number => return Ok(Err(type_fixed(index, &device, &stored))),
             Some(stored) => {
                 device.registered_at_ns = stored.device.as_ref().map_or(stamp_ns, |known| known.registered_at_ns);
+                if staged.keep_maintenance {
+                    device.maintenance = stored
+                        .device
+                        .as_ref()
+                        .map_or_else(Vec::new, |known| known.maintenance.clone());
+                }
                 let device = Some(device);
                 if stored.device == device {
                     staged.unchanged += 1;

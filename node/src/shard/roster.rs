@@ -1,11 +1,12 @@
-//! Devices of a shard as queries need them, decoded once: who they are, of which type, with which tags.
+//! Devices of a shard as queries need them, decoded once: who they are, of which type, with which tags, where, and under maintenance when.
 //!
-//! Never here: dates of a device (see `registry`), which devices, and how long they are kept (see `select`).
+//! Never here: other dates of a device (see `registry`), which devices, and how long they are kept (see `select`).
 //! Invariant: keys and values of tags are there once, so that a tag is compared by number.
 
 use std::collections::{HashMap, HashSet};
 
 use tidemark_proto::peer::StoredDevice;
+use tidemark_series::{Edge, Spans};
 
 use super::area::{Area, Spot};
 use super::registry::DeviceFilter;
@@ -22,6 +23,8 @@ pub struct Roster {
     texts: Vec<Box<str>>,
     /// Places of devices that have one, by their place in the roster, ascending.
     spots: Vec<(u32, Spot)>,
+    /// Declared maintenance of those that have any, by their place in the roster, ascending.
+    maintenance: Vec<(u32, Spans)>,
     /// Where filters are worked out by sets, not device by device.
     index: Option<TagIndex>,
 }
@@ -69,6 +72,12 @@ impl Roster {
                     };
                     roster.spots.push((roster.devices.len() as u32, spot));
                 }
+                if !device.maintenance.is_empty() {
+                    let declared = device.maintenance.iter().map(|one| (one.from_ns, one.to_ns));
+                    roster
+                        .maintenance
+                        .push((roster.devices.len() as u32, Spans::new(declared)));
+                }
             }
             roster.devices.push(Entry {
                 ordinal: stored.ordinal,
@@ -111,6 +120,8 @@ impl Roster {
             + self.ids.capacity()
             + self.tags.capacity() * size_of::<(u32, u32)>()
             + self.spots.capacity() * size_of::<(u32, Spot)>()
+            + self.maintenance.capacity() * size_of::<(u32, Spans)>()
+            + self.maintenance.iter().map(|(_, spans)| spans.bytes()).sum::<usize>()
             + self.index.as_ref().map_or(0, TagIndex::bytes)
             + texts
     }
@@ -121,6 +132,7 @@ impl Roster {
         self.tags.shrink_to_fit();
         self.texts.shrink_to_fit();
         self.spots.shrink_to_fit();
+        self.maintenance.shrink_to_fit();
     }
 
     /// Number of devices.
@@ -177,6 +189,14 @@ impl Roster {
             .binary_search_by_key(&(at as u32), |(place, _)| *place)
             .ok()?;
         self.spots.get(found).map(|(_, spot)| *spot)
+    }
+
+    /// Whether the device at a place is, was or will be under declared maintenance at a time. Known as tags are.
+    #[must_use]
+    pub fn in_maintenance(&self, at: usize, t_ns: i64) -> bool {
+        let found = self.maintenance.binary_search_by_key(&(at as u32), |(place, _)| *place);
+        let declared = found.ok().and_then(|found| self.maintenance.get(found));
+        declared.is_some_and(|(_, spans)| spans.hold(Edge::StartClosed, t_ns))
     }
 
     /// Places of the devices that a filter lets through, whatever ids it names itself.
@@ -255,7 +275,7 @@ impl Roster {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidemark_proto::v1::{Device, Place};
+    use tidemark_proto::v1::{Device, Maintenance, Place};
 
     fn stored(ordinal: u32, id: &str, tags: &[(&str, &str)]) -> StoredDevice {
         let device = Device {
@@ -289,6 +309,44 @@ mod tests {
             }
         }
         assert_eq!((roster.id(3), roster.tag(3, "town")), ("", None));
+    }
+
+    #[test]
+    fn maintenance_is_that_of_its_device_and_half_open() {
+        let with = |ordinal, id, declared: &[(i64, i64)]| {
+            let mut stored = stored(ordinal, id, &[]);
+            let maintenance = declared.iter().map(|(from_ns, to_ns)| Maintenance {
+                from_ns: *from_ns,
+                to_ns: *to_ns,
+                reason: String::new(),
+            });
+            stored.device.get_or_insert_default().maintenance = maintenance.collect();
+            stored
+        };
+        let devices = [
+            with(0, "a", &[]),
+            with(1, "b", &[(10, 20), (30, 40)]),
+            with(5, "c", &[]),
+            with(6, "d", &[(15, 35)]),
+        ];
+        let roster = Roster::new(devices.iter());
+        for (t, under) in [
+            (9, ""),
+            (10, "b"),
+            (19, "bd"),
+            (20, "d"),
+            (30, "bd"),
+            (39, "b"),
+            (40, ""),
+        ] {
+            let found: String = (0..5)
+                .filter(|at| roster.in_maintenance(*at, t))
+                .map(|at| roster.id(at))
+                .collect();
+            assert_eq!(found, under, "{t}");
+        }
+        let bare = Roster::bare(&[("b", (1, 1))]);
+        assert!(!bare.in_maintenance(0, 15), "nothing is known of it");
     }
 
     #[test]

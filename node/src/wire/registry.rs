@@ -1,11 +1,11 @@
 //! Devices and selectors on their way in: what valid ones are. Never: storage.
 
 use tidemark_proto::v1::area::Shape;
-use tidemark_proto::v1::{self, Device, Selector};
+use tidemark_proto::v1::{self, Device, Maintenance, Selector};
 
 use crate::catalog::types::is_id;
 use crate::error::{Error, Reason, Result};
-use crate::limits::{Limits, SELECTOR_DEPTH_MAX, SELECTORS_MAX};
+use crate::limits::{Limits, MAINTENANCE_MAX, MAINTENANCE_REASON_BYTES_MAX, SELECTOR_DEPTH_MAX, SELECTORS_MAX};
 use crate::shard::{Area, Spot};
 
 /// Checks one device of a request; `at` is its position.
@@ -52,6 +52,46 @@ pub fn check_device(device: &Device, at: usize, limits: &Limits) -> Result<()> {
                 "place",
                 format!("{lat}, {lon} is no place on earth"),
             );
+        }
+    }
+    match check_maintenance(&device.maintenance) {
+        Err((field, message)) => fail(Reason::InvalidDevice, &field, message),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Checks declared maintenance of a device; what is wrong has the name of its field.
+fn check_maintenance(declared: &[Maintenance]) -> std::result::Result<(), (String, String)> {
+    if declared.len() > MAINTENANCE_MAX {
+        return Err((
+            "maintenance".to_owned(),
+            format!("more than {MAINTENANCE_MAX} times of maintenance"),
+        ));
+    }
+    for (at, one) in declared.iter().enumerate() {
+        if one.from_ns >= one.to_ns {
+            let message = "maintenance that does not end after its begin".to_owned();
+            return Err((format!("maintenance[{at}].to_ns"), message));
+        }
+        if one.reason.len() > MAINTENANCE_REASON_BYTES_MAX || one.reason.chars().any(char::is_control) {
+            let most = MAINTENANCE_REASON_BYTES_MAX;
+            let message = format!("a reason that is longer than {most} bytes or has control characters");
+            return Err((format!("maintenance[{at}].reason"), message));
+        }
+    }
+    let mut by_begin: Vec<(i64, i64, usize)> = declared
+        .iter()
+        .enumerate()
+        .map(|(at, one)| (one.from_ns, one.to_ns, at))
+        .collect();
+    by_begin.sort_unstable();
+    for pair in by_begin.windows(2) {
+        let [(_, ends, before), (begins, _, at)] = pair else {
+            continue;
+        };
+        if begins < ends {
+            let message = format!("it begins before maintenance[{before}] ends");
+            return Err((format!("maintenance[{at}].from_ns"), message));
         }
     }
     Ok(())

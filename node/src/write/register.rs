@@ -10,7 +10,8 @@ use tidemark_proto::peer::{
     shard_command,
 };
 use tidemark_proto::v1::{
-    ApplyDeviceTypesResponse, Consistency, Device, DeviceType, ListDeviceTypesResponse, RegisterDevicesResponse,
+    ApplyDeviceTypesResponse, Consistency, DeviceType, ListDeviceTypesResponse, RegisterDevicesRequest,
+    RegisterDevicesResponse,
 };
 
 use super::ingest::{Known, Writes};
@@ -73,8 +74,12 @@ impl Writes {
     }
 
     /// Registers or updates devices.
-    pub async fn register(&self, devices: Vec<Device>) -> Result<RegisterDevicesResponse> {
+    pub async fn register(&self, request: RegisterDevicesRequest) -> Result<RegisterDevicesResponse> {
         let deadline = monotonic() + self.limits.request_timeout();
+        let RegisterDevicesRequest {
+            devices,
+            keep_maintenance,
+        } = request;
         if devices.len() > self.limits.register_devices_max {
             let (is, most) = (devices.len(), self.limits.register_devices_max);
             return Err(Error::new(
@@ -85,12 +90,14 @@ impl Writes {
             .hint("send smaller requests"));
         }
         let mut shards: BTreeMap<u32, (PutDevices, Vec<usize>)> = BTreeMap::new();
-        for (at, device) in devices.into_iter().enumerate() {
+        for (at, mut device) in devices.into_iter().enumerate() {
             check_device(&device, at, &self.limits)?;
+            device.maintenance.sort_by_key(|declared| declared.from_ns);
             let def = self.device_type(&device.device_type).await;
             let def = def.map_err(|e| e.field(format!("devices[{at}].device_type")))?;
             let shard = self.router.host().catalog()?.shard_of(&device.id);
             let (put, positions) = shards.entry(shard).or_default();
+            put.keep_maintenance = keep_maintenance;
             put.devices.push(PutDevice {
                 device: Some(device),
                 type_number: def.number(),

@@ -225,6 +225,16 @@ const IDS: [&str; 12] = ["m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "r1", "
 /// Points of every device, some of them written again, from two producers.
 async fn fill(client: &Client) {
     furnish(client, &IDS).await;
+    let declared = v1::Maintenance {
+        from_ns: T0,
+        to_ns: T0 + HOUR,
+        reason: "calibration".into(),
+    };
+    let kept = v1::Device {
+        maintenance: vec![declared],
+        ..device("m1", METER, &[])
+    };
+    client.register_devices(vec![kept]).await.unwrap();
     for (at, id) in IDS.into_iter().enumerate() {
         let device_type = if id.starts_with('m') { METER } else { RELIC };
         for (sequence, shift) in [(1, 0.0), (2, 0.5)] {
@@ -288,6 +298,7 @@ async fn a_backup_comes_back_with_the_same_answers() {
     from.apply_alert_profiles(vec![high()]).await.unwrap();
     let alerts = alarms(&from).await;
     let before = answers(&from).await;
+    assert!(before["devices"].contains("calibration"), "{}", before["devices"]);
     let backup = take(&from, 6).await;
     for (nodes, factor) in [(1, 1), (3, 3), (3, 1)] {
         let mut cluster = empty(nodes, 6, factor).await;

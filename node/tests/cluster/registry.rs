@@ -1,8 +1,8 @@
 //! Device types and devices through the public client: made, changed, refused, listed.
 //! Never here: points, beyond what a change of type does to them. Invariant: all types of a request are applied or none.
 
-use crate::common::TestCluster;
 use crate::common::fleet::*;
+use crate::common::{TestCluster, eventually};
 use tidemark_client::{BatchBuilder, Client, Value, v1};
 use tidemark_node::clock::now_ns;
 use tidemark_node::config::Tuning;
@@ -289,6 +289,135 @@ async fn devices_that_break_a_rule_are_refused() {
         list(&client, of_devices(&["m1"]), 0).await.0[0].device_type,
         METER,
         "nothing changed"
+    );
+}
+
+fn maintenance(from_ns: i64, to_ns: i64, reason: &str) -> v1::Maintenance {
+    v1::Maintenance {
+        from_ns,
+        to_ns,
+        reason: reason.into(),
+    }
+}
+
+#[tokio::test]
+async fn declared_maintenance_is_stored_in_order_and_replaced_whole() {
+    let mut cluster = TestCluster::start(3).await;
+    let client = cluster.client().await;
+    furnish(&client, &["m1", "m2"]).await;
+    let declared = vec![
+        maintenance(30, 40, "pump"),
+        maintenance(-20, 10, ""),
+        maintenance(10, 30, "pump"),
+    ];
+    let with = |maintenance: &[v1::Maintenance], tags| v1::Device {
+        maintenance: maintenance.to_vec(),
+        ..device("m1", METER, tags)
+    };
+    let told = async |client: &Client| list(client, of_devices(&["m1"]), 0).await.0.remove(0);
+    let counts = |answer: v1::RegisterDevicesResponse| (answer.created, answer.changed, answer.unchanged);
+    let one = client.register_devices(vec![with(&declared, &[])]).await.unwrap();
+    assert_eq!(counts(one), (0, 1, 0));
+    let again = client.register_devices(vec![with(&declared, &[])]).await.unwrap();
+    assert_eq!(counts(again), (0, 0, 1), "the order in a request does not matter");
+    let sorted = [declared[1].clone(), declared[2].clone(), declared[0].clone()];
+    assert_eq!(told(&client).await.maintenance, sorted);
+
+    // Every replica has it, also after a restart.
+    for node in 0..3 {
+        cluster.stop(node).await;
+        cluster.restart(node).await;
+        cluster.healthy(node).await;
+        let client = cluster.client_at(node).await;
+        eventually("the devices are there", || async {
+            let found = told(&client).await.maintenance;
+            if found == sorted {
+                Ok(())
+            } else {
+                Err(format!("{found:?}"))
+            }
+        })
+        .await;
+    }
+
+    // Who registers from a list that knows nothing of it keeps it, or takes it away.
+    let keep = |devices, keep_maintenance| v1::RegisterDevicesRequest {
+        devices,
+        keep_maintenance,
+    };
+    let new = v1::Device {
+        maintenance: declared[..1].to_vec(),
+        ..device("m3", METER, &[])
+    };
+    let kept = client
+        .register(keep(vec![with(&[], &[("town", "zhapu")]), new], true))
+        .await
+        .unwrap();
+    assert_eq!(counts(kept), (1, 1, 0));
+    let kept = told(&client).await;
+    assert_eq!(
+        (kept.maintenance.as_slice(), kept.tags["town"].as_str()),
+        (&sorted[..], "zhapu")
+    );
+    let new = list(&client, of_devices(&["m3"]), 0).await.0.remove(0);
+    assert_eq!(new.maintenance, declared[..1], "of a new device it counts");
+    client.register(keep(vec![with(&[], &[])], false)).await.unwrap();
+    assert_eq!(told(&client).await.maintenance, []);
+}
+
+#[tokio::test]
+async fn maintenance_that_breaks_a_rule_is_refused() {
+    let cluster = TestCluster::start(1).await;
+    let client = cluster.client().await;
+    furnish(&client, &["m1"]).await;
+    let many: Vec<_> = (0..129).map(|n| maintenance(n, n + 1, "")).collect();
+    for (what, declared, field) in [
+        ("129 times", many.clone(), "maintenance"),
+        (
+            "it ends as it begins",
+            vec![maintenance(5, 5, "")],
+            "maintenance[0].to_ns",
+        ),
+        (
+            "it ends before",
+            vec![maintenance(0, 1, ""), maintenance(5, 4, "")],
+            "maintenance[1].to_ns",
+        ),
+        (
+            "a long reason",
+            vec![maintenance(0, 1, &"x".repeat(257))],
+            "maintenance[0].reason",
+        ),
+        (
+            "a reason with an escape",
+            vec![maintenance(0, 1, "\u{1b}[31m")],
+            "maintenance[0].reason",
+        ),
+        (
+            "two at once",
+            vec![maintenance(10, 20, "a"), maintenance(0, 5, ""), maintenance(4, 11, "")],
+            "maintenance[2].from_ns",
+        ),
+    ] {
+        let bad = v1::Device {
+            maintenance: declared,
+            ..device("m1", METER, &[])
+        };
+        let error = client
+            .register_devices(vec![device("good", METER, &[]), bad])
+            .await
+            .expect_err(what);
+        let expected = format!("INVALID_ARGUMENT INVALID_DEVICE devices[1].{field}");
+        assert_eq!(shown(&error), expected, "{what}: {}", error.message);
+    }
+    let most = v1::Device {
+        maintenance: many[..128].to_vec(),
+        ..device("m1", METER, &[])
+    };
+    client.register_devices(vec![most]).await.unwrap();
+    assert_eq!(
+        list(&client, of_devices(&["m1"]), 0).await.0[0].maintenance,
+        many[..128]
     );
 }
 

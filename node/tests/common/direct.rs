@@ -101,7 +101,10 @@ impl Direct {
     }
 
     pub(crate) async fn register(&self, devices: Vec<v1::Device>) -> Result<v1::RegisterDevicesResponse, Error> {
-        let request = v1::RegisterDevicesRequest { devices };
+        let request = v1::RegisterDevicesRequest {
+            devices,
+            ..Default::default()
+        };
         Ok(self.registry().register_devices(request).await?.into_inner())
     }
 

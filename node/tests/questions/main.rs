@@ -21,6 +21,7 @@ mod intervals;
 mod join;
 mod join_pages;
 mod known_at;
+mod maintenance;
 mod missing;
 mod near;
 mod pages;

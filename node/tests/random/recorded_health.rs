@@ -1,5 +1,5 @@
 //! Health of rooms that were recorded, whose readings stand for what devices say of themselves, against a recomputation from the points:
-//! devices one by one, and summed.
+//! devices one by one, and summed, some of them under maintenance for some of the time.
 //! Never here: spikes and other checks (see `recorded_answers`). Invariant: the recomputation knows nothing of the store.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,8 +62,47 @@ impl Row {
     }
 }
 
-/// By room and time.
-type Rooms = BTreeMap<String, BTreeMap<i64, Row>>;
+/// What a room said, by time, and when it is declared to be under maintenance.
+#[derive(Default)]
+struct Room {
+    rows: BTreeMap<i64, Row>,
+    declared: Vec<(i64, i64)>,
+}
+
+/// By name.
+type Rooms = BTreeMap<String, Room>;
+
+/// The sample intervals that a time is judged by, before and behind it too, and which of them are under maintenance.
+struct Scope<'a> {
+    from: i64,
+    declared: &'a [(i64, i64)],
+}
+
+impl Scope<'_> {
+    fn slot(&self, t: i64) -> i64 {
+        (t - self.from).div_euclid(INTERVAL)
+    }
+
+    fn holds_slot(&self, slot: i64) -> bool {
+        let start = self.from + slot * INTERVAL;
+        let shares = |(a, b): &(i64, i64)| *a < start + INTERVAL && start < *b;
+        !self.declared.iter().any(shares)
+    }
+
+    fn holds(&self, t: i64) -> bool {
+        self.holds_slot(self.slot(t))
+    }
+
+    /// How much of a time lies in it.
+    fn length(&self, from: i64, to: i64) -> i64 {
+        let slots = (self.slot(from)..=self.slot(to)).filter(|slot| from < to && self.holds_slot(*slot));
+        let parts = slots.map(|slot| {
+            let start = self.from + slot * INTERVAL;
+            (start + INTERVAL).min(to) - start.max(from)
+        });
+        parts.sum()
+    }
+}
 
 async fn furnish_rooms(client: &Client) {
     let properties = READINGS.map(|(_, id, role)| v1::Property {
@@ -84,6 +123,30 @@ async fn furnish_rooms(client: &Client) {
     };
     client.apply_device_types(vec![room]).await.unwrap();
     let devices = ROOMS.map(|(id, floor)| device(id, ROOM, &[("floor", floor)]));
+    client.register_devices(devices.to_vec()).await.unwrap();
+}
+
+/// Declares maintenance of some rooms anew, of none or a few times each.
+async fn declare(client: &Client, random: &mut StdRng, rooms: &mut Rooms, (begin, end): (i64, i64)) {
+    let margin = 30 * INTERVAL / S;
+    for room in rooms.values_mut() {
+        let count = [0, 0, 2, 4, 10][random.random_range(0..5)];
+        let times = (0..count).map(|_| random.random_range(begin / S - margin..end / S + margin) * S);
+        let times: BTreeSet<i64> = times.collect();
+        let times: Vec<i64> = times.into_iter().collect();
+        room.declared = times.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
+    }
+    let devices = ROOMS.map(|(id, floor)| {
+        let declared = rooms[id].declared.iter().map(|(from_ns, to_ns)| v1::Maintenance {
+            from_ns: *from_ns,
+            to_ns: *to_ns,
+            reason: String::new(),
+        });
+        v1::Device {
+            maintenance: declared.collect(),
+            ..device(id, ROOM, &[("floor", floor)])
+        }
+    });
     client.register_devices(devices.to_vec()).await.unwrap();
 }
 
@@ -207,26 +270,37 @@ async fn play_rooms(client: &Client, random: &mut StdRng) -> (Rooms, (i64, i64))
             false => rows_of(random, series, (begin, end)),
         };
         send(client, random, room, &mut rows).await;
-        rooms.insert((*room).to_owned(), rows);
+        let declared = Vec::new();
+        rooms.insert((*room).to_owned(), Room { rows, declared });
     }
     (rooms, (begin, end))
 }
 
-fn median_spacing(points: &[i64], from: i64) -> Option<i64> {
-    let spacings = points.windows(2).filter(|pair| pair[1] >= from);
+fn median_spacing(points: &[i64], scope: &Scope<'_>) -> Option<i64> {
+    let measured = |pair: &&[i64]| {
+        let all_of_it = scope.length(pair[0], pair[1]) == pair[1] - pair[0];
+        pair[1] >= scope.from && scope.holds(pair[0]) && scope.holds(pair[1]) && all_of_it
+    };
+    let spacings = points.windows(2).filter(measured);
     let mut spacings: Vec<i64> = spacings.map(|pair| pair[1] - pair[0]).collect();
     spacings.sort_unstable();
     spacings.get(spacings.len() / 2).copied()
 }
 
-/// The verdict about points of a time and of ten intervals before; `ever`: there was one at some time.
-fn verdict(points: &[i64], ever: bool, (from, end): (i64, i64)) -> Freshness {
+/// The verdict about points of a time and of ten intervals before, at its end; `rows`: all that was ever said.
+fn verdict(points: &[i64], rows: &BTreeMap<i64, Row>, end: i64, scope: &Scope<'_>) -> Freshness {
+    let slots = scope.length(scope.from, end) / INTERVAL;
+    let ever = rows.values().any(Row::is_point);
+    let before = rows.range(..end).rev().find(|(_, row)| row.is_point());
+    let silent = |last: i64| scope.length(last, end) > 10 * INTERVAL;
     match points.last() {
+        _ if slots == 0 && end > scope.from => Freshness::NotAssessable,
+        None if before.is_some_and(|(last, _)| !silent(*last)) => Freshness::NotAssessable,
         None if ever => Freshness::Stalled,
         None => Freshness::Never,
-        Some(last) if end - last > 10 * INTERVAL => Freshness::Stalled,
-        Some(_) if (end - from) / INTERVAL < 3 => Freshness::NotAssessable,
-        Some(_) => match median_spacing(points, from) {
+        Some(last) if silent(*last) => Freshness::Stalled,
+        Some(_) if slots < 3 => Freshness::NotAssessable,
+        Some(_) => match median_spacing(points, scope) {
             None => Freshness::NotAssessable,
             Some(median) if 2 * median <= 3 * INTERVAL => Freshness::AsPromised,
             Some(_) => Freshness::Slower,
@@ -235,15 +309,17 @@ fn verdict(points: &[i64], ever: bool, (from, end): (i64, i64)) -> Freshness {
 }
 
 /// What the report of a room should be.
-fn expected(rows: &BTreeMap<i64, Row>, (from, to): (i64, i64), low: f64) -> v1::QualityReport {
-    let slots = (to - from) / INTERVAL;
-    let end = from + slots * INTERVAL;
-    let points: Vec<(i64, &Row)> = rows
-        .range(from..end)
+fn expected(room: &Room, (from, to): (i64, i64), low: f64) -> v1::QualityReport {
+    let Room { rows, declared } = room;
+    let end = from + (to - from) / INTERVAL * INTERVAL;
+    let scope = Scope { from, declared };
+    let slots = scope.length(from, end) / INTERVAL;
+    let within = || rows.range(from..end).filter(|(t, _)| scope.holds(**t));
+    let points: Vec<(i64, &Row)> = within()
         .filter(|(_, row)| row.is_point())
         .map(|(t, row)| (*t, row))
         .collect();
-    let filled: BTreeSet<i64> = points.iter().map(|(t, _)| (t - from) / INTERVAL).collect();
+    let filled: BTreeSet<i64> = points.iter().map(|(t, _)| scope.slot(*t)).collect();
     let stated = |what: Quality| {
         points
             .iter()
@@ -255,19 +331,26 @@ fn expected(rows: &BTreeMap<i64, Row>, (from, to): (i64, i64), low: f64) -> v1::
     let next = seen.iter().skip(1).copied().chain([i64::MAX]);
     let there = seen.iter().zip(next).map(|(t, next)| {
         let until = (t + 3 * INTERVAL).min(next).min(end);
-        (until - (*t).max(from)).max(0)
+        scope.length((*t).max(from), until)
     });
     let there = there.sum::<i64>() as f64;
     let share = |part: f64, whole: i64| if whole > 0 { part / whole as f64 } else { 0.0 };
-    let freshness = verdict(&seen, rows.values().any(Row::is_point), (from, end));
+    let freshness = verdict(&seen, rows, end, &scope);
     let is = |what: Freshness| u64::from(freshness == what);
     let words = || rows.range(..=to).filter(|(_, row)| row.kind != ReportKind::Test);
     let heard = words().next_back().map(|(t, _)| *t);
     let online = heard.is_some_and(|heard| to - heard <= 3 * INTERVAL);
+    let under = declared.iter().any(|(a, b)| (*a..*b).contains(&to));
+    let excused = |heard: i64| {
+        declared
+            .iter()
+            .map(move |(a, b)| ((*b).min(to) - (*a).max(heard)).max(0))
+    };
+    let missed = heard.is_none_or(|heard| to - heard - excused(heard).sum::<i64>() > 3 * INTERVAL);
     let newest = |at: usize| rows.range(..=to).rev().find_map(|(_, row)| row.good(at));
-    let mut signals: Vec<f64> = rows.range(from..end).filter_map(|(_, row)| row.good(3)).collect();
+    let mut signals: Vec<f64> = within().filter_map(|(_, row)| row.good(3)).collect();
     signals.sort_by(f64::total_cmp);
-    let again = rows.range(from..end).filter(|(_, row)| row.kind != ReportKind::Test);
+    let again = within().filter(|(_, row)| row.kind != ReportKind::Test);
     v1::QualityReport {
         devices: 1,
         devices_assessed: u64::from(slots > 0),
@@ -283,8 +366,9 @@ fn expected(rows: &BTreeMap<i64, Row>, (from, to): (i64, i64), low: f64) -> v1::
         points_fail: stated(Quality::Fail),
         points_suspect: stated(Quality::Suspect),
         duplicates: again.map(|(_, row)| row.again).sum(),
-        availability_mean: share(there, end - from),
-        offline: u64::from(!online),
+        availability_mean: share(there, slots * INTERVAL),
+        offline: u64::from(missed && !under),
+        under_maintenance: u64::from(under),
         as_promised: is(Freshness::AsPromised),
         slower: is(Freshness::Slower),
         stalled: is(Freshness::Stalled),
@@ -338,6 +422,7 @@ fn together(reports: &[v1::QualityReport]) -> v1::QualityReport {
         duplicates: sum(|one| one.duplicates),
         availability_mean: mean(|one| one.availability_mean),
         offline: sum(|one| one.offline),
+        under_maintenance: sum(|one| one.under_maintenance),
         as_promised: sum(|one| one.as_promised),
         slower: sum(|one| one.slower),
         stalled: sum(|one| one.stalled),
@@ -378,7 +463,7 @@ async fn told(client: &Client, request: v1::GetHealthRequest) -> Vec<v1::Quality
 }
 
 /// Asks about a time; returns how many rooms were there and how many were not.
-async fn compare(client: &Client, rooms: &Rooms, span: (i64, i64), low: f64, what: &str) -> (u64, u64) {
+async fn compare(client: &Client, rooms: &Rooms, span: (i64, i64), low: f64, what: &str) -> (u64, u64, u64) {
     let request = v1::GetHealthRequest {
         selector: of_type(ROOM),
         from_ns: span.0,
@@ -413,10 +498,10 @@ async fn compare(client: &Client, rooms: &Rooms, span: (i64, i64), low: f64, wha
         ..request
     };
     let found = told(client, of_all).await;
-    let all: Vec<_> = rooms.values().map(|rows| expected(rows, span, low)).collect();
+    let all: Vec<_> = rooms.values().map(|room| expected(room, span, low)).collect();
     let all = together(&all);
     assert_eq!(found.iter().map(shown).collect::<Vec<_>>(), [shown(&all)], "{what}");
-    (all.health.unwrap().online, all.offline)
+    (all.health.unwrap().online, all.offline, all.under_maintenance)
 }
 
 #[tokio::test]
@@ -425,8 +510,8 @@ async fn health_of_recorded_rooms_is_that_of_a_recomputation() {
     let mut random = StdRng::seed_from_u64(seed);
     let mut cluster = TestCluster::start(1).await;
     let client = cluster.client().await;
-    let (rooms, (begin, end)) = play_rooms(&client, &mut random).await;
-    let (mut online, mut offline) = (0, 0);
+    let (mut rooms, (begin, end)) = play_rooms(&client, &mut random).await;
+    let (mut online, mut offline, mut under) = (0, 0, 0);
     for flushed in [false, true] {
         for round in 0..25 {
             let margin = 15 * INTERVAL / S;
@@ -435,15 +520,19 @@ async fn health_of_recorded_rooms_is_that_of_a_recomputation() {
             let to = from + random.random_range(1..most.max(2));
             let low = [20.0, 45.0, 50.0][random.random_range(0..3)];
             let what = format!("seed {seed}, round {round}, flushed {flushed}");
+            if round % 3 == 1 {
+                declare(&client, &mut random, &mut rooms, (begin, end)).await;
+            }
             let found = compare(&client, &rooms, (from * S, to * S), low, &what).await;
             online += found.0;
             offline += found.1;
+            under += found.2;
         }
         cluster.stop(0).await;
         cluster.restart(0).await;
     }
     assert!(
-        online > 20 && offline > 60,
-        "{online} rooms were there, {offline} were not"
+        online > 20 && offline > 40 && under > 10,
+        "{online} rooms were there, {offline} were not, {under} were under maintenance"
     );
 }

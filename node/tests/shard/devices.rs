@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 
 use crate::support::*;
 use tidemark_node::shard::{DeviceFilter, Shard};
-use tidemark_proto::peer::{Applied, PutDevice, applied};
-use tidemark_proto::v1::Place as Where;
+use tidemark_proto::peer::{Applied, PutDevice, PutDevices, applied, shard_command};
+use tidemark_proto::v1::{Maintenance, Place as Where};
 
 fn told(answer: &Applied) -> String {
     match &answer.result {
@@ -76,6 +76,46 @@ fn devices_are_created_changed_and_left_alone() {
     assert_eq!(b.device.unwrap().place.unwrap().longitude_deg, -2.5);
     assert_eq!(shard.device("e").unwrap().unwrap().device.unwrap().tags["x"], "y");
     assert!(shard.device("nobody").unwrap().is_none());
+}
+
+#[test]
+fn known_devices_keep_their_maintenance_where_that_is_said() {
+    let place = Place::new();
+    let path = place.path("db");
+    let shard = open(&path);
+    let declared = |from_ns| Maintenance {
+        from_ns,
+        to_ns: from_ns + 10,
+        reason: "pump".to_owned(),
+    };
+    let with = |id, from_ns: Option<i64>| {
+        let mut put = device(id, &[]);
+        put.device.as_mut().unwrap().maintenance = from_ns.map(declared).into_iter().collect();
+        put
+    };
+    let step = |keep_maintenance, devices| {
+        let put = PutDevices {
+            devices,
+            keep_maintenance,
+        };
+        told(&apply(&shard, 1, &[entry(1, shard_command::Command::PutDevices(put))])[0])
+    };
+    let begins = |shard: &Shard, id| {
+        let stored = shard.device(id).unwrap().unwrap().device.unwrap();
+        stored.maintenance.iter().map(|one| one.from_ns).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        step(false, vec![with("a", Some(5))]),
+        "1 created, 0 changed, 0 unchanged"
+    );
+    let both = vec![with("a", None), with("b", Some(7)), with("b", Some(8))];
+    assert_eq!(step(true, both), "1 created, 0 changed, 2 unchanged");
+    assert_eq!((begins(&shard, "a"), begins(&shard, "b")), (vec![5], vec![7]));
+    assert_eq!(step(false, vec![with("b", None)]), "0 created, 1 changed, 0 unchanged");
+    shard.store().flush().unwrap();
+    drop(shard);
+    let shard = open(&path);
+    assert_eq!((begins(&shard, "a"), begins(&shard, "b")), (vec![5], vec![]));
 }
 
 #[test]

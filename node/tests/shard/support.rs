@@ -135,7 +135,13 @@ pub fn device(id: &str, tags: &[(&str, &str)]) -> PutDevice {
 }
 
 pub fn put(stamp_ns: i64, devices: Vec<PutDevice>) -> ApplyEntry {
-    entry(stamp_ns, shard_command::Command::PutDevices(PutDevices { devices }))
+    entry(
+        stamp_ns,
+        shard_command::Command::PutDevices(PutDevices {
+            devices,
+            ..Default::default()
+        }),
+    )
 }
 
 /// Devices "d0", "d1", … get the ordinals 0, 1, …

@@ -7,7 +7,7 @@ use tidemark_client::v1;
 
 use super::SpanArgs;
 use super::quality::freshness_name;
-use super::reports::{Whose, share};
+use super::reports::{Whose, share, under_maintenance};
 use crate::cli::Context;
 use crate::failure::{OrFail, Outcome};
 use crate::output::Cell;
@@ -116,6 +116,7 @@ fn header(args: &HealthArgs, grouped: bool) -> Vec<&str> {
     if !grouped {
         header.push("freshness");
     }
+    header.push("under_maintenance");
     header
 }
 
@@ -160,5 +161,6 @@ fn row(report: &v1::QualityReport, args: &HealthArgs, grouped: bool) -> Vec<Cell
     if !grouped {
         cells.push(Cell::text(freshness_name(report.freshness())));
     }
+    cells.push(under_maintenance(report, grouped));
     cells
 }

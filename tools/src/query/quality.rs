@@ -6,7 +6,7 @@ use clap::Args;
 use tidemark_client::v1;
 
 use super::SpanArgs;
-use super::reports::{Whose, rounded, share};
+use super::reports::{Whose, rounded, share, under_maintenance};
 use crate::cli::Context;
 use crate::failure::{OrFail, Outcome};
 use crate::output::Cell;
@@ -125,6 +125,7 @@ fn header(args: &QualityArgs, grouped: bool) -> Vec<&str> {
         true => header.extend(["offline", "slower", "stalled", "never"]),
         false => header.extend(["online", "freshness", "spacing_ratio", "last_observed_at"]),
     }
+    header.push("under_maintenance");
     header
 }
 
@@ -152,7 +153,11 @@ fn row(report: &v1::QualityReport, args: &QualityArgs, grouped: bool) -> Vec<Cel
     match grouped {
         true => cells.extend([report.offline, report.slower, report.stalled, report.never].map(Cell::Uint)),
         false => cells.extend([
-            Cell::Bool(report.offline == 0),
+            match report.under_maintenance > 0 {
+                // It may be silent, and is not missed.
+                true => Cell::None,
+                false => Cell::Bool(report.offline == 0),
+            },
             Cell::text(freshness_name(report.freshness())),
             match report.spacing_ratio > 0.0 {
                 true => Cell::Float(report.spacing_ratio),
@@ -161,6 +166,7 @@ fn row(report: &v1::QualityReport, args: &QualityArgs, grouped: bool) -> Vec<Cel
             Cell::some_time(report.last_observed_at_ns),
         ]),
     }
+    cells.push(under_maintenance(report, grouped));
     cells
 }
 

@@ -56,3 +56,11 @@ pub(super) fn share(part: u64, whole: u64) -> Cell {
         whole => rounded(part as f64 / whole as f64),
     }
 }
+
+/// How many devices are under maintenance at the end of the time, or whether the one is.
+pub(super) fn under_maintenance(report: &v1::QualityReport, grouped: bool) -> Cell {
+    match grouped {
+        true => Cell::Uint(report.under_maintenance),
+        false => Cell::Bool(report.under_maintenance > 0),
+    }
+}

@@ -40,6 +40,9 @@ pub(crate) struct State {
     pub removal: Mutex<v1::DeletePointsResponse>,
     /// Types that are there.
     pub types: Mutex<Vec<v1::DeviceType>>,
+    /// Devices that are there, and requests to register some.
+    pub devices: Mutex<Vec<v1::Device>>,
+    pub registered: Mutex<Vec<v1::RegisterDevicesRequest>>,
     pub calls: Mutex<Vec<String>>,
     /// The next call of this name fails so.
     pub refuse: Mutex<Option<(&'static str, Status)>>,
@@ -351,15 +354,36 @@ impl RegistryService for Types {
     }
     async fn register_devices(
         &self,
-        _: Request<v1::RegisterDevicesRequest>,
+        request: Request<v1::RegisterDevicesRequest>,
     ) -> Result<Response<v1::RegisterDevicesResponse>, Status> {
-        Err(Status::unimplemented("register_devices"))
+        let request = request.into_inner();
+        let mut devices = self.0.devices.lock().unwrap();
+        for device in &request.devices {
+            devices.retain(|known| known.id != device.id);
+            devices.push(device.clone());
+        }
+        let changed = request.devices.len() as u32;
+        self.0.registered.lock().unwrap().push(request);
+        Ok(Response::new(v1::RegisterDevicesResponse {
+            changed,
+            ..v1::RegisterDevicesResponse::default()
+        }))
     }
-    type ListDevicesStream = tokio_stream::Empty<Result<v1::ListDevicesResponse, Status>>;
+    type ListDevicesStream = tokio_stream::Once<Result<v1::ListDevicesResponse, Status>>;
     async fn list_devices(
         &self,
-        _: Request<v1::ListDevicesRequest>,
+        request: Request<v1::ListDevicesRequest>,
     ) -> Result<Response<Self::ListDevicesStream>, Status> {
-        Err(Status::unimplemented("list_devices"))
+        let ids = request.into_inner().selector.unwrap_or_default().device_ids;
+        let mut devices = self.0.devices.lock().unwrap().clone();
+        devices.retain(|device| ids.is_empty() || ids.contains(&device.id));
+        let message = v1::ListDevicesResponse {
+            summary: Some(v1::AnswerSummary {
+                devices: devices.len() as u64,
+                ..v1::AnswerSummary::default()
+            }),
+            devices,
+        };
+        Ok(Response::new(tokio_stream::once(Ok(message))))
     }
 }

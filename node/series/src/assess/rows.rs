@@ -1,5 +1,5 @@
 //! Rows of a block, assessed without looking at each of them where the block says that they are even: as far apart as the one
-//! before, and as long on their way.
+//! before, and as long on their way. Around maintenance it looks at each.
 //!
 //! Never here: which rows count (the caller knows). Invariant: what comes out is what giving the points one by one gives.
 
@@ -102,8 +102,12 @@ impl Assessing<'_> {
             Edge::EndClosed => t <= to_ns,
         });
         let end = rows.end.min(behind);
-        // Of those before the time only the last one tells anything, and the first one within it looks back to that.
-        let start = rows.start.max(first.saturating_sub(1));
+        // Of those before the time only the last one tells anything, and the first one within it looks back to that. Of one under
+        // maintenance the ones before it have to be known.
+        let start = match first.checked_sub(1) {
+            Some(last) if self.is_left_out(times.at(last)) => rows.start,
+            last => rows.start.max(last.unwrap_or(0)),
+        };
         let single = (rows.start.max(first) + 1).min(end);
         for row in start..single {
             self.row(times.at(row), receipts, row, latency_ns);
@@ -134,7 +138,7 @@ impl Assessing<'_> {
     }
 
     /// Points within the time, so far apart each, the first one so far from the last point; how late they came is not looked at. False, and
-    /// nothing done, where there are gaps between them or more than slots.
+    /// nothing done, where there are gaps between them, more than slots, or maintenance.
     fn steps(&mut self, first_ns: i64, last_ns: i64, step_ns: i64, count: usize) -> bool {
         let promise = self.promise;
         let interval = promise.interval_ns.max(1);
@@ -144,7 +148,10 @@ impl Assessing<'_> {
         };
         let follows = self.found.last_ns == Some(before_ns) && last_counting == before_ns;
         let last = self.slot_of(last_ns);
-        if !follows || step_ns as f64 / interval as f64 > promise.gap_factor || last >= self.found.slots as i64 {
+        if !follows || step_ns as f64 / interval as f64 > promise.gap_factor || last >= self.slots {
+            return false;
+        }
+        if self.left_out.touch(before_ns, last_ns) {
             return false;
         }
         self.found.points += count as u64;
