@@ -129,6 +129,7 @@ impl<'a> Making<'a> {
         let steps = std::mem::take(&mut self.state.steps);
         self.state = AlertState {
             steps,
+            forgotten_ns: Some(i64::MIN),
             ..AlertState::default()
         };
     }
@@ -321,10 +322,14 @@ impl<'a> Making<'a> {
     }
 }
 
-/// Forgets the oldest steps beyond what is kept.
+/// Forgets the oldest steps beyond what is kept, and notes up to when.
 pub(super) fn forget_old(state: &mut AlertState) {
+    let known_ns = forgotten_until(state);
+    let from = of_this_version(state);
     let beyond = state.steps.len().saturating_sub(ALERT_STEPS_MAX);
-    state.steps.drain(..beyond);
+    let forgotten = state.steps.drain(..beyond).skip(from);
+    let latest_ns = forgotten.filter_map(|known| since_of(&known)).max();
+    state.forgotten_ns = Some(known_ns.max(latest_ns.unwrap_or(i64::MIN)));
 }
 
 /// Whether points are the reason of a step.
@@ -335,15 +340,22 @@ pub(super) fn is_of_points(step: &AlertStep) -> bool {
     )
 }
 
-/// Steps up to here may have been published and forgotten.
+/// Steps up to here, under this version of the profile, may have been published and forgotten.
 fn forgotten_until(state: &AlertState) -> i64 {
-    let full = state.steps.len() >= ALERT_STEPS_MAX;
-    let since = state
-        .steps
-        .iter()
-        .filter_map(|known| known.step.as_ref())
-        .map(|step| step.since_ns);
-    since.min().filter(|_| full).unwrap_or(i64::MIN)
+    // What was recorded before that was noted says it by the first step that is left. Where it has the change to this version,
+    // nothing behind that is forgotten.
+    let guess = || {
+        let full = state.steps.len() >= ALERT_STEPS_MAX && of_this_version(state) == 0;
+        let first = state.steps.iter().find_map(since_of);
+        first.filter(|_| full).unwrap_or(i64::MIN)
+    };
+    state.forgotten_ns.unwrap_or_else(guess)
+}
+
+/// When a step of points that holds became true.
+fn since_of(known: &AlertKnown) -> Option<i64> {
+    let step = known.step.as_ref().filter(|_| !known.withdrawn);
+    step.filter(|step| is_of_points(step)).map(|step| step.since_ns)
 }
 
 /// Where the steps begin that were taken under the version of a state.
