@@ -76,9 +76,13 @@ pub(super) fn update(
 /// When silence begins that nobody has been told of, after the newest point that counts; `None` where it would be no news.
 pub(super) fn silent_at(profile: &ProfileDef, newest: Option<(i64, f64)>, now_ns: i64) -> Option<i64> {
     let ((t_ns, _), after_ns) = newest.zip(profile.stale_after_ns)?;
-    let is_news = after_ns < ALERT_LOOKBACK_NS && now_ns.saturating_sub(t_ns) <= ALERT_LOOKBACK_NS;
     // It may be just that old.
-    is_news.then_some(t_ns.saturating_add(after_ns).saturating_add(1))
+    is_news(now_ns.saturating_sub(t_ns), after_ns).then_some(t_ns.saturating_add(after_ns).saturating_add(1))
+}
+
+/// Whether it is news that a device is silent whose newest point is so old: it is not where the silence itself began long ago.
+fn is_news(age_ns: i64, after_ns: i64) -> bool {
+    age_ns.saturating_sub(after_ns) <= ALERT_LOOKBACK_NS
 }
 
 /// What becomes of a state whose profile is gone, as a catalog says that gave out this version last; `None` where that has been recorded.
@@ -258,7 +262,7 @@ impl<'a> Making<'a> {
         };
         let age_ns = self.now_ns.saturating_sub(t_ns);
         let (reason, since_ns) = match (self.state.stale, age_ns > after_ns) {
-            (false, true) if age_ns <= ALERT_LOOKBACK_NS => (AlertReason::Stale, t_ns.saturating_add(after_ns)),
+            (false, true) if is_news(age_ns, after_ns) => (AlertReason::Stale, t_ns.saturating_add(after_ns)),
             (true, false) => (AlertReason::Fresh, t_ns),
             _ => return,
         };
