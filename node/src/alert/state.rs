@@ -13,7 +13,7 @@ use super::moved::{answered, is_answer, moved};
 use crate::catalog::alerts::ProfileDef;
 use crate::limits::{ALERT_LOOKBACK_NS, ALERT_STEPS_MAX};
 
-/// A state that lags so many points behind is recorded, also where no step was taken: the next evaluation has less to read.
+/// A state whose marks lag so many points behind is recorded, also where no step was taken: the next evaluation has less to read.
 const POINTS_BEHIND_MAX: u64 = 256;
 
 /// A state that is to be recorded, and its steps without device and type.
@@ -66,7 +66,8 @@ pub(super) fn update(
     making.stand(&outcome.standing, &moved);
     making.silence(outcome.newest);
     let first = !known && outcome.newest.is_some();
-    if making.steps.is_empty() && !first && !(known && other_version) && outcome.points <= POINTS_BEHIND_MAX {
+    let behind = outcome.moved || outcome.points > POINTS_BEHIND_MAX;
+    if making.steps.is_empty() && !first && !(known && other_version) && !behind {
         return None;
     }
     making.state.marks = outcome.marks.iter().map(mark_to_wire).collect();
@@ -409,3 +410,7 @@ fn mark_to_wire(mark: &Mark) -> AlertMark {
         newest: point(mark.newest),
     }
 }
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;
