@@ -179,9 +179,10 @@ impl Catalog {
         Ok(())
     }
 
-    /// Takes profiles of a backup over as they were; their types are there.
-    pub(super) fn restore_alerts(&mut self, profiles: Vec<AlertProfile>) -> Vec<Record> {
+    /// Takes profiles of a backup over as they were; their types are there. Versions up to the given one are not given out any more.
+    pub(super) fn restore_alerts(&mut self, profiles: Vec<AlertProfile>, version: u32) -> Vec<Record> {
         let mut records = Vec::new();
+        self.state.alert_version = self.state.alert_version.max(version);
         for profile in profiles {
             self.state.alert_version = self.state.alert_version.max(profile.version);
             records.push((key(&profile.id), profile.encode_to_vec()));
