@@ -67,6 +67,7 @@
 //! | `ALERT_LOOKBACK_NS` | 7 days before the newest point of a device, and a quarter of what is kept | older points change no alert any more |
 //! | `ALERT_STEPS_MAX` | 128 a device and profile | the oldest steps are forgotten |
 //! | `hold_s`, `stale_after_s` of a profile | 31 days | INVALID_ARGUMENT `INVALID_ALERT_PROFILE` |
+//! | `stale_after_s` of a profile, at least | the sample interval that its type promises | INVALID_ARGUMENT `INVALID_ALERT_PROFILE` |
 //! | `ALERT_NAMES_MAX` | 1,000 a request | INVALID_ARGUMENT `INVALID_VALUE` |
 //! | `by`, `note` of an answer to alerts | 64 and 1,024 bytes | INVALID_ARGUMENT `INVALID_VALUE` |
 //! | `disk_reserve` (a key) | 5 % of the disk, 256 MiB to 5 GiB | RESOURCE_EXHAUSTED `DISK_LOW` with a time to retry |

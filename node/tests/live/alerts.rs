@@ -510,4 +510,11 @@ async fn profiles_come_change_and_go() {
         shown(&refused),
         "INVALID_ARGUMENT UNLAWFUL_FUNCTION profiles[0].function"
     );
+    let mut bad = profiles();
+    bad[1].stale_after_s = FIVE / S - 1;
+    let refused = client.apply_alert_profiles(bad).await.unwrap_err();
+    assert_eq!(
+        shown(&refused),
+        "INVALID_ARGUMENT INVALID_ALERT_PROFILE profiles[1].stale_after_s"
+    );
 }
