@@ -51,6 +51,7 @@
 //! | `DELETES_MAX` | 4 requests to delete at once a node | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
 //! | `subscriptions_max` | 256 a node | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
 //! | `follows_max` | 2,048 shards of subscriptions a node, and as many followed for others | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
+//! | `VOID_MAX` | 8,192 entries of a shard's log that stored nothing | who has yet to read older ones: OUT_OF_RANGE `CURSOR_EXPIRED` |
 //! | `subscription_bytes_max` | 4 MiB a subscription wait for its reader | more is read from the log when there is room |
 //! | `connections_max` | 10,000 of clients a node, and at most half of the files that the process may open | a new one is closed at once |
 //! | `connections_per_address_max` | 1,024 of clients from one address | a new one is closed at once |
@@ -159,6 +160,8 @@ pub const ALERT_STEPS_MAX: usize = 128;
 pub const ALERT_NAMES_MAX: usize = 1_000;
 /// Greatest number of a device type: the bit above it says of a key that its points are of report kind test (`shard/keys`).
 pub const TYPE_NUMBER_MAX: u32 = u32::MAX >> 1;
+/// Entries of the log of a shard that stored nothing, which are remembered for subscribers.
+pub const VOID_MAX: usize = 8_192;
 /// Slots that device ids hash to; fixed for the life of a cluster.
 pub const SLOTS: u32 = 4096;
 
