@@ -54,6 +54,7 @@
 //! | `DELETES_MAX` | 4 requests to delete at once a node | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
 //! | `subscriptions_max` | 256 a node | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
 //! | `follows_max` | 2,048 shards of subscriptions a node, and as many followed for others | RESOURCE_EXHAUSTED `OVERLOADED` with a time to retry |
+//! | `VOID_MAX` | 8,192 entries of a shard's log that stored nothing | who has yet to read older ones: OUT_OF_RANGE `CURSOR_EXPIRED` |
 //! | `subscription_bytes_max` | 4 MiB a subscription wait for its reader | more is read from the log when there is room |
 //! | `connections_max` | 10,000 of clients a node, and at most half of the files that the process may open | a new one is closed at once |
 //! | `connections_per_address_max` | 1,024 of clients from one address | a new one is closed at once |
@@ -70,6 +71,7 @@
 //! | `ALERT_LOOKBACK_NS` | 7 days before the newest point of a device, and a quarter of what is kept | older points change no alert any more |
 //! | `ALERT_STEPS_MAX` | 128 a device and profile | the oldest steps are forgotten |
 //! | `hold_s`, `stale_after_s` of a profile | 31 days | INVALID_ARGUMENT `INVALID_ALERT_PROFILE` |
+//! | `stale_after_s` of a profile, at least | the sample interval that its type promises | INVALID_ARGUMENT `INVALID_ALERT_PROFILE` |
 //! | `ALERT_NAMES_MAX` | 1,000 a request | INVALID_ARGUMENT `INVALID_VALUE` |
 //! | `by`, `note` of an answer to alerts | 64 and 1,024 bytes | INVALID_ARGUMENT `INVALID_VALUE` |
 //! | `disk_reserve` (a key) | 5 % of the disk, 256 MiB to 5 GiB | RESOURCE_EXHAUSTED `DISK_LOW` with a time to retry |
@@ -165,6 +167,8 @@ pub const ALERT_STEPS_MAX: usize = 128;
 pub const ALERT_NAMES_MAX: usize = 1_000;
 /// Greatest number of a device type: the bit above it says of a key that its points are of report kind test (`shard/keys`).
 pub const TYPE_NUMBER_MAX: u32 = u32::MAX >> 1;
+/// Entries of the log of a shard that stored nothing, which are remembered for subscribers.
+pub const VOID_MAX: usize = 8_192;
 /// Slots that device ids hash to; fixed for the life of a cluster.
 pub const SLOTS: u32 = 4096;
 

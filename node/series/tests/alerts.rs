@@ -208,7 +208,7 @@ proptest! {
         for batch in batches {
             let changed = batch.iter().map(|(slot, ..)| slot * I).min().unwrap();
             points.extend(batch.into_iter().map(|(slot, value, stated)| (slot * I, (f64::from(value), stated))));
-            let (outcome, begun) = replay(&rule, &checks, &points, marks, changed);
+            let (outcome, begun) = replay(&rule, &checks, &points, marks.clone(), changed);
             known.retain(|(t, ..)| *t <= begun);
             known.extend(outcome.steps.iter().map(|step| (step.t_ns, step.before, step.level)));
             let (expected, level) = naive(&rule, &checks, &points);
@@ -216,7 +216,10 @@ proptest! {
             prop_assert_eq!(outcome.standing.level, level);
             let compared = compared(&rule, &checks, &points);
             prop_assert_eq!(outcome.newest, compared.last().map(|(t, value, _)| (*t, *value)));
-            marks = outcome.marks;
+            // Marks that hold need not be replaced each time.
+            if outcome.moved || outcome.points > 3 {
+                marks = outcome.marks;
+            }
             prop_assert!(marks.len() <= tidemark_series::alert::MARKS_MAX + 1);
             prop_assert!(marks.is_sorted_by_key(|mark| mark.t_ns));
         }
@@ -236,6 +239,37 @@ fn a_late_point_is_reached_without_reading_much_more_than_it_is_late() {
         let before = outcome.marks.iter().rev().find(|mark| age(mark) > late).unwrap();
         assert!(age(before) <= 4 * late + 4, "{late} slots late, {} read", age(before));
     }
+}
+
+#[test]
+fn marks_hold_until_something_happens_before_them() {
+    let rule = last(&[(5.0, 3.0)], 3_000);
+    let checks = Checks {
+        spike: Some(8.0),
+        ..Checks::default()
+    };
+    let mut points: Points = (0..2_000).map(|slot| (slot * I, (1.0, 0))).collect();
+    points.insert(1_990 * I, (6.0, 0));
+    let (first, _) = replay(&rule, &checks, &points, vec![start(&rule, 0)], 0);
+    assert!(first.points == 2_000 && !first.moved);
+    let check = |points: &Points, changed: i64, expected: (u64, bool)| {
+        let (again, _) = replay(&rule, &checks, points, first.marks.clone(), changed);
+        assert_eq!((again.points, again.moved), expected);
+        assert_eq!(
+            (again.standing.level, again.steps.len()),
+            (1, usize::from(changed <= 1_991 * I))
+        );
+    };
+    check(&points, i64::MIN, (1, false));
+    check(&points, i64::MAX, (1, false));
+    points.insert(2_000 * I, (1.0, 0));
+    check(&points, 2_000 * I, (2, false));
+    check(&points, i64::MIN, (2, false));
+    // Below since one point later: no step says so.
+    points.insert(1_991 * I, (4.0, 0));
+    check(&points, 1_991 * I, (2, true));
+    points.remove(&(1_000 * I));
+    check(&points, i64::MIN, (2, true));
 }
 
 fn last(levels: &[(f64, f64)], hold_s: i64) -> Rule {

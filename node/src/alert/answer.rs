@@ -4,6 +4,7 @@
 //! recorded again.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use prost::Message as _;
 use tidemark_proto::peer::read_shard_request::Query;
@@ -28,6 +29,8 @@ use crate::route::{Retry, time_left};
 
 const BY_BYTES_MAX: usize = 64;
 const NOTE_BYTES_MAX: usize = 1_024;
+/// Longest wait until this node knows of a type that was just applied.
+const CATALOG_WAIT: Duration = Duration::from_millis(600);
 /// So often an answer is made anew because other states were recorded meanwhile.
 const TRIES: usize = 16;
 
@@ -39,6 +42,12 @@ impl Alerts {
             return Err(Error::new(Reason::TooManyAlertProfiles, message).field("profiles"));
         }
         let profiles = request.profiles;
+        self.router.catch_up_catalog(CATALOG_WAIT).await;
+        let catalog = self.router.host().catalog()?;
+        for (at, profile) in profiles.iter().enumerate() {
+            let checked = catalog.check_silence(profile);
+            checked.map_err(|error| error.field(format!("profiles[{at}].stale_after_s")))?;
+        }
         let apply = catalog_command::Command::ApplyAlertProfiles(peer::ApplyAlertProfiles { profiles });
         self.change_catalog(apply)
             .await?

@@ -30,6 +30,8 @@ pub(super) type Silent = ((u32, u32), Option<i64>);
 pub(super) struct Making<'a> {
     shard: &'a Shard,
     catalog: &'a Catalog,
+    /// The last version of a profile that the catalog gave out.
+    version: u32,
     now_ns: i64,
     changes: AlertChanges,
     silent: Vec<Silent>,
@@ -42,6 +44,7 @@ impl<'a> Making<'a> {
         Ok(Making {
             shard,
             catalog,
+            version: catalog.alerts_version().0,
             now_ns: now_ns(),
             changes: AlertChanges {
                 base,
@@ -110,11 +113,10 @@ impl<'a> Making<'a> {
             else {
                 continue;
             };
-            let (nobody, version) = (ProfileDef::of_nothing(profile, def), self.catalog.alerts_version().0);
-            if state.profile_version > version {
-                // The catalog here does not know yet of a profile that others know.
+            if self.lags_behind(&state) {
                 continue;
             }
+            let nobody = ProfileDef::of_nothing(profile, def);
             if state.steps.is_empty() {
                 self.changes.changes.push(AlertChange {
                     type_number: *type_number,
@@ -122,7 +124,7 @@ impl<'a> Making<'a> {
                     profile: profile.clone(),
                     state: None,
                 });
-            } else if let Some(changed) = state::profile_removed(state, &nobody, (version, self.now_ns)) {
+            } else if let Some(changed) = state::profile_removed(state, &nobody, (self.version, self.now_ns)) {
                 self.add(&nobody, *ordinal, changed)?;
             }
         }
@@ -137,11 +139,7 @@ impl<'a> Making<'a> {
         state: Option<AlertState>,
         changed_ns: i64,
     ) -> Result<(Option<Changed>, Option<i64>)> {
-        if state
-            .as_ref()
-            .is_some_and(|state| state.profile_version > profile.stored.version)
-        {
-            // The catalog here lags behind the one that the state was made under.
+        if state.as_ref().is_some_and(|state| self.lags_behind(state)) {
             return Ok((None, None));
         }
         let mut marks = state
@@ -168,6 +166,12 @@ impl<'a> Making<'a> {
         let is_stale = changed.as_ref().map_or(was_stale, |changed| changed.state.stale);
         let silent_at = silent_at(profile, newest, self.now_ns).filter(|_| !is_stale);
         Ok((changed, silent_at))
+    }
+
+    /// Whether the catalog here does not know yet of the version that a state was made under. One that was given out and that the profile
+    /// does not have was that of another one, or of a time that a backup does not reach.
+    fn lags_behind(&self, state: &AlertState) -> bool {
+        state.profile_version > self.version
     }
 
     fn add(&mut self, profile: &ProfileDef, ordinal: u32, changed: Changed) -> Result<()> {

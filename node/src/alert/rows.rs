@@ -92,6 +92,7 @@ impl<'a> Row<'a> {
             raised_at_ns: state.raised_at_ns,
             began_ns: state.began_ns,
             acknowledged: state.acknowledged,
+            stale: state.stale,
             worst_level: self.worst(state.began_ns).unwrap_or_else(|| state.level.clone()),
             ..self.acknowledged(state.began_ns, state.acknowledged)
         }
@@ -112,11 +113,7 @@ impl<'a> Row<'a> {
 
     /// As it was at a time, by what is known now.
     fn at(&self, at_ns: i64) -> Alert {
-        let decides = |step: &&AlertStep| {
-            let decides = is_of_points(step) || step.reason() == AlertReason::ProfileChanged;
-            decides && step.since_ns <= at_ns
-        };
-        let Some(step) = self.valid().filter(decides).max_by_key(|step| step.since_ns) else {
+        let Some(step) = self.deciding(at_ns) else {
             return self.empty();
         };
         let levels = self.profile.map_or(&[][..], |profile| &profile.stored.levels);
@@ -133,6 +130,29 @@ impl<'a> Row<'a> {
             began_ns: if rank > 0 { step.began_ns } else { 0 },
             worst_level: step.level.clone(),
             ..self.empty()
+        }
+    }
+
+    /// The step that says which level was in force at a time. Steps under a version of the profile reach back before the change to it;
+    /// those of the version before count only where these do not reach, before the change.
+    fn deciding(&self, at_ns: i64) -> Option<&'a AlertStep> {
+        let steps: Vec<&AlertStep> = self.valid().collect();
+        let mut rest = &steps[..];
+        loop {
+            let changed = rest
+                .iter()
+                .rposition(|step| step.reason() == AlertReason::ProfileChanged);
+            let of_version = &rest[changed.map_or(0, |at| at + 1)..];
+            let known = of_version.iter().copied();
+            let known = known.filter(|step| is_of_points(step) && step.since_ns <= at_ns);
+            if let Some(step) = known.max_by_key(|step| step.since_ns) {
+                return Some(step);
+            }
+            let change = rest[changed?];
+            if change.since_ns <= at_ns {
+                return Some(change);
+            }
+            rest = &rest[..changed?];
         }
     }
 
@@ -215,7 +235,56 @@ impl<'a> Row<'a> {
 
 #[cfg(test)]
 mod tests {
+    use tidemark_proto::peer::AlertKnown;
+
     use super::*;
+
+    /// The profile was changed at noon, with an alert in force since ten and one from seven to eight.
+    #[test]
+    fn a_level_that_a_changed_profile_leaves_in_force_was_in_force_all_the_while() {
+        use AlertReason::{Cleared, ProfileChanged, Raised};
+        let step = |reason: AlertReason, since_ns: i64, level: &str| AlertKnown {
+            step: Some(AlertStep {
+                reason: reason as i32,
+                since_ns,
+                level: level.into(),
+                ..AlertStep::default()
+            }),
+            withdrawn: false,
+        };
+        let before = [
+            step(Raised, 7, "old"),
+            step(Cleared, 8, ""),
+            step(Raised, 10, "old"),
+            step(ProfileChanged, 12, ""),
+        ];
+        let check = |behind: &[AlertKnown], expected: [&str; 6]| {
+            let state = AlertState {
+                steps: [&before[..], behind].concat(),
+                ..AlertState::default()
+            };
+            let row = Row {
+                device: "d",
+                device_type: "t",
+                profile_id: "p",
+                profile: None,
+                state: Some(&state),
+            };
+            let found = [6, 7, 9, 11, 13, 15].map(|at_ns| row.at(at_ns).level);
+            assert_eq!(found, expected);
+        };
+        check(&[step(Raised, 10, "new")], ["", "old", "", "new", "new", "new"]);
+        check(
+            &[step(Raised, 10, "new"), step(Cleared, 14, "")],
+            ["", "old", "", "new", "new", ""],
+        );
+        check(&[step(Raised, 9, "new")], ["", "old", "new", "new", "new", "new"]);
+        // Under the new one there is nothing, or the profile is gone.
+        check(&[], ["", "old", "", "old", "", ""]);
+        check(&[step(Raised, 15, "new")], ["", "old", "", "old", "", "new"]);
+        let again = [step(Raised, 10, "mid"), step(ProfileChanged, 14, "")];
+        check(&again, ["", "old", "", "mid", "mid", ""]);
+    }
 
     #[test]
     fn the_most_serious_first_and_the_unknown_last() {

@@ -13,7 +13,7 @@ use super::moved::{answered, is_answer, moved};
 use crate::catalog::alerts::ProfileDef;
 use crate::limits::{ALERT_LOOKBACK_NS, ALERT_STEPS_MAX};
 
-/// A state that lags so many points behind is recorded, also where no step was taken: the next evaluation has less to read.
+/// A state whose marks lag so many points behind is recorded, also where no step was taken: the next evaluation has less to read.
 const POINTS_BEHIND_MAX: u64 = 256;
 
 /// A state that is to be recorded, and its steps without device and type.
@@ -66,7 +66,8 @@ pub(super) fn update(
     making.stand(&outcome.standing, &moved);
     making.silence(outcome.newest);
     let first = !known && outcome.newest.is_some();
-    if making.steps.is_empty() && !first && !(known && other_version) && outcome.points <= POINTS_BEHIND_MAX {
+    let behind = outcome.moved || outcome.points > POINTS_BEHIND_MAX;
+    if making.steps.is_empty() && !first && !(known && other_version) && !behind {
         return None;
     }
     making.state.marks = outcome.marks.iter().map(mark_to_wire).collect();
@@ -76,9 +77,13 @@ pub(super) fn update(
 /// When silence begins that nobody has been told of, after the newest point that counts; `None` where it would be no news.
 pub(super) fn silent_at(profile: &ProfileDef, newest: Option<(i64, f64)>, now_ns: i64) -> Option<i64> {
     let ((t_ns, _), after_ns) = newest.zip(profile.stale_after_ns)?;
-    let is_news = after_ns < ALERT_LOOKBACK_NS && now_ns.saturating_sub(t_ns) <= ALERT_LOOKBACK_NS;
     // It may be just that old.
-    is_news.then_some(t_ns.saturating_add(after_ns).saturating_add(1))
+    is_news(now_ns.saturating_sub(t_ns), after_ns).then_some(t_ns.saturating_add(after_ns).saturating_add(1))
+}
+
+/// Whether it is news that a device is silent whose newest point is so old: it is not where the silence itself began long ago.
+fn is_news(age_ns: i64, after_ns: i64) -> bool {
+    age_ns.saturating_sub(after_ns) <= ALERT_LOOKBACK_NS
 }
 
 /// What becomes of a state whose profile is gone, as a catalog says that gave out this version last; `None` where that has been recorded.
@@ -129,6 +134,7 @@ impl<'a> Making<'a> {
         let steps = std::mem::take(&mut self.state.steps);
         self.state = AlertState {
             steps,
+            forgotten_ns: Some(i64::MIN),
             ..AlertState::default()
         };
     }
@@ -257,7 +263,7 @@ impl<'a> Making<'a> {
         };
         let age_ns = self.now_ns.saturating_sub(t_ns);
         let (reason, since_ns) = match (self.state.stale, age_ns > after_ns) {
-            (false, true) if age_ns <= ALERT_LOOKBACK_NS => (AlertReason::Stale, t_ns.saturating_add(after_ns)),
+            (false, true) if is_news(age_ns, after_ns) => (AlertReason::Stale, t_ns.saturating_add(after_ns)),
             (true, false) => (AlertReason::Fresh, t_ns),
             _ => return,
         };
@@ -321,10 +327,14 @@ impl<'a> Making<'a> {
     }
 }
 
-/// Forgets the oldest steps beyond what is kept.
+/// Forgets the oldest steps beyond what is kept, and notes up to when.
 pub(super) fn forget_old(state: &mut AlertState) {
+    let known_ns = forgotten_until(state);
+    let from = of_this_version(state);
     let beyond = state.steps.len().saturating_sub(ALERT_STEPS_MAX);
-    state.steps.drain(..beyond);
+    let forgotten = state.steps.drain(..beyond).skip(from);
+    let latest_ns = forgotten.filter_map(|known| since_of(&known)).max();
+    state.forgotten_ns = Some(known_ns.max(latest_ns.unwrap_or(i64::MIN)));
 }
 
 /// Whether points are the reason of a step.
@@ -335,15 +345,22 @@ pub(super) fn is_of_points(step: &AlertStep) -> bool {
     )
 }
 
-/// Steps up to here may have been published and forgotten.
+/// Steps up to here, under this version of the profile, may have been published and forgotten.
 fn forgotten_until(state: &AlertState) -> i64 {
-    let full = state.steps.len() >= ALERT_STEPS_MAX;
-    let since = state
-        .steps
-        .iter()
-        .filter_map(|known| known.step.as_ref())
-        .map(|step| step.since_ns);
-    since.min().filter(|_| full).unwrap_or(i64::MIN)
+    // What was recorded before that was noted says it by the first step that is left. Where it has the change to this version,
+    // nothing behind that is forgotten.
+    let guess = || {
+        let full = state.steps.len() >= ALERT_STEPS_MAX && of_this_version(state) == 0;
+        let first = state.steps.iter().find_map(since_of);
+        first.filter(|_| full).unwrap_or(i64::MIN)
+    };
+    state.forgotten_ns.unwrap_or_else(guess)
+}
+
+/// When a step of points that holds became true.
+fn since_of(known: &AlertKnown) -> Option<i64> {
+    let step = known.step.as_ref().filter(|_| !known.withdrawn);
+    step.filter(|step| is_of_points(step)).map(|step| step.since_ns)
 }
 
 /// Where the steps begin that were taken under the version of a state.
@@ -393,3 +410,7 @@ fn mark_to_wire(mark: &Mark) -> AlertMark {
         newest: point(mark.newest),
     }
 }
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;

@@ -31,6 +31,9 @@ use crate::store::{ReplicaStore, Resources, StoreError};
 
 /// Bytes of records in one entry of the log; a single larger record goes alone.
 const RECORDS_BYTES: usize = 1 << 20;
+/// Versions of alert profiles that are not given out behind those of a backup: its shards were copied after its catalog, and may have
+/// states of profiles that were changed meanwhile.
+const ALERT_VERSIONS_LEFT_OUT: u32 = 1 << 20;
 /// Longest wait until an entry is applied, elections included.
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(60);
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
@@ -106,6 +109,7 @@ impl Backups {
             command: Some(catalog_command::Command::RestoreTypes(RestoreTypes {
                 device_types,
                 alert_profiles: catalog.alert_profiles().cloned().collect(),
+                alert_version: catalog.alerts_version().0.saturating_add(ALERT_VERSIONS_LEFT_OUT),
             })),
         };
         let bytes = command.encode_to_vec();

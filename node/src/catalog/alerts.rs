@@ -47,7 +47,10 @@ impl ProfileDef {
         let missing = || unknown_property(def.id(), &stored.property);
         let property = def.property(&stored.property).ok_or_else(missing)?.number;
         let stale_after_ns = match stored.stale_after_s {
-            0 => def.stale_after_ns(),
+            // Reports may be more frequent than samples: a device that only says that it is there is silent all the same.
+            0 => def
+                .stale_after_ns()
+                .max(def.sample_interval_ns().map(|ns| ns.saturating_mul(3))),
             s => Some(s.saturating_mul(NS_PER_S)),
         };
         let level = |level: &AlertLevel| Level {
@@ -179,9 +182,10 @@ impl Catalog {
         Ok(())
     }
 
-    /// Takes profiles of a backup over as they were; their types are there.
-    pub(super) fn restore_alerts(&mut self, profiles: Vec<AlertProfile>) -> Vec<Record> {
+    /// Takes profiles of a backup over as they were; their types are there. Versions up to the given one are not given out any more.
+    pub(super) fn restore_alerts(&mut self, profiles: Vec<AlertProfile>, version: u32) -> Vec<Record> {
         let mut records = Vec::new();
+        self.state.alert_version = self.state.alert_version.max(version);
         for profile in profiles {
             self.state.alert_version = self.state.alert_version.max(profile.version);
             records.push((key(&profile.id), profile.encode_to_vec()));
@@ -209,6 +213,24 @@ impl Catalog {
         let missing = || Error::new(Reason::UnknownAlertProfile, format!("no alert profile {id:?}"));
         let known = self.alerts.get(id);
         known.ok_or_else(|| missing().hint("tidemark alert profile list"))
+    }
+
+    /// Refuses a profile that old logs may hold, and that makes no sense: one that calls a device silent between two samples.
+    ///
+    /// # Errors
+    /// `INVALID_ALERT_PROFILE`.
+    pub fn check_silence(&self, profile: &AlertProfile) -> Result<()> {
+        let interval_s = self
+            .device_type(&profile.device_type)
+            .map_or(0, |def| def.stored.sample_interval_s);
+        let stale_s = profile.stale_after_s;
+        match (1..interval_s).contains(&stale_s) {
+            true => {
+                let message = format!("stale_after_s of {stale_s} s, and one sample is promised each {interval_s} s");
+                Err(invalid(message).field("stale_after_s"))
+            }
+            false => Ok(()),
+        }
     }
 
     /// All profiles by id.

@@ -140,6 +140,60 @@ fn what_makes_no_sense_is_refused_and_named() {
 }
 
 #[test]
+fn silence_is_longer_than_the_time_between_two_samples() {
+    let silence = |report_interval_s: i64, stale_after_s: i64| {
+        let (mut catalog, _) = catalog();
+        let gauge = DeviceType {
+            report_interval_s,
+            ..catalog.device_type("gauge").unwrap().stored.clone()
+        };
+        catalog.apply_types(vec![gauge]).unwrap();
+        let asked = AlertProfile {
+            stale_after_s,
+            ..profile("a")
+        };
+        let checked = catalog
+            .check_silence(&asked)
+            .map_err(|error| error.field_path().to_owned());
+        applied(&mut catalog, vec![asked]);
+        let number = catalog.device_type("gauge").unwrap().number();
+        let of_type = &catalog.alerts_of_type(number)[0];
+        (checked, of_type.stale_after_ns.unwrap() / NS_PER_S)
+    };
+    assert_eq!(silence(0, 0), (Ok(()), 900));
+    assert_eq!(silence(3_600, 0), (Ok(()), 10_800));
+    assert_eq!(silence(60, 0), (Ok(()), 900), "it says each minute that it is there");
+    assert_eq!(silence(60, 300), (Ok(()), 300));
+    // What was stored before it was refused stays as it is.
+    assert_eq!(silence(60, 299), (Err("stale_after_s".into()), 299));
+}
+
+#[test]
+fn versions_of_a_backup_are_not_given_out_again() {
+    let (mut from, _) = catalog();
+    applied(&mut from, vec![profile("a"), profile("b")]);
+    from.remove_alert_profiles(&["b".into()]).unwrap();
+    let version_of_b = |alert_version: u32| {
+        let mut to = Catalog::default();
+        let restore = peer::RestoreTypes {
+            device_types: from.types().map(|def| def.stored.clone()).collect(),
+            alert_profiles: from.alert_profiles().cloned().collect(),
+            alert_version,
+        };
+        let command = CatalogCommand {
+            stamp_ns: 0,
+            command: Some(Command::RestoreTypes(restore)),
+        };
+        let (_, records) = to.apply(command).unwrap().unwrap();
+        let mut loaded = Catalog::load(records).unwrap();
+        assert_eq!(loaded.alert_profile("a").unwrap().version, 1, "as it was");
+        applied(&mut loaded, vec![profile("b")]).0.profiles[0].version
+    };
+    assert_eq!(version_of_b(103), 104);
+    assert_eq!(version_of_b(0), 2, "a command of before says nothing");
+}
+
+#[test]
 fn there_are_only_so_many() {
     let (mut catalog, _) = catalog();
     let many = |count: usize| (0..count).map(|n| profile(&format!("p{n}"))).collect::<Vec<_>>();

@@ -72,9 +72,7 @@ impl Catalog {
             Some(Command::AdvanceMove(step)) => Ok(self.advance_move(&step)),
             Some(Command::CancelJob(cancel)) => Ok(self.cancel_job(cancel.job_id)),
             Some(Command::EndJob(end)) => Ok(self.end_job(command.stamp_ns, &end)),
-            Some(Command::RestoreTypes(restore)) => {
-                Ok(self.restore_types(restore.device_types, restore.alert_profiles))
-            }
+            Some(Command::RestoreTypes(restore)) => Ok(self.restore_types(restore)),
             Some(Command::ApplyAlertProfiles(apply)) => Ok(self.apply_alert_profiles(apply.profiles)),
             Some(Command::RemoveAlertProfiles(remove)) => Ok(self.remove_alert_profiles(&remove.ids)),
             None => Err(Error::internal("catalog command of an unknown kind")),

@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 
 use prost::Message as _;
-use tidemark_proto::peer::{self, applied};
-use tidemark_proto::v1::{AlertProfile, DeviceType};
+use tidemark_proto::peer::{self, RestoreTypes, applied};
+use tidemark_proto::v1::DeviceType;
 
 use super::types::TypeDef;
 use super::{Catalog, KEY_TYPE, Record};
@@ -15,11 +15,8 @@ use crate::error::{Error, Reason, Result};
 use crate::limits::{Limits, TYPE_NUMBER_MAX};
 
 impl Catalog {
-    pub(super) fn restore_types(
-        &mut self,
-        new: Vec<DeviceType>,
-        alerts: Vec<AlertProfile>,
-    ) -> Result<(applied::Result, Vec<Record>)> {
+    pub(super) fn restore_types(&mut self, restore: RestoreTypes) -> Result<(applied::Result, Vec<Record>)> {
+        let (new, alerts) = (restore.device_types, restore.alert_profiles);
         let done = applied::Result::Done(peer::Done {});
         if !self.types.is_empty() {
             let known = |device_type: &DeviceType| {
@@ -47,7 +44,7 @@ impl Catalog {
             ));
             self.insert_type(device_type)?;
         }
-        records.extend(self.restore_alerts(alerts));
+        records.extend(self.restore_alerts(alerts, restore.alert_version));
         records.push(self.cluster_record());
         Ok((done, records))
     }
@@ -88,16 +85,23 @@ mod tests {
         }
     }
 
+    fn of(device_types: Vec<DeviceType>) -> RestoreTypes {
+        RestoreTypes {
+            device_types,
+            ..RestoreTypes::default()
+        }
+    }
+
     #[test]
     fn types_keep_their_numbers_and_later_ones_are_greater() {
         let mut catalog = Catalog::default();
         let types = vec![device_type("a", 9), device_type("b", 2)];
-        let (_, records) = catalog.restore_types(types.clone(), Vec::new()).unwrap();
+        let (_, records) = catalog.restore_types(of(types.clone())).unwrap();
         let loaded = Catalog::load(records).unwrap();
         assert_eq!(loaded.type_by_number(9).unwrap().id(), "a");
         assert_eq!(loaded.device_type("b").unwrap().stored, types[1]);
         assert_eq!(loaded.state().next_type_number, 10);
-        let (_, records) = catalog.restore_types(types, Vec::new()).unwrap();
+        let (_, records) = catalog.restore_types(of(types)).unwrap();
         assert!(records.is_empty(), "the same types again change nothing");
     }
 
@@ -105,8 +109,8 @@ mod tests {
     fn refused_where_there_are_types_or_numbers_clash() {
         let check = |first: Vec<DeviceType>, then: Vec<DeviceType>, reason| {
             let mut catalog = Catalog::default();
-            catalog.restore_types(first, Vec::new()).unwrap();
-            assert_eq!(catalog.restore_types(then, Vec::new()).unwrap_err().reason(), reason);
+            catalog.restore_types(of(first)).unwrap();
+            assert_eq!(catalog.restore_types(of(then)).unwrap_err().reason(), reason);
         };
         check(
             vec![device_type("a", 1)],
@@ -146,9 +150,7 @@ mod tests {
             ..device_type(id, number)
         };
         let mut catalog = Catalog::default();
-        catalog
-            .restore_types(vec![whole("a", TYPE_NUMBER_MAX)], Vec::new())
-            .unwrap();
+        catalog.restore_types(of(vec![whole("a", TYPE_NUMBER_MAX)])).unwrap();
         let one_more = vec![whole("b", 0)];
         assert_eq!(
             catalog.apply_types(one_more).unwrap_err().reason(),

@@ -239,7 +239,7 @@ impl Looking<'_> {
         };
         let (outcome, _) = replay(shard, profile, ordinal, known, (until_ns, until_ns), looked)?;
         let Some((observed_at_ns, value)) = outcome.newest else {
-            alert.unknown = true;
+            (alert.unknown, alert.stale) = (true, false);
             return Ok(());
         };
         let age_ns = at_ns.saturating_sub(observed_at_ns).max(0);

@@ -10,10 +10,8 @@ use tidemark_proto::peer::{Applied, applied};
 
 use super::apply::Chunk;
 use super::{Shard, keys};
+use crate::limits::VOID_MAX;
 use crate::store::{Family, ReplicaStore, StoreError};
-
-/// Such entries that are remembered.
-const VOID_MAX: usize = 8_192;
 
 /// The newest of them, ascending.
 pub(super) struct Void(VecDeque<u64>);

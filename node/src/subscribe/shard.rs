@@ -13,8 +13,9 @@ use tidemark_proto::v1::Selector;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::asked::Asked;
+use super::follower::gone;
 use super::serve::Follows;
-use super::source::{Came, Source, candidates, open};
+use super::source::{Came, candidates, open};
 use crate::clock::{Instant, monotonic};
 use crate::error::{Code, Error, Reason, Result};
 use crate::route::Router;
@@ -44,6 +45,12 @@ pub(super) struct Shared {
     pub(super) router: Arc<Router>,
     pub(super) follows: Arc<Follows>,
     pub(super) asked: Asked,
+    pub(super) outlet: Outlet,
+}
+
+/// The way to the subscriber.
+#[derive(Clone)]
+pub(super) struct Outlet {
     pub(super) out: mpsc::Sender<Handed>,
     /// Bytes that may wait for the subscriber.
     pub(super) room: Arc<Semaphore>,
@@ -130,36 +137,32 @@ impl Shard {
             };
             (self.tries, self.failing_since) = (0, None);
             self.expired.clear();
-            let first = self.upto.is_none() && event.upto.is_some();
-            if let Some(given_up) = self.hand_on(event, source).await? {
-                source = given_up;
-            } else {
-                return Ok(());
-            }
-            if first {
-                let mut begun = self.shared.begun.clone();
-                begun
-                    .wait_for(|begun| *begun)
-                    .await
-                    .map_err(|_| super::follower::gone())?;
+            let wait = match (event.upto, source.is_there()) {
+                (None, _) => WAIT_NEWEST,
+                (Some(_), true) => WAIT_THERE,
+                (Some(_), false) => Duration::MAX,
+            };
+            let upto = event.upto;
+            let kept = self.shared.outlet.hand_on(self.group, event, (source, wait)).await?;
+            self.upto = upto.or(self.upto);
+            match kept {
+                Some(kept) => source = kept,
+                None => return Ok(()),
             }
         }
     }
+}
 
-    /// Hands on an event once there is room for it; gives the source back unless it was let go meanwhile.
-    async fn hand_on(&mut self, event: FollowEvent, source: Source) -> Result<Option<Source>> {
-        let bytes = event.encoded_len().clamp(EVENT_BYTES_MIN, self.shared.room_max) as u32;
-        let room = self.shared.room.clone();
-        let closed = |_| super::follower::gone();
-        let wait = match (event.upto, source.is_there()) {
-            (None, _) => WAIT_NEWEST,
-            (Some(_), true) => WAIT_THERE,
-            (Some(_), false) => Duration::MAX,
-        };
-        let newest = event.upto.is_none();
-        let (room, source) = match tokio::time::timeout(wait, room.clone().acquire_many_owned(bytes)).await {
+impl Outlet {
+    /// Hands on an event of a shard once there is room for it, and waits until the next one may be. After `wait` its source is let go;
+    /// otherwise it is given back.
+    async fn hand_on<S>(&self, group: u32, event: FollowEvent, (source, wait): (S, Duration)) -> Result<Option<S>> {
+        let bytes = event.encoded_len().clamp(EVENT_BYTES_MIN, self.room_max) as u32;
+        let closed = |_| gone();
+        let acquired = self.room.clone().acquire_many_owned(bytes);
+        let (room, source) = match tokio::time::timeout(wait, acquired).await {
             Ok(permit) => (permit.map_err(closed)?, Some(source)),
-            Err(_) if newest => {
+            Err(_) if event.upto.is_none() => {
                 return Err(Error::new(
                     Reason::DeadlineExceeded,
                     "the newest records were not taken in time",
@@ -167,21 +170,20 @@ impl Shard {
             }
             Err(_) => {
                 drop(source);
-                let permit = room.clone().acquire_many_owned(bytes).await.map_err(closed)?;
+                let permit = self.room.clone().acquire_many_owned(bytes).await.map_err(closed)?;
                 (permit, None)
             }
         };
-        let upto = event.upto;
-        let handed = Handed {
-            group: self.group,
-            event,
-            room,
-        };
-        self.shared.out.try_send(handed).map_err(|_| super::follower::gone())?;
-        self.upto = upto.or(self.upto);
+        let is_change = event.upto.is_some();
+        self.out.try_send(Handed { group, event, room }).map_err(|_| gone())?;
+        if is_change {
+            // The first one says that the shard has begun: what is behind it waits for the others, whatever source it comes from.
+            let mut begun = self.begun.clone();
+            begun.wait_for(|begun| *begun).await.map_err(|_| gone())?;
+        }
         if source.is_none() {
             // Beginning again has its price: not for every event.
-            let half = self.shared.room.acquire_many((self.shared.room_max / 2) as u32).await;
+            let half = self.room.acquire_many((self.room_max / 2) as u32).await;
             drop(half.map_err(closed)?);
         }
         Ok(source)
@@ -196,5 +198,44 @@ fn may_go_on(error: &Error) -> bool {
         Code::FailedPrecondition => error.reason() == Reason::WrongCluster,
         Code::OutOfRange => error.reason() == Reason::CursorExpired,
         Code::InvalidArgument | Code::NotFound | Code::DeadlineExceeded => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    const MOMENT: Duration = Duration::from_millis(20);
+
+    #[tokio::test]
+    async fn no_change_comes_before_all_have_begun_also_of_a_source_that_was_let_go() {
+        let (out, mut inbox) = mpsc::channel(4);
+        let begun = watch::Sender::new(false);
+        let room = Arc::new(Semaphore::new(8 * EVENT_BYTES_MIN));
+        let outlet = Outlet {
+            out,
+            room: room.clone(),
+            room_max: 8 * EVENT_BYTES_MIN,
+            begun: begun.subscribe(),
+        };
+        let full = room.try_acquire_many_owned(outlet.room_max as u32).unwrap();
+        let first = FollowEvent {
+            upto: Some(FollowedUpTo::default()),
+            ..FollowEvent::default()
+        };
+        let mut handing = std::pin::pin!(outlet.hand_on(1, first, ((), Duration::ZERO)));
+        assert!(
+            tokio::time::timeout(MOMENT, &mut handing).await.is_err(),
+            "there is no room"
+        );
+        drop(full);
+        assert!(
+            tokio::time::timeout(MOMENT, &mut handing).await.is_err(),
+            "others have not begun"
+        );
+        assert!(inbox.try_recv().is_ok(), "but what says that it has is handed on");
+        begun.send_replace(true);
+        assert!(handing.await.unwrap().is_none(), "the source is let go");
     }
 }

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use super::asked::Asked;
 use super::cursor::Cursors;
 use super::serve::Follows;
-use super::shard::{EVENT_BYTES_MIN, Handed, Shard, Shared};
+use super::shard::{EVENT_BYTES_MIN, Handed, Outlet, Shard, Shared};
 use crate::catalog::Catalog;
 use crate::clock::{NS_PER_MS, now_ns};
 use crate::error::{Error, Reason, Result};
@@ -71,8 +71,9 @@ impl Subscriptions {
         };
         let shards = self.shards.clone().try_acquire_many_owned(targets.len() as u32);
         let shards = shards.map_err(full)?;
-        // Everything in them has its room, of which there is no more: they are never full.
-        let most = self.limits.subscription_bytes_max / EVENT_BYTES_MIN + 1;
+        // Everything in them has its room, of which there is no more, but for the first heartbeat and the error at the end: they are never
+        // full.
+        let most = self.limits.subscription_bytes_max / EVENT_BYTES_MIN + 2;
         let (out, inbox) = mpsc::channel(most);
         let metrics = self.router.host().metrics().clone();
         metrics.subscriptions_begun.add(1);
@@ -91,10 +92,12 @@ impl Subscriptions {
             router: self.router.clone(),
             follows,
             asked,
-            out: handed,
-            room: Arc::new(Semaphore::new(room_max)),
-            room_max,
-            begun: begun.subscribe(),
+            outlet: Outlet {
+                out: handed,
+                room: Arc::new(Semaphore::new(room_max)),
+                room_max,
+                begun: begun.subscribe(),
+            },
         };
         tokio::spawn(async move {
             let _permits = (permit, shards);
@@ -175,7 +178,7 @@ impl Joined {
         mut events: mpsc::Receiver<Handed>,
         begun: watch::Sender<bool>,
     ) {
-        let room = shared.room.clone();
+        let room = shared.outlet.room.clone();
         let mut stopping = shared.follows.stopping();
         let mut shards = JoinSet::new();
         for (group, selector) in targets {
@@ -183,23 +186,28 @@ impl Joined {
             shards.spawn(Shard::new(shared.clone(), group, selector, upto).run());
         }
         drop(shared);
+        if self.waits_for == 0 {
+            self.heartbeat(None);
+        }
         let mut heartbeats = tokio::time::interval(HEARTBEAT_EVERY);
+        heartbeats.reset();
         heartbeats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let error = loop {
             tokio::select! {
                 () = self.out.closed() => return,
                 _ = stopping.wait_for(|stop| *stop) => break Error::new(Reason::Stopping, "the node is stopping"),
                 Some(handed) = events.recv() => {
-                    let has_begun = self.waits_for == 0;
-                    self.take(handed);
-                    if !has_begun && self.waits_for == 0 {
-                        self.heartbeat(&room);
+                    if self.take(handed) {
                         begun.send_replace(true);
                         heartbeats.reset();
                     }
                 }
-                // Behind a full queue there is no need for one.
-                _ = heartbeats.tick(), if self.waits_for == 0 => self.heartbeat(&room),
+                _ = heartbeats.tick(), if self.waits_for == 0 => {
+                    // Behind a full queue there is no need for one.
+                    if let Ok(room) = room.clone().try_acquire_many_owned(HEARTBEAT_BYTES) {
+                        self.heartbeat(Some(room));
+                    }
+                }
                 Some(ended) = shards.join_next() => break ended.unwrap_or_else(Error::internal),
             }
         };
@@ -210,8 +218,19 @@ impl Joined {
         self.send(Err(error), None, None);
     }
 
-    /// An event of a shard, and what of it a client is told.
-    fn take(&mut self, handed: Handed) {
+    /// An event of a shard, and what of it a client is told. With the first one of the last shard the subscription has begun, and the
+    /// client is told, whether there is room or not: true.
+    fn take(&mut self, handed: Handed) -> bool {
+        let has_begun = self.waits_for == 0;
+        self.pass(handed);
+        let begins = !has_begun && self.waits_for == 0;
+        if begins {
+            self.heartbeat(None);
+        }
+        begins
+    }
+
+    fn pass(&mut self, handed: Handed) {
         let Handed { group, event, room } = handed;
         if let Some(upto) = event.upto {
             if self.upto.insert(group, upto).is_none() {
@@ -252,17 +271,14 @@ impl Joined {
         self.cursors.give(self.upto.values().copied().collect())
     }
 
-    /// Says that the connection lives, unless a message that waits to be taken will.
-    fn heartbeat(&self, room: &Arc<Semaphore>) {
-        let Ok(room) = room.clone().try_acquire_many_owned(HEARTBEAT_BYTES) else {
-            return;
-        };
+    /// Says that the connection lives.
+    fn heartbeat(&self, room: Option<OwnedSemaphorePermit>) {
         let message = SubscribeResponse {
             cursor: self.cursor(),
             heartbeat: true,
             ..SubscribeResponse::default()
         };
-        self.send(Ok(message), self.behind.values().min().copied(), Some(room));
+        self.send(Ok(message), self.behind.values().min().copied(), room);
     }
 
     fn send(&self, message: Result<SubscribeResponse>, stamp_ns: Option<i64>, room: Option<OwnedSemaphorePermit>) {
@@ -283,3 +299,48 @@ impl Joined {
 
 /// What a heartbeat takes of a subscription's bytes.
 const HEARTBEAT_BYTES: u32 = 4 << 10;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::config::DiskReserve;
+    use crate::disk::Disk;
+
+    #[tokio::test]
+    async fn that_it_has_begun_is_told_also_where_there_is_no_room() {
+        let asked = Asked::new(&SubscribeRequest::default()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Disk::new(dir.path(), DiskReserve::Auto, None).unwrap();
+        let (out, inbox) = mpsc::channel(4);
+        let mut joined = Joined {
+            cursors: Cursors::new(&Catalog::default(), &asked, &Selector::default()),
+            waits_for: 2,
+            upto: BTreeMap::new(),
+            behind: BTreeMap::new(),
+            out,
+            metrics: Arc::new(Metrics::new(disk)),
+        };
+        let room = Arc::new(Semaphore::new(2));
+        let mut begins = |group: u32| {
+            let upto = Some(FollowedUpTo {
+                group,
+                ..FollowedUpTo::default()
+            });
+            joined.take(Handed {
+                group,
+                event: FollowEvent {
+                    upto,
+                    ..FollowEvent::default()
+                },
+                room: room.clone().try_acquire_owned().unwrap(),
+            })
+        };
+        assert!(!begins(1) && begins(2) && !begins(2), "once");
+        drop(joined);
+        let mut messages = Messages { inbox };
+        let first = messages.next().await.unwrap().unwrap();
+        assert!(first.heartbeat && !first.cursor.is_empty(), "{first:?}");
+        assert!(messages.next().await.is_none());
+    }
+}

@@ -40,22 +40,26 @@ async fn take(client: &Client, shards: u32) -> Backup {
         ..Backup::default()
     };
     for shard in 0..=shards {
-        let address = leader(client, shard).await;
-        let request = v1::BeginBackupRequest {
-            shard,
-            follower_too: false,
-        };
-        let taken = client.begin_backup(&address, request, WAIT).await.unwrap();
-        let mut files = Vec::new();
-        for file in taken.files {
-            let bytes = read_file(client, &address, &taken.backup, &file.name).await.unwrap();
-            assert_eq!(bytes.len() as u64, file.bytes, "{}", file.name);
-            files.push((file, bytes));
-        }
-        client.end_backup(&address, &taken.backup).await.unwrap();
-        backup.shards.insert(shard, files);
+        take_shard(client, shard, &mut backup).await;
     }
     backup
+}
+
+async fn take_shard(client: &Client, shard: u32, backup: &mut Backup) {
+    let address = leader(client, shard).await;
+    let request = v1::BeginBackupRequest {
+        shard,
+        follower_too: false,
+    };
+    let taken = client.begin_backup(&address, request, WAIT).await.unwrap();
+    let mut files = Vec::new();
+    for file in taken.files {
+        let bytes = read_file(client, &address, &taken.backup, &file.name).await.unwrap();
+        assert_eq!(bytes.len() as u64, file.bytes, "{}", file.name);
+        files.push((file, bytes));
+    }
+    client.end_backup(&address, &taken.backup).await.unwrap();
+    backup.shards.insert(shard, files);
 }
 
 async fn read_file(client: &Client, address: &str, backup: &str, file: &str) -> Result<Vec<u8>, Error> {
@@ -328,6 +332,59 @@ async fn a_backup_comes_back_with_the_same_answers() {
         cluster.healthy(0).await;
         assert_eq!(answers(&client).await, now, "after a restart");
     }
+}
+
+/// Waits until so many alerts of meters under a profile are in force, or over.
+async fn counted(client: &Client, profile: &str, in_force: usize, over: usize) {
+    let request = v1::ListAlertsRequest {
+        selector: of_type(METER),
+        profiles: vec![profile.into()],
+        history: true,
+        ..v1::ListAlertsRequest::default()
+    };
+    eventually(&format!("alerts under {profile}"), || async {
+        let found = crate::common::alarm::alerts(client, request.clone()).await;
+        let ended = found.iter().filter(|alert| alert.ended_ns != 0).count();
+        match (found.len() - ended, ended) {
+            counts if counts == (in_force, over) => Ok(()),
+            counts => Err(format!("{counts:?}")),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn profiles_are_evaluated_after_a_restore_whatever_the_shards_knew_of_later_ones() {
+    let source = TestCluster::start(1).await;
+    let from = source.client().await;
+    fill(&from).await;
+    let other = v1::AlertProfile {
+        id: "other".into(),
+        ..high()
+    };
+    from.apply_alert_profiles(vec![high(), other.clone()]).await.unwrap();
+    counted(&from, "other", 7, 0).await;
+    from.remove_alert_profiles(vec!["other".into()]).await.unwrap();
+    counted(&from, "other", 0, 7).await;
+    let mut backup = Backup {
+        id: "20260101T000000Z-0004".into(),
+        ..Backup::default()
+    };
+    take_shard(&from, 0, &mut backup).await;
+    // The profile changes between the copies of the catalog and of the shards.
+    let mut lower = high();
+    (lower.levels[0].on, lower.levels[0].off) = (100.0, 50.0);
+    from.apply_alert_profiles(vec![lower]).await.unwrap();
+    counted(&from, "high", 8, 0).await;
+    for shard in 1..=4 {
+        take_shard(&from, shard, &mut backup).await;
+    }
+    let cluster = empty(1, 4, 1).await;
+    let client = cluster.client().await;
+    put_all(&client, &backup).await;
+    counted(&client, "high", 7, 1).await;
+    client.apply_alert_profiles(vec![other]).await.unwrap();
+    counted(&client, "other", 7, 0).await;
 }
 
 #[tokio::test]

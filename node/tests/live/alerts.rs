@@ -190,6 +190,17 @@ async fn an_outage_is_silence_until_its_points_come() {
         ("yellow", true, 1.42),
         "silence clears nothing"
     );
+    let request = v1::AnswerAlertsRequest {
+        alerts: vec![v1::AlertName {
+            device: "RL2".into(),
+            profile: "river".into(),
+            began_ns: alert.began_ns,
+        }],
+        by: "duty@town".into(),
+        ..Default::default()
+    };
+    let seen = client.answer_alerts(request).await.unwrap().alerts.remove(0);
+    assert!(seen.acknowledged && seen.stale, "as it is now: {seen:?}");
 }
 
 #[tokio::test]
@@ -467,6 +478,14 @@ async fn profiles_come_change_and_go() {
         }
     })
     .await;
+    let now = v1::ListAlertsRequest {
+        selector: of_devices(&["PD1"]),
+        profiles: vec!["depth".into()],
+        at_ns: tidemark_node::clock::now_ns(),
+        ..Default::default()
+    };
+    let in_force = alerts(&client, now).await;
+    assert_eq!(in_force[0].since_ns, at(14, 5), "as the changed profile sees it");
     assert_eq!(client.remove_alert_profiles(vec!["depth".into()]).await.unwrap(), 1);
     let ended = [expected, vec![step("", ProfileChanged)]].concat();
     eventually("the end", || async {
@@ -490,5 +509,12 @@ async fn profiles_come_change_and_go() {
     assert_eq!(
         shown(&refused),
         "INVALID_ARGUMENT UNLAWFUL_FUNCTION profiles[0].function"
+    );
+    let mut bad = profiles();
+    bad[1].stale_after_s = FIVE / S - 1;
+    let refused = client.apply_alert_profiles(bad).await.unwrap_err();
+    assert_eq!(
+        shown(&refused),
+        "INVALID_ARGUMENT INVALID_ALERT_PROFILE profiles[1].stale_after_s"
     );
 }

@@ -368,7 +368,7 @@ async fn silence_of_recordings_is_told_by_the_clock() {
     // That it fell silent long ago is no news.
     let stale = |newest: i64| {
         let step = (AlertReason::Stale, newest + stale_s * S, true);
-        (now_ns() - newest <= LOOKBACK).then_some(step)
+        (now_ns() - newest - stale_s * S <= LOOKBACK).then_some(step)
     };
     assert!(silent.iter().filter(|(newest, _)| stale(*newest).is_some()).count() > 3);
     for (one, (newest, _)) in watched.iter().zip(&silent) {

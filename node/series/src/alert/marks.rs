@@ -26,6 +26,14 @@ pub struct Mark {
     pub newest: Option<(i64, f64)>,
 }
 
+impl Mark {
+    /// Whether it will do where the state after the point is this one. It may say that it was known later than it was.
+    pub(super) fn holds(&self, now: &Mark) -> bool {
+        let settled_by_ns = now.settled_by_ns;
+        self.settled_by_ns >= settled_by_ns && Mark { settled_by_ns, ..*self } == *now
+    }
+}
+
 /// The state before any point at or after a time: normal, and nothing is known.
 pub fn start(rule: &Rule, from_ns: i64) -> Mark {
     let before = from_ns.saturating_sub(1);

@@ -33,8 +33,10 @@ pub struct Outcome {
     pub marks: Vec<Mark>,
     /// The last point that counts, and what of it is compared with levels.
     pub newest: Option<(i64, f64)>,
-    /// Points that were looked at behind the mark.
+    /// Points that were looked at behind the newest mark that was given.
     pub points: u64,
+    /// Marks that were given hold no longer: points that they depend on are others now.
+    pub moved: bool,
 }
 
 /// A walk through the points of one property of one device.
@@ -46,6 +48,10 @@ pub struct Replay<'a> {
     measure: Measure,
     /// Steps up to here are known already.
     begun_ns: i64,
+    /// Marks that were given behind that, those to come.
+    given: std::vec::IntoIter<Mark>,
+    /// The newest mark that was given.
+    given_upto_ns: i64,
     keep_ns: i64,
     standing: Standing,
     /// Points that a later walk can begin to read at.
@@ -64,7 +70,8 @@ impl<'a> Replay<'a> {
         changed_ns: i64,
         keep_ns: i64,
     ) -> Replay<'a> {
-        marks.truncate(marks::before(&marks, changed_ns) + 1);
+        let given_upto_ns = marks.last().map_or(i64::MIN, |mark| mark.t_ns);
+        let given = marks.split_off(marks.len().min(marks::before(&marks, changed_ns) + 1));
         let mark = marks.last().copied().unwrap_or_default();
         Replay {
             rule,
@@ -72,6 +79,8 @@ impl<'a> Replay<'a> {
             judge: Judge::resume(checks, stated.discounts, mark.remembered),
             measure: Measure::new(rule),
             begun_ns: mark.t_ns,
+            given: given.into_iter(),
+            given_upto_ns,
             keep_ns,
             standing: mark.standing,
             readable: VecDeque::from([(mark.read_from_ns, mark.remembered)]),
@@ -82,6 +91,7 @@ impl<'a> Replay<'a> {
                 marks,
                 newest: mark.newest,
                 points: 0,
+                moved: false,
             },
         }
     }
@@ -122,12 +132,13 @@ impl<'a> Replay<'a> {
         judged.iter().for_each(|point| self.take(point));
         marks::thin(&mut self.outcome.marks, self.keep_ns);
         self.outcome.standing = self.standing;
+        self.outcome.moved |= self.given.next().is_some();
         self.outcome
     }
 
     fn take(&mut self, point: &Judged) {
         let behind = point.t_ns > self.begun_ns;
-        self.outcome.points += u64::from(behind);
+        self.outcome.points += u64::from(point.t_ns > self.given_upto_ns);
         let fails = (self.stated.discounts)(point.stated) || point.finding.is_some_and(Finding::fails);
         let suspect = (self.stated.suspects)(point.stated) || point.finding.is_some();
         if fails || (suspect && !self.rule.accept_suspect) {
@@ -155,16 +166,26 @@ impl<'a> Replay<'a> {
         let Some((read_from_ns, remembered)) = self.readable.front().copied() else {
             return;
         };
-        self.outcome.marks.push(Mark {
+        let mark = Mark {
             t_ns,
             settled_by_ns,
             standing: self.standing,
             read_from_ns,
             remembered,
             newest: self.outcome.newest,
-        });
+        };
+        self.compare(&mark);
+        self.outcome.marks.push(mark);
         if self.outcome.marks.len() >= MARKS_AT_ONCE {
             marks::thin(&mut self.outcome.marks, self.keep_ns);
+        }
+    }
+
+    /// Compares a mark with the one that was given for its time, if one was.
+    fn compare(&mut self, mark: &Mark) {
+        while let Some(given) = self.given.as_slice().first().filter(|given| given.t_ns <= mark.t_ns) {
+            self.outcome.moved |= !given.holds(mark);
+            self.given.next();
         }
     }
 }
