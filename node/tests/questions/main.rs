@@ -26,6 +26,7 @@ mod pages;
 mod query;
 mod range_filters;
 mod rollups;
+mod rollups_kept;
 mod selectors;
 mod sequences;
 mod spikes;

@@ -1,0 +1,141 @@
+//! Rollups whose points are gone, through the public client: types that change meanwhile, deletes, and points that never had any.
+//! Never here: rollups beside points (see `rollups`). Invariant: what is answered is what was written, but for what was deleted.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::common::fleet::*;
+use crate::common::{TestCluster, eventually};
+use tidemark_client::{BatchBuilder, Client, Value, answers_of, v1};
+use tidemark_node::clock::now_ns;
+use tidemark_node::config::Tuning;
+use v1::Function;
+
+const KEPT: &str = "kept";
+const IDS: [&str; 2] = ["g1", "g2"];
+
+/// Makes rollups at once.
+fn tuning() -> Tuning {
+    Tuning {
+        rollups_every: Duration::from_millis(50),
+        rollups_after: Duration::ZERO,
+        retention_every: Duration::from_millis(100),
+        ..Tuning::default()
+    }
+}
+
+/// A type that keeps points and rollups for some days.
+fn kept(retention_days: i64, rollups_s: &[u32], rollup_retention_days: i64) -> v1::DeviceType {
+    v1::DeviceType {
+        rollups_s: rollups_s.to_vec(),
+        rollup_retention_days,
+        bucket_span_s: 3 * 3_600,
+        ..device_type(KEPT, retention_days)
+    }
+}
+
+async fn apply(client: &Client, made: v1::DeviceType) {
+    client.apply_device_types(vec![made]).await.unwrap();
+}
+
+async fn furnished(made: v1::DeviceType) -> (TestCluster, Client) {
+    let cluster = TestCluster::start_with(1, tuning()).await;
+    let client = cluster.client().await;
+    apply(&client, made).await;
+    let devices = IDS.map(|id| device(id, KEPT, &[]));
+    client.register_devices(devices.to_vec()).await.unwrap();
+    (cluster, client)
+}
+
+fn days_ago(days: i64) -> i64 {
+    (now_ns() - days * DAY) / DAY * DAY
+}
+
+/// A record each ten minutes of so many hours from a time on.
+async fn write_hours(client: &Client, from_ns: i64, hours: i64) {
+    let mut batch = BatchBuilder::new(KEPT);
+    for (at, id) in (0..hours * 6).flat_map(|at| IDS.map(|id| (at, id))) {
+        let row = batch.row(id, from_ns + at * 10 * MIN);
+        row.set("level", (at % 7) as f64).set("rain", 1.0);
+    }
+    client.write(write(batch.build().unwrap())).await.unwrap();
+}
+
+async fn points_left(client: &Client) -> usize {
+    read(client, everything(of_type(KEPT))).await.len()
+}
+
+async fn until_points_left(client: &Client, expected: usize) {
+    eventually("points go", || async {
+        match points_left(client).await {
+            left if left == expected => Ok(()),
+            left => Err(format!("{left} points")),
+        }
+    })
+    .await;
+}
+
+/// A function of a property over windows by device and start, and the length of rollups that answered for points that are gone.
+async fn windows(
+    client: &Client,
+    (property, functions): (&str, &[Function]),
+    (from_ns, to_ns): (i64, i64),
+    step_ns: i64,
+) -> (BTreeMap<(String, i64), Value>, Option<u32>) {
+    let request = v1::QueryAggregateRequest {
+        selector: of_type(KEPT),
+        properties: vec![property.into()],
+        functions: functions.iter().map(|function| *function as i32).collect(),
+        from_ns,
+        to_ns,
+        window: (step_ns > 0).then(|| v1::Window {
+            step_ns,
+            ..v1::Window::default()
+        }),
+        ..v1::QueryAggregateRequest::default()
+    };
+    let (messages, summary) = client.query_aggregate(request).await.unwrap().collect().await.unwrap();
+    let mut found = BTreeMap::new();
+    for series in messages.into_iter().flat_map(|message| message.series) {
+        let starts = series.start_ns.iter().zip(answers_of(&series.columns[0]));
+        found.extend(starts.filter_map(|(start_ns, value)| Some(((series.device.clone(), *start_ns), value?))));
+    }
+    (found, summary.sealed.first().map(|sealed| sealed.rollup_s))
+}
+
+async fn counts(client: &Client, property: &str, range: (i64, i64), step_ns: i64) -> BTreeMap<(String, i64), Value> {
+    windows(client, (property, &[Function::Count]), range, step_ns).await.0
+}
+
+#[tokio::test]
+async fn points_that_never_get_rollups_keep_no_others_from_going() {
+    let (_cluster, client) = furnished(kept(0, &[], 0)).await;
+    let (ancient, old, new) = (days_ago(20), days_ago(6), now_ns() / HOUR * HOUR - 2 * HOUR);
+    for from_ns in [ancient, old, new] {
+        write_hours(&client, from_ns, 1).await;
+    }
+    // Before time begins no window does.
+    let first = batch(KEPT, "level", IDS.map(|id| (id, i64::MIN + 1, 1.0)));
+    client.write(write(first)).await.unwrap();
+    let hour = (old, old + HOUR);
+    let expected = counts(&client, "level", hour, HOUR).await;
+    assert_eq!(expected.len(), 2);
+    apply(&client, kept(2, &[300, 3_600], 10)).await;
+    until_points_left(&client, 2 * 6 * 2).await;
+    assert_eq!(counts(&client, "level", hour, HOUR).await, expected);
+    let all = (i64::MIN + 1, days_ago(15));
+    assert_eq!(
+        counts(&client, "level", all, 0).await.len(),
+        0,
+        "nothing is kept of what is older"
+    );
+    // Rollups that are kept no longer than points.
+    apply(&client, kept(2, &[300, 3_600], 2)).await;
+    eventually("rollups go", || async {
+        match counts(&client, "level", hour, HOUR).await.len() {
+            0 => Ok(()),
+            others => Err(format!("{others} windows")),
+        }
+    })
+    .await;
+}
