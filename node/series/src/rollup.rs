@@ -26,7 +26,7 @@ use crate::bucket;
 use crate::by_window::ByWindow;
 use crate::corrupt::Corrupt;
 use crate::partial::Partial;
-use crate::record::{PropertyNumber, Records, ValueType};
+use crate::record::{Column, PropertyNumber, Records, ValueRef, ValueType};
 use crate::sequence::Run;
 use crate::slots::{Filled, Slots};
 use crate::window::{Edge, Windows};
@@ -54,6 +54,8 @@ pub struct Rollup<'r> {
     format: Format,
     /// Names what it was made by.
     pub rule: u64,
+    /// Length of its windows.
+    pub length_ns: i64,
     windows: &'r [u8],
     loose: &'r [u8],
 }
@@ -74,6 +76,8 @@ pub struct Wanted {
 pub struct Row {
     /// Start of the window.
     pub start_ns: i64,
+    /// Its length.
+    pub length_ns: i64,
     /// Of points one by one, where any count.
     pub points: Option<Partial>,
     /// Of points as a sequence.
@@ -90,11 +94,11 @@ impl Row {
 }
 
 impl<'r> Rollup<'r> {
-    /// Reads what comes before the windows.
+    /// Reads what comes before the windows, given how long they are.
     ///
     /// # Errors
     /// It is damaged, or of a version that is not known.
-    pub fn open(rollup: &'r [u8]) -> Result<Rollup<'r>, Corrupt> {
+    pub fn open(rollup: &'r [u8], length_ns: i64) -> Result<Rollup<'r>, Corrupt> {
         let damaged = || Corrupt::new("rollup", 0);
         let ([version, rule @ ..], rest) = rollup.split_first_chunk::<HEADER_BYTES>().ok_or_else(damaged)?;
         let format = Format::of(*version).ok_or_else(damaged)?;
@@ -109,6 +113,7 @@ impl<'r> Rollup<'r> {
         Ok(Rollup {
             format,
             rule: u64::from_le_bytes(*rule),
+            length_ns,
             windows,
             loose,
         })
@@ -137,6 +142,7 @@ impl<'r> Rollup<'r> {
             let Some(found) = cells.next(at) else { continue };
             let mut row = Row {
                 start_ns: *start_ns,
+                length_ns: self.length_ns,
                 dropped: found.integer(DROPPED).unwrap_or(0).unsigned_abs(),
                 ..Row::default()
             };
@@ -163,6 +169,31 @@ impl<'r> Rollup<'r> {
             false => bucket::decode(self.loose, Some(&[property])).map(Records::without_empty_rows),
         }
     }
+
+    /// Gives `visit` the loose points of a property, each with the start of the window that it is in.
+    fn each_loose(
+        &self,
+        property: PropertyNumber,
+        edge: Edge,
+        mut visit: impl FnMut(i64, i64, ValueRef<'_>),
+    ) -> Result<(), Corrupt> {
+        let records = self.loose(property)?;
+        let cells = records.column(property).into_iter().flat_map(Column::cells);
+        for (row, value, _) in cells {
+            let t_ns = records.observed_at[row];
+            visit(start_of(t_ns, self.length_ns, edge), t_ns, value);
+        }
+        Ok(())
+    }
+}
+
+/// Start of the window that a time is in.
+fn start_of(t_ns: i64, length_ns: i64, edge: Edge) -> i64 {
+    let within = match edge {
+        Edge::StartClosed => t_ns,
+        Edge::EndClosed => t_ns.saturating_sub(1),
+    };
+    within.div_euclid(length_ns.max(1)).saturating_mul(length_ns)
 }
 
 /// The window that holds all of a window that begins here and is so long, where that lies within the range.
@@ -176,14 +207,13 @@ pub fn window_of(windows: &Windows, start_ns: i64, length_ns: i64) -> Option<i64
     windows.index_of(within).filter(|_| inside)
 }
 
-/// Adds the windows of a property that lie whole within the range of `windows`, given their length; returns how many points in them
-/// do not count. Loose points are not looked at.
+/// Adds the windows of a property that lie whole within the range of `windows`; returns how many points in them do not count. Of
+/// a property whose neighbours are asked no more, loose points count as all others.
 ///
 /// # Errors
 /// The rollup is damaged.
 pub fn fold(
     rollup: &Rollup<'_>,
-    length_ns: i64,
     (property, value_type): (PropertyNumber, ValueType),
     windows: &Windows,
     partials: &mut ByWindow,
@@ -195,7 +225,7 @@ pub fn fold(
     };
     let mut dropped = 0;
     for row in rollup.rows(&wanted)? {
-        let Some(window) = window_of(windows, row.start_ns, length_ns) else {
+        let Some(window) = window_of(windows, row.start_ns, row.length_ns) else {
             continue;
         };
         dropped += row.dropped;
@@ -203,6 +233,11 @@ pub fn fold(
             partials.at(window, value_type).merge(points);
         }
     }
+    rollup.each_loose(property, windows.edge, |start_ns, t_ns, value| {
+        if let Some(window) = window_of(windows, start_ns, rollup.length_ns) {
+            partials.at(window, value_type).fold(t_ns, value);
+        }
+    })?;
     Ok(dropped)
 }
 
@@ -212,8 +247,8 @@ pub fn fold(
 /// The rollup is damaged.
 pub fn fill(
     rollup: &Rollup<'_>,
-    length_ns: i64,
     (property, value_type): (PropertyNumber, ValueType),
+    edge: Edge,
     slots: &Slots,
     filled: &mut ByWindow<Filled>,
 ) -> Result<(), Corrupt> {
@@ -224,18 +259,20 @@ pub fn fill(
     };
     for row in rollup.rows(&wanted)? {
         let points = row.points.as_ref().map_or(0, Partial::count);
-        slots.fill_about((row.start_ns, length_ns), points, filled);
+        slots.fill_about((row.start_ns, row.length_ns), points, filled);
     }
-    Ok(())
+    rollup.each_loose(property, edge, |start_ns, _, _| {
+        slots.fill_about((start_ns, rollup.length_ns), 1, filled);
+    })
 }
 
-/// A rollup without the windows that touch `[from_ns, to_ns)`, given its length and which ends belong to windows; `None` where
+/// A rollup without the windows that touch `[from_ns, to_ns)`, given its length, whichever ends belong to windows; `None` where
 /// nothing is left.
 ///
 /// # Errors
 /// The rollup is damaged.
 pub fn without(rollup: &[u8], length_ns: i64, from_ns: i64, to_ns: i64) -> Result<Option<Vec<u8>>, Corrupt> {
-    let opened = Rollup::open(rollup)?;
+    let opened = Rollup::open(rollup, length_ns)?;
     // A window may hold either of its ends: which one is known to whoever reads it.
     let touched = |start_ns: i64| start_ns.saturating_add(length_ns) >= from_ns && start_ns < to_ns;
     let start = |t_ns: i64| t_ns.div_euclid(length_ns.max(1)).saturating_mul(length_ns);

@@ -20,7 +20,7 @@ use tidemark_proto::peer::{RemoveBuckets, RemoveRollups};
 use super::Deletes;
 use super::rollups::{first_rolled_ns, oldest_rollup_ns};
 use crate::catalog::CATALOG_GROUP;
-use crate::catalog::types::TypeDef;
+use crate::catalog::types::{ROLLUPS_S, TypeDef};
 use crate::clock::{monotonic, now_ns};
 use crate::error::Result;
 use crate::raft::machine::blocking;
@@ -96,12 +96,12 @@ impl Deletes {
         Ok(())
     }
 
-    /// Has rollups removed that are expired. Those of lengths that a type does not have any more stay: points may be gone.
+    /// Has rollups removed that are expired, also those of lengths that a type has no more: where points are gone they answer as long.
     async fn remove_expired_rollups(&self, replica: &Replica, now_ns: i64) -> Result<()> {
         let catalog = self.router.host().catalog()?;
         let lengths = |def: &Arc<TypeDef>| {
-            let of = |length_s: &u32| ((def.number(), *length_s), oldest_rollup_ns(def, now_ns));
-            def.stored.rollups_s.iter().map(of).collect::<Vec<_>>()
+            let before_ns = oldest_rollup_ns(def, now_ns);
+            ROLLUPS_S.map(|length_s| ((def.number(), length_s), before_ns))
         };
         for (level, before_ns) in catalog.types().flat_map(lengths) {
             let (length_s, state) = (level.1, replica.state().clone());

@@ -289,8 +289,16 @@ impl<'a> Devices<'a> {
         for index in first..=last {
             let bucket_ns = self.grid.start(index);
             let mut ours = self.ordinals.iter().enumerate();
-            if self.without.is_some() && !ours.clone().any(|(at, _)| self.wants(at, bucket_ns)) {
-                continue;
+            if self.without.is_some() {
+                let wanted = (0..self.ordinals.len()).filter(|at| self.wants(*at, bucket_ns));
+                let wanted: Vec<(usize, i64)> = wanted.map(|at| (at, bucket_ns)).collect();
+                // A walk is for many.
+                if wanted.len() < self.ordinals.len() / WALK_SHARE_MIN {
+                    if let ControlFlow::Break(with) = self.get(wanted.into_iter(), visit)? {
+                        return Ok(ControlFlow::Break(with));
+                    }
+                    continue;
+                }
             }
             let lower = self.rows.key(bucket_ns, ends.0);
             let upper = self.rows.after(bucket_ns, ends.1);
@@ -316,23 +324,31 @@ impl<'a> Devices<'a> {
         (first, last): (i64, i64),
         visit: &mut impl FnMut(usize, i64, &[u8]) -> ControlFlow<B>,
     ) -> Result<ControlFlow<B>, StoreError> {
-        let sorted = self.ordinals.is_sorted();
-        let devices = || self.ordinals.iter().enumerate();
-        let start = |index| self.grid.start(index);
-        let mut all = (first..=last)
-            .flat_map(|index| devices().map(move |(at, ordinal)| (at, start(index), *ordinal)))
-            .filter(|(at, bucket_ns, _)| self.wants(*at, *bucket_ns));
-        let (mut places, mut keys) = (Vec::with_capacity(CHUNK), Vec::with_capacity(CHUNK));
+        let places = 0..self.ordinals.len();
+        let of = |index: i64| places.clone().map(move |at| (at, self.grid.start(index)));
+        let all = (first..=last).flat_map(of);
+        self.get(all.filter(|(at, bucket_ns)| self.wants(*at, *bucket_ns)), visit)
+    }
+
+    /// Rows at places among the ordinals and buckets, as they come.
+    fn get<B>(
+        &self,
+        mut all: impl Iterator<Item = (usize, i64)>,
+        visit: &mut impl FnMut(usize, i64, &[u8]) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>, StoreError> {
+        let mut places: Vec<(usize, i64)> = Vec::with_capacity(CHUNK);
+        let mut keys: Vec<RowKey> = Vec::with_capacity(CHUNK);
         loop {
             places.clear();
             keys.clear();
-            for (at, bucket_ns, ordinal) in all.by_ref().take(CHUNK) {
+            for (at, bucket_ns) in all.by_ref().take(CHUNK) {
                 places.push((at, bucket_ns));
-                keys.push(self.rows.key(bucket_ns, ordinal));
+                keys.push(self.rows.key(bucket_ns, self.ordinals[at]));
             }
             if keys.is_empty() {
                 return Ok(ControlFlow::Continue(()));
             }
+            let sorted = keys.is_sorted_by(|a: &RowKey, b| a.as_ref() <= b.as_ref());
             let values = self.view.multi_get(self.rows.family, &keys, sorted)?;
             for ((at, bucket_ns), value) in places.iter().zip(values) {
                 if let Some(value) = value

@@ -95,7 +95,7 @@ impl RollupState {
 type Extent = (Level, (i64, i64));
 
 /// Types and lengths of the rollups that there are, all or those of one type.
-fn levels(view: &View<'_>, of: Option<u32>) -> Result<Vec<Extent>, StoreError> {
+pub(super) fn levels(view: &View<'_>, of: Option<u32>) -> Result<Vec<Extent>, StoreError> {
     let mut found = Vec::new();
     let prefix = match of {
         None => keys::ROLLUPS.to_vec(),
@@ -403,7 +403,9 @@ impl Shard {
                 break;
             }
             let rollup = view.get(Family::Meta, &keys::rollup(level, bucket_ns, ordinal))?;
-            if rollup.is_some_and(|rollup| Rollup::open(&rollup).is_ok_and(|made| made.rule == rule)) {
+            let is_made =
+                |rollup: &[u8]| Rollup::open(rollup, i64::from(level.1) * NS_PER_S).is_ok_and(|made| made.rule == rule);
+            if rollup.is_some_and(|rollup| is_made(&rollup)) {
                 continue;
             }
             found += 1;

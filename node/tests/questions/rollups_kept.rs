@@ -139,3 +139,97 @@ async fn points_that_never_get_rollups_keep_no_others_from_going() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn rollups_of_other_lengths_answer_for_points_that_are_gone() {
+    let (_cluster, client) = furnished(kept(0, &[3_600], 0)).await;
+    let t0 = days_ago(6);
+    write_hours(&client, t0, 48).await;
+    let range = (t0, t0 + 2 * DAY);
+    let functions: [(&str, &[Function]); 3] = [
+        ("level", &[Function::Avg, Function::Count]),
+        ("level", &[Function::TimeWeightedAvg]),
+        ("rain", &[Function::Sum]),
+    ];
+    let mut expected = Vec::new();
+    for asked in functions {
+        for step_ns in [HOUR, DAY, 0] {
+            expected.push((asked, step_ns, windows(&client, asked, range, step_ns).await.0));
+        }
+    }
+    apply(&client, kept(2, &[3_600], 0)).await;
+    until_points_left(&client, 0).await;
+    for rollups_s in [&[3_600_u32][..], &[3_600, 86_400], &[86_400], &[300], &[]] {
+        apply(&client, kept(2, rollups_s, 0)).await;
+        for (asked, step_ns, expected) in &expected {
+            let (found, sealed) = windows(&client, *asked, range, *step_ns).await;
+            assert_eq!(&found, expected, "{asked:?} by {step_ns} with {rollups_s:?}");
+            assert_eq!(sealed, Some(3_600), "{asked:?} by {step_ns} with {rollups_s:?}");
+        }
+        let (finer, sealed) = windows(&client, functions[0], range, 5 * MIN).await;
+        assert_eq!(finer.len(), 0, "with {rollups_s:?}");
+        assert_eq!(sealed, Some(if rollups_s == [300] { 300 } else { 0 }));
+        // In which slots points were is not told, only how many there were.
+        let covered = v1::QueryAggregateRequest {
+            selector: of_type(KEPT),
+            properties: vec!["level".into()],
+            functions: vec![Function::Count as i32],
+            from_ns: t0,
+            to_ns: t0 + DAY,
+            slots_filled: true,
+            ..v1::QueryAggregateRequest::default()
+        };
+        let (messages, _) = client.query_aggregate(covered).await.unwrap().collect().await.unwrap();
+        let filled = messages
+            .iter()
+            .flat_map(|message| &message.series)
+            .flat_map(|series| &series.slots_filled);
+        assert_eq!(filled.copied().collect::<Vec<_>>(), [144, 144], "with {rollups_s:?}");
+    }
+    // They are kept as long as others.
+    apply(&client, kept(2, &[], 3)).await;
+    eventually("rollups go", || async {
+        match counts(&client, "level", range, HOUR).await.len() {
+            0 => Ok(()),
+            others => Err(format!("{others} windows")),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn points_at_the_ends_of_rollups_count_where_spikes_are_told_no_more() {
+    let spiky = |retention_days: i64, is_spiky: bool| {
+        let mut made = kept(retention_days, &[3_600], 0);
+        let spike = is_spiky.then(|| ("spike".to_owned(), "50".to_owned()));
+        made.properties[0].attributes.extend(spike);
+        made
+    };
+    let (_cluster, client) = furnished(spiky(0, true)).await;
+    let t0 = days_ago(6);
+    // Those at the borders of buckets are far from the next one: only other buckets tell whether they are spikes.
+    let level = |at: i64| if at == 0 { 80.0 } else { (at % 7) as f64 };
+    let mut minutes = BatchBuilder::new(KEPT);
+    for (at, id) in (0..30).flat_map(|at| IDS.map(|id| (at, id))) {
+        minutes.row(id, t0 + at * MIN).set("level", level(at));
+        minutes.row(id, t0 + 6 * HOUR - at * MIN).set("level", level(at));
+    }
+    client.write(write(minutes.build().unwrap())).await.unwrap();
+    let range = (t0, t0 + DAY);
+    let asked: [&[Function]; 2] = [&[Function::Count], &[Function::Count, Function::TimeWeightedAvg]];
+    let expected = counts(&client, "level", range, HOUR).await;
+    let all: i64 = expected
+        .values()
+        .map(|count| if let Value::I64(count) = count { *count } else { 0 })
+        .sum();
+    assert_eq!(all, 120);
+    apply(&client, spiky(2, true)).await;
+    until_points_left(&client, 0).await;
+    for is_spiky in [true, false] {
+        apply(&client, spiky(2, is_spiky)).await;
+        for functions in asked {
+            let found = windows(&client, ("level", functions), range, HOUR).await.0;
+            assert_eq!(found, expected, "{functions:?}, spikes are told: {is_spiky}");
+        }
+    }
+}

@@ -82,7 +82,8 @@ fn ask(shard: &Shard, property: u32, (from_ns, to_ns): (i64, i64), rolling: Opti
     let mut used = 0;
     let rolling = Rolling {
         sealed_only: false,
-        length_s: LENGTH_S,
+        length_s: Some(LENGTH_S),
+        gone_s: &[LENGTH_S],
         rule: rolling.unwrap_or(0),
         from_ns,
         to_ns,
@@ -100,9 +101,9 @@ fn ask(shard: &Shard, property: u32, (from_ns, to_ns): (i64, i64), rolling: Opti
                     let mut folding = block.folding();
                     folding.fold(of, &windows, Needs::All, &Choice::ALL, into).unwrap();
                 }),
-                Stored::Rollup(rolled) => {
+                Stored::Rollup { rollup: rolled, .. } => {
                     used += 1;
-                    rollup::fold(&rolled, LENGTH, (of, ValueType::F64), &windows, into).unwrap();
+                    rollup::fold(&rolled, (of, ValueType::F64), &windows, into).unwrap();
                 }
             }
             ControlFlow::<()>::Continue(())
