@@ -22,6 +22,8 @@ mod runs;
 
 pub use make::{Format, Rolled, roll_up};
 
+use std::collections::BTreeSet;
+
 use crate::bucket;
 use crate::by_window::ByWindow;
 use crate::corrupt::Corrupt;
@@ -267,7 +269,7 @@ pub fn fill(
 }
 
 /// A rollup without the windows that touch `[from_ns, to_ns)`, given its length, whichever ends belong to windows; `None` where
-/// nothing is left.
+/// nothing is left. For commands that do not say which: see [`Rollup::cut`].
 ///
 /// # Errors
 /// The rollup is damaged.
@@ -295,6 +297,88 @@ pub fn without(rollup: &[u8], length_ns: i64, from_ns: i64, to_ns: i64) -> Resul
     )))
 }
 
+/// What is left of a rollup once something is taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// `None` where nothing is left.
+    pub rest: Option<Vec<u8>>,
+    /// How many windows had something that was taken.
+    pub windows: u64,
+}
+
+impl Rollup<'_> {
+    /// How many windows it has.
+    ///
+    /// # Errors
+    /// The rollup is damaged.
+    pub fn windows(&self) -> Result<u64, Corrupt> {
+        let rows = bucket::blocks(self.windows).map(|block| Ok(block?.rows() as u64));
+        rows.sum()
+    }
+
+    /// The rollup without the windows, property by property, that hold some time of `[from_ns, to_ns)`, given which edge the windows of a
+    /// property have (`None`: either may be); `None` where there are no such windows. Loose points go with the windows that they are in.
+    ///
+    /// # Errors
+    /// The rollup is damaged.
+    pub fn cut(
+        &self,
+        (from_ns, to_ns): (i64, i64),
+        edge: impl Fn(PropertyNumber) -> Option<Edge>,
+    ) -> Result<Option<Cut>, Corrupt> {
+        if from_ns >= to_ns {
+            return Ok(None);
+        }
+        let length_ns = self.length_ns.max(1);
+        let holds = |start_ns: i64, edge: Edge| {
+            let end_ns = start_ns.saturating_add(length_ns);
+            match edge {
+                Edge::StartClosed => from_ns < end_ns && start_ns < to_ns,
+                Edge::EndClosed => from_ns <= end_ns && start_ns < to_ns.saturating_sub(1),
+            }
+        };
+        let either = |of: Option<Edge>, holds: &dyn Fn(Edge) -> bool| match of {
+            Some(edge) => holds(edge),
+            None => holds(Edge::StartClosed) || holds(Edge::EndClosed),
+        };
+        let start = |t_ns: i64, edge: Edge| start_of(t_ns, length_ns, edge);
+        let mut gone = BTreeSet::new();
+        let windows = bucket::decode(self.windows, None)?;
+        let starts = windows.observed_at.clone();
+        let rest = windows.keep_values(|column, row, _, _| {
+            let start_ns = starts[row];
+            let goes = either(edge(self.format.property(column)), &|edge| holds(start_ns, edge));
+            if goes {
+                gone.insert(start_ns);
+            }
+            !goes
+        });
+        let loose = bucket::decode(self.loose, None)?;
+        let times = loose.observed_at.clone();
+        let rest_loose = loose.keep_values(|property, row, _, _| {
+            let t_ns = times[row];
+            let goes = either(edge(property), &|edge| holds(start(t_ns, edge), edge));
+            if goes {
+                gone.insert(start(t_ns, edge(property).unwrap_or(Edge::StartClosed)));
+            }
+            !goes
+        });
+        if gone.is_empty() {
+            return Ok(None);
+        }
+        let (rest, rest_loose) = (rest.without_empty_rows(), rest_loose.without_empty_rows());
+        let is_left = !rest.is_empty() || !rest_loose.is_empty();
+        let rest = is_left.then(|| {
+            let windows = bucket::encode(&rest);
+            self.format.put(self.rule, &windows, &bucket::encode(&rest_loose))
+        });
+        Ok(Some(Cut {
+            rest,
+            windows: gone.len() as u64,
+        }))
+    }
+}
+
 /// Some rows, by their times; those that are not kept lie together.
 fn keep(records: &Records, keeps: impl Fn(i64) -> bool) -> Records {
     let times = &records.observed_at;
@@ -312,3 +396,7 @@ fn keep(records: &Records, keeps: impl Fn(i64) -> bool) -> Records {
 #[cfg(test)]
 #[path = "rollup/tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "rollup/cut_tests.rs"]
+mod cut_tests;

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Points of report kind test go at the same age. They have no rollups, so they wait for none. Nor do points that are older than
-//! rollups are kept: of them none are made.
+//! rollups are kept: of them none are made. Where points go that are waited for by no rollups, and some are left (their length is none of
+//! the type's any more), their time is sealed as if they had been waited for.
 //!
 //! Never here: removing anything (an entry of the shard's log does). Invariant: the clock is read by the leader alone, and
 //! what it decides is in the entry; newest values stay, so that a device that fell silent keeps its last word.
@@ -78,7 +79,10 @@ impl Deletes {
                 let next = next_to_go((first_ns, before_ns), def.bucket_span_ns, &lengths_s, rolled_ns);
                 let before_ns = next.before_ns;
                 let deadline = monotonic() + self.limits.request_timeout();
-                let what = What::RemoveBuckets(next);
+                let what = match next.lengths_s.is_empty() && has_rollups(replica, number, before_ns).await? {
+                    true => What::SealBuckets(next),
+                    false => What::RemoveBuckets(next),
+                };
                 let buckets = self.propose(group, number, what, deadline).await?.buckets;
                 if buckets == 0 {
                     tracing::info!(
@@ -126,6 +130,13 @@ fn next_to_go((first_ns, before_ns): (i64, i64), span_ns: i64, lengths_s: &[u32]
         _ => (first_ns.saturating_add(span_ns).min(before_ns), lengths_s.to_vec()),
     };
     RemoveBuckets { before_ns, lengths_s }
+}
+
+/// Whether buckets of a type that go before a time leave rollups behind.
+async fn has_rollups(replica: &Replica, type_number: u32, before_ns: i64) -> Result<bool> {
+    let state = replica.state().clone();
+    let look = move || state.with_shard(|shard| shard.has_rollups_to_seal(type_number, before_ns).map_err(store_error));
+    blocking(look).await
 }
 
 /// Start of the first bucket of a type, if it is before a time.

@@ -69,6 +69,12 @@ fn answers(follows: Option<Follows>, value_type: ValueType, function: SequenceFu
     }
 }
 
+/// Which edge the windows of each property have, by its number.
+pub fn edges(def: &TypeDef) -> impl Iterator<Item = (u32, Edge)> + '_ {
+    let of = |property: &PropertyDef| (property.number.0, property.kind.edge());
+    def.properties.iter().map(of)
+}
+
 /// What of a type is rolled up, and the rule that names just that.
 pub fn rolled_properties(def: &TypeDef) -> (u64, Vec<RolledProperty>) {
     let rolled = |property: &PropertyDef| {

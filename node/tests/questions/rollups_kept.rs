@@ -198,6 +198,99 @@ async fn rollups_of_other_lengths_answer_for_points_that_are_gone() {
 }
 
 #[tokio::test]
+async fn what_was_deleted_does_not_come_back_with_rollups() {
+    let (_cluster, client) = furnished(kept(0, &[3_600], 0)).await;
+    let t0 = days_ago(6);
+    write_hours(&client, t0, 3).await;
+    let range = (t0, t0 + DAY);
+    let expected = counts(&client, "level", range, HOUR).await;
+    let explained = || v1::QueryAggregateRequest {
+        selector: of_type(KEPT),
+        properties: vec!["level".into()],
+        functions: vec![Function::Count as i32],
+        from_ns: range.0,
+        to_ns: range.1,
+        explain: true,
+        ..v1::QueryAggregateRequest::default()
+    };
+    eventually("there are rollups", || async {
+        let asked = client.query_aggregate(explained()).await.unwrap();
+        let work = asked.collect().await.unwrap().1.explain.unwrap().total.unwrap();
+        match work.points_decoded {
+            0 => Ok(()),
+            points => Err(format!("{points} points")),
+        }
+    })
+    .await;
+    // Points go while the type has no rollups: those that there are stay, and say that they are alone.
+    apply(&client, kept(2, &[], 0)).await;
+    until_points_left(&client, 0).await;
+    let (found, sealed) = windows(&client, ("level", &[Function::Count]), range, HOUR).await;
+    assert_eq!((&found, sealed), (&expected, Some(3_600)));
+    let delete = |dry_run| v1::DeletePointsRequest {
+        selector: of_devices(&["g1"]),
+        everything: true,
+        dry_run,
+        ..v1::DeletePointsRequest::default()
+    };
+    let there_is = client.delete_points(delete(true)).await.unwrap();
+    // Of gauges three hours, of increments those that end at them: one more.
+    assert_eq!((there_is.records, there_is.devices, there_is.rollup_windows), (0, 1, 4));
+    assert_eq!(client.delete_points(delete(false)).await.unwrap(), there_is);
+    assert_eq!(client.delete_points(delete(true)).await.unwrap().devices, 0);
+    apply(&client, kept(2, &[3_600], 0)).await;
+    let left: BTreeMap<_, _> = expected.into_iter().filter(|((id, _), _)| id == "g2").collect();
+    assert_eq!(counts(&client, "level", range, HOUR).await, left);
+}
+
+#[tokio::test]
+async fn an_hour_that_is_deleted_takes_an_hour_where_shorter_rollups_are_left() {
+    let (_cluster, client) = furnished(kept(0, &[300, 3_600, 86_400], 0)).await;
+    let t0 = days_ago(6);
+    write_hours(&client, t0, 72).await;
+    apply(&client, kept(2, &[300, 3_600, 86_400], 0)).await;
+    until_points_left(&client, 0).await;
+    let noon = t0 + DAY + 12 * HOUR;
+    let delete = |(from_ns, to_ns): (i64, i64), dry_run| v1::DeletePointsRequest {
+        selector: of_devices(&["g1"]),
+        from_ns: Some(from_ns),
+        to_ns: Some(to_ns),
+        dry_run,
+        ..v1::DeletePointsRequest::default()
+    };
+    let first_hour = (t0 + DAY, t0 + DAY + HOUR);
+    for range in [first_hour, (noon, noon + 1)] {
+        let there_is = client.delete_points(delete(range, true)).await.unwrap();
+        assert_eq!((there_is.records, there_is.devices), (0, 1), "{there_is:?}");
+        assert!(there_is.rollup_windows > 2, "{there_is:?}");
+        assert_eq!(client.delete_points(delete(range, false)).await.unwrap(), there_is);
+    }
+    let before = (t0 - DAY, t0 - 2 * HOUR);
+    let nothing = client.delete_points(delete(before, true)).await.unwrap();
+    assert_eq!(
+        (nothing.devices, nothing.rollup_windows),
+        (0, 0),
+        "beside it is not in it: {nothing:?}"
+    );
+    let by_day = |id: &str, counts: [i64; 3]| {
+        let day = |(at, count): (i64, i64)| ((id.to_owned(), t0 + at * DAY), Value::I64(count));
+        (0..).zip(counts).map(day).collect::<Vec<_>>()
+    };
+    let range = (t0, t0 + 3 * DAY);
+    let days = counts(&client, "level", range, DAY).await;
+    let expected = [by_day("g1", [144, 144 - 6 - 1, 144]), by_day("g2", [144; 3])].concat();
+    assert_eq!(days, expected.into_iter().collect());
+    // What falls into a day at its end: the window that ends with the first day has a time that is deleted.
+    let days = counts(&client, "rain", (t0 - DAY, t0 + 3 * DAY), DAY).await;
+    let of_first = days
+        .iter()
+        .filter(|((id, _), _)| id == "g1")
+        .map(|(_, count)| count.clone());
+    let expected = [1, 143, 144 - 6 - 1, 143].map(Value::I64);
+    assert_eq!(of_first.collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test]
 async fn points_at_the_ends_of_rollups_count_where_spikes_are_told_no_more() {
     let spiky = |retention_days: i64, is_spiky: bool| {
         let mut made = kept(retention_days, &[3_600], 0);

@@ -5,7 +5,7 @@
 use std::ops::ControlFlow;
 
 use crate::support::*;
-use tidemark_node::shard::{ApplyEntry, Missing, Rolling, Shard, Stored};
+use tidemark_node::shard::{ApplyEntry, Edges, Missing, Rolling, Shard, Stored};
 use tidemark_proto::peer::upkeep::What;
 use tidemark_proto::peer::{
     Applied, RemoveBuckets, RemoveRecords, RemoveRollups, Removed, RollUp, RolledBucket, RolledProperty, Upkeep,
@@ -209,6 +209,7 @@ fn a_rollup_that_is_there_is_what_making_it_again_would_give() {
                         from_ns: a.min(b),
                         to_ns: a.max(b),
                         bucket_span_ns: BUCKET,
+                        ..RemoveRecords::default()
                     })));
                 }
                 _ => {}
@@ -293,11 +294,12 @@ fn points_go_only_where_their_rollups_are_and_these_answer_on() {
         from_ns: LENGTH + 5,
         to_ns: 2 * LENGTH,
         bucket_span_ns: BUCKET,
+        ..RemoveRecords::default()
     };
-    let counted = shard
-        .count_records(KIND, &[0, 1], BUCKET, (delete.from_ns, delete.to_ns))
-        .unwrap();
-    assert!(counted[0].beside && !counted[1].beside);
+    let range_of_delete = (delete.from_ns, delete.to_ns);
+    let counted = shard.count_records(KIND, &[0, 1], BUCKET, range_of_delete, &Edges::default());
+    let windows = counted.unwrap().iter().map(|of| of.windows).collect::<Vec<_>>();
+    assert_eq!(windows, [1, 0]);
     assert_eq!(
         removed(&apply(&shard, 7, &[upkeep(What::RemoveRecords(delete))])[0]).devices,
         1
