@@ -17,6 +17,9 @@ const BUCKETS_BY_KEY_MAX: i64 = 1024;
 const WALK_DEVICES_MIN: usize = 16;
 const WALK_SHARE_MIN: usize = 4;
 
+/// Back over so many buckets by key, a filter a bucket, before seeking from one to the next that any device has.
+const BACK_BY_KEY_MAX: i64 = 65_536;
+
 /// Keys asked for at a time: bounds what is pinned, and what is read in vain when the visitor breaks.
 const CHUNK: usize = 64;
 
@@ -371,6 +374,34 @@ impl<'a> Devices<'a> {
             }
         }
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// Gives `visit` the rows of the only device whose buckets begin before a time, newest first, given the extent of the type. First few
+    /// at a time, then more: mostly the last one is enough, and where there is none at all, all are looked for.
+    pub(super) fn newest_first<B>(
+        &self,
+        before_ns: i64,
+        extent: Option<(i64, i64)>,
+        visit: &mut impl FnMut(&[u8]) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>, StoreError> {
+        let touched = self.grid.touched(i64::MIN, before_ns, extent);
+        let (Some((first, last)), [ours]) = (touched, self.ordinals) else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        let by_key = first.max(last.saturating_sub(BACK_BY_KEY_MAX - 1));
+        let (mut behind, mut some) = (last.saturating_add(1), 1);
+        while behind > by_key {
+            let from = by_key.max(behind.saturating_sub(some));
+            let places = (from..behind).rev().map(|index| (0, self.grid.start(index)));
+            if let ControlFlow::Break(with) = self.get(places, &mut |_, _, value| visit(value))? {
+                return Ok(ControlFlow::Break(with));
+            }
+            (behind, some) = (from, (2 * some).min(CHUNK as i64));
+        }
+        match by_key > first {
+            true => self.back(*ours, (first, by_key - 1), visit),
+            false => Ok(ControlFlow::Continue(())),
+        }
     }
 
     /// From bucket to bucket that any device of the type has, newest first: a seek or two each.

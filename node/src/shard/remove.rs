@@ -26,7 +26,6 @@ use tidemark_series::{Block, PropertyNumber, Records, bucket, latest};
 
 use super::alone::{Edges, Removing};
 use super::apply::{Chunk, Outcome, code, failure};
-use super::bucket_grid::bucket_start;
 use super::read::{Devices, Rows};
 use super::{Shard, keys};
 use crate::store::{Family, StoreError, View};
@@ -272,25 +271,20 @@ impl Chunk<'_> {
             remaining.push(bucket::encode(&kept.slice_rows(0, inside.start)));
             remaining.push(bucket::encode(&kept.slice_rows(inside.end, kept.len())));
         }
-        let last = from_ns
-            .checked_sub(1)
-            .map(|last| bucket_start(last, records.bucket_span_ns));
-        let mut at = last.map(|bucket_ns| keys::block(type_number, bucket_ns, ordinal));
-        let mut scan = view.scan_prefix(Family::Blocks, &type_number.to_be_bytes())?;
-        while let Some(key) = at.take_if(|_| !missing.is_empty()) {
-            let Some((found, value)) = scan.at_or_before(&key)? else {
-                break;
-            };
-            let (_, bucket_ns, other) = keys::decode_block(found)?;
-            if other == ordinal {
-                newest_before(value, from_ns, &mut missing, &mut remaining)?;
-            }
-            at = match other > ordinal {
-                true => Some(keys::block(type_number, bucket_ns, ordinal)),
-                false => bucket_ns
-                    .checked_sub(1)
-                    .map(|before| keys::block(type_number, before, ordinal)),
-            };
+        let one = [ordinal];
+        let device = Devices::new(view, Rows::blocks(type_number), records.bucket_span_ns, &one);
+        let looked = device.newest_first(from_ns, self.extents.of(type_number), &mut |value| match newest_before(
+            value,
+            from_ns,
+            &mut missing,
+            &mut remaining,
+        ) {
+            Ok(()) if missing.is_empty() => ControlFlow::Break(None),
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(Some(error)),
+        })?;
+        if let ControlFlow::Break(Some(error)) = looked {
+            return Err(error);
         }
         let newest = latest::merge_latest(None, remaining.iter().map(Vec::as_slice))?;
         match newest.is_empty() {
