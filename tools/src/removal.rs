@@ -62,10 +62,7 @@ pub(crate) async fn run(context: &Context, args: &DeleteArgs) -> Outcome {
     if there_is.devices == 0 {
         return print(context, "deleted", &there_is);
     }
-    let why = format!(
-        "{} records of {} devices would be gone for good",
-        there_is.records, there_is.devices
-    );
+    let why = what_goes(&there_is);
     context.say(&format!("warning: {why}"));
     confirm(context, &client, "nothing was deleted", why, args.confirm.as_deref()).await?;
     let delete = v1::DeletePointsRequest {
@@ -80,13 +77,26 @@ pub(crate) async fn run(context: &Context, args: &DeleteArgs) -> Outcome {
     print(context, "deleted", &gone)
 }
 
+/// A window of a rollup takes with it what it has of the time beside the range.
+fn what_goes(counts: &v1::DeletePointsResponse) -> String {
+    let (records, devices) = (counts.records, counts.devices);
+    match counts.rollup_windows {
+        0 => format!("{records} records of {devices} devices would be gone for good"),
+        windows => format!(
+            "{records} records and {windows} whole windows of rollups (their points are gone already) of {devices} devices would be gone \
+             for good"
+        ),
+    }
+}
+
 fn print(context: &Context, section: &'static str, counts: &v1::DeletePointsResponse) -> Outcome {
     let mut printer = context.printer("delete_points");
-    printer.section(section, &["records", "devices", "devices_matched"])?;
+    printer.section(section, &["records", "devices", "devices_matched", "rollup_windows"])?;
     printer.row(vec![
         Cell::Uint(counts.records),
         Cell::Uint(counts.devices),
         Cell::Uint(counts.devices_matched),
+        Cell::Uint(counts.rollup_windows),
     ])?;
     printer.finish(&[])
 }

@@ -149,6 +149,7 @@ fn points_are_counted_and_confirmed_before_they_go() {
         devices_matched: 40,
         devices: 3,
         records: 1_200,
+        rollup_windows: 0,
     };
     let command = [
         "device",
@@ -183,6 +184,15 @@ fn points_are_counted_and_confirmed_before_they_go() {
     assert_eq!(
         (deleted["records"].as_u64(), deleted["devices"].as_u64()),
         (Some(1_200), Some(3))
+    );
+
+    // Of points that are gone already, windows go whole.
+    fake.state.removal.lock().unwrap().rollup_windows = 7;
+    let (_, err, code) = with(&[]);
+    assert_eq!((code, dry_runs()), (6, vec![true]), "{err}");
+    assert!(
+        err.contains("1200 records and 7 whole windows of rollups (their points are gone already) of 3 devices"),
+        "{err}"
     );
 
     *fake.state.removal.lock().unwrap() = v1::DeletePointsResponse::default();

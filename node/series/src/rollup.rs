@@ -22,11 +22,13 @@ mod runs;
 
 pub use make::{Format, Rolled, roll_up};
 
+use std::collections::BTreeSet;
+
 use crate::bucket;
 use crate::by_window::ByWindow;
 use crate::corrupt::Corrupt;
 use crate::partial::Partial;
-use crate::record::{PropertyNumber, Records, ValueType};
+use crate::record::{Column, PropertyNumber, Records, ValueRef, ValueType};
 use crate::sequence::Run;
 use crate::slots::{Filled, Slots};
 use crate::window::{Edge, Windows};
@@ -54,6 +56,8 @@ pub struct Rollup<'r> {
     format: Format,
     /// Names what it was made by.
     pub rule: u64,
+    /// Length of its windows.
+    pub length_ns: i64,
     windows: &'r [u8],
     loose: &'r [u8],
 }
@@ -74,6 +78,8 @@ pub struct Wanted {
 pub struct Row {
     /// Start of the window.
     pub start_ns: i64,
+    /// Its length.
+    pub length_ns: i64,
     /// Of points one by one, where any count.
     pub points: Option<Partial>,
     /// Of points as a sequence.
@@ -90,11 +96,11 @@ impl Row {
 }
 
 impl<'r> Rollup<'r> {
-    /// Reads what comes before the windows.
+    /// Reads what comes before the windows, given how long they are.
     ///
     /// # Errors
     /// It is damaged, or of a version that is not known.
-    pub fn open(rollup: &'r [u8]) -> Result<Rollup<'r>, Corrupt> {
+    pub fn open(rollup: &'r [u8], length_ns: i64) -> Result<Rollup<'r>, Corrupt> {
         let damaged = || Corrupt::new("rollup", 0);
         let ([version, rule @ ..], rest) = rollup.split_first_chunk::<HEADER_BYTES>().ok_or_else(damaged)?;
         let format = Format::of(*version).ok_or_else(damaged)?;
@@ -109,6 +115,7 @@ impl<'r> Rollup<'r> {
         Ok(Rollup {
             format,
             rule: u64::from_le_bytes(*rule),
+            length_ns,
             windows,
             loose,
         })
@@ -137,6 +144,7 @@ impl<'r> Rollup<'r> {
             let Some(found) = cells.next(at) else { continue };
             let mut row = Row {
                 start_ns: *start_ns,
+                length_ns: self.length_ns,
                 dropped: found.integer(DROPPED).unwrap_or(0).unsigned_abs(),
                 ..Row::default()
             };
@@ -163,6 +171,31 @@ impl<'r> Rollup<'r> {
             false => bucket::decode(self.loose, Some(&[property])).map(Records::without_empty_rows),
         }
     }
+
+    /// Gives `visit` the loose points of a property, each with the start of the window that it is in.
+    fn each_loose(
+        &self,
+        property: PropertyNumber,
+        edge: Edge,
+        mut visit: impl FnMut(i64, i64, ValueRef<'_>),
+    ) -> Result<(), Corrupt> {
+        let records = self.loose(property)?;
+        let cells = records.column(property).into_iter().flat_map(Column::cells);
+        for (row, value, _) in cells {
+            let t_ns = records.observed_at[row];
+            visit(start_of(t_ns, self.length_ns, edge), t_ns, value);
+        }
+        Ok(())
+    }
+}
+
+/// Start of the window that a time is in.
+fn start_of(t_ns: i64, length_ns: i64, edge: Edge) -> i64 {
+    let within = match edge {
+        Edge::StartClosed => t_ns,
+        Edge::EndClosed => t_ns.saturating_sub(1),
+    };
+    within.div_euclid(length_ns.max(1)).saturating_mul(length_ns)
 }
 
 /// The window that holds all of a window that begins here and is so long, where that lies within the range.
@@ -176,14 +209,13 @@ pub fn window_of(windows: &Windows, start_ns: i64, length_ns: i64) -> Option<i64
     windows.index_of(within).filter(|_| inside)
 }
 
-/// Adds the windows of a property that lie whole within the range of `windows`, given their length; returns how many points in them
-/// do not count. Loose points are not looked at.
+/// Adds the windows of a property that lie whole within the range of `windows`; returns how many points in them do not count. Of
+/// a property whose neighbours are asked no more, loose points count as all others.
 ///
 /// # Errors
 /// The rollup is damaged.
 pub fn fold(
     rollup: &Rollup<'_>,
-    length_ns: i64,
     (property, value_type): (PropertyNumber, ValueType),
     windows: &Windows,
     partials: &mut ByWindow,
@@ -195,7 +227,7 @@ pub fn fold(
     };
     let mut dropped = 0;
     for row in rollup.rows(&wanted)? {
-        let Some(window) = window_of(windows, row.start_ns, length_ns) else {
+        let Some(window) = window_of(windows, row.start_ns, row.length_ns) else {
             continue;
         };
         dropped += row.dropped;
@@ -203,6 +235,11 @@ pub fn fold(
             partials.at(window, value_type).merge(points);
         }
     }
+    rollup.each_loose(property, windows.edge, |start_ns, t_ns, value| {
+        if let Some(window) = window_of(windows, start_ns, rollup.length_ns) {
+            partials.at(window, value_type).fold(t_ns, value);
+        }
+    })?;
     Ok(dropped)
 }
 
@@ -212,8 +249,8 @@ pub fn fold(
 /// The rollup is damaged.
 pub fn fill(
     rollup: &Rollup<'_>,
-    length_ns: i64,
     (property, value_type): (PropertyNumber, ValueType),
+    edge: Edge,
     slots: &Slots,
     filled: &mut ByWindow<Filled>,
 ) -> Result<(), Corrupt> {
@@ -224,18 +261,20 @@ pub fn fill(
     };
     for row in rollup.rows(&wanted)? {
         let points = row.points.as_ref().map_or(0, Partial::count);
-        slots.fill_about((row.start_ns, length_ns), points, filled);
+        slots.fill_about((row.start_ns, row.length_ns), points, filled);
     }
-    Ok(())
+    rollup.each_loose(property, edge, |start_ns, _, _| {
+        slots.fill_about((start_ns, rollup.length_ns), 1, filled);
+    })
 }
 
-/// A rollup without the windows that touch `[from_ns, to_ns)`, given its length and which ends belong to windows; `None` where
-/// nothing is left.
+/// A rollup without the windows that touch `[from_ns, to_ns)`, given its length, whichever ends belong to windows; `None` where
+/// nothing is left. For commands that do not say which: see [`Rollup::cut`].
 ///
 /// # Errors
 /// The rollup is damaged.
 pub fn without(rollup: &[u8], length_ns: i64, from_ns: i64, to_ns: i64) -> Result<Option<Vec<u8>>, Corrupt> {
-    let opened = Rollup::open(rollup)?;
+    let opened = Rollup::open(rollup, length_ns)?;
     // A window may hold either of its ends: which one is known to whoever reads it.
     let touched = |start_ns: i64| start_ns.saturating_add(length_ns) >= from_ns && start_ns < to_ns;
     let start = |t_ns: i64| t_ns.div_euclid(length_ns.max(1)).saturating_mul(length_ns);
@@ -258,6 +297,88 @@ pub fn without(rollup: &[u8], length_ns: i64, from_ns: i64, to_ns: i64) -> Resul
     )))
 }
 
+/// What is left of a rollup once something is taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// `None` where nothing is left.
+    pub rest: Option<Vec<u8>>,
+    /// How many windows had something that was taken.
+    pub windows: u64,
+}
+
+impl Rollup<'_> {
+    /// How many windows it has.
+    ///
+    /// # Errors
+    /// The rollup is damaged.
+    pub fn windows(&self) -> Result<u64, Corrupt> {
+        let rows = bucket::blocks(self.windows).map(|block| Ok(block?.rows() as u64));
+        rows.sum()
+    }
+
+    /// The rollup without the windows, property by property, that hold some time of `[from_ns, to_ns)`, given which edge the windows of a
+    /// property have (`None`: either may be); `None` where there are no such windows. Loose points go with the windows that they are in.
+    ///
+    /// # Errors
+    /// The rollup is damaged.
+    pub fn cut(
+        &self,
+        (from_ns, to_ns): (i64, i64),
+        edge: impl Fn(PropertyNumber) -> Option<Edge>,
+    ) -> Result<Option<Cut>, Corrupt> {
+        if from_ns >= to_ns {
+            return Ok(None);
+        }
+        let length_ns = self.length_ns.max(1);
+        let holds = |start_ns: i64, edge: Edge| {
+            let end_ns = start_ns.saturating_add(length_ns);
+            match edge {
+                Edge::StartClosed => from_ns < end_ns && start_ns < to_ns,
+                Edge::EndClosed => from_ns <= end_ns && start_ns < to_ns.saturating_sub(1),
+            }
+        };
+        let either = |of: Option<Edge>, holds: &dyn Fn(Edge) -> bool| match of {
+            Some(edge) => holds(edge),
+            None => holds(Edge::StartClosed) || holds(Edge::EndClosed),
+        };
+        let start = |t_ns: i64, edge: Edge| start_of(t_ns, length_ns, edge);
+        let mut gone = BTreeSet::new();
+        let windows = bucket::decode(self.windows, None)?;
+        let starts = windows.observed_at.clone();
+        let rest = windows.keep_values(|column, row, _, _| {
+            let start_ns = starts[row];
+            let goes = either(edge(self.format.property(column)), &|edge| holds(start_ns, edge));
+            if goes {
+                gone.insert(start_ns);
+            }
+            !goes
+        });
+        let loose = bucket::decode(self.loose, None)?;
+        let times = loose.observed_at.clone();
+        let rest_loose = loose.keep_values(|property, row, _, _| {
+            let t_ns = times[row];
+            let goes = either(edge(property), &|edge| holds(start(t_ns, edge), edge));
+            if goes {
+                gone.insert(start(t_ns, edge(property).unwrap_or(Edge::StartClosed)));
+            }
+            !goes
+        });
+        if gone.is_empty() {
+            return Ok(None);
+        }
+        let (rest, rest_loose) = (rest.without_empty_rows(), rest_loose.without_empty_rows());
+        let is_left = !rest.is_empty() || !rest_loose.is_empty();
+        let rest = is_left.then(|| {
+            let windows = bucket::encode(&rest);
+            self.format.put(self.rule, &windows, &bucket::encode(&rest_loose))
+        });
+        Ok(Some(Cut {
+            rest,
+            windows: gone.len() as u64,
+        }))
+    }
+}
+
 /// Some rows, by their times; those that are not kept lie together.
 fn keep(records: &Records, keeps: impl Fn(i64) -> bool) -> Records {
     let times = &records.observed_at;
@@ -275,3 +396,7 @@ fn keep(records: &Records, keeps: impl Fn(i64) -> bool) -> Records {
 #[cfg(test)]
 #[path = "rollup/tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "rollup/cut_tests.rs"]
+mod cut_tests;

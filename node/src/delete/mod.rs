@@ -28,13 +28,14 @@ use tidemark_proto::peer::{
     RecordCounts, RemoveRecords, Removed, ShardCommand, ShardCount, Upkeep, applied, shard_command,
 };
 use tidemark_proto::v1::{Consistency, DeletePointsRequest, DeletePointsResponse, Selector};
+use tidemark_series::window::Edge;
 use tokio::sync::Semaphore;
 
 use crate::catalog::Catalog;
 use crate::clock::{Instant, monotonic, now_ns};
 use crate::error::{Error, Reason, Result};
 use crate::limits::{DELETES_MAX, Limits};
-use crate::query::targets;
+use crate::query::{edges, targets};
 use crate::route::{Retry, Router, ShardJob, time_left};
 use crate::shard::{is_test_lane, type_of_lane};
 use crate::wire::removal::{Removal, check_removal};
@@ -81,6 +82,7 @@ impl Deletes {
             sum.devices_matched += part.devices_matched;
             sum.devices += part.devices;
             sum.records += part.records;
+            sum.rollup_windows += part.rollup_windows;
             Ok(sum)
         };
         futures_util::stream::iter(parts)
@@ -118,21 +120,22 @@ impl Deletes {
             let devices = counted.iter().filter(|(_, again)| !again);
             sum.devices = devices.map(|(counts, _)| counts.ordinals.len() as u64).sum();
             sum.records = counted.iter().flat_map(|(counts, _)| &counts.records).sum();
+            sum.rollup_windows = counted.iter().flat_map(|(counts, _)| &counts.windows).sum();
             return Ok(sum);
         }
-        let portions = counted
-            .iter()
-            .flat_map(|(counts, again)| portions(counts).into_iter().map(|portion| (portion, *again)));
-        for ((type_number, ordinals), again) in portions {
-            let what = What::RemoveRecords(RemoveRecords {
-                ordinals,
-                from_ns: removal.from_ns,
-                to_ns: removal.to_ns,
-                bucket_span_ns: self.bucket_span_ns(type_number)?,
-            });
-            let removed = self.propose(shard, type_number, what, deadline).await?;
-            sum.devices += if again { 0 } else { removed.devices };
-            sum.records += removed.records;
+        for (counts, again) in &counted {
+            for (type_number, ordinals) in portions(counts) {
+                let what = self.removal(
+                    type_number,
+                    ordinals,
+                    removal,
+                    counts.windows.iter().any(|some| *some > 0),
+                )?;
+                let removed = self.propose(shard, type_number, what, deadline).await?;
+                sum.devices += if *again { 0 } else { removed.devices };
+                sum.records += removed.records;
+                sum.rollup_windows += removed.windows;
+            }
         }
         self.router.host().metrics().records_deleted.add(sum.records);
         Ok(sum)
@@ -180,16 +183,32 @@ impl Deletes {
         }
     }
 
-    fn bucket_span_ns(&self, type_number: u32) -> Result<i64> {
+    /// The command for some devices; with windows of rollups only where there are any, since nodes of older versions do not know it.
+    fn removal(&self, type_number: u32, ordinals: Vec<u32>, removal: &Removal, and_windows: bool) -> Result<What> {
         let catalog = self.router.host().catalog()?;
-        let def = catalog.type_by_number(type_of_lane(type_number));
         let unknown = || {
             Error::new(
                 Reason::TooStale,
                 format!("type number {type_number} is not known here yet"),
             )
         };
-        def.map(|def| def.bucket_span_ns).ok_or_else(unknown)
+        let def = catalog.type_by_number(type_of_lane(type_number)).ok_or_else(unknown)?;
+        let records = RemoveRecords {
+            ordinals,
+            from_ns: removal.from_ns,
+            to_ns: removal.to_ns,
+            bucket_span_ns: def.bucket_span_ns,
+            ..RemoveRecords::default()
+        };
+        if !and_windows {
+            return Ok(What::RemoveRecords(records));
+        }
+        let of = |edge: Edge| edges(def).filter(move |(_, of)| *of == edge).map(|(number, _)| number);
+        Ok(What::RemoveRecordsAndWindows(RemoveRecords {
+            start_closed: of(Edge::StartClosed).collect(),
+            end_closed: of(Edge::EndClosed).collect(),
+            ..records
+        }))
     }
 
     async fn propose(&self, shard: u32, type_number: u32, what: What, deadline: Instant) -> Result<Removed> {
@@ -273,6 +292,7 @@ mod tests {
                 ordinals: (0..buckets.len() as u32).collect(),
                 records: buckets.to_vec(),
                 buckets: buckets.to_vec(),
+                ..RecordCounts::default()
             };
             let expected: Vec<_> = expected.iter().map(|ordinals| (7, ordinals.to_vec())).collect();
             assert_eq!(portions(&counts), expected, "{buckets:?}");
@@ -293,6 +313,7 @@ mod tests {
             ordinals: ordinals.to_vec(),
             records: ordinals.iter().map(|ordinal| u64::from(*ordinal) + 10).collect(),
             buckets: ordinals.iter().map(|ordinal| u64::from(*ordinal) + 20).collect(),
+            windows: Vec::new(),
         };
         let tests = test_lane(7);
         let ordered = in_order(vec![counts(tests, &[1, 2, 3]), counts(7, &[2, 4]), counts(tests, &[4])]);

@@ -5,7 +5,9 @@
 //!                      x                                stay, so a point is gone at most one bucket span after its time
 //! ```
 //!
-//! Points of report kind test go at the same age. They have no rollups, so they wait for none.
+//! Points of report kind test go at the same age. They have no rollups, so they wait for none. Nor do points that are older than
+//! rollups are kept: of them none are made. Where points go that are waited for by no rollups, and some are left (their length is none of
+//! the type's any more), their time is sealed as if they had been waited for.
 //!
 //! Never here: removing anything (an entry of the shard's log does). Invariant: the clock is read by the leader alone, and
 //! what it decides is in the entry; newest values stay, so that a device that fell silent keeps its last word.
@@ -17,9 +19,9 @@ use tidemark_proto::peer::upkeep::What;
 use tidemark_proto::peer::{RemoveBuckets, RemoveRollups};
 
 use super::Deletes;
-use super::rollups::oldest_rollup_ns;
+use super::rollups::{first_rolled_ns, oldest_rollup_ns};
 use crate::catalog::CATALOG_GROUP;
-use crate::catalog::types::TypeDef;
+use crate::catalog::types::{ROLLUPS_S, TypeDef};
 use crate::clock::{monotonic, now_ns};
 use crate::error::Result;
 use crate::raft::machine::blocking;
@@ -72,20 +74,23 @@ impl Deletes {
             };
             let group = replica.group();
             let before_ns = bucket_start(now_ns.saturating_sub(kept_ns), def.bucket_span_ns);
+            let rolled_ns = first_rolled_ns(def, now_ns);
             while let Some(first_ns) = first_bucket(replica, number, before_ns).await? {
-                // Where rollups have to be there each bucket is looked at: one at a time.
-                let before_ns = match lengths_s.is_empty() {
-                    true => before_ns,
-                    false => first_ns.saturating_add(def.bucket_span_ns).min(before_ns),
-                };
-                let buckets = RemoveBuckets {
-                    before_ns,
-                    lengths_s: lengths_s.clone(),
-                };
+                let next = next_to_go((first_ns, before_ns), def.bucket_span_ns, &lengths_s, rolled_ns);
+                let before_ns = next.before_ns;
                 let deadline = monotonic() + self.limits.request_timeout();
-                let what = What::RemoveBuckets(buckets);
+                let what = match next.lengths_s.is_empty() && has_rollups(replica, number, before_ns).await? {
+                    true => What::SealBuckets(next),
+                    false => What::RemoveBuckets(next),
+                };
                 let buckets = self.propose(group, number, what, deadline).await?.buckets;
                 if buckets == 0 {
+                    tracing::info!(
+                        group,
+                        device_type = def.id(),
+                        first_ns,
+                        "expired points wait for their rollups"
+                    );
                     break;
                 }
                 self.router.host().metrics().buckets_expired.add(buckets);
@@ -95,12 +100,12 @@ impl Deletes {
         Ok(())
     }
 
-    /// Has rollups removed that are expired. Those of lengths that a type does not have any more stay: points may be gone.
+    /// Has rollups removed that are expired, also those of lengths that a type has no more: where points are gone they answer as long.
     async fn remove_expired_rollups(&self, replica: &Replica, now_ns: i64) -> Result<()> {
         let catalog = self.router.host().catalog()?;
         let lengths = |def: &Arc<TypeDef>| {
-            let of = |length_s: &u32| ((def.number(), *length_s), oldest_rollup_ns(def, now_ns));
-            def.stored.rollups_s.iter().map(of).collect::<Vec<_>>()
+            let before_ns = oldest_rollup_ns(def, now_ns);
+            ROLLUPS_S.map(|length_s| ((def.number(), length_s), before_ns))
         };
         for (level, before_ns) in catalog.types().flat_map(lengths) {
             let (length_s, state) = (level.1, replica.state().clone());
@@ -116,9 +121,46 @@ impl Deletes {
     }
 }
 
+/// Which of the buckets that are expired, the first of them given, go next. Where rollups of some lengths have to be there each bucket is
+/// looked at: one at a time. Before `rolled_ns` there never are any, and nothing is waited for.
+fn next_to_go((first_ns, before_ns): (i64, i64), span_ns: i64, lengths_s: &[u32], rolled_ns: i64) -> RemoveBuckets {
+    let (before_ns, lengths_s) = match lengths_s {
+        [] => (before_ns, Vec::new()),
+        _ if first_ns < rolled_ns => (before_ns.min(rolled_ns), Vec::new()),
+        _ => (first_ns.saturating_add(span_ns).min(before_ns), lengths_s.to_vec()),
+    };
+    RemoveBuckets { before_ns, lengths_s }
+}
+
+/// Whether buckets of a type that go before a time leave rollups behind.
+async fn has_rollups(replica: &Replica, type_number: u32, before_ns: i64) -> Result<bool> {
+    let state = replica.state().clone();
+    let look = move || state.with_shard(|shard| shard.has_rollups_to_seal(type_number, before_ns).map_err(store_error));
+    blocking(look).await
+}
+
 /// Start of the first bucket of a type, if it is before a time.
 async fn first_bucket(replica: &Replica, type_number: u32, before_ns: i64) -> Result<Option<i64>> {
     let state = replica.state().clone();
     let look = move || state.with_shard(|shard| shard.first_bucket_before(type_number, before_ns).map_err(store_error));
     blocking(look).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_never_gets_rollups_is_waited_for_by_none() {
+        let check = |expired: (i64, i64), lengths_s: &[u32], rolled_ns: i64, expected: (i64, &[u32])| {
+            let next = next_to_go(expired, 10, lengths_s, rolled_ns);
+            assert_eq!((next.before_ns, &next.lengths_s[..]), expected, "{expired:?}");
+        };
+        check((0, 70), &[], 20, (70, &[]));
+        check((0, 70), &[300], 20, (20, &[]));
+        check((20, 70), &[300], 20, (30, &[300]));
+        check((60, 70), &[300], 20, (70, &[300]));
+        check((20, 70), &[300], 90, (70, &[]));
+        check((i64::MIN, 70), &[300], i64::MIN + 15, (i64::MIN + 15, &[]));
+    }
 }

@@ -16,8 +16,8 @@ use tidemark_proto::peer::{RollUp, RolledBucket, RolledProperty};
 
 use super::Deletes;
 use crate::catalog::CATALOG_GROUP;
-use crate::catalog::types::TypeDef;
-use crate::clock::{monotonic, now_ns};
+use crate::catalog::types::{ROLLUPS_S, TypeDef};
+use crate::clock::{NS_PER_S, monotonic, now_ns};
 use crate::error::Result;
 use crate::query::rolled_properties;
 use crate::raft::machine::blocking;
@@ -90,10 +90,10 @@ impl Deletes {
                 if cursor.of != (rule, epoch) {
                     (cursor.of, cursor.next_ns) = ((rule, epoch), i64::MIN);
                 }
-                let from_ns = cursor.next_ns.max(oldest_rollup_ns(def, now_ns()));
+                let from_ns = cursor.next_ns.max(first_rolled_ns(def, now_ns()));
                 self.make(replica, &making, (from_ns, before_ns)).await?;
                 cursor.next_ns = before_ns.max(cursor.next_ns);
-                let oldest_ns = oldest_rollup_ns(def, now_ns());
+                let oldest_ns = first_rolled_ns(def, now_ns());
                 for bucket_ns in stale.range(oldest_ns..from_ns.max(oldest_ns)) {
                     self.make(replica, &making, (*bucket_ns, bucket_ns.saturating_add(1)))
                         .await?;
@@ -134,6 +134,13 @@ impl Deletes {
         }
         Ok(())
     }
+}
+
+/// Buckets that start before this never have rollups of a type: those are kept no longer, or time has no begin for their windows.
+pub(super) fn first_rolled_ns(def: &TypeDef, now_ns: i64) -> i64 {
+    let longest_ns = i64::from(ROLLUPS_S[ROLLUPS_S.len() - 1]) * NS_PER_S;
+    let behind_ns = i64::MIN.saturating_add(longest_ns).saturating_add(def.bucket_span_ns);
+    oldest_rollup_ns(def, now_ns).max(bucket_start(behind_ns, def.bucket_span_ns))
 }
 
 /// Buckets that start before this keep no rollups of a type.

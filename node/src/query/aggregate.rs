@@ -117,9 +117,13 @@ impl Aggregating<'_> {
             .iter()
             .any(|p| choice(p, self.request.drop_suspect).needs_order());
         self.following = in_order || has_sequences(&self.functions) || self.request.largest_gap;
-        self.rolling = rolling(&def, self.request, &self.functions, &asked);
-        let rollup_s = self.rolling.map_or(0, |rolling| rolling.length_s);
         let range = scan_range(asked.iter().map(|(_, windows)| windows));
+        let gone_ns = self.answering.shard.sealed_before(def.number());
+        let any_gone = gone_ns.is_some_and(|before_ns| range.0 < before_ns);
+        self.rolling = rolling(&def, any_gone, self.request, &self.functions, &asked);
+        // Slots are counted in the order of time, and rollups of several lengths are read in turns.
+        self.following |= counts_slots(self.request) && any_gone && self.rolling.is_some();
+        let rollup_s = self.rolling.and_then(|rolling| rolling.length_s).unwrap_or(0);
         self.answering.concerned.note(&def, range, rollup_s);
         // Devices of a group fill slots each by itself.
         let as_one = self.groups.is_some() && !counts_slots(self.request);
@@ -304,10 +308,9 @@ impl Folding<'_> {
     /// Adds a bucket to series, one per property; returns how many points were left out for their quality.
     fn fold(&self, stored: Stored<'_>, series: &mut [Series]) -> Result<u64> {
         let mut dropped = 0;
-        let value = match (stored, &self.rolling) {
-            (Stored::Points(value), _) => value,
-            (Stored::Rollup(rollup), Some(rolling)) => return self.fold_rollup(&rollup, rolling, series),
-            (Stored::Rollup(_), None) => return Ok(0),
+        let value = match stored {
+            Stored::Points(value) => value,
+            Stored::Rollup { rollup, .. } => return self.fold_rollup(&rollup, series),
         };
         for block in bucket::blocks(value) {
             let block = block.map_err(corrupt)?;
@@ -333,15 +336,14 @@ impl Folding<'_> {
         Ok(dropped)
     }
 
-    fn fold_rollup(&self, rolled: &Rollup<'_>, rolling: &Rolling, series: &mut [Series]) -> Result<u64> {
+    fn fold_rollup(&self, rolled: &Rollup<'_>, series: &mut [Series]) -> Result<u64> {
         let mut dropped = 0;
-        let length_ns = rolling.length_ns();
         for (((property, windows), slots), series) in self.asked.iter().zip(&self.slots).zip(series.iter_mut()) {
             let of = (property.number, property.value_type);
-            let folded = rollup::fold(rolled, length_ns, of, windows, &mut series.points);
+            let folded = rollup::fold(rolled, of, windows, &mut series.points);
             dropped += folded.map_err(corrupt)?;
             if let Some(slots) = slots {
-                rollup::fill(rolled, length_ns, of, slots, &mut series.slots).map_err(corrupt)?;
+                rollup::fill(rolled, of, windows.edge, slots, &mut series.slots).map_err(corrupt)?;
             }
         }
         Ok(dropped)

@@ -90,7 +90,7 @@ impl Walk<'_> {
         let _ = self.scan(chosen, (from_ns, to_ns), |stored| {
             let value = match stored {
                 Stored::Points(value) => value,
-                Stored::Rollup(rollup) => {
+                Stored::Rollup { rollup, .. } => {
                     for ((back, sooner), wanted) in backs.iter().zip(&mut sooner).zip(&self.wanted) {
                         if !back.is_done {
                             sooner.add_rollup(&rollup, wanted, (from_ns, to_ns))?;
@@ -159,7 +159,12 @@ impl Found {
         let newest = newest.filter(|(last_ns, _)| *last_ns >= from_ns);
         match self {
             Found::Last(found) => {
-                if let Some((t_ns, value)) = newest {
+                // Where no neighbours are asked any more all loose points count.
+                let loose = loose(rollup, wanted)?.into_iter().rfind(|(t_ns, _)| inside(*t_ns));
+                let newest_ns = newest.map_or(i64::MIN, |(t_ns, _)| t_ns);
+                if let Some(point) = loose.filter(|(t_ns, _)| *t_ns > newest_ns) {
+                    *found = Some(points_of(wanted.value_type, &[point]));
+                } else if let Some((t_ns, value)) = newest {
                     *found = Some(Points::one(t_ns, value));
                 }
             }
@@ -234,7 +239,7 @@ impl<'w> Back<'w> {
             Found::Last(last) => last,
             Found::Neighbours(found) => {
                 let numbers: Vec<(i64, f64)> = found.into_iter().skip(first).map(|(point, _)| point).collect();
-                (!numbers.is_empty()).then(|| points_of(self.walked, &numbers))
+                (!numbers.is_empty()).then(|| points_of(self.walked.property.value_type, &numbers))
             }
         }
     }

@@ -28,8 +28,6 @@ pub(super) struct Follower<'a> {
     grids: Vec<Grid>,
     /// By property, where slots are counted.
     slots: Vec<Option<Slots>>,
-    /// Of the windows of rollups, where these are read.
-    length_ns: i64,
 }
 
 impl<'a> Follower<'a> {
@@ -42,7 +40,6 @@ impl<'a> Follower<'a> {
         asked: &[(&'a PropertyDef, Windows)],
         rolling: Option<Rolling>,
     ) -> Follower<'a> {
-        let length_ns = rolling.as_ref().map_or(0, Rolling::length_ns);
         let now_ns = answering.present_ns();
         let gathered = |property: &PropertyDef| gathered(functions, request, def, property, now_ns).unwrap_or_default();
         let walked = asked.iter().map(|(property, _)| Walked {
@@ -74,7 +71,6 @@ impl<'a> Follower<'a> {
             asked,
             grids,
             slots,
-            length_ns,
         }
     }
 
@@ -97,7 +93,7 @@ impl<'a> Follower<'a> {
                     left_out += self.add_row(row, windows, series);
                     if let Some(slots) = slots {
                         let points = row.points.as_ref().map_or(0, Partial::count);
-                        slots.fill_about((row.start_ns, self.length_ns), points, &mut series.slots);
+                        slots.fill_about((row.start_ns, row.length_ns), points, &mut series.slots);
                     }
                     if let Some(run) = &row.run {
                         feeds[at].run(run, &mut series.sequences);
@@ -134,7 +130,7 @@ impl<'a> Follower<'a> {
 
     /// Adds what a window of a rollup has of points one by one; returns how many of its points do not count.
     fn add_row(&self, row: &Row, windows: &Windows, series: &mut Series) -> u64 {
-        let Some(window) = rollup::window_of(windows, row.start_ns, self.length_ns) else {
+        let Some(window) = rollup::window_of(windows, row.start_ns, row.length_ns) else {
             return 0;
         };
         if let Some(points) = &row.points {

@@ -51,7 +51,7 @@ mod top;
 mod walk;
 mod way;
 
-pub use rollups::rolled_properties;
+pub use rollups::{edges, rolled_properties};
 pub(crate) use shard_side::device_filter;
 pub use shard_side::shard_job;
 pub use start::targets;

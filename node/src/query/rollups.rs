@@ -17,7 +17,7 @@ use super::functions::{Asked, max_gap_ns};
 use super::plan::counts_slots;
 use super::shard_side::{Answering, Chosen, outcome, passed};
 use super::walk::choice;
-use crate::catalog::types::{PropertyDef, TypeDef};
+use crate::catalog::types::{PropertyDef, ROLLUPS_S, TypeDef};
 use crate::clock::NS_PER_S;
 use crate::error::Result;
 use crate::raft::state::store_error;
@@ -69,6 +69,12 @@ fn answers(follows: Option<Follows>, value_type: ValueType, function: SequenceFu
     }
 }
 
+/// Which edge the windows of each property have, by its number.
+pub fn edges(def: &TypeDef) -> impl Iterator<Item = (u32, Edge)> + '_ {
+    let of = |property: &PropertyDef| (property.number.0, property.kind.edge());
+    def.properties.iter().map(of)
+}
+
 /// What of a type is rolled up, and the rule that names just that.
 pub fn rolled_properties(def: &TypeDef) -> (u64, Vec<RolledProperty>) {
     let rolled = |property: &PropertyDef| {
@@ -118,10 +124,12 @@ fn has_all(def: &TypeDef, request: &QueryAggregateRequest, functions: &[Asked], 
     is_rolled(property) && functions.iter().all(|asked| asked.of_sequence().is_none_or(known))
 }
 
-/// The rollups that will do for functions over some windows: the longest that windows are made of. In which slots the points of their
+/// The rollups that will do for functions over some windows: the longest that windows are made of; where points are gone (`any_gone`),
+/// rollups of all lengths that windows are made of, which the type may have no more. In which slots the points of their
 /// windows are is not told by them: where that is asked, they stand for points that are gone, and for no others.
 pub(super) fn rolling(
     def: &TypeDef,
+    any_gone: bool,
     request: &QueryAggregateRequest,
     functions: &[Asked],
     asked: &[(&PropertyDef, Windows)],
@@ -151,13 +159,20 @@ pub(super) fn rolling(
         };
         steps && (same_ends || whole)
     };
-    let will_do = |length_s: &&u32| {
-        let length_ns = i64::from(**length_s) * NS_PER_S;
+    let will_do = |length_s: &u32| {
+        let length_ns = i64::from(*length_s) * NS_PER_S;
         asked.iter().all(|(_, windows)| made_of(windows, length_ns))
     };
+    // Each is made of those before it.
+    let gone_s = &ROLLUPS_S[..ROLLUPS_S.partition_point(will_do)];
+    let of_today = def.stored.rollups_s.iter().filter(|length_s| gone_s.contains(length_s));
+    let length_s = of_today.max().copied();
+    let of_gone = gone_s.last().filter(|_| any_gone).copied();
+    length_s.or(of_gone)?;
     let ends = |pick: fn(&Windows) -> i64| asked.iter().map(move |(_, windows)| pick(windows));
     Some(Rolling {
-        length_s: *def.stored.rollups_s.iter().filter(will_do).max()?,
+        length_s,
+        gone_s,
         rule: rolled_properties(def).0,
         from_ns: ends(|windows| windows.from_ns).min()?,
         to_ns: ends(|windows| windows.to_ns).max()?,
@@ -187,7 +202,7 @@ impl Answering<'_> {
             def.bucket_span_ns,
             (from_ns, to_ns),
             rolling,
-            |at, stored| match self.counted(&stored).and_then(|()| visit(at, stored)) {
+            |at, stored| match self.counted(def, &stored).and_then(|()| visit(at, stored)) {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(error) => ControlFlow::Break(error),
             },
@@ -199,10 +214,13 @@ impl Answering<'_> {
     }
 
     /// Counts a bucket that is read, as points or as a rollup; an error where that must end.
-    fn counted(&self, stored: &Stored<'_>) -> Result<()> {
+    fn counted(&self, def: &TypeDef, stored: &Stored<'_>) -> Result<()> {
         match stored {
             Stored::Points(value) => self.read(value),
-            Stored::Rollup(_) => {
+            Stored::Rollup { rollup, is_alone } => {
+                if *is_alone {
+                    self.concerned.answered_by(def, rollup.length_ns);
+                }
                 self.metrics.rollups_used.add(1);
                 self.tally.rollup();
                 self.listened_to()
@@ -228,7 +246,7 @@ impl Answering<'_> {
         let scanned = self
             .shard
             .follow_rolled(device, def.bucket_span_ns, range, rolling, |stored| {
-                passed(self.counted(&stored).and_then(|()| visit(stored)))
+                passed(self.counted(def, &stored).and_then(|()| visit(stored)))
             });
         outcome(scanned.map_err(store_error)?)
     }
@@ -285,12 +303,18 @@ mod tests {
         let def = def();
         let check = |property: usize, step_ns: Option<i64>, origin_ns: i64, expected: Option<u32>| {
             let asked = [(&def.properties[property], windows(step_ns, origin_ns))];
-            let rolling = rolling(&def, &QueryAggregateRequest::default(), &[], &asked);
-            assert_eq!(
-                rolling.map(|rolling| rolling.length_s),
-                expected,
-                "{step_ns:?} from {origin_ns}"
-            );
+            let request = QueryAggregateRequest::default();
+            let length_s = |def: &TypeDef, any_gone: bool| {
+                let rolling = rolling(def, any_gone, &request, &[], &asked)?;
+                Some((rolling.length_s, rolling.gone_s.last().copied()))
+            };
+            let both = expected.map(|length_s| (Some(length_s), Some(length_s)));
+            assert_eq!(length_s(&def, false), both, "{step_ns:?} from {origin_ns}");
+            // Of lengths that a type has no more there may be some where its points are gone.
+            let mut others = def.clone();
+            others.stored.rollups_s = vec![];
+            assert_eq!(length_s(&others, false), None);
+            assert_eq!(length_s(&others, true), expected.map(|length_s| (None, Some(length_s))));
         };
         check(0, None, 0, Some(86_400));
         check(0, Some(HOUR), 0, Some(3_600));
@@ -308,8 +332,8 @@ mod tests {
                 ..windows(Some(0), 0)
             };
             let asked = [(&def.properties[0], between)];
-            let rolling = rolling(&def, &QueryAggregateRequest::default(), &[], &asked);
-            assert_eq!(rolling.map(|rolling| rolling.length_s), expected);
+            let rolling = rolling(&def, false, &QueryAggregateRequest::default(), &[], &asked);
+            assert_eq!(rolling.and_then(|rolling| rolling.length_s), expected);
         }
     }
 
@@ -324,7 +348,7 @@ mod tests {
                 known_at_ns,
                 ..QueryAggregateRequest::default()
             };
-            assert!(rolling(&def, &request, &[], &asked).is_none());
+            assert!(rolling(&def, false, &request, &[], &asked).is_none());
         }
         let (rule, properties) = rolled_properties(&def);
         assert_eq!(properties.len(), 3);
@@ -352,7 +376,7 @@ mod tests {
                 ..QueryAggregateRequest::default()
             };
             let functions = super::super::functions::functions(&request).unwrap();
-            let found = rolling(&def, &request, &functions, &asked);
+            let found = rolling(&def, false, &request, &functions, &asked);
             assert_eq!(found.is_some(), expected, "{request:?}");
         };
         let average = v1::Function::TimeWeightedAvg;

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use tidemark_proto::v1::SealedTime;
 
 use crate::catalog::types::TypeDef;
+use crate::clock::NS_PER_S;
 use crate::shard::Shard;
 
 /// Types that a question was asked about, each with the begin of its time and the length of the rollups that may answer.
@@ -18,7 +19,10 @@ pub(super) struct Concerned(RefCell<BTreeMap<u32, Concern>>);
 struct Concern {
     device_type: String,
     from_ns: i64,
+    /// Of those that may answer.
     rollup_s: u32,
+    /// Of the shortest that did.
+    answered_s: Option<u32>,
 }
 
 impl Concerned {
@@ -32,9 +36,18 @@ impl Concerned {
             device_type: def.id().to_owned(),
             from_ns,
             rollup_s,
+            answered_s: None,
         });
         concern.from_ns = concern.from_ns.min(from_ns);
         concern.rollup_s = concern.rollup_s.min(rollup_s);
+    }
+
+    /// Notes that a rollup with windows so long answered for points that are gone.
+    pub(super) fn answered_by(&self, def: &TypeDef, length_ns: i64) {
+        let length_s = u32::try_from(length_ns / NS_PER_S).unwrap_or(u32::MAX);
+        if let Some(concern) = self.0.borrow_mut().get_mut(&def.number()) {
+            concern.answered_s = Some(concern.answered_s.map_or(length_s, |known| known.min(length_s)));
+        }
     }
 
     /// Those of them that begin where points are gone.
@@ -45,7 +58,7 @@ impl Concerned {
             (concern.from_ns < before_ns).then(|| SealedTime {
                 device_type: concern.device_type.clone(),
                 before_ns,
-                rollup_s: concern.rollup_s,
+                rollup_s: concern.answered_s.unwrap_or(concern.rollup_s),
             })
         });
         sealed.collect()

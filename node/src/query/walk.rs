@@ -141,7 +141,7 @@ impl<'a> Walk<'a> {
         let _ = self.scan(chosen, (self.from_ns, until), |stored| {
             match stored {
                 Stored::Points(value) => self.take(value, &mut ways, each)?,
-                Stored::Rollup(rollup) => {
+                Stored::Rollup { rollup, .. } => {
                     for (way, wanted) in ways.iter_mut().zip(&self.wanted) {
                         way.take_rollup(&rollup, wanted, self.from_ns, each)?;
                     }

@@ -6,7 +6,7 @@
 
 use tidemark_series::checks::{Judge, Judged};
 use tidemark_series::rollup::{Rollup, Row, Wanted};
-use tidemark_series::{Choice, Points, Suspects, ValueRef};
+use tidemark_series::{Choice, Points, Suspects, ValueRef, ValueType};
 
 use super::shard_side::corrupt;
 use crate::catalog::types::PropertyDef;
@@ -96,16 +96,16 @@ impl<'w> Way<'w> {
         let rows = rows
             .iter()
             .filter(|row| row.begins_ns().is_none_or(|first_ns| first_ns >= from_ns));
-        if self.judge.is_none() {
+        let loose: Vec<(i64, f64)> = loose(rollup, wanted)?
+            .into_iter()
+            .filter(|(t_ns, _)| *t_ns >= from_ns)
+            .collect();
+        if self.judge.is_none() && loose.is_empty() {
             for row in rows {
                 self.hand_on_row(row, each)?;
             }
             return Ok(());
         }
-        let loose: Vec<(i64, f64)> = loose(rollup, wanted)?
-            .into_iter()
-            .filter(|(t_ns, _)| *t_ns >= from_ns)
-            .collect();
         let settled = || rows.clone().filter_map(|row| row.points.as_ref());
         let first = settled().next().and_then(|points| number(points.first()));
         let last = settled().next_back().and_then(|points| number(points.last()));
@@ -113,11 +113,11 @@ impl<'w> Way<'w> {
             for row in rows {
                 self.hand_on_row(row, each)?;
             }
-            return self.take(&points_of(self.walked, &loose), each);
+            return self.take(&points_of(wanted.value_type, &loose), each);
         };
         // Between them all is told already.
         let (head, tail) = loose.split_at(loose.partition_point(|(t_ns, _)| *t_ns < first.0));
-        self.take(&points_of(self.walked, head), each)?;
+        self.take(&points_of(wanted.value_type, head), each)?;
         if let Some(judge) = &mut self.judge {
             let (judged, walked) = (&mut self.judged, self.walked);
             judge.pass(first, last, |point| sort(walked, point, judged));
@@ -126,7 +126,7 @@ impl<'w> Way<'w> {
         for row in rows {
             self.hand_on_row(row, each)?;
         }
-        self.take(&points_of(self.walked, tail), each)
+        self.take(&points_of(wanted.value_type, tail), each)
     }
 
     fn hand_on_row(&mut self, row: &Row, each: &mut Each<'_>) -> Result<()> {
@@ -176,8 +176,8 @@ pub(super) fn number(point: Option<(i64, ValueRef<'_>)>) -> Option<(i64, f64)> {
 }
 
 /// Numbers as points.
-pub(super) fn points_of(walked: &Walked<'_>, numbers: &[(i64, f64)]) -> Points {
-    let mut points = Points::empty(walked.property.value_type);
+pub(super) fn points_of(value_type: ValueType, numbers: &[(i64, f64)]) -> Points {
+    let mut points = Points::empty(value_type);
     numbers.iter().for_each(|(t_ns, number)| points.push(*t_ns, *number));
     points
 }

@@ -11,6 +11,7 @@
 //! | `producers` | exactly-once: what a producer sent before |
 //! | `remove` | the command that removes points |
 //! | `rollups` | rollups of buckets: made by an entry, gone with what changes their bucket |
+//! | `alone` | rollups whose points are gone, where something of their time is removed |
 //! | `rolled` | reads of buckets, as rollups where they are there |
 //! | `emptied` | ranges of keys that hold nothing any more and can be compacted away |
 //! | `void` | entries that stored nothing |
@@ -34,6 +35,7 @@
 //! Invariant: two replicas that applied the same entries answer every read alike, whatever each has flushed or compacted.
 
 mod alerts;
+mod alone;
 mod apply;
 mod area;
 mod bucket_grid;
@@ -65,6 +67,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 pub use alerts::{AlertName, AlertStates};
+pub use alone::Edges;
 pub use apply::ApplyEntry;
 pub use area::{Area, Spot, distance_m};
 pub use bucket_grid::bucket_start;

@@ -17,6 +17,9 @@ const BUCKETS_BY_KEY_MAX: i64 = 1024;
 const WALK_DEVICES_MIN: usize = 16;
 const WALK_SHARE_MIN: usize = 4;
 
+/// Back over so many buckets by key, a filter a bucket, before seeking from one to the next that any device has.
+const BACK_BY_KEY_MAX: i64 = 65_536;
+
 /// Keys asked for at a time: bounds what is pinned, and what is read in vain when the visitor breaks.
 const CHUNK: usize = 64;
 
@@ -289,8 +292,16 @@ impl<'a> Devices<'a> {
         for index in first..=last {
             let bucket_ns = self.grid.start(index);
             let mut ours = self.ordinals.iter().enumerate();
-            if self.without.is_some() && !ours.clone().any(|(at, _)| self.wants(at, bucket_ns)) {
-                continue;
+            if self.without.is_some() {
+                let wanted = (0..self.ordinals.len()).filter(|at| self.wants(*at, bucket_ns));
+                let wanted: Vec<(usize, i64)> = wanted.map(|at| (at, bucket_ns)).collect();
+                // A walk is for many.
+                if wanted.len() < self.ordinals.len() / WALK_SHARE_MIN {
+                    if let ControlFlow::Break(with) = self.get(wanted.into_iter(), visit)? {
+                        return Ok(ControlFlow::Break(with));
+                    }
+                    continue;
+                }
             }
             let lower = self.rows.key(bucket_ns, ends.0);
             let upper = self.rows.after(bucket_ns, ends.1);
@@ -316,23 +327,31 @@ impl<'a> Devices<'a> {
         (first, last): (i64, i64),
         visit: &mut impl FnMut(usize, i64, &[u8]) -> ControlFlow<B>,
     ) -> Result<ControlFlow<B>, StoreError> {
-        let sorted = self.ordinals.is_sorted();
-        let devices = || self.ordinals.iter().enumerate();
-        let start = |index| self.grid.start(index);
-        let mut all = (first..=last)
-            .flat_map(|index| devices().map(move |(at, ordinal)| (at, start(index), *ordinal)))
-            .filter(|(at, bucket_ns, _)| self.wants(*at, *bucket_ns));
-        let (mut places, mut keys) = (Vec::with_capacity(CHUNK), Vec::with_capacity(CHUNK));
+        let places = 0..self.ordinals.len();
+        let of = |index: i64| places.clone().map(move |at| (at, self.grid.start(index)));
+        let all = (first..=last).flat_map(of);
+        self.get(all.filter(|(at, bucket_ns)| self.wants(*at, *bucket_ns)), visit)
+    }
+
+    /// Rows at places among the ordinals and buckets, as they come.
+    fn get<B>(
+        &self,
+        mut all: impl Iterator<Item = (usize, i64)>,
+        visit: &mut impl FnMut(usize, i64, &[u8]) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>, StoreError> {
+        let mut places: Vec<(usize, i64)> = Vec::with_capacity(CHUNK);
+        let mut keys: Vec<RowKey> = Vec::with_capacity(CHUNK);
         loop {
             places.clear();
             keys.clear();
-            for (at, bucket_ns, ordinal) in all.by_ref().take(CHUNK) {
+            for (at, bucket_ns) in all.by_ref().take(CHUNK) {
                 places.push((at, bucket_ns));
-                keys.push(self.rows.key(bucket_ns, ordinal));
+                keys.push(self.rows.key(bucket_ns, self.ordinals[at]));
             }
             if keys.is_empty() {
                 return Ok(ControlFlow::Continue(()));
             }
+            let sorted = keys.is_sorted_by(|a: &RowKey, b| a.as_ref() <= b.as_ref());
             let values = self.view.multi_get(self.rows.family, &keys, sorted)?;
             for ((at, bucket_ns), value) in places.iter().zip(values) {
                 if let Some(value) = value
@@ -355,6 +374,34 @@ impl<'a> Devices<'a> {
             }
         }
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// Gives `visit` the rows of the only device whose buckets begin before a time, newest first, given the extent of the type. First few
+    /// at a time, then more: mostly the last one is enough, and where there is none at all, all are looked for.
+    pub(super) fn newest_first<B>(
+        &self,
+        before_ns: i64,
+        extent: Option<(i64, i64)>,
+        visit: &mut impl FnMut(&[u8]) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>, StoreError> {
+        let touched = self.grid.touched(i64::MIN, before_ns, extent);
+        let (Some((first, last)), [ours]) = (touched, self.ordinals) else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        let by_key = first.max(last.saturating_sub(BACK_BY_KEY_MAX - 1));
+        let (mut behind, mut some) = (last.saturating_add(1), 1);
+        while behind > by_key {
+            let from = by_key.max(behind.saturating_sub(some));
+            let places = (from..behind).rev().map(|index| (0, self.grid.start(index)));
+            if let ControlFlow::Break(with) = self.get(places, &mut |_, _, value| visit(value))? {
+                return Ok(ControlFlow::Break(with));
+            }
+            (behind, some) = (from, (2 * some).min(CHUNK as i64));
+        }
+        match by_key > first {
+            true => self.back(*ours, (first, by_key - 1), visit),
+            false => Ok(ControlFlow::Continue(())),
+        }
     }
 
     /// From bucket to bucket that any device of the type has, newest first: a seek or two each.

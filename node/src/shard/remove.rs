@@ -6,13 +6,16 @@
 //! buckets   one removal of a range of keys; newest values stay, so that a device that fell silent keeps its last word
 //! ```
 //!
+//! Rollups whose points are gone are cut with the records (see `alone`), where a command asks for that; before it could, every window beside
+//! the range went too.
+//!
 //! Points of report kind test are removed as those of a type of their own ([`keys::test_lane`]), by commands of their own: nothing is
 //! derived from them.
 //!
 //! Never here: which devices a selector means, when points are too old. Invariant: a removal looks at the database, so it is
 //! the first entry of its chunk ([`begins_chunk`]): what came before it is all there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::ControlFlow;
 
 use prost::bytes::Buf as _;
@@ -21,10 +24,9 @@ use tidemark_proto::peer::{RemoveRecords, Removed, Upkeep, applied, upkeep::What
 use tidemark_series::rollup::Format;
 use tidemark_series::{Block, PropertyNumber, Records, bucket, latest};
 
+use super::alone::{Edges, Removing};
 use super::apply::{Chunk, Outcome, code, failure};
-use super::bucket_grid::bucket_start;
 use super::read::{Devices, Rows};
-use super::rollups::each_sealed;
 use super::{Shard, keys};
 use crate::store::{Family, StoreError, View};
 
@@ -54,14 +56,16 @@ pub fn begins_chunk(command: &[u8]) -> bool {
 pub struct Counted {
     /// Records.
     pub records: u64,
-    /// Buckets that hold them.
+    /// Buckets that hold them, and rollups that hold the windows.
     pub buckets: u64,
-    /// Some of its newest values may be of the range, or rollups of points that are gone.
+    /// Windows of rollups whose points are gone.
+    pub windows: u64,
+    /// Some of its newest values are of the range.
     pub beside: bool,
 }
 
 impl Shard {
-    /// What each device has with `from_ns <= observed_at < to_ns`, in the order of `ordinals`.
+    /// What each device has with `from_ns <= observed_at < to_ns`, in the order of `ordinals`, given the edges of windows.
     ///
     /// # Errors
     /// Corruption and I/O as found.
@@ -71,21 +75,33 @@ impl Shard {
         ordinals: &[u32],
         bucket_span_ns: i64,
         (from_ns, to_ns): (i64, i64),
+        edges: &Edges,
     ) -> Result<Vec<Counted>, StoreError> {
         let view = self.store.db().view();
+        let removing = Removing {
+            devices: (type_number, ordinals, bucket_span_ns),
+            range: (from_ns, to_ns),
+            edges,
+        };
+        let may_meet = removing.may_meet(&view)?;
         let devices = Devices::new(&view, Rows::blocks(type_number), bucket_span_ns, ordinals);
-        let mut counted = vec![Counted::default(); ordinals.len()];
-        let flow = devices.scan((from_ns, to_ns), self.extents.of(type_number), &mut |at, _, value| {
-            match Inside::of(value, from_ns, to_ns) {
-                Ok(None) => {}
-                Ok(Some(inside)) => {
-                    counted[at].records += inside.rows;
-                    counted[at].buckets += 1;
+        let (mut counted, mut there) = (vec![Counted::default(); ordinals.len()], HashSet::new());
+        let flow = devices.scan(
+            (from_ns, to_ns),
+            self.extents.of(type_number),
+            &mut |at, bucket_ns, value| {
+                there.extend(may_meet.then_some((at, bucket_ns)));
+                match Inside::of(value, from_ns, to_ns) {
+                    Ok(None) => {}
+                    Ok(Some(inside)) => {
+                        counted[at].records += inside.rows;
+                        counted[at].buckets += 1;
+                    }
+                    Err(error) => return ControlFlow::Break(error),
                 }
-                Err(error) => return ControlFlow::Break(error),
-            }
-            ControlFlow::Continue(())
-        })?;
+                ControlFlow::Continue(())
+            },
+        )?;
         if let ControlFlow::Break(error) = flow {
             return Err(error);
         }
@@ -98,13 +114,12 @@ impl Shard {
             let Some(value) = value else { continue };
             counted.beside = !newest_inside(&value, from_ns, to_ns)?.is_empty();
         }
-        let devices = (type_number, ordinals, bucket_span_ns);
-        each_sealed(&view, devices, &self.extents, (from_ns, to_ns), |_, _, ordinal, _| {
-            if let Some(at) = ordinals.iter().position(|one| *one == ordinal) {
-                counted[at].beside = true;
-            }
-            Ok(())
-        })?;
+        if may_meet {
+            removing.each(&view, &self.extents, &there, |loses| {
+                counted[loses.at].windows += loses.cut.windows;
+                counted[loses.at].buckets += 1;
+            })?;
+        }
         Ok(counted)
     }
 
@@ -133,15 +148,22 @@ impl Chunk<'_> {
             return Ok(Err(refused));
         }
         let removed = match &upkeep.what {
-            Some(What::RemoveRecords(records)) => match self.check_removal(records) {
-                Ok(()) => self.remove_records(upkeep.type_number, records)?,
-                Err(message) => return Ok(Err(failure(code::INTERNAL, "INTERNAL", message))),
-            },
+            Some(What::RemoveRecords(records) | What::RemoveRecordsAndWindows(records)) => {
+                if let Err(message) = self.check_removal(records) {
+                    return Ok(Err(failure(code::INTERNAL, "INTERNAL", message)));
+                }
+                let by_window = matches!(&upkeep.what, Some(What::RemoveRecordsAndWindows(_)));
+                self.remove_records(upkeep.type_number, records, by_window)?
+            }
             Some(What::RemoveBuckets(buckets)) => {
                 let before_ns = match buckets.lengths_s.is_empty() {
                     true => buckets.before_ns,
                     false => self.seal(upkeep.type_number, buckets.before_ns, &buckets.lengths_s)?,
                 };
+                self.remove_buckets(upkeep.type_number, before_ns)?
+            }
+            Some(What::SealBuckets(buckets)) => {
+                let before_ns = self.seal(upkeep.type_number, buckets.before_ns, &[])?;
                 self.remove_buckets(upkeep.type_number, before_ns)?
             }
             Some(What::RollUp(roll_up)) => self.roll_up(upkeep.type_number, roll_up, Format::PointsOnly)?,
@@ -163,16 +185,22 @@ impl Chunk<'_> {
         }
     }
 
-    fn remove_records(&mut self, type_number: u32, records: &RemoveRecords) -> Result<Removed, StoreError> {
+    fn remove_records(
+        &mut self,
+        type_number: u32,
+        records: &RemoveRecords,
+        by_window: bool,
+    ) -> Result<Removed, StoreError> {
         let view = self.db.view();
         let (from_ns, to_ns, span_ns) = (records.from_ns, records.to_ns, records.bucket_span_ns);
         let mut removed = Removed::default();
         let mut of_devices = BTreeSet::new();
         let devices = Devices::new(&view, Rows::blocks(type_number), span_ns, &records.ordinals);
-        let mut changed = Vec::new();
+        let (mut changed, mut there) = (Vec::new(), HashSet::new());
         let batch = &mut self.batch;
         let extent = self.extents.of(type_number);
         let flow = devices.scan((from_ns, to_ns), extent, &mut |at, bucket_ns, value| {
+            there.extend(by_window.then_some((at, bucket_ns)));
             let cut = Inside::of(value, from_ns, to_ns).and_then(|inside| match inside {
                 Some(inside) if !inside.whole => Ok(Some((inside, without(value, from_ns, to_ns)?))),
                 inside => Ok(inside.map(|inside| (inside, Vec::new()))),
@@ -201,7 +229,13 @@ impl Chunk<'_> {
         for (bucket_ns, ordinal) in changed.into_iter().filter(|_| derived) {
             self.unroll(type_number, bucket_ns, ordinal);
         }
-        of_devices.extend(self.cut_rollups(&view, type_number, records)?);
+        if by_window {
+            let (devices, windows) = self.cut_alone(&view, type_number, records, &there)?;
+            of_devices.extend(devices);
+            removed.windows = windows;
+        } else {
+            of_devices.extend(self.cut_rollups(&view, type_number, records)?);
+        }
         for ordinal in &records.ordinals {
             if self.renew_newest(&view, (type_number, *ordinal), records)? {
                 of_devices.insert(*ordinal);
@@ -237,25 +271,20 @@ impl Chunk<'_> {
             remaining.push(bucket::encode(&kept.slice_rows(0, inside.start)));
             remaining.push(bucket::encode(&kept.slice_rows(inside.end, kept.len())));
         }
-        let last = from_ns
-            .checked_sub(1)
-            .map(|last| bucket_start(last, records.bucket_span_ns));
-        let mut at = last.map(|bucket_ns| keys::block(type_number, bucket_ns, ordinal));
-        let mut scan = view.scan_prefix(Family::Blocks, &type_number.to_be_bytes())?;
-        while let Some(key) = at.take_if(|_| !missing.is_empty()) {
-            let Some((found, value)) = scan.at_or_before(&key)? else {
-                break;
-            };
-            let (_, bucket_ns, other) = keys::decode_block(found)?;
-            if other == ordinal {
-                newest_before(value, from_ns, &mut missing, &mut remaining)?;
-            }
-            at = match other > ordinal {
-                true => Some(keys::block(type_number, bucket_ns, ordinal)),
-                false => bucket_ns
-                    .checked_sub(1)
-                    .map(|before| keys::block(type_number, before, ordinal)),
-            };
+        let one = [ordinal];
+        let device = Devices::new(view, Rows::blocks(type_number), records.bucket_span_ns, &one);
+        let looked = device.newest_first(from_ns, self.extents.of(type_number), &mut |value| match newest_before(
+            value,
+            from_ns,
+            &mut missing,
+            &mut remaining,
+        ) {
+            Ok(()) if missing.is_empty() => ControlFlow::Break(None),
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(Some(error)),
+        })?;
+        if let ControlFlow::Break(Some(error)) = looked {
+            return Err(error);
         }
         let newest = latest::merge_latest(None, remaining.iter().map(Vec::as_slice))?;
         match newest.is_empty() {

@@ -4,6 +4,7 @@
 //! RollUp          bucket -> rollup, one for each length of windows
 //! write, remove   the rollups of a bucket that changes go in the same batch
 //! RemoveBuckets   buckets that are old go where their rollups are there, and are sealed
+//! SealBuckets     they go whatever is there, and are sealed, since some rollups of them are left
 //! ```
 //! A rollup is state as points are: every replica makes it from the same bucket after the same entry, so it is in digests,
 //! checkpoints and backups. A write or a removal in a bucket deletes its rollups in the same batch; so one that is there is
@@ -95,7 +96,7 @@ impl RollupState {
 type Extent = (Level, (i64, i64));
 
 /// Types and lengths of the rollups that there are, all or those of one type.
-fn levels(view: &View<'_>, of: Option<u32>) -> Result<Vec<Extent>, StoreError> {
+pub(super) fn levels(view: &View<'_>, of: Option<u32>) -> Result<Vec<Extent>, StoreError> {
     let mut found = Vec::new();
     let prefix = match of {
         None => keys::ROLLUPS.to_vec(),
@@ -134,7 +135,7 @@ pub(super) fn sealed_before(view: &View<'_>, type_number: u32) -> Result<i64, St
 
 /// Gives `visit` the rollups of devices (type, ordinals, span of buckets) that may have something of a range of time and whose
 /// points are gone for their age.
-pub(super) fn each_sealed(
+fn each_sealed(
     view: &View<'_>,
     (type_number, ordinals, bucket_span_ns): (u32, &[u32], i64),
     extents: &Extents,
@@ -260,7 +261,8 @@ impl Chunk<'_> {
         Ok(made)
     }
 
-    /// Cuts the rollups of some devices whose raw points are gone for their age; which devices had any to cut.
+    /// Cuts the rollups of some devices whose raw points are gone for their age, by a command that names no edges; which devices had any
+    /// to cut.
     pub(super) fn cut_rollups(
         &mut self,
         view: &View<'_>,
@@ -300,7 +302,7 @@ impl Chunk<'_> {
         let upper = keys::block(type_number, before_ns, 0);
         let mut before_ns = before_ns;
         let mut scan = view.scan(Family::Blocks, &lower, Some(upper.to_vec()))?;
-        'buckets: while let Some((key, _)) = scan.next()? {
+        'buckets: while let Some((key, _)) = scan.next()?.filter(|_| !lengths_s.is_empty()) {
             let (_, bucket_ns, ordinal) = keys::decode_block(key)?;
             for length_s in lengths_s {
                 let key = keys::rollup((type_number, *length_s), bucket_ns, ordinal);
@@ -403,7 +405,9 @@ impl Shard {
                 break;
             }
             let rollup = view.get(Family::Meta, &keys::rollup(level, bucket_ns, ordinal))?;
-            if rollup.is_some_and(|rollup| Rollup::open(&rollup).is_ok_and(|made| made.rule == rule)) {
+            let is_made =
+                |rollup: &[u8]| Rollup::open(rollup, i64::from(level.1) * NS_PER_S).is_ok_and(|made| made.rule == rule);
+            if rollup.is_some_and(|rollup| is_made(&rollup)) {
                 continue;
             }
             found += 1;
@@ -425,6 +429,26 @@ impl Shard {
         let ours = stale.buckets.range(of_type).map(|(_, bucket_ns)| *bucket_ns).collect();
         stale.buckets.retain(|(of, _)| *of != type_number);
         (ours, self.owner << 32 | stale.forgotten & u64::from(u32::MAX))
+    }
+
+    /// Whether there is a rollup of any length of a bucket that starts before a time and is not sealed.
+    ///
+    /// # Errors
+    /// Corruption and I/O as found.
+    pub fn has_rollups_to_seal(&self, type_number: u32, before_ns: i64) -> Result<bool, StoreError> {
+        let view = self.store.db().view();
+        let sealed_ns = sealed_before(&view, type_number)?;
+        if sealed_ns >= before_ns {
+            return Ok(false);
+        }
+        for (level, _) in levels(&view, Some(type_number))? {
+            let upper = keys::rollup(level, before_ns, 0).to_vec();
+            let mut scan = view.scan(Family::Meta, &keys::rollup(level, sealed_ns, 0), Some(upper))?;
+            if scan.next()?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether there is a rollup of a bucket that starts before a time.

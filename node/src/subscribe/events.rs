@@ -8,7 +8,9 @@
 use std::collections::BTreeSet;
 
 use tidemark_proto::peer::upkeep::What;
-use tidemark_proto::peer::{AlertChanges, FollowEvent, RemoveRecords, ShardCommand, WriteFragments, shard_command};
+use tidemark_proto::peer::{
+    AlertChanges, FollowEvent, RemoveRecords, ShardCommand, Upkeep, WriteFragments, shard_command,
+};
 use tidemark_proto::v1::{Batch, Deleted, values};
 use tidemark_series::{Block, PropertyNumber, Records, bucket};
 
@@ -72,11 +74,10 @@ impl Follower {
             };
         }
         match &command.command {
-            Some(shard_command::Command::Upkeep(upkeep)) if self.asked.records => match &upkeep.what {
-                Some(What::RemoveRecords(_)) if is_test_lane(upkeep.type_number) => Ok(Told::default()),
-                Some(What::RemoveRecords(removed)) => self.removed(here, upkeep.type_number, removed),
+            Some(shard_command::Command::Upkeep(upkeep)) if self.asked.records => match removed_by(upkeep) {
+                Some(removed) => self.removed(here, upkeep.type_number, removed),
                 // What is too old goes for everybody alike.
-                _ => Ok(Told::default()),
+                None => Ok(Told::default()),
             },
             Some(shard_command::Command::Alerts(changes)) if self.asked.alerts => self.alert_steps(here, changes),
             // All others change nothing that a subscriber hears of; those of a later version are not known here.
@@ -95,9 +96,7 @@ impl Follower {
                 self.pass_over(entry.index);
             }
             Some(shard_command::Command::Upkeep(upkeep)) => {
-                if let Some(What::RemoveRecords(removed)) = &upkeep.what
-                    && !is_test_lane(upkeep.type_number)
-                {
+                if let Some(removed) = removed_by(upkeep) {
                     self.forget(here, upkeep.type_number, removed)?;
                 }
                 self.pass_over(entry.index);
@@ -220,6 +219,15 @@ fn write_of(command: &ShardCommand) -> Option<&WriteFragments> {
     match &command.command {
         Some(shard_command::Command::Write(write)) => Some(write),
         Some(shard_command::Command::WriteWithTests(both)) => both.write.as_ref(),
+        _ => None,
+    }
+}
+
+/// Records that an upkeep removes, but for those of report kind test.
+fn removed_by(upkeep: &Upkeep) -> Option<&RemoveRecords> {
+    match &upkeep.what {
+        _ if is_test_lane(upkeep.type_number) => None,
+        Some(What::RemoveRecords(removed) | What::RemoveRecordsAndWindows(removed)) => Some(removed),
         _ => None,
     }
 }

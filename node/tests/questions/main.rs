@@ -29,6 +29,7 @@ mod qualifiers;
 mod query;
 mod range_filters;
 mod rollups;
+mod rollups_kept;
 mod selectors;
 mod sequences;
 mod spikes;

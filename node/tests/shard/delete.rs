@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::support::*;
-use tidemark_node::shard::{ApplyEntry, Counted, Shard};
+use tidemark_node::shard::{ApplyEntry, Counted, Edges, Shard};
 use tidemark_node::store::StoreError;
 use tidemark_proto::peer::upkeep::What;
 use tidemark_proto::peer::{
@@ -29,6 +29,7 @@ fn remove_records(ordinals: &[u32], from_ns: i64, to_ns: i64) -> ApplyEntry {
         from_ns,
         to_ns,
         bucket_span_ns: SPAN,
+        ..RemoveRecords::default()
     }))
 }
 
@@ -160,7 +161,9 @@ fn random_writes_and_removals_read_as_the_model_does() {
             let mut entries = Vec::new();
             if random.below(3) == 0 {
                 let (ordinals, range) = (random_devices(&mut random), random_range(&mut random));
-                let counted = shards[0].count_records(KIND, &ordinals, SPAN, range).unwrap();
+                let counted = shards[0]
+                    .count_records(KIND, &ordinals, SPAN, range, &Edges::default())
+                    .unwrap();
                 let gone = take(&mut model, &ordinals, range);
                 let records: u64 = counted.iter().map(|counted| counted.records).sum();
                 assert_eq!(records, gone.1, "counted before");
@@ -322,7 +325,9 @@ fn old_buckets_go_newest_values_stay_and_the_space_comes_back() {
     assert_eq!(shards[0].digest().unwrap(), shards[1].digest().unwrap());
 
     // The last word of a device that fell silent goes when its time is deleted.
-    let counted = shards[0].count_records(KIND, &[0, 1], SPAN, (0, 5 * SPAN)).unwrap();
+    let counted = shards[0]
+        .count_records(KIND, &[0, 1], SPAN, (0, 5 * SPAN), &Edges::default())
+        .unwrap();
     let silent = Counted {
         beside: true,
         ..Counted::default()

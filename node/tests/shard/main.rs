@@ -19,6 +19,7 @@ mod points;
 mod producers;
 mod recovery;
 mod rollups;
+mod rollups_alone;
 mod support;
 mod test_points;
 mod void;

@@ -5,7 +5,7 @@
 use std::ops::ControlFlow;
 
 use crate::support::*;
-use tidemark_node::shard::{ApplyEntry, Missing, Rolling, Shard, Stored};
+use tidemark_node::shard::{ApplyEntry, Edges, Missing, Rolling, Shard, Stored};
 use tidemark_proto::peer::upkeep::What;
 use tidemark_proto::peer::{
     Applied, RemoveBuckets, RemoveRecords, RemoveRollups, Removed, RollUp, RolledBucket, RolledProperty, Upkeep,
@@ -82,7 +82,8 @@ fn ask(shard: &Shard, property: u32, (from_ns, to_ns): (i64, i64), rolling: Opti
     let mut used = 0;
     let rolling = Rolling {
         sealed_only: false,
-        length_s: LENGTH_S,
+        length_s: Some(LENGTH_S),
+        gone_s: &[LENGTH_S],
         rule: rolling.unwrap_or(0),
         from_ns,
         to_ns,
@@ -100,9 +101,9 @@ fn ask(shard: &Shard, property: u32, (from_ns, to_ns): (i64, i64), rolling: Opti
                     let mut folding = block.folding();
                     folding.fold(of, &windows, Needs::All, &Choice::ALL, into).unwrap();
                 }),
-                Stored::Rollup(rolled) => {
+                Stored::Rollup { rollup: rolled, .. } => {
                     used += 1;
-                    rollup::fold(&rolled, LENGTH, (of, ValueType::F64), &windows, into).unwrap();
+                    rollup::fold(&rolled, (of, ValueType::F64), &windows, into).unwrap();
                 }
             }
             ControlFlow::<()>::Continue(())
@@ -208,6 +209,7 @@ fn a_rollup_that_is_there_is_what_making_it_again_would_give() {
                         from_ns: a.min(b),
                         to_ns: a.max(b),
                         bucket_span_ns: BUCKET,
+                        ..RemoveRecords::default()
                     })));
                 }
                 _ => {}
@@ -292,11 +294,12 @@ fn points_go_only_where_their_rollups_are_and_these_answer_on() {
         from_ns: LENGTH + 5,
         to_ns: 2 * LENGTH,
         bucket_span_ns: BUCKET,
+        ..RemoveRecords::default()
     };
-    let counted = shard
-        .count_records(KIND, &[0, 1], BUCKET, (delete.from_ns, delete.to_ns))
-        .unwrap();
-    assert!(counted[0].beside && !counted[1].beside);
+    let range_of_delete = (delete.from_ns, delete.to_ns);
+    let counted = shard.count_records(KIND, &[0, 1], BUCKET, range_of_delete, &Edges::default());
+    let windows = counted.unwrap().iter().map(|of| of.windows).collect::<Vec<_>>();
+    assert_eq!(windows, [1, 0]);
     assert_eq!(
         removed(&apply(&shard, 7, &[upkeep(What::RemoveRecords(delete))])[0]).devices,
         1

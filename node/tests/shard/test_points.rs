@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use crate::support::*;
-use tidemark_node::shard::{ApplyEntry, Shard, contents, keys, test_lane};
+use tidemark_node::shard::{ApplyEntry, Edges, Shard, contents, keys, test_lane};
 use tidemark_node::store::Family;
 use tidemark_proto::peer::upkeep::What;
 use tidemark_proto::peer::{
@@ -171,6 +171,7 @@ fn nobody_who_wants_to_know_of_points_hears_of_tests() {
             from_ns: 0,
             to_ns: SPAN,
             bucket_span_ns: SPAN,
+            ..RemoveRecords::default()
         };
         upkeep(TESTS, &What::RemoveRecords(records))
     };
@@ -313,7 +314,8 @@ impl Play {
         assert_eq!(newest(&self.strewn, KIND), newest(&self.plain, KIND));
         assert_eq!(newest(&self.strewn, TESTS), newest(&self.alone, KIND));
         let ordinals: Vec<u32> = (0..DEVICES).collect();
-        let count = |shard: &Shard, number: u32| shard.count_records(number, &ordinals, BUCKET, (0, 20 * LENGTH));
+        let (range, edges) = ((0, 20 * LENGTH), Edges::default());
+        let count = |shard: &Shard, number: u32| shard.count_records(number, &ordinals, BUCKET, range, &edges);
         let counts = |shard: &Shard, number: u32| count(shard, number).unwrap();
         assert_eq!(counts(&self.strewn, KIND), counts(&self.plain, KIND));
         assert_eq!(counts(&self.strewn, TESTS), counts(&self.alone, KIND));
@@ -350,6 +352,7 @@ fn some_removal(random: &mut Random) -> What {
         from_ns: a.min(b),
         to_ns: a.max(b),
         bucket_span_ns: BUCKET,
+        ..RemoveRecords::default()
     })
 }
 

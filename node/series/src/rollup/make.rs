@@ -36,12 +36,22 @@ impl Format {
         }
     }
 
-    /// Numbers of the columns of a property; `None` where it has too great a number.
-    pub(super) fn columns(self, property: PropertyNumber) -> Option<Range<u32>> {
-        let parts = match self {
+    /// How many columns a property may have.
+    fn parts(self) -> u32 {
+        match self {
             Format::PointsOnly => 16,
             Format::WithSequences => 4_096,
-        };
+        }
+    }
+
+    /// The property of a column.
+    pub(super) fn property(self, column: PropertyNumber) -> PropertyNumber {
+        PropertyNumber(column.0 / self.parts())
+    }
+
+    /// Numbers of the columns of a property; `None` where it has too great a number.
+    pub(super) fn columns(self, property: PropertyNumber) -> Option<Range<u32>> {
+        let parts = self.parts();
         Some(property.0.checked_mul(parts)?..property.0.checked_add(1)?.checked_mul(parts)?)
     }
 

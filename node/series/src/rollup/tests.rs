@@ -123,7 +123,7 @@ fn a_rollup_answers_as_its_bucket_does() {
             .collect();
         let format = [Format::PointsOnly, Format::WithSequences][(seed % 2) as usize];
         let rollup = roll_up(&value, format, (seed, LENGTH), &rolled).unwrap().unwrap();
-        let kept = Rollup::open(&rollup).unwrap();
+        let kept = Rollup::open(&rollup, LENGTH).unwrap();
         assert_eq!(kept.rule, seed);
         for (number, of) in (1..).zip(TYPES) {
             let from_ns = (random.below(40) as i64 - 30) * LENGTH;
@@ -146,7 +146,7 @@ fn a_rollup_answers_as_its_bucket_does() {
                 dropped += folding.dropped();
             }
             let mut found = ByWindow::default();
-            let left_out = fold(&kept, LENGTH, (PropertyNumber(number), of), &windows, &mut found).unwrap();
+            let left_out = fold(&kept, (PropertyNumber(number), of), &windows, &mut found).unwrap();
             assert_eq!(left_out, dropped, "seed {seed}, property {number}, {windows:?}");
             assert_eq!(
                 answers(found),
@@ -185,7 +185,7 @@ fn windows_that_were_deleted_from_are_gone() {
     };
     let rollup = made(Format::PointsOnly);
     let starts = |rollup: &[u8]| {
-        bucket::decode(Rollup::open(rollup).unwrap().windows, None)
+        bucket::decode(Rollup::open(rollup, LENGTH).unwrap().windows, None)
             .unwrap()
             .observed_at
     };
@@ -203,7 +203,7 @@ fn windows_that_were_deleted_from_are_gone() {
     check(150, 201, &[0, 300]);
     check(i64::MIN, i64::MAX, &[]);
     check(500, 600, &[0, 100, 200, 300]);
-    assert!(Rollup::open(&rollup[..5]).is_err() && Rollup::open(&[3; 20]).is_err());
+    assert!(Rollup::open(&rollup[..5], LENGTH).is_err() && Rollup::open(&[3; 20], LENGTH).is_err());
     assert!(without(&rollup[..20], LENGTH, 0, 1).is_err());
 }
 
@@ -349,7 +349,7 @@ fn followed(told: &Told, windows: &Windows, mut as_rollup: impl FnMut() -> bool)
             let made = roll_up(&value, Format::WithSequences, (1, LENGTH), &rolled)
                 .unwrap()
                 .unwrap();
-            let rows = Rollup::open(&made).unwrap().rows(&wanted).unwrap();
+            let rows = Rollup::open(&made, LENGTH).unwrap().rows(&wanted).unwrap();
             rows.iter()
                 .filter_map(|row| row.run.as_ref())
                 .for_each(|run| feed.run(run, &mut out));
