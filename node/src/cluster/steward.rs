@@ -47,10 +47,8 @@ impl Cluster {
         loop {
             tokio::time::timeout(STEP_EVERY, changes.changed()).await.ok();
             let catalog = changes.borrow_and_update().clone();
-            let leads = self
-                .host()
-                .replica(CATALOG_GROUP)
-                .is_some_and(|replica| replica.is_leader());
+            // One that no majority agrees with may have been replaced long ago.
+            let leads = self.router.leading_here(CATALOG_GROUP).is_some();
             if !leads || !catalog.is_initialised() {
                 self.set_live_job(None);
                 farewells.clear();

@@ -454,7 +454,7 @@ impl Host {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         for round in 0u32.. {
             ticks.tick().await;
-            for replica in self.replicas() {
+            for replica in self.replicas().iter().filter(|replica| replica.ended().is_none()) {
                 let all = (round + 1) % self.tuning.flush_all_every == 0;
                 if let Err(error) = replica.flush_and_purge(&self.tuning, all).await {
                     tracing::warn!(group = replica.group(), %error, "flush failed");

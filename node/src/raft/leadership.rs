@@ -58,7 +58,7 @@ impl Replica {
         let target = {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow_watched();
-            if metrics.current_leader != Some(self.id) {
+            if metrics.current_leader != Some(self.id) || self.ended().is_some() {
                 return Ok(false);
             }
             let membership = metrics.membership_config.membership();
@@ -141,27 +141,23 @@ impl Replica {
             members.find(|(_, member)| member.node_id == node).map(|(id, _)| *id)
         };
         let another = |leader: Option<u64>| there.is_some() && leader.is_some() && leader != there;
-        if !self.leads_as(another).await {
-            std::future::pending().await
-        }
+        self.leads_as(another).await;
     }
 
     /// Whether, within a time, somebody leads as wished, or nobody.
     pub(super) async fn leader_becomes(&self, wished: impl Fn(Option<u64>) -> bool, at_most: Duration) -> bool {
-        tokio::time::timeout(at_most, self.leads_as(wished))
-            .await
-            .unwrap_or(false)
+        tokio::time::timeout(at_most, self.leads_as(wished)).await.is_ok()
     }
 
-    /// Returns once somebody leads as wished, or nobody; false where this replica ends before.
-    async fn leads_as(&self, wished: impl Fn(Option<u64>) -> bool) -> bool {
+    /// Returns once somebody leads as wished, or nobody; never where this replica ends before: it hears of nobody any more, and
+    /// who waits for it must not turn in circles.
+    async fn leads_as(&self, wished: impl Fn(Option<u64>) -> bool) {
         let mut changes = self.raft.server_metrics();
         while !wished(changes.borrow_watched().current_leader) {
             if changes.changed().await.is_err() {
-                return false;
+                std::future::pending::<()>().await;
             }
         }
-        true
     }
 }
 

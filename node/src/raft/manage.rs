@@ -38,7 +38,7 @@ impl Replica {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
-        let leader = metrics.current_leader;
+        let leader = metrics.current_leader.filter(|_| self.ended().is_none());
         Now {
             leads: leader == Some(self.id),
             leader_node: leader
@@ -152,7 +152,7 @@ impl Replica {
     pub fn group_view(&self) -> Option<GroupView> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched().clone();
-        if metrics.current_leader != Some(self.id) {
+        if metrics.current_leader != Some(self.id) || self.ended().is_some() {
             return None;
         }
         let membership = metrics.membership_config.membership();
