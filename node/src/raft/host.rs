@@ -51,6 +51,8 @@ pub struct Host {
     pub(super) leaving: Mutex<BTreeSet<(u32, u64)>>,
     /// Why this node must stop, once it has been told that it was removed.
     removed: watch::Sender<Option<String>>,
+    /// Why this node must end, to be started anew.
+    ends: watch::Sender<Option<String>>,
     tuning: Tuning,
     metrics: Arc<Metrics>,
 }
@@ -79,6 +81,7 @@ impl Host {
             gone: Mutex::new(gone),
             leaving: Mutex::default(),
             removed: watch::Sender::new(None),
+            ends: watch::Sender::new(None),
             tuning,
             metrics,
         }))
@@ -269,6 +272,20 @@ impl Host {
     /// Told once, when this node learns that it was removed from the cluster.
     pub fn watch_removed(&self) -> watch::Receiver<Option<String>> {
         self.removed.subscribe()
+    }
+
+    /// Told once, when this node must end to be started anew.
+    pub fn watch_ends(&self) -> watch::Receiver<Option<String>> {
+        self.ends.subscribe()
+    }
+
+    /// Has the node end, as it does when it is told to stop, but with a failure: whoever watches over it starts it anew.
+    pub(super) fn end(&self, why: String) {
+        self.ends.send_if_modified(|ends| {
+            let first = ends.is_none();
+            ends.get_or_insert(why);
+            first
+        });
     }
 
     /// Notes on disk that this node was removed, and has it stopped. Told again, it does nothing more.

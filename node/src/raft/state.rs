@@ -83,9 +83,10 @@ pub struct ReplicaState {
 
 /// A store failure as an answer.
 pub fn store_error(error: StoreError) -> Error {
-    match error.is_corruption() {
-        true => Error::new(Reason::Corruption, error.to_string()),
-        false => Error::internal(error),
+    match error {
+        error if error.is_corruption() => Error::new(Reason::Corruption, error.to_string()),
+        error if error.is_full() => Error::new(Reason::DiskLow, error.to_string()).hint("make room on the disk"),
+        error => Error::internal(error),
     }
 }
 

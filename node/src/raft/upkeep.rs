@@ -88,7 +88,13 @@ impl Replica {
         let unflushed = applied.saturating_sub(persisted);
         if unflushed >= tuning.entries_unflushed_max || (force && unflushed > 0) {
             let state = self.state.clone();
-            blocking(move || state.flush()).await?;
+            match blocking(move || state.flush()).await {
+                // Log that may go already makes room.
+                Err(error) if error.reason() == Reason::DiskLow => {
+                    tracing::warn!(group = self.group, %error, "flushed later");
+                }
+                flushed => flushed?,
+            }
         }
         let state = self.state.clone();
         let flushed = index(&blocking(move || Ok(state.persisted()?.0)).await?);

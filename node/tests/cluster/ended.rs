@@ -77,6 +77,30 @@ async fn ended(cluster: &TestCluster, i: usize, shard: u32) -> Result<String, St
     }
 }
 
+/// Files of an engine that are there, by number; links are none.
+fn numbers(state: &Path) -> impl Iterator<Item = u64> {
+    let files = fs::read_dir(state).unwrap().map(Result::unwrap);
+    let files = files.filter(|entry| entry.file_type().unwrap().is_file());
+    files.filter_map(|entry| entry.path().file_stem()?.to_str()?.parse().ok())
+}
+
+/// Every table that the engine begins from now on is on a full disk, until it clears up after it failed.
+fn fill_up(state: &Path) {
+    let next = numbers(state).max().unwrap() + 1;
+    for number in next..next + FILES {
+        // Some may be there from the time before.
+        std::os::unix::fs::symlink("/dev/full", state.join(format!("{number:06}.sst"))).ok();
+    }
+}
+
+fn make_room(state: &Path) {
+    for entry in fs::read_dir(state).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_symlink() {
+            fs::remove_file(entry.path()).ok();
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_node_whose_leader_ended_passes_everything_to_those_that_go_on() {
     let cluster = TestCluster::start(3).await;
@@ -109,4 +133,58 @@ async fn a_node_whose_leader_ended_passes_everything_to_those_that_go_on() {
         problems.iter().any(|problem| problem.contains("is damaged")),
         "{problems:?}"
     );
+}
+
+#[tokio::test]
+async fn a_node_starts_anew_for_a_replica_that_a_full_disk_ended_once_there_is_room() {
+    let mut cluster = TestCluster::start_with(3, often()).await;
+    furnish(&cluster.client().await, &DEVICES).await;
+    let node = cluster.at(2);
+    taken(&node, 1).await;
+    let status = cluster.healthy(0).await;
+    let reserve = status.nodes[2].facts.as_ref().unwrap().disk_reserve_bytes;
+    // Low, so that it waits, and not full: entries come in.
+    cluster.set_disk_free(2, reserve / 4 * 3);
+    let shard = holding(&status, |_| true);
+    let state = state_of(&cluster, 2, shard);
+    let mut second = 1;
+    let problem = loop {
+        // The engine tries again by itself: only what is applied before it has room is what the replica ends for.
+        fill_up(&state);
+        let flushed = flush_fails(&cluster, 2, shard).await;
+        second += 1;
+        taken(&node, second).await;
+        match ended(&cluster, 2, shard).await {
+            Ok(problem) => break problem,
+            Err(seen) => assert!(second < 30, "the replica goes on: {flushed}; {seen}"),
+        }
+    };
+    assert!(problem.contains("No space left on device"), "{problem}");
+    second += 1;
+    taken(&node, second).await;
+    assert_eq!(count(&node).await, second as usize * DEVICES.len());
+
+    make_room(&state);
+    cluster.set_disk_free(2, 2 * reserve);
+    let why = cluster.ended(2).await;
+    let says = format!("shard {shard} stopped here when the disk was full");
+    assert!(why.contains(&says), "{why}");
+    second += 1;
+    taken(&cluster.at(0), second).await;
+    cluster.restart(2).await;
+    let node = cluster.at(2);
+    eventually("the node has everything", || async {
+        let status = node.status().await.map_err(|e| e.to_string())?;
+        let behind = |shard: &&v1::ShardStatus| {
+            let last = shard.replicas.iter().map(|replica| replica.applied_index).max();
+            shard.replicas.iter().any(|replica| Some(replica.applied_index) < last)
+        };
+        match status.shards.iter().filter(behind).count() {
+            0 if status.healthy => Ok(()),
+            behind => Err(format!("{behind} shards, {:?}", status.problems)),
+        }
+    })
+    .await;
+    cluster.replicas_agree(2).await;
+    assert_eq!(count(&node).await, second as usize * DEVICES.len());
 }
