@@ -141,7 +141,11 @@ impl Node {
         };
         tokio::spawn(node.host.clone().watch_disk(tuning.disk_every));
         let deletes = node.deletes.clone();
-        tokio::spawn(deletes.clone().keep_retention(tuning.retention_every));
+        tokio::spawn(
+            deletes
+                .clone()
+                .keep_retention(tuning.retention_every, tuning.retention_ahead),
+        );
         tokio::spawn(deletes.keep_rollups(tuning.rollups_every, tuning.rollups_after));
         if let Some(identity) = identity {
             node.host.start(identity).await?;

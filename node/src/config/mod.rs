@@ -127,6 +127,8 @@ pub struct Tuning {
     pub write_bytes_in_flight_max: usize,
     /// Expired points are looked for this often.
     pub retention_every: Duration,
+    /// So much the clock that decides what is expired is ahead of the real one; only in tests.
+    pub retention_ahead: Duration,
     /// Rollups that are missing are looked for this often.
     pub rollups_every: Duration,
     /// Buckets that ended so long ago are rolled up: mostly nothing comes for them any more.
@@ -157,6 +159,7 @@ impl Default for Tuning {
             connections_max: 10_000,
             write_bytes_in_flight_max: 256 << 20,
             retention_every: Duration::from_secs(300),
+            retention_ahead: Duration::ZERO,
             rollups_every: Duration::from_secs(60),
             rollups_after: Duration::from_secs(3_600),
             disk_every: Duration::from_secs(1),
