@@ -188,3 +188,50 @@ async fn a_node_starts_anew_for_a_replica_that_a_full_disk_ended_once_there_is_r
     cluster.replicas_agree(2).await;
     assert_eq!(count(&node).await, second as usize * DEVICES.len());
 }
+
+/// A folder that is in the way stands for any error that passes.
+#[tokio::test]
+async fn what_a_node_cannot_open_or_remove_at_once_it_does_later() {
+    let mut cluster = TestCluster::start(3).await;
+    furnish(&cluster.client().await, &DEVICES).await;
+    taken(&cluster.at(0), 1).await;
+    let i = cluster.add().await;
+    cluster.take_in(i).await;
+    let status = cluster.healthy(0).await;
+    let ids = status.shards.iter().flat_map(|shard| &shard.replicas);
+    let next = ids.map(|replica| replica.replica_id).max().unwrap() + 1;
+    let groups = |i: usize| cluster.data_dir(i).join("groups");
+    let old = state_of(&cluster, 0, 1).parent().unwrap().to_path_buf();
+    let (no_room_for_new, no_note_of_old) = (groups(i).join(format!("1-{next}")), groups(0).join("GONE.new"));
+    fs::write(&no_room_for_new, "").unwrap();
+    fs::create_dir(&no_note_of_old).unwrap();
+
+    let spec = v1::MoveShard {
+        shard: 1,
+        from_node: 1,
+        to_node: 4,
+    };
+    let job = cluster.start_job(0, Goal::MoveShard(spec)).await.unwrap();
+    let waits_for = async |what: &str| {
+        eventually("the move waits", || async {
+            let job = cluster.job(0, job.id).await?;
+            match &job.moves[0].waits_for {
+                why if why.contains(what) => Ok(()),
+                _ => Err(format!("{job:?}")),
+            }
+        })
+        .await;
+    };
+    waits_for("the new replica is damaged").await;
+    fs::remove_file(&no_room_for_new).unwrap();
+    waits_for("node 1 removes the old replica's files").await;
+    let refused = fs::read_to_string(groups(0).join("GONE")).unwrap_or_default();
+    assert_eq!(refused, "");
+    assert!(old.join("CURRENT").exists(), "nothing goes before the note is there");
+    fs::remove_dir(&no_note_of_old).unwrap();
+    assert_eq!(cluster.job_ended(0, job.id).await.state(), v1::JobState::Done);
+    assert!(!old.exists());
+    let gone = fs::read_to_string(groups(0).join("GONE")).unwrap();
+    assert_eq!(gone.lines().count(), 1, "{gone}");
+    assert_eq!(count(&cluster.at(0)).await, DEVICES.len());
+}
