@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver as _;
-use openraft::errors::{ClientWriteError, RaftError};
+use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use tidemark_proto::peer::{GroupView, MemberNode, Membership, ReplicaProgress, VoterSet};
 
 use super::replica::Replica;
@@ -56,6 +56,16 @@ impl Replica {
             Ok(_) => Ok(Managed::Done),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
                 Ok(Managed::NotLeader(to.leader_node.map(|member| member.node_id)))
+            }
+            // To ask again would not help.
+            Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
+                ChangeMembershipError::LearnerNotFound(e),
+            ))) => {
+                let message = format!(
+                    "replica {} is no member of group {} that could vote",
+                    e.node_id, self.group
+                );
+                Err(Error::new(Reason::InvalidMove, message))
             }
             Err(RaftError::APIError(e)) => Err(Error::new(Reason::NoLeader, e.to_string())),
             Err(RaftError::Fatal(e)) => Err(Error::internal(e)),
