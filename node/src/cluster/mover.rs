@@ -289,11 +289,9 @@ impl Cluster {
     /// Ends a job whose moves have all ended; says what it waits for where it cannot yet.
     async fn end_job(&self, catalog: &Catalog, job: &Job) -> Result<Option<String>> {
         let cancelled = job.state() == JobState::Cancelling;
-        if let Some(node) = crate::catalog::jobs::leaves(job).filter(|_| !cancelled) {
-            let voter = self.catalog_voters(catalog).into_iter().any(|voter| voter == node);
-            if voter || self.votes_in_catalog(node) {
-                return Ok(Some(format!("node {node} hands its vote in the catalog over")));
-            }
+        let leaves = crate::catalog::jobs::leaves(job).filter(|_| !cancelled);
+        if let Some(why) = leaves.and_then(|node| self.vote_kept_by(catalog, node)) {
+            return Ok(Some(why));
         }
         if let Some(node) = crate::catalog::jobs::empties(job).filter(|_| !cancelled) {
             let leads = self.leads_something(catalog, node).await;

@@ -4,6 +4,7 @@
 //! Invariant: leadership is only handed to a voter that answers and is in step; a hand-over that nobody takes up is asked
 //! for again until it is.
 
+use std::collections::BTreeSet;
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ use crate::error::{Error, Reason, Result};
 
 /// One that the leader heard within this is alive enough to lead.
 const ANSWERS_WITHIN: Duration = Duration::from_millis(1_000);
+/// One that the leader did not hear for so long may be down for good: others are better voters.
+const DEAD_AFTER: Duration = Duration::from_secs(5);
 /// Entries on their way to a replica that is in step.
 const IN_STEP_ENTRIES: u64 = 64;
 /// A request to take over that changed nothing by then is made again.
@@ -51,6 +54,19 @@ impl Replica {
         let committed = &metrics.committed_membership_config;
         let member = committed.membership().get_node(&replica).is_some();
         !member && committed.log_id().is_some() && *committed.log_id() > its_last
+    }
+
+    /// Nodes that this replica heard lately as their leader, its own among them; none where it does not lead.
+    pub fn nodes_heard(&self) -> BTreeSet<u64> {
+        if !self.is_leader() {
+            return BTreeSet::new();
+        }
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let heard = |id: u64| id == self.id || heard_within(&metrics, id, DEAD_AFTER);
+        let members = metrics.membership_config.membership().nodes();
+        let members = members.filter(|(id, _)| heard(**id));
+        members.map(|(_, member)| member.node_id).collect()
     }
 
     /// Hands leadership to another voter that answers, where there is one; true once another replica leads.
@@ -163,8 +179,12 @@ impl Replica {
 
 /// Whether the leader heard a replica lately.
 fn answers(metrics: &Metrics, id: u64) -> bool {
+    heard_within(metrics, id, ANSWERS_WITHIN)
+}
+
+fn heard_within(metrics: &Metrics, id: u64, within: Duration) -> bool {
     let heard = metrics.heartbeat.as_ref().and_then(|heard| heard.get(&id));
-    heard.is_some_and(|at| at.is_some_and(|at| at.elapsed() < ANSWERS_WITHIN))
+    heard.is_some_and(|at| at.is_some_and(|at| at.elapsed() < within))
 }
 
 /// Whether a replica has almost all of the log: what it lacks is on its way.
