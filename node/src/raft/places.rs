@@ -146,6 +146,8 @@ impl Host {
         let dir = self.data_dir.join("groups").join(format!("{group}-{replica}"));
         let (resources, catalog) = (self.resources.clone(), self.catalog.clone());
         let state = blocking(move || ReplicaState::open(group, &dir, resources, catalog)).await?;
+        let purged = log.memory().lock().purged;
+        check_reaches(purged.map(|id| id.index), state.last_applied().map(|id| id.index))?;
         let envelope = self.envelope(0)?;
         let lag = Arc::new(Lag::new(replica, log.memory(), state.clone()));
         let network = Network {
@@ -166,9 +168,42 @@ impl Host {
     }
 }
 
+/// Checks that the log goes on from the state: what was purged must be in it, or entries would be passed over in silence.
+fn check_reaches(purged: Option<u64>, applied: Option<u64>) -> Result<()> {
+    if purged <= applied {
+        return Ok(());
+    }
+    let (purged, applied) = (purged.unwrap_or(0), applied.unwrap_or(0));
+    let message = format!("the log begins behind entry {purged}, and the state ends with entry {applied}");
+    Err(Error::new(Reason::Corruption, message))
+}
+
 async fn initialise(replica: Arc<Replica>, members: BTreeMap<u64, Member>, after: Duration) {
     tokio::time::sleep(after).await;
     if let Err(error) = replica.initialize(members).await {
         tracing::warn!(group = replica.group(), %error, "group not initialised");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_state_that_ends_before_its_log_begins_is_damaged() {
+        for (purged, applied, reaches) in [
+            (None, None, true),
+            (None, Some(7), true),
+            (Some(7), Some(7), true),
+            (Some(7), Some(9), true),
+            (Some(7), Some(6), false),
+            (Some(0), None, false),
+        ] {
+            let checked = check_reaches(purged, applied);
+            assert_eq!(checked.is_ok(), reaches, "{purged:?} {applied:?}");
+        }
+        let error = check_reaches(Some(7), Some(6)).unwrap_err();
+        assert_eq!(error.reason(), Reason::Corruption, "not tried again");
     }
 }
