@@ -105,6 +105,8 @@ pub struct Tuning {
     pub log_bytes_kept: u64,
     /// Bytes of one group that stay for a checkpoint on its way, or for a live replica that lags; not for a dead one.
     pub log_bytes_pinned: u64,
+    /// Parts of a checkpoint that came for a replica stay so long after the last transfer, where it is in step without them.
+    pub incoming_kept: Duration,
     /// A replica that its leader did not hear for so long is dead: no log stays for it.
     pub silent_after: Duration,
     /// Most bytes of checkpoints that a node sends a second, all transfers together. It has a key.
@@ -148,6 +150,7 @@ impl Default for Tuning {
             log_entries_kept: 10_000,
             log_bytes_kept: 64 << 20,
             log_bytes_pinned: 2 << 30,
+            incoming_kept: Duration::from_secs(600),
             silent_after: Duration::from_secs(10),
             move_bytes_per_second: 64 << 20,
             read_threads: 0,

@@ -372,7 +372,9 @@ impl Replica {
         let meta = header.meta.ok_or_else(|| missing("meta"))?;
         let meta = codec::snapshot_meta_from_wire(meta).map_err(Error::internal)?;
         let mut turn = self.receiving.next(vote)?;
-        let _alone = self.receiving.alone.lock().await;
+        let mut alone = self.receiving.alone.lock().await;
+        // Also of one that ends half way.
+        *alone = monotonic();
         let (state, files) = (self.state.clone(), header.files);
         let mut receiver = blocking(move || state.incoming(files)).await?;
         have(peer::SnapshotOffsets { bytes: receiver.have() }).await?;
@@ -486,18 +488,18 @@ async fn note_end(raft: Raft, ended: Arc<OnceLock<String>>) {
 }
 
 /// Whose turn it is to send this replica a checkpoint.
-struct Receiving {
+pub(super) struct Receiving {
     /// Of the newest transfer, and its number.
     newest: watch::Sender<(u64, Option<Vote>)>,
-    /// Held by the one that writes files.
-    alone: tokio::sync::Mutex<()>,
+    /// Held by the one that writes files; when the last one began, or the process.
+    pub(super) alone: tokio::sync::Mutex<Instant>,
 }
 
 impl Receiving {
     fn new() -> Receiving {
         Receiving {
             newest: watch::Sender::new((0, None)),
-            alone: tokio::sync::Mutex::default(),
+            alone: tokio::sync::Mutex::new(monotonic()),
         }
     }
 

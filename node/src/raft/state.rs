@@ -357,6 +357,11 @@ impl ReplicaState {
         Ok(received)
     }
 
+    /// Whether there are files that came for a checkpoint.
+    pub fn has_incoming(&self) -> bool {
+        self.dir.join(INCOMING).exists()
+    }
+
     /// Lets go of files that came for a checkpoint: it is installed, or another way was found.
     pub fn forget_incoming(&self) -> Result<()> {
         remove_folder(&self.dir.join(INCOMING)).map_err(Error::internal)

@@ -235,3 +235,23 @@ async fn what_a_node_cannot_open_or_remove_at_once_it_does_later() {
     assert_eq!(gone.lines().count(), 1, "{gone}");
     assert_eq!(count(&cluster.at(0)).await, DEVICES.len());
 }
+
+#[tokio::test]
+async fn parts_of_a_checkpoint_that_nobody_sends_any_more_go() {
+    let tuning = Tuning {
+        flush_every: Duration::from_millis(50),
+        incoming_kept: Duration::ZERO,
+        ..Tuning::default()
+    };
+    let cluster = TestCluster::start_with(1, tuning).await;
+    let incoming = state_of(&cluster, 0, 1).with_file_name("incoming");
+    fs::create_dir(&incoming).unwrap();
+    fs::write(incoming.join("000007.sst"), "half").unwrap();
+    eventually("it is gone", || async {
+        match incoming.exists() {
+            false => Ok(()),
+            true => Err("still there".to_string()),
+        }
+    })
+    .await;
+}
