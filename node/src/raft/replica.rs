@@ -111,6 +111,7 @@ impl Replica {
         let (machine, lag) = (Machine::new(state.clone()), network.lag.clone());
         let (ebbing, left) = (network.ebbing.clone(), network.left.clone());
         let reader = log.reader();
+        state.replayed_upto(log.memory().lock().last.map_or(0, |last| last.index));
         let raft = Raft::new(id, raft_config()?, network, log, machine)
             .await
             .map_err(Error::internal)?;

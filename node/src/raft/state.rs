@@ -279,6 +279,11 @@ impl ReplicaState {
         Ok(answers)
     }
 
+    /// Notes where the log ends that is applied anew after a start.
+    pub(super) fn replayed_upto(&self, index: u64) {
+        self.content_digests.replayed_upto(index);
+    }
+
     /// The digest that was taken under an id, once it is there.
     pub fn taken_digest(&self, id: u64) -> Option<peer::TakenDigest> {
         self.content_digests.taken(id)
