@@ -5,8 +5,9 @@
 //! than the reserve, so that the answer does not flicker.
 //!
 //! ```text
-//! free    0 ........ reserve / 2 ........ reserve ... reserve * 1.1 ........
+//! free    0 ... reserve / 8 ..... reserve / 2 ........ reserve ... reserve * 1.1 ........
 //!         full: no entry is taken |  low: nothing is proposed  |  fine
+//!         and no flush goes below reserve / 8
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -44,6 +45,13 @@ pub struct Room {
     pub full: bool,
 }
 
+impl Room {
+    /// What is left alone even by the rest of what leaders had taken, and by flushes: a part of the reserve.
+    pub fn floor(&self) -> u64 {
+        self.reserve / 8
+    }
+}
+
 impl Disk {
     /// The disk of a folder that exists, looked at once.
     pub fn new(dir: &Path, wished: DiskReserve, pretended: Option<Arc<AtomicU64>>) -> std::io::Result<Disk> {
@@ -62,12 +70,7 @@ impl Disk {
 
     /// Looks again; true where the disk became low or fine by it.
     pub fn look(&self) -> std::io::Result<bool> {
-        let seen = rustix::fs::statvfs(&self.dir)?;
-        let total = seen.f_blocks.saturating_mul(seen.f_frsize);
-        let free = match &self.pretended {
-            Some(free) => free.load(Ordering::Relaxed),
-            None => seen.f_bavail.saturating_mul(seen.f_frsize),
-        };
+        let (total, free) = self.see()?;
         self.total.store(total, Ordering::Relaxed);
         self.free.store(free, Ordering::Relaxed);
         let reserve = self.wished.of(total);
@@ -80,6 +83,23 @@ impl Disk {
         };
         step(&self.full, reserve / 2);
         Ok(step(&self.low, reserve))
+    }
+
+    /// Size of the file system, and what is free.
+    fn see(&self) -> std::io::Result<(u64, u64)> {
+        let seen = rustix::fs::statvfs(&self.dir)?;
+        let free = match &self.pretended {
+            Some(free) => free.load(Ordering::Relaxed),
+            None => seen.f_bavail.saturating_mul(seen.f_frsize),
+        };
+        Ok((seen.f_blocks.saturating_mul(seen.f_frsize), free))
+    }
+
+    /// Whether what is in memory, so many bytes, may go to the disk: as it is now, for one flush follows the other. Where it cannot
+    /// be looked at, the flush finds out.
+    pub fn has_room_to_flush(&self, bytes: u64) -> bool {
+        let (floor, seen) = (self.room().floor(), self.see());
+        seen.map_or(true, |(_, free)| free >= bytes.saturating_add(floor))
     }
 
     /// What was seen at the last look.
@@ -176,5 +196,18 @@ mod tests {
         assert_eq!(disk.check_room_for(1_001).unwrap_err().reason(), Reason::DiskLow);
         disk.check_room_to_spare(500).unwrap();
         assert_eq!(disk.check_room_to_spare(501).unwrap_err().reason(), Reason::DiskLow);
+    }
+
+    #[test]
+    fn a_flush_leaves_an_eighth_of_the_reserve_as_the_disk_is_now() {
+        let dir = tempfile::tempdir().unwrap();
+        let free = Arc::new(AtomicU64::new(1_500));
+        let disk = Disk::new(dir.path(), DiskReserve::Bytes(1_000), Some(free.clone())).unwrap();
+        assert!(disk.has_room_to_flush(1_375) && !disk.has_room_to_flush(1_376));
+        free.store(130, Ordering::Relaxed);
+        assert!(
+            disk.has_room_to_flush(5) && !disk.has_room_to_flush(6),
+            "without a look"
+        );
     }
 }

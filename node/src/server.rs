@@ -91,7 +91,7 @@ impl Node {
         let data_dir = config.data_dir.clone();
         let cache_bytes = config.cache_mib << 20;
         let (reserve, pretended) = (config.disk_reserve, config.tuning.disk_free.clone());
-        let (lock, identity, log, resources, disk) = blocking(move || {
+        let (lock, identity, log, resources, metrics) = blocking(move || {
             let lock = DataLock::take(&data_dir).map_err(Error::internal)?;
             if let Some(why) = removed(&data_dir).map_err(Error::internal)? {
                 let hint = "to come back it joins anew, with an empty data folder";
@@ -100,9 +100,12 @@ impl Node {
             let identity = Identity::load(&data_dir).map_err(Error::internal)?;
             let log = open_log(&data_dir.join("log"), identity.as_ref())?;
             let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
-            let resources = Resources::new(cache_bytes, MEMTABLE_BYTES, cores).map_err(Error::internal)?;
             let disk = Disk::new(&data_dir, reserve, pretended).map_err(Error::internal)?;
-            Ok((lock, identity, log, Arc::new(resources), disk))
+            let metrics = Arc::new(Metrics::new(disk));
+            let seen = Arc::clone(&metrics);
+            let resources = Resources::new(cache_bytes, MEMTABLE_BYTES, cores).map_err(Error::internal)?;
+            let resources = resources.with_room(Arc::new(move |bytes| seen.disk().has_room_to_flush(bytes)));
+            Ok((lock, identity, log, Arc::new(resources), metrics))
         })
         .await?;
         let tuning = config.tuning.clone();
@@ -113,7 +116,7 @@ impl Node {
             resources.clone(),
             Arc::new(Peers::sending(config.tuning.move_bytes_per_second)),
             config.tuning.clone(),
-            Arc::new(Metrics::new(disk)),
+            metrics,
         )?;
         let router = Arc::new(Router::new(host.clone(), &limits)?);
         let backups = Backups::open(router.clone(), &config.data_dir, resources)?;
@@ -138,7 +141,11 @@ impl Node {
         };
         tokio::spawn(node.host.clone().watch_disk(tuning.disk_every));
         let deletes = node.deletes.clone();
-        tokio::spawn(deletes.clone().keep_retention(tuning.retention_every));
+        tokio::spawn(
+            deletes
+                .clone()
+                .keep_retention(tuning.retention_every, tuning.retention_ahead),
+        );
         tokio::spawn(deletes.keep_rollups(tuning.rollups_every, tuning.rollups_after));
         if let Some(identity) = identity {
             node.host.start(identity).await?;
@@ -183,11 +190,12 @@ impl Node {
             drop(clients_left);
             ended
         });
-        let mut removed = self.host.watch_removed();
+        let (mut removed, mut ends) = (self.host.watch_removed(), self.host.watch_ends());
         let ending = async {
             let ended = tokio::select! {
                 () = stop => Ok(()),
                 told = removed.wait_for(Option::is_some) => Err(told.map_or_else(|_| no_reason(), |why| left(&why))),
+                told = ends.wait_for(Option::is_some) => Err(told.map_or_else(|_| no_reason(), |why| anew(&why))),
                 refused = joining => Err(refused),
             };
             tracing::info!("stopping");
@@ -206,8 +214,10 @@ impl Node {
             ended = async { tokio::try_join!(client_server, Box::pin(peer_server)) } => {
                 ended.map_err(Error::internal)?;
                 let why = self.host.watch_removed().borrow().clone();
+                let ends = self.host.watch_ends().borrow().clone();
                 match *stop_peers.borrow() {
                     true if why.is_some() => Err(left(&why)),
+                    true if ends.is_some() => Err(anew(&ends)),
                     true => Ok(()),
                     false => Err(Error::internal("the servers ended by themselves")),
                 }
@@ -333,6 +343,11 @@ impl Node {
 fn left(why: &Option<String>) -> Error {
     Error::new(Reason::NodeRemoved, why.clone().unwrap_or_default())
         .hint("to come back it joins anew, with an empty data folder")
+}
+
+/// Why a node ends that has to be started anew.
+fn anew(why: &Option<String>) -> Error {
+    Error::internal(why.as_deref().unwrap_or_default())
 }
 
 fn no_reason() -> Error {

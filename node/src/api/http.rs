@@ -69,6 +69,10 @@ impl HttpApi {
             }
             match self.host.replica(shard.id) {
                 None => missing.push(format!("shard {} does not run here yet", shard.id)),
+                Some(replica) if replica.ended().is_some() => {
+                    let why = replica.ended().unwrap_or_default();
+                    missing.push(format!("shard {} has stopped here: {why}", shard.id));
+                }
                 // A leader that no majority agrees with leads in its own eyes only.
                 Some(replica) if replica.leader_node().is_none() || replica.is_cut_off() => {
                     missing.push(format!("shard {} has no leader", shard.id));

@@ -15,7 +15,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use tidemark_proto::peer::manage_group_request::Step;
-use tidemark_proto::peer::{AdvanceMove, EndJob, MemberNode, VoterSet, applied, catalog_command::Command};
+use tidemark_proto::peer::{AdvanceMove, Blank, EndJob, MemberNode, VoterSet, applied, catalog_command::Command};
 use tidemark_proto::v1::{Job, JobState, Move, MovePhase, ReplicaState, job_spec::Goal};
 
 use super::Cluster;
@@ -33,6 +33,9 @@ const IN_STEP_ENTRIES: u64 = 64;
 /// So long nothing begins after a move has ended: replicas that open, leaders that change and files that go make clients
 /// wait a little, and small shards would follow each other without a break.
 const REST: Duration = Duration::from_millis(500);
+
+/// Why a move does not go on whose members a leader has written, and no majority is known to have.
+const UNSETTLED: &str = "the new members are not known to a majority yet";
 
 /// The pause between the moves of a job, as the node that carries it out sees it.
 #[derive(Debug, Default)]
@@ -131,15 +134,15 @@ impl Cluster {
         match (planned.phase(), cancelling) {
             (MovePhase::Pending, true) => self.advance(job, at, MovePhase::Cancelled).await,
             (MovePhase::Pending, false) => self.advance(job, at, MovePhase::Copying).await,
-            (MovePhase::Copying, true) => {
-                self.set_voters(catalog, planned, false).await?;
-                self.advance(job, at, MovePhase::Cancelled).await
-            }
-            (MovePhase::Copying, false) => self.copy(catalog, job, at).await,
-            (MovePhase::Switching, _) => {
-                self.set_voters(catalog, planned, true).await?;
-                self.advance(job, at, MovePhase::Cleaning).await
-            }
+            (MovePhase::Copying, true) => match self.set_voters(catalog, planned, false).await? {
+                stepped if stepped.view.settled => self.advance(job, at, MovePhase::Cancelled).await,
+                _ => Ok(waits(UNSETTLED)),
+            },
+            (MovePhase::Copying, false) => match self.catch_up(catalog, planned).await? {
+                None => self.advance(job, at, MovePhase::Switching).await,
+                Some(waits) => Ok(waits),
+            },
+            (MovePhase::Switching, _) => self.switch(catalog, job, at).await,
             (MovePhase::Cleaning, _) => self.clean(catalog, job, at).await,
             (phase, _) => Err(Error::internal(format!("a move in phase {phase:?} has no next step"))),
         }
@@ -166,15 +169,25 @@ impl Cluster {
         }
     }
 
-    /// Has the new replica sent what it lacks, until it is in step.
-    async fn copy(&self, catalog: &Catalog, job: &Job, at: usize) -> Result<Looked> {
-        let planned = &job.moves[at];
+    /// Whether the new replica of a move belongs to its group, voting or not.
+    async fn is_member(&self, planned: &Move) -> Result<bool> {
         if planned.to_node == 0 {
-            return self.advance(job, at, MovePhase::Switching).await;
+            return Ok(true);
+        }
+        let deadline = monotonic() + STEP_TIMEOUT;
+        let looked = self.manage(planned.shard, Step::Look(Blank {}), deadline).await?;
+        let mut members = looked.view.membership.iter().flat_map(|membership| &membership.members);
+        Ok(members.any(|member| member.replica == planned.to_replica))
+    }
+
+    /// Has the new replica sent what it lacks; what it waits for, and nothing once it is in step.
+    async fn catch_up(&self, catalog: &Catalog, planned: &Move) -> Result<Option<Looked>> {
+        if planned.to_node == 0 {
+            return Ok(None);
         }
         let node = catalog.known_node(planned.to_node)?;
         let Some(view) = self.view_of(node).await else {
-            return Ok(waits(format!("node {} does not answer", node.id)));
+            return Ok(Some(waits(format!("node {} does not answer", node.id))));
         };
         let here = |replica: &&tidemark_proto::peer::ReplicaView| {
             let status = replica.status.as_ref();
@@ -186,12 +199,12 @@ impl Cluster {
             .find(here)
             .and_then(|replica| replica.status.as_ref())
         {
-            None => return Ok(waits(format!("node {} has not opened its replica yet", node.id))),
+            None => return Ok(Some(waits(format!("node {} has not opened its replica yet", node.id)))),
             Some(status) if status.state() == ReplicaState::Damaged => {
-                return Ok(waits(format!(
+                return Ok(Some(waits(format!(
                     "node {}: the new replica is damaged: {}",
                     node.id, status.problem
-                )));
+                ))));
             }
             Some(_) => {}
         }
@@ -209,17 +222,32 @@ impl Cluster {
             .find(|progress| progress.replica == planned.to_replica);
         let matched = progress.map_or(0, |progress| progress.matched_index);
         if matched > 0 && matched + IN_STEP_ENTRIES >= view.last_index {
-            return self.advance(job, at, MovePhase::Switching).await;
+            return Ok(None);
         }
         let why = match matched {
             0 => "the checkpoint is on its way".to_string(),
             _ => format!("{} entries of log to go", view.last_index.saturating_sub(matched)),
         };
-        Ok(Looked::Waits {
+        Ok(Some(Looked::Waits {
             total: progress.map_or(0, |progress| progress.bytes_total),
             done: progress.map_or(0, |progress| progress.bytes_done),
             why,
-        })
+        }))
+    }
+
+    /// Gives the new replica its vote, and the old one none.
+    async fn switch(&self, catalog: &Catalog, job: &Job, at: usize) -> Result<Looked> {
+        let planned = &job.moves[at];
+        if !self.is_member(planned).await? {
+            // The group has forgotten it with a leader that was not followed: it is taken in again, and switched to then.
+            let taken_in = self.catch_up(catalog, planned).await?;
+            return Ok(taken_in.unwrap_or_else(|| waits("the new replica is taken in again")));
+        }
+        // Until then the group may still need the old replica, which goes with all its files.
+        match self.set_voters(catalog, planned, true).await? {
+            stepped if stepped.view.settled => self.advance(job, at, MovePhase::Cleaning).await,
+            _ => Ok(waits(UNSETTLED)),
+        }
     }
 
     /// Makes the members of a shard what the catalog says, with a move done or taken back.
@@ -261,11 +289,9 @@ impl Cluster {
     /// Ends a job whose moves have all ended; says what it waits for where it cannot yet.
     async fn end_job(&self, catalog: &Catalog, job: &Job) -> Result<Option<String>> {
         let cancelled = job.state() == JobState::Cancelling;
-        if let Some(node) = crate::catalog::jobs::leaves(job).filter(|_| !cancelled) {
-            let voter = self.catalog_voters(catalog).into_iter().any(|voter| voter == node);
-            if voter || self.votes_in_catalog(node) {
-                return Ok(Some(format!("node {node} hands its vote in the catalog over")));
-            }
+        let leaves = crate::catalog::jobs::leaves(job).filter(|_| !cancelled);
+        if let Some(why) = leaves.and_then(|node| self.vote_kept_by(catalog, node)) {
+            return Ok(Some(why));
         }
         if let Some(node) = crate::catalog::jobs::empties(job).filter(|_| !cancelled) {
             let leads = self.leads_something(catalog, node).await;

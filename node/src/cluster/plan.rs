@@ -178,7 +178,8 @@ fn warnings(catalog: &Catalog, cluster: &placement::Cluster, job: &Job) -> Vec<S
         ));
     }
     if cluster.factor == 1 && !job.moves.is_empty() {
-        warnings.push("each shard has one replica: while it moves, it depends on two nodes".to_string());
+        let depends = "each shard has one replica: while it moves, it depends on two nodes";
+        warnings.push(format!("{depends}, and the loss of either is its loss"));
     }
     let voters = catalog.shard(CATALOG_GROUP).map_or(0, |shard| shard.replicas.len());
     if voters == 2 && crate::catalog::jobs::leaves(job).is_some() {

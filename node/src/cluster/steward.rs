@@ -18,7 +18,7 @@ use super::plan::as_planned;
 use crate::catalog::{CATALOG_GROUP, Catalog};
 use crate::clock::{Instant, monotonic};
 use crate::error::{Reason, Result};
-use crate::placement;
+use crate::placement::{self, NodeInfo};
 use crate::raft::host::members;
 use crate::raft::manage::Managed;
 
@@ -47,10 +47,8 @@ impl Cluster {
         loop {
             tokio::time::timeout(STEP_EVERY, changes.changed()).await.ok();
             let catalog = changes.borrow_and_update().clone();
-            let leads = self
-                .host()
-                .replica(CATALOG_GROUP)
-                .is_some_and(|replica| replica.is_leader());
+            // One that no majority agrees with may have been replaced long ago.
+            let leads = self.router.leading_here(CATALOG_GROUP).is_some();
             if !leads || !catalog.is_initialised() {
                 self.set_live_job(None);
                 farewells.clear();
@@ -73,8 +71,29 @@ impl Cluster {
 
     /// Nodes that should vote in the catalog group.
     pub(super) fn catalog_voters(&self, catalog: &Catalog) -> Vec<u64> {
-        let nodes: Vec<_> = catalog.state().nodes.iter().map(super::plan::node_info).collect();
-        placement::catalog_voters(&nodes, &self.voting_nodes())
+        let replica = self.host().replica(CATALOG_GROUP);
+        let heard = replica.map(|replica| replica.nodes_heard()).unwrap_or_default();
+        let nodes = catalog.state().nodes.iter().map(|node| NodeInfo {
+            alive: heard.contains(&node.id),
+            ..super::plan::node_info(node)
+        });
+        placement::catalog_voters(&nodes.collect::<Vec<_>>(), &self.voting_nodes())
+    }
+
+    /// What has to happen before a node that leaves votes in the catalog no more, in words; `None` where it does not vote.
+    pub(super) fn vote_kept_by(&self, catalog: &Catalog, node: u64) -> Option<String> {
+        let (wanted, voting) = (self.catalog_voters(catalog), self.voting_nodes());
+        if !wanted.contains(&node) && !voting.contains(&node) {
+            return None;
+        }
+        let heard = self.host().replica(CATALOG_GROUP)?.nodes_heard();
+        let waits = |id: &&u64| !voting.contains(*id) && !heard.contains(*id);
+        let heir = wanted.iter().find(waits);
+        let answers = heir.map(|heir| format!(": node {heir} is to have it and does not answer"));
+        Some(format!(
+            "node {node} hands its vote in the catalog over{}",
+            answers.unwrap_or_default()
+        ))
     }
 
     /// The catalog group as its leader knows it; `None` where this node does not lead it.
@@ -92,10 +111,6 @@ impl Cluster {
             .iter()
             .filter(|member| voters.contains(&member.replica));
         votes.map(|member| member.node_id).collect()
-    }
-
-    pub(super) fn votes_in_catalog(&self, node: u64) -> bool {
-        self.voting_nodes().contains(&node)
     }
 
     /// Every node has a replica of the catalog, some of them vote, and those that have left are out: at once from those

@@ -105,6 +105,8 @@ pub struct Tuning {
     pub log_bytes_kept: u64,
     /// Bytes of one group that stay for a checkpoint on its way, or for a live replica that lags; not for a dead one.
     pub log_bytes_pinned: u64,
+    /// Parts of a checkpoint that came for a replica stay so long after the last transfer, where it is in step without them.
+    pub incoming_kept: Duration,
     /// A replica that its leader did not hear for so long is dead: no log stays for it.
     pub silent_after: Duration,
     /// Most bytes of checkpoints that a node sends a second, all transfers together. It has a key.
@@ -127,6 +129,8 @@ pub struct Tuning {
     pub write_bytes_in_flight_max: usize,
     /// Expired points are looked for this often.
     pub retention_every: Duration,
+    /// So much the clock that decides what is expired is ahead of the real one; only in tests.
+    pub retention_ahead: Duration,
     /// Rollups that are missing are looked for this often.
     pub rollups_every: Duration,
     /// Buckets that ended so long ago are rolled up: mostly nothing comes for them any more.
@@ -146,6 +150,7 @@ impl Default for Tuning {
             log_entries_kept: 10_000,
             log_bytes_kept: 64 << 20,
             log_bytes_pinned: 2 << 30,
+            incoming_kept: Duration::from_secs(600),
             silent_after: Duration::from_secs(10),
             move_bytes_per_second: 64 << 20,
             read_threads: 0,
@@ -157,6 +162,7 @@ impl Default for Tuning {
             connections_max: 10_000,
             write_bytes_in_flight_max: 256 << 20,
             retention_every: Duration::from_secs(300),
+            retention_ahead: Duration::ZERO,
             rollups_every: Duration::from_secs(60),
             rollups_after: Duration::from_secs(3_600),
             disk_every: Duration::from_secs(1),

@@ -12,6 +12,7 @@
 //! Never here: what a removal does to a shard (see `shard/remove`). Invariant: no command makes applying it take long, and
 //! a device is in one command alone (and in one for its tests), so that it loses its range at one moment.
 
+mod clocks;
 mod retention;
 mod rollups;
 

@@ -10,7 +10,8 @@
 //! the type's any more), their time is sealed as if they had been waited for.
 //!
 //! Never here: removing anything (an entry of the shard's log does). Invariant: the clock is read by the leader alone, and
-//! what it decides is in the entry; newest values stay, so that a device that fell silent keeps its last word.
+//! what it decides is in the entry; it decides nothing where most nodes have another time (see `clocks`). Newest values
+//! stay, so that a device that fell silent keeps its last word.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +20,11 @@ use tidemark_proto::peer::upkeep::What;
 use tidemark_proto::peer::{RemoveBuckets, RemoveRollups};
 
 use super::Deletes;
+use super::clocks::confirmed_now_ns;
 use super::rollups::{first_rolled_ns, oldest_rollup_ns};
 use crate::catalog::CATALOG_GROUP;
 use crate::catalog::types::{ROLLUPS_S, TypeDef};
-use crate::clock::{monotonic, now_ns};
+use crate::clock::monotonic;
 use crate::error::Result;
 use crate::raft::machine::blocking;
 use crate::raft::replica::Replica;
@@ -34,19 +36,20 @@ const FIRST_AFTER: Duration = Duration::from_secs(30);
 
 impl Deletes {
     /// Runs for ever: removes what is expired of the shards that this node leads, and gives back the space that removals
-    /// left in its replicas.
-    pub async fn keep_retention(self: Arc<Self>, every: Duration) {
+    /// left in its replicas. `ahead` makes the clock wrong, in tests.
+    pub async fn keep_retention(self: Arc<Self>, every: Duration, ahead: Duration) {
         tokio::time::sleep(every.min(FIRST_AFTER)).await;
         loop {
+            let confirmed = confirmed_now_ns(self.router.host(), ahead).await;
             for replica in self.router.host().replicas() {
                 let group = replica.group();
                 if group == CATALOG_GROUP {
                     continue;
                 }
-                if replica.is_leader() {
-                    let mut removed = self.remove_expired(&replica, now_ns()).await;
+                if let Some(now_ns) = confirmed.filter(|_| replica.is_leader()) {
+                    let mut removed = self.remove_expired(&replica, now_ns).await;
                     if removed.is_ok() {
-                        removed = self.remove_expired_rollups(&replica, now_ns()).await;
+                        removed = self.remove_expired_rollups(&replica, now_ns).await;
                     }
                     if let Err(error) = removed {
                         tracing::warn!(group, %error, "what is expired stays for now");

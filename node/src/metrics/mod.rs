@@ -88,6 +88,8 @@ pub struct Metrics {
     pub records_deleted: Counter,
     /// Buckets, over all devices of a type, that went because the type keeps them no longer.
     pub buckets_expired: Counter,
+    /// Looks at what is expired that nothing went by, for most nodes did not confirm the clock.
+    pub clock_doubts: Counter,
     /// Evaluations of a device under an alert profile.
     pub alert_evaluations: Counter,
     /// Steps of alerts that this node found and had recorded.
@@ -150,6 +152,7 @@ impl Metrics {
             clock_offset: Mutex::default(),
             records_deleted: Counter::default(),
             buckets_expired: Counter::default(),
+            clock_doubts: Counter::default(),
             alert_evaluations: Counter::default(),
             alert_steps: Counter::default(),
             subscriptions_begun: Counter::default(),
@@ -282,6 +285,11 @@ impl Metrics {
                 "tidemark_expired_buckets_total",
                 &self.buckets_expired,
                 "Spans of time of a device type that went from a shard because they are older than its retention.",
+            ),
+            (
+                "tidemark_clock_doubts_total",
+                &self.clock_doubts,
+                "Looks at expired points by which none went: most nodes did not confirm the clock of this one.",
             ),
             (
                 "tidemark_alert_evaluations_total",

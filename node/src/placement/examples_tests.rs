@@ -203,6 +203,19 @@ fn a_full_disk_is_left_alone() {
 }
 
 #[test]
+fn a_node_that_does_not_answer_votes_in_the_catalog_only_where_no_other_can() {
+    let with_dead = |zones: &str, dead: u64, current: &[u64]| {
+        let mut all = nodes(zones);
+        all.iter_mut().for_each(|node| node.alive = node.id != dead);
+        catalog_voters(&all, current)
+    };
+    assert_eq!(with_dead("----", 1, &[1, 2, 3, 4]), [2, 3, 4]);
+    assert_eq!(with_dead("----", 3, &[1, 2]), [1, 2, 4]);
+    assert_eq!(with_dead("---", 3, &[1, 2]), [1, 2, 3]);
+    assert_eq!(with_dead("---", 1, &[1, 2, 3]), [1, 2, 3]);
+}
+
+#[test]
 fn voters_of_the_catalog() {
     // (zones, not accepting, current) -> voters
     let check = |zones: &str, out: &[u64], current: &[u64], expected: &[u64]| {

@@ -4,6 +4,7 @@
 //! Invariant: the content is pinned before anything after the entry is applied; reading it is done beside.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use crate::clock::{NS_PER_S, now_ns};
 const KEPT: usize = 8;
 /// A command with a digest request is smaller than this, so that large ones are not decoded to look for it.
 const COMMAND_BYTES_MAX: usize = 64;
-/// A request older than this is applied again after a restart: nobody waits for it.
+/// Nobody waits any more for a request older than this, where it is applied anew after a restart.
 const STALE_NS: i64 = 300 * NS_PER_S;
 
 /// The id under which a command asks for a digest, if it does.
@@ -35,12 +36,26 @@ type Taken = (u64, Result<u64, String>);
 
 /// What one replica took, by the id under which it was asked for.
 #[derive(Clone, Default)]
-pub(super) struct ContentDigests(Arc<Mutex<BTreeMap<u64, Taken>>>);
+pub(super) struct ContentDigests {
+    taken: Arc<Mutex<BTreeMap<u64, Taken>>>,
+    /// The log went so far when the process started.
+    replayed_upto: Arc<AtomicU64>,
+}
 
 impl ContentDigests {
+    /// Notes where the log ends that is applied anew after a start.
+    pub(super) fn replayed_upto(&self, index: u64) {
+        self.replayed_upto.store(index, Ordering::Relaxed);
+    }
+
+    /// Nobody waits for it. Only for what was in the log at the start a clock is asked, which may not be the one of who asked.
+    fn is_stale(&self, stamp_ns: i64, index: u64) -> bool {
+        index <= self.replayed_upto.load(Ordering::Relaxed) && now_ns().saturating_sub(stamp_ns) > STALE_NS
+    }
+
     /// Takes one of the content as it is now, just applied up to `index`; returns once the content is pinned.
     pub(super) fn take(&self, (id, stamp_ns): (u64, i64), index: u64, kept: Arc<Kept>) {
-        if now_ns().saturating_sub(stamp_ns) > STALE_NS {
+        if self.is_stale(stamp_ns, index) {
             return;
         }
         let (pinned, is_pinned) = mpsc::channel::<()>();
@@ -58,7 +73,7 @@ impl ContentDigests {
     }
 
     fn put(&self, id: u64, index: u64, digest: Result<u64, String>) {
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.len() >= KEPT {
             let oldest = taken.iter().min_by_key(|(_, (index, _))| *index).map(|(id, _)| *id);
             oldest.and_then(|id| taken.remove(&id));
@@ -68,7 +83,7 @@ impl ContentDigests {
 
     /// What was taken under an id, once it is there.
     pub(super) fn taken(&self, id: u64) -> Option<TakenDigest> {
-        let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let (index, digest) = taken.get(&id)?;
         Some(TakenDigest {
             index: *index,
@@ -76,5 +91,21 @@ impl ContentDigests {
             problem: digest.clone().err().unwrap_or_default(),
             ..TakenDigest::default()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_applied_anew_may_be_stale() {
+        let digests = ContentDigests::default();
+        digests.replayed_upto(7);
+        // Asked by one whose clock is an hour behind, or an hour ago.
+        let long_ago = now_ns() - 3_600 * NS_PER_S;
+        assert!(digests.is_stale(long_ago, 7));
+        assert!(!digests.is_stale(long_ago, 8));
+        assert!(!digests.is_stale(now_ns(), 7));
     }
 }

@@ -52,14 +52,20 @@ impl Gone {
         self.ids.contains(&(group, replica))
     }
 
-    /// Notes one, on disk.
+    /// Notes one, on disk; known here only once it is there.
     pub(super) fn add(&mut self, group: u32, replica: u64) -> io::Result<()> {
-        if !self.ids.insert((group, replica)) {
-            return Ok(());
+        let mut ids = self.ids.clone();
+        if ids.insert((group, replica)) {
+            self.write(&ids)?;
+            self.ids = ids;
         }
+        Ok(())
+    }
+
+    fn write(&self, ids: &BTreeSet<(u32, u64)>) -> io::Result<()> {
         fs::create_dir_all(&self.groups_dir)?;
         let mut lines = String::new();
-        for (group, replica) in &self.ids {
+        for (group, replica) in ids {
             lines += &format!("{group}-{replica}\n");
         }
         let temporary = self.groups_dir.join("GONE.new");
@@ -166,6 +172,23 @@ async fn close(replica: Arc<Replica>) -> Result<()> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    #[test]
+    fn what_could_not_be_noted_is_not_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut gone = Gone::load(dir.path()).unwrap();
+        gone.add(3, 17).unwrap();
+        let in_the_way = dir.path().join("groups").join("GONE.new");
+        fs::create_dir(&in_the_way).unwrap();
+        for _ in 0..2 {
+            gone.add(3, 29).unwrap_err();
+            assert!(gone.contains(3, 17) && !gone.contains(3, 29));
+        }
+        fs::remove_dir(&in_the_way).unwrap();
+        gone.add(3, 29).unwrap();
+        let loaded = Gone::load(dir.path()).unwrap();
+        assert!(loaded.contains(3, 17) && loaded.contains(3, 29));
+    }
 
     #[test]
     fn what_has_left_is_remembered_and_a_cut_line_is_not() {

@@ -1,4 +1,4 @@
-//! The replicas of this node: opened as the catalog says, started, flushed, stopped. Never: what they keep.
+//! The replicas of this node: found, started, flushed, stopped. Never: which ones run here (see `places`), what they keep.
 //!
 //! Invariant: a group runs at most once here, and only under the replica id that the catalog gave to this node.
 
@@ -13,12 +13,11 @@ use tidemark_proto::v1::{ReplicaState as State, ReplicaStatus};
 use tokio::sync::watch;
 
 use super::gone::Gone;
-use super::lag::Lag;
 use super::log_store::{LogOwner, LogStatus, NodeLog};
 use super::machine::blocking;
-use super::network::{Network, PROTOCOL};
+use super::network::PROTOCOL;
+use super::places::Damaged;
 use super::replica::Replica;
-use super::state::ReplicaState;
 use super::types::Member;
 use crate::catalog::{CATALOG_GROUP, Catalog, jobs};
 use crate::config::Tuning;
@@ -33,26 +32,26 @@ use crate::wire::status::to_failure;
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Few at a time: each pause stays short, and nothing is gained by a crowd.
 const HAND_OVER_AT_ONCE: usize = 8;
-/// A group that its first replica did not initialise by then is initialised by any other.
-const INITIALISE_AFTER: Duration = Duration::from_secs(5);
 
 /// All replicas of one node.
 pub struct Host {
-    data_dir: PathBuf,
-    log: NodeLog,
-    resources: Arc<Resources>,
-    peers: Arc<Peers>,
+    pub(super) data_dir: PathBuf,
+    pub(super) log: NodeLog,
+    pub(super) resources: Arc<Resources>,
+    pub(super) peers: Arc<Peers>,
     identity: OnceLock<Identity>,
-    replicas: RwLock<BTreeMap<u32, Arc<Replica>>>,
-    damaged: Mutex<BTreeMap<u32, ReplicaView>>,
-    catalog: watch::Sender<Arc<Catalog>>,
-    opening: tokio::sync::Mutex<()>,
+    pub(super) replicas: RwLock<BTreeMap<u32, Arc<Replica>>>,
+    pub(super) damaged: Mutex<BTreeMap<u32, Damaged>>,
+    pub(super) catalog: watch::Sender<Arc<Catalog>>,
+    pub(super) opening: tokio::sync::Mutex<()>,
     pub(super) gone: Mutex<Gone>,
     pub(super) leaving: Mutex<BTreeSet<(u32, u64)>>,
     /// Why this node must stop, once it has been told that it was removed.
     removed: watch::Sender<Option<String>>,
+    /// Why this node must end, to be started anew.
+    ends: watch::Sender<Option<String>>,
     tuning: Tuning,
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl Host {
@@ -79,6 +78,7 @@ impl Host {
             gone: Mutex::new(gone),
             leaving: Mutex::default(),
             removed: watch::Sender::new(None),
+            ends: watch::Sender::new(None),
             tuning,
             metrics,
         }))
@@ -271,6 +271,20 @@ impl Host {
         self.removed.subscribe()
     }
 
+    /// Told once, when this node must end to be started anew.
+    pub fn watch_ends(&self) -> watch::Receiver<Option<String>> {
+        self.ends.subscribe()
+    }
+
+    /// Has the node end, as it does when it is told to stop, but with a failure: whoever watches over it starts it anew.
+    pub(super) fn end(&self, why: String) {
+        self.ends.send_if_modified(|ends| {
+            let first = ends.is_none();
+            ends.get_or_insert(why);
+            first
+        });
+    }
+
     /// Notes on disk that this node was removed, and has it stopped. Told again, it does nothing more.
     pub fn leave_for_good(&self) {
         let Ok(identity) = self.identity() else { return };
@@ -301,100 +315,8 @@ impl Host {
         replicas.remove(&group);
     }
 
-    /// Opens one replica, unless it runs. One that fails its checks is remembered as damaged and does not run.
-    async fn open(self: &Arc<Self>, group: u32, replica: u64) -> Result<()> {
-        if self.replica(group).is_some() || self.damaged().contains_key(&group) {
-            return Ok(());
-        }
-        let opened = self.open_replica(group, replica).await;
-        match opened {
-            Ok(opened) => {
-                self.replicas
-                    .write()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert(group, Arc::new(opened));
-                Ok(())
-            }
-            Err(error) if group == CATALOG_GROUP => Err(error),
-            Err(error) => {
-                tracing::error!(group, replica, %error, "replica is damaged and does not run");
-                let node_id = self.identity()?.node_id;
-                let status = ReplicaStatus {
-                    replica_id: replica,
-                    node_id,
-                    state: State::Damaged as i32,
-                    problem: error.to_string(),
-                    ..ReplicaStatus::default()
-                };
-                let view = ReplicaView {
-                    group,
-                    status: Some(status),
-                    ..ReplicaView::default()
-                };
-                self.damaged().insert(group, view);
-                Ok(())
-            }
-        }
-    }
-
-    async fn open_replica(&self, group: u32, replica: u64) -> Result<Replica> {
-        let log = self
-            .log
-            .group(group)
-            .map_err(|e| Error::new(Reason::Corruption, e.to_string()))?;
-        let dir = self.data_dir.join("groups").join(format!("{group}-{replica}"));
-        let (resources, catalog) = (self.resources.clone(), self.catalog.clone());
-        let state = blocking(move || ReplicaState::open(group, &dir, resources, catalog))
-            .await
-            .map_err(Error::internal)?;
-        let envelope = self.envelope(0)?;
-        let lag = Arc::new(Lag::new(replica, log.memory(), state.clone()));
-        let network = Network {
-            peers: self.peers.clone(),
-            envelope,
-            group,
-            from_replica: replica,
-            metrics: self.metrics.clone(),
-            lag,
-            ebbing: Arc::default(),
-            left: Arc::default(),
-        };
-        Replica::start(log, state, network).await
-    }
-
-    pub(super) fn damaged(&self) -> std::sync::MutexGuard<'_, BTreeMap<u32, ReplicaView>> {
-        self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Opens the replicas that the catalog places here and drops those that it no longer does, now and after every
-    /// change.
-    async fn follow_catalog(self: Arc<Self>) {
-        let mut changes = self.watch_catalog();
-        loop {
-            let catalog = changes.borrow_and_update().clone();
-            if let Ok(identity) = self.identity()
-                && catalog.state().removed_nodes.contains(&identity.node_id)
-            {
-                self.leave_for_good();
-                return;
-            }
-            self.limit_copies(&catalog);
-            let followed = async {
-                let _opening = self.opening.lock().await;
-                self.drop_unplaced(&catalog).await?;
-                self.open_placed(&catalog).await
-            };
-            if let Err(error) = followed.await {
-                tracing::error!(%error, "this node could not follow a change of placement");
-            }
-            if changes.changed().await.is_err() {
-                return;
-            }
-        }
-    }
-
     /// Has the copies of a job leave this node as slowly, or as fast, as the job says; all others as the node does.
-    fn limit_copies(&self, catalog: &Catalog) {
+    pub(super) fn limit_copies(&self, catalog: &Catalog) {
         let limited = catalog.running_job().and_then(|job| Some((jobs::copy_rate(job)?, job)));
         match limited {
             Some((rate, job)) => self.peers.limit_copies(rate, &jobs::copies(job)),
@@ -412,28 +334,6 @@ impl Host {
         if let Ok(catalog) = changes.wait_for(lists).await {
             self.limit_copies(&catalog);
         }
-    }
-
-    async fn open_placed(self: &Arc<Self>, catalog: &Catalog) -> Result<()> {
-        let node = self.identity()?.node_id;
-        for shard in catalog.data_shards() {
-            let Some(place) = shard.replicas.iter().position(|replica| replica.node_id == node) else {
-                continue;
-            };
-            let placed = shard.replicas[place];
-            let known = self.replica(shard.id).is_some() || self.damaged().contains_key(&shard.id);
-            if known || self.gone().contains(shard.id, placed.id) {
-                continue;
-            }
-            self.open(shard.id, placed.id).await?;
-            // One that joins is taken in by the leader and never begins a group of its own.
-            if let Some(replica) = self.replica(shard.id).filter(|_| !placed.joining) {
-                let members = members(catalog, shard);
-                let after = if place == 0 { Duration::ZERO } else { INITIALISE_AFTER };
-                tokio::spawn(initialise(replica, members, after));
-            }
-        }
-        Ok(())
     }
 
     /// Rewrites the files of a replica as small as they get, and lets go of the log that may go; bytes of the files before
@@ -454,7 +354,7 @@ impl Host {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         for round in 0u32.. {
             ticks.tick().await;
-            for replica in self.replicas() {
+            for replica in self.replicas().iter().filter(|replica| replica.ended().is_none()) {
                 let all = (round + 1) % self.tuning.flush_all_every == 0;
                 if let Err(error) = replica.flush_and_purge(&self.tuning, all).await {
                     tracing::warn!(group = replica.group(), %error, "flush failed");
@@ -477,7 +377,8 @@ impl Host {
             .iter()
             .map(|(group, id)| leaving(*group, *id, node_id))
             .collect();
-        running.chain(self.damaged().values().cloned()).chain(leaving).collect()
+        let damaged: Vec<_> = self.damaged().values().map(|damaged| damaged.view.clone()).collect();
+        running.chain(damaged).chain(leaving).collect()
     }
 
     /// Hands leaderships over, and waits a moment until others have them.
@@ -548,11 +449,4 @@ fn removal(identity: &Identity) -> String {
         "node {} was removed from cluster {} for good",
         identity.node_id, identity.cluster_id
     )
-}
-
-async fn initialise(replica: Arc<Replica>, members: BTreeMap<u64, Member>, after: Duration) {
-    tokio::time::sleep(after).await;
-    if let Err(error) = replica.initialize(members).await {
-        tracing::warn!(group = replica.group(), %error, "group not initialised");
-    }
 }

@@ -4,6 +4,7 @@
 //! Invariant: leadership is only handed to a voter that answers and is in step; a hand-over that nobody takes up is asked
 //! for again until it is.
 
+use std::collections::BTreeSet;
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ use crate::error::{Error, Reason, Result};
 
 /// One that the leader heard within this is alive enough to lead.
 const ANSWERS_WITHIN: Duration = Duration::from_millis(1_000);
+/// One that the leader did not hear for so long may be down for good: others are better voters.
+const DEAD_AFTER: Duration = Duration::from_secs(5);
 /// Entries on their way to a replica that is in step.
 const IN_STEP_ENTRIES: u64 = 64;
 /// A request to take over that changed nothing by then is made again.
@@ -53,12 +56,25 @@ impl Replica {
         !member && committed.log_id().is_some() && *committed.log_id() > its_last
     }
 
+    /// Nodes that this replica heard lately as their leader, its own among them; none where it does not lead.
+    pub fn nodes_heard(&self) -> BTreeSet<u64> {
+        if !self.is_leader() {
+            return BTreeSet::new();
+        }
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let heard = |id: u64| id == self.id || heard_within(&metrics, id, DEAD_AFTER);
+        let members = metrics.membership_config.membership().nodes();
+        let members = members.filter(|(id, _)| heard(**id));
+        members.map(|(_, member)| member.node_id).collect()
+    }
+
     /// Hands leadership to another voter that answers, where there is one; true once another replica leads.
     pub async fn hand_over(&self, timeout: Duration) -> Result<bool> {
         let target = {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow_watched();
-            if metrics.current_leader != Some(self.id) {
+            if metrics.current_leader != Some(self.id) || self.ended().is_some() {
                 return Ok(false);
             }
             let membership = metrics.membership_config.membership();
@@ -141,34 +157,34 @@ impl Replica {
             members.find(|(_, member)| member.node_id == node).map(|(id, _)| *id)
         };
         let another = |leader: Option<u64>| there.is_some() && leader.is_some() && leader != there;
-        if !self.leads_as(another).await {
-            std::future::pending().await
-        }
+        self.leads_as(another).await;
     }
 
     /// Whether, within a time, somebody leads as wished, or nobody.
     pub(super) async fn leader_becomes(&self, wished: impl Fn(Option<u64>) -> bool, at_most: Duration) -> bool {
-        tokio::time::timeout(at_most, self.leads_as(wished))
-            .await
-            .unwrap_or(false)
+        tokio::time::timeout(at_most, self.leads_as(wished)).await.is_ok()
     }
 
-    /// Returns once somebody leads as wished, or nobody; false where this replica ends before.
-    async fn leads_as(&self, wished: impl Fn(Option<u64>) -> bool) -> bool {
+    /// Returns once somebody leads as wished, or nobody; never where this replica ends before: it hears of nobody any more, and
+    /// who waits for it must not turn in circles.
+    async fn leads_as(&self, wished: impl Fn(Option<u64>) -> bool) {
         let mut changes = self.raft.server_metrics();
         while !wished(changes.borrow_watched().current_leader) {
             if changes.changed().await.is_err() {
-                return false;
+                std::future::pending::<()>().await;
             }
         }
-        true
     }
 }
 
 /// Whether the leader heard a replica lately.
 fn answers(metrics: &Metrics, id: u64) -> bool {
+    heard_within(metrics, id, ANSWERS_WITHIN)
+}
+
+fn heard_within(metrics: &Metrics, id: u64, within: Duration) -> bool {
     let heard = metrics.heartbeat.as_ref().and_then(|heard| heard.get(&id));
-    heard.is_some_and(|at| at.is_some_and(|at| at.elapsed() < ANSWERS_WITHIN))
+    heard.is_some_and(|at| at.is_some_and(|at| at.elapsed() < within))
 }
 
 /// Whether a replica has almost all of the log: what it lacks is on its way.

@@ -13,7 +13,7 @@ use openraft::{EntryPayload, RaftSnapshotBuilder};
 use super::digests;
 use super::state::ReplicaState;
 use super::types::{LogId, Outcome, SnapshotMeta, StoredMembership, TypeConfig};
-use crate::error::Error;
+use crate::error::{Error, Reason};
 use crate::shard::{self, ApplyEntry};
 
 const CHUNK_BYTES: usize = 4 << 20;
@@ -195,7 +195,11 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     async fn build_snapshot(&mut self) -> Result<RaftSnapshot, io::Error> {
         let state = self.state.clone();
         let (last_log_id, last_membership) = blocking(move || {
-            state.flush()?;
+            // What was flushed before is a snapshot too. An error here would end the replica.
+            match state.flush() {
+                Err(error) if error.reason() == Reason::DiskLow => tracing::warn!(%error, "flushed later"),
+                flushed => flushed?,
+            }
             state.persisted()
         })
         .await

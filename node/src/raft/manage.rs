@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver as _;
-use openraft::errors::{ClientWriteError, RaftError};
+use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use tidemark_proto::peer::{GroupView, MemberNode, Membership, ReplicaProgress, VoterSet};
 
 use super::replica::Replica;
@@ -38,7 +38,7 @@ impl Replica {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
-        let leader = metrics.current_leader;
+        let leader = metrics.current_leader.filter(|_| self.ended().is_none());
         Now {
             leads: leader == Some(self.id),
             leader_node: leader
@@ -56,6 +56,16 @@ impl Replica {
             Ok(_) => Ok(Managed::Done),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
                 Ok(Managed::NotLeader(to.leader_node.map(|member| member.node_id)))
+            }
+            // To ask again would not help.
+            Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
+                ChangeMembershipError::LearnerNotFound(e),
+            ))) => {
+                let message = format!(
+                    "replica {} is no member of group {} that could vote",
+                    e.node_id, self.group
+                );
+                Err(Error::new(Reason::InvalidMove, message))
             }
             Err(RaftError::APIError(e)) => Err(Error::new(Reason::NoLeader, e.to_string())),
             Err(RaftError::Fatal(e)) => Err(Error::internal(e)),
@@ -152,7 +162,7 @@ impl Replica {
     pub fn group_view(&self) -> Option<GroupView> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched().clone();
-        if metrics.current_leader != Some(self.id) {
+        if metrics.current_leader != Some(self.id) || self.ended().is_some() {
             return None;
         }
         let membership = metrics.membership_config.membership();

@@ -20,6 +20,7 @@ pub mod machine;
 pub mod manage;
 mod network;
 mod pace;
+mod places;
 mod pulse;
 mod receiver;
 pub mod replica;

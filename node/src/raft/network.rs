@@ -15,6 +15,7 @@ use tidemark_proto::peer::{
     self, Envelope, InstallSnapshotRequest, InstallSnapshotResponse, NodeViewRequest, RaftRequest, SnapshotHeader,
     raft_request, raft_response,
 };
+use tidemark_proto::v1::NodeFacts;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -172,7 +173,7 @@ impl Connection {
         }
     }
 
-    /// Makes sure that the receiver is there: a dead one costs no checkpoint, and no log stays for it.
+    /// Makes sure that the receiver is there and its disk is not full: otherwise it costs no checkpoint, and no log stays for it.
     async fn knock(&self, client: &mut PeerClient) -> Result<(), Error> {
         let mut request = tonic::Request::new(NodeViewRequest {
             envelope: Some(self.envelope()),
@@ -181,8 +182,14 @@ impl Connection {
         request.set_timeout(KNOCK_TIMEOUT);
         let answered = tokio::time::timeout(KNOCK_TIMEOUT, client.node_view(request)).await;
         let silent = |_| Error::new(Reason::Unreachable, "the receiver of the snapshot does not answer");
-        answered.map_err(silent)?.map_err(|status| from_status(&status))?;
-        Ok(())
+        let view = answered
+            .map_err(silent)?
+            .map_err(|status| from_status(&status))?
+            .into_inner();
+        match view.facts.is_some_and(|facts| is_full(&facts)) {
+            true => Err(Error::new(Reason::DiskLow, "the disk of the receiver is full")),
+            false => Ok(()),
+        }
     }
 
     /// Takes a checkpoint, sends what the receiver lacks of it and waits for it to be installed. `known` is the index
@@ -240,6 +247,11 @@ impl Connection {
             .add(total.saturating_sub(there));
         codec::vote_from_wire(vote).map_err(Error::internal)
     }
+}
+
+/// Whether a node takes no checkpoint, however small.
+fn is_full(facts: &NodeFacts) -> bool {
+    facts.disk_free_bytes <= facts.disk_reserve_bytes / 2 && facts.disk_reserve_bytes > 0
 }
 
 /// Waits for the receiver, for as long as bytes go out to it.
@@ -333,5 +345,24 @@ impl RaftNetworkV2<TypeConfig> for Connection {
             raft_response::Message::Transferred(peer::Blank {}) => Ok(Ok(())),
             _ => Err(broken("wrong kind of answer").into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_receiver_costs_no_checkpoint() {
+        let full = |disk_free_bytes, disk_reserve_bytes| {
+            is_full(&NodeFacts {
+                disk_free_bytes,
+                disk_reserve_bytes,
+                ..NodeFacts::default()
+            })
+        };
+        assert!(full(500, 1_000) && full(0, 1_000));
+        assert!(!full(501, 1_000));
+        assert!(!full(0, 0), "nothing is to stay free, or it does not say");
     }
 }

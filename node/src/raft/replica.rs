@@ -65,7 +65,9 @@ pub struct Replica {
     left: Arc<AtomicBool>,
     /// What of its state could not be read.
     pub(super) damage: OnceLock<String>,
-    receiving: Receiving,
+    /// Why it takes part no more.
+    ended: Arc<OnceLock<String>>,
+    pub(super) receiving: Receiving,
     /// Applied index at which there was nothing left to flush or purge.
     pub(super) settled: AtomicU64,
 }
@@ -109,10 +111,13 @@ impl Replica {
         let (machine, lag) = (Machine::new(state.clone()), network.lag.clone());
         let (ebbing, left) = (network.ebbing.clone(), network.left.clone());
         let reader = log.reader();
+        state.replayed_upto(log.memory().lock().last.map_or(0, |last| last.index));
         let raft = Raft::new(id, raft_config()?, network, log, machine)
             .await
             .map_err(Error::internal)?;
         lag.watch(raft.metrics());
+        let ended = Arc::<OnceLock<String>>::default();
+        tokio::spawn(note_end(raft.clone(), Arc::clone(&ended)));
         Ok(Replica {
             group,
             id,
@@ -124,6 +129,7 @@ impl Replica {
             ebbing,
             left,
             damage: OnceLock::new(),
+            ended,
             receiving: Receiving::new(),
             settled: AtomicU64::new(0),
         })
@@ -156,8 +162,17 @@ impl Replica {
         }
     }
 
-    /// Node of the leader, as far as this replica knows.
+    /// Why it takes part no more: it was stopped, or its state or its log failed. What it knew of its group stays as it was
+    /// then, so nothing that depends on it is to be believed.
+    pub fn ended(&self) -> Option<&str> {
+        self.ended.get().map(String::as_str)
+    }
+
+    /// Node of the leader, as far as this replica knows; one that has ended knows of none.
     pub fn leader_node(&self) -> Option<u64> {
+        if self.ended().is_some() {
+            return None;
+        }
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let leader = metrics.current_leader?;
@@ -170,7 +185,7 @@ impl Replica {
 
     /// True while this replica is a voter of its group, as it knows it: learners may have nothing yet.
     pub fn votes(&self) -> bool {
-        if self.left.load(Ordering::Relaxed) {
+        if self.left.load(Ordering::Relaxed) || self.ended().is_some() {
             return false;
         }
         let metrics = self.raft.metrics();
@@ -185,11 +200,14 @@ impl Replica {
     /// True while this replica believes it leads.
     pub fn is_leader(&self) -> bool {
         let metrics = self.raft.metrics();
-        metrics.borrow_watched().current_leader == Some(self.id)
+        metrics.borrow_watched().current_leader == Some(self.id) && self.ended().is_none()
     }
 
     /// Offers an encoded command.
     pub async fn propose(&self, command: Bytes, timeout: Duration) -> Proposed {
+        if self.ended().is_some() {
+            return Proposed::NotLeader(None);
+        }
         let offered = tokio::time::timeout(timeout, self.raft.client_write(Command(command)));
         let written = tokio::select! {
             biased;
@@ -355,7 +373,9 @@ impl Replica {
         let meta = header.meta.ok_or_else(|| missing("meta"))?;
         let meta = codec::snapshot_meta_from_wire(meta).map_err(Error::internal)?;
         let mut turn = self.receiving.next(vote)?;
-        let _alone = self.receiving.alone.lock().await;
+        let mut alone = self.receiving.alone.lock().await;
+        // Also of one that ends half way.
+        *alone = monotonic();
         let (state, files) = (self.state.clone(), header.files);
         let mut receiver = blocking(move || state.incoming(files)).await?;
         have(peer::SnapshotOffsets { bytes: receiver.have() }).await?;
@@ -421,13 +441,15 @@ impl Replica {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched().clone();
         let damage = self.damage();
-        let state = match (&metrics.running_state, metrics.state) {
-            (Err(_), _) | (_, ServerState::Shutdown) => State::Damaged,
-            (_, ServerState::Leader) => State::Leader,
+        let ended = self.ended();
+        let state = match metrics.state {
+            _ if ended.is_some() => State::Damaged,
+            ServerState::Shutdown => State::Damaged,
+            ServerState::Leader => State::Leader,
             _ if damage.is_some() => State::Damaged,
-            (_, ServerState::Follower) => State::Follower,
-            (_, ServerState::Candidate) => State::Candidate,
-            (_, ServerState::Learner) => State::Learner,
+            ServerState::Follower => State::Follower,
+            ServerState::Candidate => State::Candidate,
+            ServerState::Learner => State::Learner,
         };
         let devices = match self.state.kept().as_ref() {
             Kept::Shard(shard) => shard.device_count(),
@@ -439,38 +461,46 @@ impl Replica {
             state: state as i32,
             last_log_index: metrics.last_log_index.unwrap_or(0),
             applied_index: metrics.last_applied.as_ref().map_or(0, |id| id.index),
-            problem: metrics
-                .running_state
-                .err()
-                .map(|e| e.to_string())
-                .or(damage.map(str::to_owned))
-                .unwrap_or_default(),
+            problem: ended.or(damage).unwrap_or_default().to_owned(),
             lag_ms: self.lag_ms(),
         };
         peer::ReplicaView {
             group: self.group,
             status: Some(status),
             term: metrics.current_term,
-            leader_replica: metrics.current_leader.unwrap_or(0),
+            leader_replica: metrics.current_leader.filter(|_| ended.is_none()).unwrap_or(0),
             devices,
             disk_bytes: self.state.disk_bytes().unwrap_or(0),
         }
     }
 }
 
+/// Waits for the end of a replica's core, also for one without a word, and notes why it ended. Leaders change seldom: waiting for
+/// that costs nothing.
+async fn note_end(raft: Raft, ended: Arc<OnceLock<String>>) {
+    let (mut changes, metrics) = (raft.server_metrics(), raft.metrics());
+    // Whoever holds it keeps what is behind it open.
+    drop(raft);
+    while changes.changed().await.is_ok() {}
+    let why = metrics.borrow_watched().running_state.clone().err();
+    ended
+        .set(why.map_or_else(|| "it stopped without a word".to_owned(), |why| why.to_string()))
+        .ok();
+}
+
 /// Whose turn it is to send this replica a checkpoint.
-struct Receiving {
+pub(super) struct Receiving {
     /// Of the newest transfer, and its number.
     newest: watch::Sender<(u64, Option<Vote>)>,
-    /// Held by the one that writes files.
-    alone: tokio::sync::Mutex<()>,
+    /// Held by the one that writes files; when the last one began, or the process.
+    pub(super) alone: tokio::sync::Mutex<Instant>,
 }
 
 impl Receiving {
     fn new() -> Receiving {
         Receiving {
             newest: watch::Sender::new((0, None)),
-            alone: tokio::sync::Mutex::default(),
+            alone: tokio::sync::Mutex::new(monotonic()),
         }
     }
 

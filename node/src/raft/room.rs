@@ -5,6 +5,8 @@
 //! - A disk is full, at half of its reserve: its replicas take no commands from their leaders; the others of the group
 //!   are a majority, and it catches up when there is room. Where they are none, the leader takes no new commands; the rest
 //!   of what it had taken passes while there is room for it, for without it no new leader could answer anything.
+//! - Below a quarter of that nothing is flushed. A replica that a full disk stopped all the same comes back by a new start
+//!   of the node, which ends by itself for it once there is room.
 //! - Votes, heartbeats, memberships and the catalog always pass: they are small, and they are the way out.
 
 use std::sync::Arc;
@@ -20,9 +22,8 @@ use super::replica::Replica;
 use super::types::Member;
 use crate::catalog::CATALOG_GROUP;
 use crate::error::{Error, Reason, Result};
+use crate::store::StoreError;
 
-/// This part of the reserve is left alone even by the rest of what leaders had taken.
-const EBB_SHARE: u64 = 8;
 /// A leadership that was not taken over by then is offered again at the next look.
 const SHED_WITHIN: Duration = Duration::from_secs(1);
 
@@ -56,6 +57,21 @@ impl Host {
             for replica in self.replicas() {
                 self.check_room(&replica).ok();
             }
+            if !room.low {
+                self.end_if_stopped();
+            }
+        }
+    }
+
+    /// A replica that a full disk stopped takes part again only in a new process: its log and its state are on the disk. There is
+    /// room for them now.
+    fn end_if_stopped(&self) {
+        let full = |replica: &Arc<Replica>| replica.ended().is_some_and(StoreError::tells_of_full_disk);
+        if let Some(replica) = self.replicas().into_iter().find(full) {
+            let group = replica.group();
+            self.end(format!(
+                "shard {group} stopped here when the disk was full; there is room again, and a new start brings it back"
+            ));
         }
     }
 
@@ -113,7 +129,7 @@ impl Host {
         };
         let is_new = |entry: &&tidemark_proto::peer::Entry| entry.log_id.as_ref().is_none_or(|id| id.index > here);
         let commands: u64 = append.entries.iter().filter(is_new).map(bytes).sum();
-        let passes = append.ebbing && room.free >= commands.saturating_add(room.reserve / EBB_SHARE);
+        let passes = append.ebbing && room.free >= commands.saturating_add(room.floor());
         match commands > 0 && !passes {
             true => {
                 let (group, ebbing, free) = (request.group, append.ebbing, room.free);

@@ -83,9 +83,10 @@ pub struct ReplicaState {
 
 /// A store failure as an answer.
 pub fn store_error(error: StoreError) -> Error {
-    match error.is_corruption() {
-        true => Error::new(Reason::Corruption, error.to_string()),
-        false => Error::internal(error),
+    match error {
+        error if error.is_corruption() => Error::new(Reason::Corruption, error.to_string()),
+        error if error.is_full() => Error::new(Reason::DiskLow, error.to_string()).hint("make room on the disk"),
+        error => Error::internal(error),
     }
 }
 
@@ -278,6 +279,11 @@ impl ReplicaState {
         Ok(answers)
     }
 
+    /// Notes where the log ends that is applied anew after a start.
+    pub(super) fn replayed_upto(&self, index: u64) {
+        self.content_digests.replayed_upto(index);
+    }
+
     /// The digest that was taken under an id, once it is there.
     pub fn taken_digest(&self, id: u64) -> Option<peer::TakenDigest> {
         self.content_digests.taken(id)
@@ -354,6 +360,11 @@ impl ReplicaState {
         receiver.finish(&received.0)?;
         self.verify(meta, &received.0)?;
         Ok(received)
+    }
+
+    /// Whether there are files that came for a checkpoint.
+    pub fn has_incoming(&self) -> bool {
+        self.dir.join(INCOMING).exists()
     }
 
     /// Lets go of files that came for a checkpoint: it is installed, or another way was found.

@@ -5,12 +5,16 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
+use openraft::RaftSnapshotBuilder as _;
+use openraft::storage::RaftStateMachine as _;
 use tempfile::TempDir;
 use tidemark_proto::peer::install_snapshot_request::Part;
 use tokio::sync::mpsc;
 
+use super::super::machine::Machine;
 use super::super::snapshot::send_files;
 use super::*;
 use crate::peers::Throttle;
@@ -25,6 +29,30 @@ fn log_id(index: u64) -> LogId {
 fn open(dir: &Path) -> Arc<ReplicaState> {
     let resources = Arc::new(Resources::new(8 << 20, 8 << 20, 2).unwrap());
     ReplicaState::open(1, dir, resources, watch::Sender::new(Arc::default())).unwrap()
+}
+
+#[tokio::test]
+async fn a_snapshot_for_which_there_is_no_room_is_the_one_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let has_room = Arc::new(AtomicBool::new(true));
+    let room = has_room.clone();
+    let resources = Resources::new(8 << 20, 8 << 20, 2).unwrap();
+    let resources = resources.with_room(Arc::new(move |_| room.load(Ordering::Relaxed)));
+    let changed = watch::Sender::new(Arc::default());
+    let state = ReplicaState::open(1, dir.path(), Arc::new(resources), changed).unwrap();
+    let built = async || {
+        let mut builder = Machine::new(state.clone()).get_snapshot_builder().await;
+        let built = builder.build_snapshot().await.unwrap();
+        built.meta.last_log_id.map(|id| id.index)
+    };
+    apply(&state, OLD);
+    assert_eq!(built().await, Some(OLD));
+    has_room.store(false, Ordering::Relaxed);
+    apply(&state, NEW);
+    assert_eq!(state.flush().unwrap_err().reason(), Reason::DiskLow);
+    assert_eq!(built().await, Some(OLD), "an error would end the replica");
+    has_room.store(true, Ordering::Relaxed);
+    assert_eq!(built().await, Some(NEW));
 }
 
 fn apply(state: &ReplicaState, upto: u64) {

@@ -28,6 +28,8 @@ const LOG_BYTES_MIN: u64 = 1 << 20;
 /// The log is cut when so much more than what stays has come together: each time the state is flushed.
 const LOG_STEP_BYTES: u64 = 16 << 20;
 const CUT_WAIT: Duration = Duration::from_secs(2);
+/// A replica that lags no more has what was acknowledged.
+const IN_STEP: Duration = Duration::from_secs(10);
 /// Longest wait for the flush without which nothing of the log may go.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -71,6 +73,7 @@ impl Replica {
     /// Flushes when there is enough to flush or `force` says so, then lets the log below the flushed state go: up to which
     /// index it was told to go now.
     pub async fn flush_and_purge(&self, tuning: &Tuning, force: bool) -> Result<u64> {
+        self.forget_incoming(tuning).await?;
         if self.state.has_retired() {
             let state = self.state.clone();
             blocking(move || {
@@ -88,7 +91,13 @@ impl Replica {
         let unflushed = applied.saturating_sub(persisted);
         if unflushed >= tuning.entries_unflushed_max || (force && unflushed > 0) {
             let state = self.state.clone();
-            blocking(move || state.flush()).await?;
+            match blocking(move || state.flush()).await {
+                // Log that may go already makes room.
+                Err(error) if error.reason() == Reason::DiskLow => {
+                    tracing::warn!(group = self.group, %error, "flushed later");
+                }
+                flushed => flushed?,
+            }
         }
         let state = self.state.clone();
         let flushed = index(&blocking(move || Ok(state.persisted()?.0)).await?);
@@ -125,6 +134,23 @@ impl Replica {
             self.settled.store(applied, Ordering::Relaxed);
         }
         Ok(0)
+    }
+
+    /// Removes parts of a checkpoint that came for this replica, where it got what it lacked in another way.
+    async fn forget_incoming(&self, tuning: &Tuning) -> Result<()> {
+        let Ok(last_began) = self.receiving.alone.try_lock() else {
+            return Ok(());
+        };
+        let in_step = self.votes() && self.lag().is_some_and(|lag| lag < IN_STEP);
+        if in_step && last_began.elapsed() >= tuning.incoming_kept && self.state.has_incoming() {
+            tracing::info!(
+                group = self.group,
+                "parts of a checkpoint that nobody sends any more go"
+            );
+            let state = self.state.clone();
+            blocking(move || state.forget_incoming()).await?;
+        }
+        Ok(())
     }
 
     /// Lets go of all log that may go, now.

@@ -1,7 +1,7 @@
 //! Everything that a shard keeps, as records: what a backup's files are read for.
 //!
 //! Never here: where the records go. Invariant: what belongs to one replica or one cluster (applied state, membership,
-//! versions, an earlier restore) is no part of it; the order is the same for the same files, and counters come last.
+//! versions, an earlier restore) is no part of it; the order is the same for the same files.
 
 use std::ops::ControlFlow;
 
@@ -10,7 +10,8 @@ use tidemark_series::bucket;
 use super::keys;
 use crate::store::{Family, ReplicaStore, StoreError};
 
-/// Devices first, so that nothing refers to one that is not there yet; the number of devices last of all.
+/// Devices first, so that nothing refers to one that is not there yet. Within a family the order is that of the keys: counters may
+/// come before what they count, so nothing else is taken until all is there.
 const ORDER: [Family; 4] = [Family::Devices, Family::Blocks, Family::Latest, Family::Meta];
 
 /// Gives `visit` number of the family, key and value of every record, until it breaks. Every block is parsed on the way.

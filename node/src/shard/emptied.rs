@@ -24,17 +24,30 @@ impl Emptied {
             known.push(range);
         }
     }
+
+    /// Takes ranges back that were to be compacted; of two that begin alike the one that came meanwhile stays.
+    fn note_older(&self, ranges: &[KeyRange]) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for range in ranges {
+            if known.iter().all(|(lower, _)| *lower != range.0) {
+                known.push(*range);
+            }
+        }
+    }
 }
 
 impl Shard {
     /// Compacts what was emptied since the last time; how many ranges.
     ///
     /// # Errors
-    /// Of the flush before it.
+    /// Of the flush before it; what was not compacted is left for the next time.
     pub fn compact_emptied(&self) -> Result<usize, StoreError> {
         let ranges = std::mem::take(&mut *self.emptied.0.lock().unwrap_or_else(PoisonError::into_inner));
-        for (lower, upper) in &ranges {
-            self.store.db().compact_range(Family::Blocks, lower, upper)?;
+        for (at, (lower, upper)) in ranges.iter().enumerate() {
+            if let Err(error) = self.store.db().compact_range(Family::Blocks, lower, upper) {
+                self.emptied.note_older(&ranges[at..]);
+                return Err(error);
+            }
         }
         Ok(ranges.len())
     }

@@ -43,6 +43,10 @@ impl Chunk<'_> {
     }
 
     fn write_both(&mut self, stamp_ns: i64, write: &WriteFragments, tests: Tests<'_>) -> Result<Outcome, StoreError> {
+        // Records of the backup take the place of what is there.
+        if let Some(refused) = self.restoring() {
+            return Ok(Err(refused));
+        }
         match self.seen(write)? {
             Seen::New => {}
             Seen::Stored(slot) => return Ok(Ok(answer(slot.rows, slot.points, true))),

@@ -140,8 +140,12 @@ impl Db {
     /// Brings everything written so far to disk, all families at one point. Waits.
     ///
     /// # Errors
-    /// As [`Db::write`].
+    /// [`StoreError::NoRoom`], and nothing was done; else as [`Db::write`].
     pub fn flush(&self) -> Result<(), StoreError> {
+        let bytes = self.memtable_bytes()?;
+        if !(self.resources.room)(bytes) {
+            return Err(StoreError::NoRoom(bytes));
+        }
         let mut options = FlushOptions::default();
         options.set_wait(true);
         let families = self.families()?;
@@ -261,9 +265,36 @@ impl Batch<'_> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::{Arc, Mutex};
 
     use super::*;
+
+    #[test]
+    fn without_room_nothing_is_flushed_and_writes_go_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let has_room = Arc::new(AtomicBool::new(false));
+        let room = Arc::clone(&has_room);
+        let resources = Resources::new(8 << 20, 8 << 20, 2).unwrap();
+        let resources = resources.with_room(Arc::new(move |bytes| bytes == 0 || room.load(Ordering::Relaxed)));
+        let db = Db::open(dir.path(), &resources).unwrap();
+        let put = |value: &[u8]| {
+            let mut batch = db.batch().unwrap();
+            batch.put(Family::Meta, b"key", value);
+            db.write(batch).unwrap();
+        };
+        put(b"one");
+        let refused = db.flush().unwrap_err();
+        assert!(
+            matches!(refused, StoreError::NoRoom(bytes) if bytes > 0) && refused.is_full(),
+            "{refused}"
+        );
+        put(b"two");
+        assert_eq!(db.persisted(Family::Meta, b"key").unwrap(), None);
+        has_room.store(true, Ordering::Relaxed);
+        db.flush().unwrap();
+        assert_eq!(db.persisted(Family::Meta, b"key").unwrap().unwrap(), b"two");
+    }
 
     #[test]
     fn a_flush_that_the_disk_fails_calls_the_hook_and_a_folder_that_is_gone_does_not() {

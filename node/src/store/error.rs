@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 
 use tidemark_series::Corrupt;
 
+/// What the system says of a disk that has no room.
+const FULL: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
+
 /// Why a read or write of a replica's database failed. After any of these from a write, the replica stops.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -16,6 +19,9 @@ pub enum StoreError {
     /// The disk or file system refused: call a person.
     #[error("i/o: {0}")]
     Io(String),
+    /// What is in memory stays there: the disk has no room for it. Nothing was tried, the replica goes on.
+    #[error("no room on the disk to flush {0} bytes")]
+    NoRoom(u64),
     /// Another process, or this one, has the directory open.
     #[error("{} is in use by another process", .path.display())]
     Locked {
@@ -54,12 +60,24 @@ impl StoreError {
     /// and writes stop before), nor is a folder that is gone, as that of a replica that left.
     #[must_use]
     pub fn is_disk_failure(&self) -> bool {
-        let passes = [
-            "No space left on device",
-            "Disk quota exceeded",
-            "No such file or directory",
-        ];
-        matches!(self, Self::Io(text) if !passes.iter().any(|known| text.contains(known)))
+        let passes = |text: &str| Self::tells_of_full_disk(text) || text.contains("No such file or directory");
+        matches!(self, Self::Io(text) if !passes(text))
+    }
+
+    /// True when the disk has no room: it passes.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::NoRoom(_) => true,
+            Self::Io(text) => Self::tells_of_full_disk(text),
+            _ => false,
+        }
+    }
+
+    /// Whether what is said of a failure names a disk that has no room.
+    #[must_use]
+    pub fn tells_of_full_disk(text: &str) -> bool {
+        FULL.iter().any(|known| text.contains(known))
     }
 
     /// The same as `from`, with the lock of `path` told apart.
@@ -130,6 +148,10 @@ mod tests {
             (StoreError::Engine("Shutdown in progress".into()), false),
         ] {
             assert_eq!(error.is_disk_failure(), failed, "{error}");
+            let full = ["No space left", "quota"]
+                .iter()
+                .any(|of| error.to_string().contains(of));
+            assert_eq!(error.is_full(), full, "{error}");
         }
     }
 }

@@ -40,5 +40,5 @@ pub use from_memory::from_memory;
 pub use options::Family;
 pub use replica::{AppliedState, FORMAT_VERSION, ReplicaStore};
 pub use resident::{Resident, ResidentKey};
-pub use resources::Resources;
+pub use resources::{Resources, RoomHook};
 pub use view::{Pair, Scan, Value, View};

@@ -20,7 +20,11 @@ pub struct Resources {
     pub(super) background_jobs: i32,
     pub(super) resident: Arc<Resident>,
     pub(super) on_failure: FailureHook,
+    pub(super) room: RoomHook,
 }
+
+/// Says whether the disk has room for so many bytes.
+pub type RoomHook = Arc<dyn Fn(u64) -> bool + Send + Sync>;
 
 impl Resources {
     /// `cache_bytes` for blocks, indexes and filters; `memtable_bytes` is a soft limit: above it a database flushes
@@ -40,7 +44,15 @@ impl Resources {
             background_jobs,
             resident: Arc::new(Resident::new(RESIDENT_BYTES_MAX)),
             on_failure: end_process("the state of a shard"),
+            room: Arc::new(|_| true),
         })
+    }
+
+    /// The same, with a disk that is asked for room before anything is flushed: an engine whose flush fails takes no writes for a
+    /// while, also when there is room again.
+    #[must_use]
+    pub fn with_room(self, room: RoomHook) -> Self {
+        Self { room, ..self }
     }
 
     /// The same with another thing to do when the disk fails under a write or a flush: for tests.

@@ -269,6 +269,33 @@ async fn what_was_not_meant_is_refused_and_everything_must_be_said() {
 }
 
 #[tokio::test]
+async fn by_a_clock_that_most_nodes_do_not_confirm_nothing_goes() {
+    let tuning = Tuning {
+        retention_every: Duration::from_millis(100),
+        retention_ahead: Duration::from_secs(10 * 365 * 86_400),
+        ..Tuning::default()
+    };
+    let cluster = TestCluster::start_with(3, tuning).await;
+    let client = cluster.client().await;
+    client.apply_device_types(vec![device_type("brief", 1)]).await.unwrap();
+    client.register_devices(vec![device("b1", "brief", &[])]).await.unwrap();
+    let mut batch = BatchBuilder::new("brief");
+    batch.row("b1", now_ns() - HOUR).set("level", 1.0);
+    client.write(write(batch.build().unwrap())).await.unwrap();
+    let before = cluster.metric(0, "tidemark_clock_doubts_total").await;
+    for node in 0..3 {
+        eventually("every node looks again", || async {
+            match cluster.metric(node, "tidemark_clock_doubts_total").await {
+                doubts if doubts > before + 3 => Ok(()),
+                doubts => Err(format!("{doubts} doubts")),
+            }
+        })
+        .await;
+    }
+    assert_eq!(read(&client, everything(of_type("brief"))).await.len(), 1);
+}
+
+#[tokio::test]
 async fn a_type_loses_what_it_keeps_no_longer() {
     let tuning = Tuning {
         retention_every: Duration::from_millis(100),

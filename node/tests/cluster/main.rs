@@ -21,6 +21,7 @@ mod copies;
 mod crash;
 mod delete;
 mod disk;
+mod ended;
 mod envelopes;
 mod http;
 mod lag;

@@ -6,8 +6,9 @@ use crate::common::fleet::*;
 use crate::common::operator::*;
 use crate::common::{TestCluster, eventually};
 use tidemark_client::{BatchBuilder, Client, v1};
-use tidemark_proto::peer::VoterSet;
 use tidemark_proto::peer::manage_group_request::Step;
+use tidemark_proto::peer::peer_service_client::PeerServiceClient;
+use tidemark_proto::peer::{Envelope, ManageGroupRequest, VoterSet};
 use v1::job_spec::Goal;
 
 const DEVICES: usize = 40;
@@ -253,6 +254,56 @@ async fn a_rebalance_without_moves_evens_out_who_leads_and_says_so() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_job_names_the_node_that_is_to_vote_in_the_catalog_and_does_not_answer() {
+    let mut cluster = TestCluster::start_shaped(3, 2, 1).await;
+    let i = cluster.add().await;
+    cluster.take_in(i).await;
+    cluster.healthy(0).await;
+    cluster.drop_node(i).await;
+    let job = cluster.start_job(0, remove(3)).await.unwrap();
+    eventually("the job says what it waits for", || async {
+        let job = cluster.job(0, job.id).await?;
+        let says = "node 3 hands its vote in the catalog over: node 4 is to have it and does not answer";
+        match job.message {
+            message if message == says => Ok(()),
+            message => Err(message),
+        }
+    })
+    .await;
+    cluster.restart(i).await;
+    assert_eq!(cluster.job_ended(0, job.id).await.state(), v1::JobState::Done);
+    assert!(cluster.ended(2).await.contains("removed"));
+    cluster.healthy(i).await;
+}
+
+#[tokio::test]
+async fn voters_that_do_not_belong_to_the_group_are_refused_by_name() {
+    let cluster = TestCluster::start(1).await;
+    let status = cluster.healthy(0).await;
+    let channel = crate::common::direct::Direct::new(&cluster.peer_address(0)).channel;
+    let voters = VoterSet {
+        replicas: vec![status.shards[1].replicas[0].replica_id, 99],
+    };
+    let request = ManageGroupRequest {
+        envelope: Some(Envelope {
+            cluster_id: status.cluster_id,
+            protocol: PEER_PROTOCOL,
+            from_node: 1,
+            to_node: 1,
+        }),
+        group: 1,
+        timeout_ms: 5_000,
+        step: Some(Step::SetMembers(voters)),
+    };
+    let refused = PeerServiceClient::new(channel).manage_group(request).await.unwrap_err();
+    let refused = tidemark_client::Error::from(refused);
+    assert_eq!(
+        (refused.reason.as_str(), refused.message.as_str()),
+        ("INVALID_MOVE", "replica 99 is no member of group 1 that could vote")
+    );
 }
 
 #[tokio::test]

@@ -90,7 +90,7 @@ fn states_are_part_of_the_digest_and_of_a_backup() {
     apply(&shard, 2, &[alert(0, 0, "red")]);
     assert_ne!(shard.digest().unwrap(), before);
     let other = open(&place.path("b"));
-    apply(&other, 2, &restore_of(&shard));
+    apply(&other, 2, &restore_of(&shard, 1));
     assert_eq!(levels(&other), (1, vec!["red".into(), String::new()]));
     let answers = apply(&other, 4, &[alert(0, 1, "blue"), alert(1, 1, "blue")]);
     assert_eq!(

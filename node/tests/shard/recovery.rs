@@ -6,6 +6,7 @@ use crate::support::*;
 use bytes::Bytes;
 use tidemark_node::shard::{ApplyEntry, Shard};
 use tidemark_node::store::{Family, ReplicaStore, StoreError};
+use tidemark_proto::peer::applied;
 use tidemark_series::Records;
 
 fn one(index: u64) -> ApplyEntry {
@@ -277,6 +278,25 @@ fn an_operand_that_is_no_block_is_corruption_for_every_reader() {
             }
         }
     }
+}
+
+#[test]
+fn while_a_backup_comes_in_no_points_are_taken() {
+    let place = Place::new();
+    let source = open(&place.path("source"));
+    apply(&source, 1, &[put_count(1), one(1)]);
+    let shard = open(&place.path("db"));
+    // All records, and not yet the last piece.
+    let [begun, ended] = restore_of(&source, 0);
+    apply(&shard, 1, &[begun]);
+    let refused = apply(&shard, 2, &[one(2)]);
+    let reason = match &refused[0].result {
+        Some(applied::Result::Failure(failure)) => failure.reason.as_str(),
+        _ => "",
+    };
+    assert_eq!(reason, "RESTORE_RUNNING");
+    apply(&shard, 3, &[ended, one(4)]);
+    assert_eq!(times(&shard), [1, 4]);
 }
 
 #[test]

@@ -325,8 +325,9 @@ pub fn seeds(count: u64) -> Vec<u64> {
     }
 }
 
-/// The entries that bring the records of a shard back elsewhere: a piece without any, and one with all of them.
-pub fn restore_of(shard: &Shard) -> [ApplyEntry; 2] {
+/// The entries that bring the records of a shard back elsewhere, in two pieces: one without any, and the one of this number with all
+/// of them.
+pub fn restore_of(shard: &Shard, full: u64) -> [ApplyEntry; 2] {
     let mut records = Vec::new();
     let all = contents::each_record(shard.store(), |family, key, value| {
         records.push(RestoredRecord {
@@ -347,5 +348,8 @@ pub fn restore_of(shard: &Shard) -> [ApplyEntry; 2] {
         };
         entry(1, shard_command::Command::Restore(restore))
     };
-    [piece(0, Vec::new()), piece(1, records)]
+    [0, 1].map(|number| match number == full {
+        true => piece(number, records.clone()),
+        false => piece(number, Vec::new()),
+    })
 }

@@ -412,7 +412,7 @@ fn a_backup_brings_tests_back_to_where_they_were() {
     let tests = write_of(&[(0, rows(&[(5, 9.0)])), (1, rows(&[(7_700, 8.0)]))]);
     apply(&shard, 2, &[with_tests(real, tests)]);
     let other = open(&place.path("b"));
-    apply(&other, 2, &restore_of(&shard));
+    apply(&other, 2, &restore_of(&shard, 1));
     assert_eq!(content(&other), content(&shard));
     assert_eq!(points(&other, TESTS, 1), [(7_700, 8.0)]);
     assert_eq!(other.data_ends(KIND, SPAN), Some(3_000));
