@@ -15,7 +15,7 @@ use super::asked::{Asked, position};
 use super::filter::{self, Filter};
 use super::plan::{check_range, passes_over_types};
 use super::shard_side::{Answering, Begin, Chosen, Wanted, corrupt};
-use crate::catalog::types::{PropertyDef, TypeDef};
+use crate::catalog::types::TypeDef;
 use crate::error::Result;
 use crate::wire::answer::BatchWriter;
 
@@ -79,7 +79,7 @@ impl Reading<'_> {
         let mut flow = ControlFlow::Continue(());
         for chosen in devices {
             self.summary.devices += 1;
-            flow = self.device(&def, &properties, &filter, chosen, &mut batch)?;
+            flow = self.device(&def, &filter, chosen, &mut batch)?;
             if flow.is_break() {
                 break;
             }
@@ -90,13 +90,12 @@ impl Reading<'_> {
         Ok(flow)
     }
 
-    fn device<'d>(
+    fn device(
         &mut self,
-        def: &'d TypeDef,
-        properties: &[&'d PropertyDef],
+        def: &TypeDef,
         filter: &Filter<'_>,
         chosen: &Chosen,
-        batch: &mut BatchWriter<'d>,
+        batch: &mut BatchWriter<'_>,
     ) -> Result<ControlFlow<()>> {
         let answering = self.answering;
         let range = self.rest_of(chosen);
@@ -109,8 +108,7 @@ impl Reading<'_> {
             if batch.rows() < ROWS_PER_PART && batch.bytes() < BYTES_PER_PART {
                 return Ok(ControlFlow::Continue(()));
             }
-            let full = std::mem::replace(batch, BatchWriter::new(def, properties));
-            Ok(answering.send(Part::Batch(full.finish())))
+            Ok(answering.send(Part::Batch(batch.take())))
         };
         match newest_first {
             true => answering.scan_back(def, chosen, range, visit),
@@ -150,7 +148,8 @@ impl Reading<'_> {
             if block.last_ns() < from_ns || block.first_ns() >= to_ns {
                 continue;
             }
-            let records = block.decode(filter.decoded()).map_err(corrupt)?;
+            let wanted = block.decode_between(filter.decoded(), (from_ns, to_ns));
+            let records = wanted.map_err(corrupt)?;
             let points = records.points() as u64;
             self.push(chosen, records, (from_ns, to_ns), filter, batch)?;
             if self.summary.limited {
@@ -199,7 +198,8 @@ impl Reading<'_> {
                 self.summary.limited = true;
             }
             self.summary.rows += rows.len() as u64;
-            batch.push(chosen.id(), &records, rows);
+            self.make_room(batch, rows.len());
+            batch.push(chosen.id(), records, rows);
             return Ok(());
         }
         let (records, mut rows, dropped) = filter.apply(self.answering, chosen, records, (from_ns, to_ns))?;
@@ -215,7 +215,16 @@ impl Reading<'_> {
             return Ok(());
         }
         self.summary.rows += rows.len() as u64;
-        batch.push(chosen.id(), &records.pick_rows(&rows), 0..rows.len());
+        self.make_room(batch, rows.len());
+        batch.push(chosen.id(), records.pick_rows(&rows), 0..rows.len());
         Ok(())
+    }
+
+    /// Sends what waits where more would make too many rows: those of a large block go out as they were decoded.
+    fn make_room(&self, batch: &mut BatchWriter<'_>, rows: usize) {
+        if batch.rows() > 0 && batch.rows() + rows > ROWS_PER_PART {
+            // That nobody listens any more shows at the next look.
+            let _ = self.answering.send(Part::Batch(batch.take()));
+        }
     }
 }
