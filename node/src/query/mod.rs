@@ -28,6 +28,7 @@ mod join_table;
 mod join_values;
 mod last_good;
 mod latest;
+mod leading;
 mod merge;
 mod near;
 mod passing;
