@@ -166,7 +166,7 @@ fn check_folds(records: &Records, windows: &Windows) {
                 {
                     let count = |finished: &Option<Finished>| match finished {
                         Some(Finished::U64(count)) => *count,
-                        other => panic!("{other:?}"),
+                        _ => 0,
                     };
                     assert_eq!((window, count(&got[0])), (expected_window, times * count(&expected[0])));
                     assert_eq!(got[place], expected[place]);
