@@ -41,6 +41,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build_client(false)
         .extern_path(".tidemark.v1", "crate::v1")
         .extern_path(".tidemark.v1.GetLatestResponse", "crate::encoded::GetLatestResponse")
+        .extern_path(".tidemark.v1.QueryRangeResponse", "crate::encoded::QueryRangeResponse")
         .out_dir(encoded)
         .compile_fds(queries)?;
     Ok(())

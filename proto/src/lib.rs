@@ -37,6 +37,17 @@ pub mod encoded {
     )]
     include!(concat!(env!("OUT_DIR"), "/encoded/tidemark.v1.rs"));
 
+    /// [`QueryRangeResponse`](crate::v1::QueryRangeResponse), whose records were encoded before.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct QueryRangeResponse {
+        /// A [`Batch`](crate::v1::Batch).
+        #[prost(bytes = "bytes", optional, tag = "1")]
+        pub batch: Option<bytes::Bytes>,
+        /// Only in the last message.
+        #[prost(message, optional, tag = "2")]
+        pub summary: Option<crate::v1::AnswerSummary>,
+    }
+
     /// [`GetLatestResponse`](crate::v1::GetLatestResponse), whose devices were encoded where they were read.
     #[derive(Clone, PartialEq, prost::Message)]
     pub struct GetLatestResponse {

@@ -146,6 +146,19 @@ impl Bitmap {
         })
     }
 
+    /// The bits from `start` to before `end`, cut to those there are.
+    pub(crate) fn part(&self, start: usize, end: usize) -> Bitmap {
+        let end = end.min(self.len);
+        let len = end.saturating_sub(start);
+        let (first, shift) = (start / 64, start % 64);
+        let word = |at: usize| self.words.get(at).copied().unwrap_or_default();
+        let words = (first..first + len.div_ceil(64)).map(|at| match shift {
+            0 => word(at),
+            _ => word(at) >> shift | word(at + 1) << (64 - shift),
+        });
+        Bitmap::from_words(words.collect(), len)
+    }
+
     /// `len` bits from words, lowest bit of the first word first. Missing words read as zero, spare bits are ignored.
     pub(crate) fn from_words(mut words: Vec<u64>, len: usize) -> Bitmap {
         words.resize(len.div_ceil(64), 0);
@@ -211,6 +224,12 @@ mod tests {
             assert_eq!(Bitmap::all(len).count_ones(), len);
             for (start, end) in [(0, len), (1, 64), (5, 5), (63, 130), (65, 200), (70, 3), (300, 400)] {
                 let expected: Vec<_> = map.iter_ones().filter(|i| (start..end).contains(i)).collect();
+                let part = map.part(start, end);
+                let moved: Vec<_> = part.iter_ones().map(|bit| bit + start).collect();
+                assert_eq!(
+                    (moved, part.len()),
+                    (expected.clone(), end.min(len).saturating_sub(start))
+                );
                 assert_eq!(
                     map.ones_between(start, end).collect::<Vec<_>>(),
                     expected,

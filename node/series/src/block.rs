@@ -43,6 +43,7 @@ mod fold;
 mod header;
 mod like;
 mod read;
+mod records;
 mod repeats;
 mod sections;
 mod sizes;

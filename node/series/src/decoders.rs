@@ -141,6 +141,8 @@ pub fn read_block(_count: usize, bytes: &[u8]) -> Result<(), Corrupt> {
         let _ = block.stats(property);
         let _ = block.column(property)?;
     }
+    let middle = block.first_ns().midpoint(block.last_ns());
+    let _ = block.decode_between(None, (middle, block.last_ns()))?;
     block.decode(None).map(drop)
 }
 

@@ -7,7 +7,11 @@ use crate::partial::Function;
 /// Which parts of a partial are asked for.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Needs {
-    /// Count, smallest and largest: the same in whatever order values and partials come.
+    /// Count and largest.
+    Highest,
+    /// Count and smallest.
+    Lowest,
+    /// Count, smallest and largest.
     Extremes,
     /// Everything that a partial holds.
     All,
@@ -16,16 +20,25 @@ pub enum Needs {
 impl Needs {
     /// What is needed to answer all of some functions.
     pub fn of(functions: &[Function]) -> Needs {
-        let extreme = |function: &Function| {
-            matches!(
-                function,
-                Function::Count | Function::Min | Function::Max | Function::Spread
-            )
-        };
-        if functions.iter().all(extreme) {
-            Needs::Extremes
-        } else {
-            Needs::All
+        let mut needs = (false, false);
+        for function in functions {
+            match function {
+                Function::Count => {}
+                Function::Min => needs.0 = true,
+                Function::Max => needs.1 = true,
+                Function::Spread => needs = (true, true),
+                Function::Sum | Function::Avg | Function::First | Function::Last => return Needs::All,
+            }
         }
+        match needs {
+            (true, false) => Needs::Lowest,
+            (false, true) => Needs::Highest,
+            _ => Needs::Extremes,
+        }
+    }
+
+    /// Whether it is the same in whatever order values and partials come.
+    pub fn in_any_order(self) -> bool {
+        self != Needs::All
     }
 }

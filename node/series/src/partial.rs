@@ -10,6 +10,8 @@ mod simple;
 pub use float::F64Partial;
 pub use simple::{BoolPartial, EnumPartial, I64Partial, TextPartial};
 
+use std::cmp::Ordering;
+
 use crate::block::ColumnStats;
 use crate::corrupt::Corrupt;
 use crate::needs::Needs;
@@ -179,7 +181,7 @@ impl Partial {
         fn part<T>(values: &[T], from: usize, len: usize) -> &[T] {
             values.get(from..from + len).unwrap_or_default()
         }
-        let extremes = needs == Needs::Extremes;
+        let extremes = needs.in_any_order();
         match (self, values) {
             (Partial::F64(p), Values::F64(v)) if extremes => p.fold_extremes(part(v, from, times.len())),
             (Partial::I64(p), Values::I64(v)) if extremes => p.fold_extremes(part(v, from, times.len())),
@@ -199,6 +201,30 @@ impl Partial {
     /// Adds a whole column by the statistics of its block.
     pub fn fold_stats(&mut self, stats: &ColumnStats) {
         self.merge(&stats.partial);
+    }
+
+    /// Whether values of which `all` says how far they reach would change nothing that is needed but the count.
+    pub(crate) fn outdoes(&self, all: &Partial, needs: Needs) -> bool {
+        match (self, all, needs) {
+            (Partial::F64(p), Partial::F64(all), Needs::Highest) => reaches(p.max, all.max, f64::total_cmp),
+            (Partial::F64(p), Partial::F64(all), Needs::Lowest) => reaches(all.min, p.min, f64::total_cmp),
+            (Partial::I64(p), Partial::I64(all), Needs::Highest) => reaches(p.max, all.max, i64::cmp),
+            (Partial::I64(p), Partial::I64(all), Needs::Lowest) => reaches(all.min, p.min, i64::cmp),
+            (Partial::Enum(p), Partial::Enum(all), Needs::Highest) => reaches(p.max, all.max, u32::cmp),
+            (Partial::Enum(p), Partial::Enum(all), Needs::Lowest) => reaches(all.min, p.min, u32::cmp),
+            _ => false,
+        }
+    }
+
+    /// Counts values that would change nothing else that is needed.
+    pub(crate) fn count_more(&mut self, values: u64) {
+        match self {
+            Partial::F64(p) => p.count += values,
+            Partial::I64(p) => p.count += values,
+            Partial::Bool(p) => p.count += values,
+            Partial::Enum(p) => p.count += values,
+            Partial::Text(p) => p.count += values,
+        }
     }
 
     /// Adds all that `other` has seen. One of another type is ignored.
@@ -286,4 +312,11 @@ impl Partial {
     pub fn decode(bytes: &[u8]) -> Result<Partial, Corrupt> {
         bytes::decode(bytes)
     }
+}
+
+/// Whether one value is no less than another one; where either is missing, nobody knows.
+fn reaches<T>(value: Option<T>, other: Option<T>, compare: impl Fn(&T, &T) -> Ordering) -> bool {
+    value
+        .zip(other)
+        .is_some_and(|(value, other)| compare(&value, &other).is_ge())
 }

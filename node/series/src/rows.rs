@@ -231,13 +231,7 @@ fn slice_column(column: &Column, start: usize, end: usize) -> Option<Column> {
         .presence
         .as_ref()
         .filter(|_| last - first < end - start)
-        .map(|map| {
-            let mut cut = Bitmap::new(end - start);
-            (start..end)
-                .filter(|&row| map.get(row))
-                .for_each(|row| cut.set(row - start, true));
-            cut
-        });
+        .map(|map| map.part(start, end));
     let quality = column
         .quality
         .as_ref()

@@ -16,6 +16,7 @@ fn touch_everything(bytes: &[u8]) {
             let _ = block.column(property);
         }
         let _ = block.decode(None);
+        let _ = block.decode_between(None, (block.first_ns().saturating_add(1), block.last_ns()));
     }
     let _ = bucket::decode(bytes, Some(&[PropertyNumber(3)]));
     let _ = tidemark_series::latest::merge_latest(Some(bytes), [bytes].into_iter());
@@ -34,6 +35,7 @@ fn check_round_trip(records: &Records) {
     assert_eq!(parsed.last_ns(), *records.observed_at.last().unwrap());
     assert_eq!(&parsed.decode(None).unwrap(), records);
     assert_eq!(parsed.times().unwrap(), records.observed_at);
+    check_parts(&parsed, records);
     for column in &records.columns {
         assert_eq!(parsed.column(column.property).unwrap().as_ref(), Some(column));
         assert_eq!(parsed.count(column.property), column.values.len());
@@ -45,6 +47,39 @@ fn check_round_trip(records: &Records) {
     }
     assert_eq!(parsed.column(PropertyNumber(9999)).unwrap(), None);
     assert_eq!(parsed.decode(Some(&[])).unwrap().columns, []);
+}
+
+/// Rows between two times are those of the whole block.
+fn check_parts(block: &Block<'_>, records: &Records) {
+    let times = &records.observed_at;
+    let at = |share: usize| times[(times.len() - 1) * share / 7];
+    for (from, to) in [
+        (i64::MIN, at(3)),
+        (at(2), at(5)),
+        (at(4), at(4).saturating_add(1)),
+        (at(6), i64::MAX),
+        (at(5), at(2)),
+    ] {
+        let expected = records.slice_time(from, to);
+        assert_eq!(
+            block.decode_between(None, (from, to)).unwrap(),
+            expected,
+            "{from} to {to}"
+        );
+        let some: Vec<_> = records
+            .columns
+            .iter()
+            .map(|column| column.property)
+            .skip(1)
+            .step_by(2)
+            .collect();
+        let part = block.decode_between(Some(&some), (from, to)).unwrap();
+        let wanted = expected.columns.iter().filter(|column| some.contains(&column.property));
+        assert_eq!(
+            (part.observed_at, part.columns),
+            (expected.observed_at.clone(), wanted.cloned().collect())
+        );
+    }
 }
 
 fn check_stats(stats: &Partial, column: &Column, records: &Records) {

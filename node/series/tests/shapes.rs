@@ -153,7 +153,27 @@ fn check_folds(records: &Records, windows: &Windows) {
         folding
             .fold(column.property, windows, Needs::Extremes, &Choice::ALL, &mut got)
             .unwrap();
-        assert_eq!(extremes(got.sorted().iter().cloned()), extremes(expected));
+        let expected = extremes(expected);
+        assert_eq!(extremes(got.sorted().iter().cloned()), expected);
+        for (needs, place) in [(Needs::Lowest, 1), (Needs::Highest, 2)] {
+            // Once more over what was seen already: where nothing new can come, values are counted and no more.
+            let mut got = ByWindow::default();
+            for times in 1..=2 {
+                let of = (column.property, windows, needs);
+                folding.fold(of.0, of.1, of.2, &Choice::ALL, &mut got).unwrap();
+                for ((window, got), (expected_window, expected)) in
+                    extremes(got.sorted().iter().cloned()).iter().zip(&expected)
+                {
+                    let count = |finished: &Option<Finished>| match finished {
+                        Some(Finished::U64(count)) => *count,
+                        _ => 0,
+                    };
+                    assert_eq!((window, count(&got[0])), (expected_window, times * count(&expected[0])));
+                    assert_eq!(got[place], expected[place]);
+                }
+                assert_eq!(got.len(), expected.len());
+            }
+        }
         let slots = Slots::new(
             Sliding {
                 asked: windows.clone(),

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use tidemark_proto::encoded::GetLatestResponse;
 use tidemark_proto::encoded::query_service_server::QueryService;
+use tidemark_proto::encoded::{GetLatestResponse, QueryRangeResponse};
 use tidemark_proto::v1::{
     GetHealthRequest, GetHealthResponse, GetLatestRequest, GetQualityRequest, GetQualityResponse,
     QueryAggregateRequest, QueryAggregateResponse, QueryIntervalsRequest, QueryIntervalsResponse, QueryJoinRequest,
-    QueryJoinResponse, QueryRangeRequest, QueryRangeResponse,
+    QueryJoinResponse, QueryRangeRequest,
 };
 use tonic::{Request, Response, Status};
 

@@ -18,6 +18,7 @@ use super::follow::Follower;
 use super::functions::{Asked, functions, has_sequences};
 use super::grid::slots;
 use super::groups::Groups;
+use super::leading::{Headed, Order, is_bounded};
 use super::plan::{aggregate_properties, check_aggregate, counts_slots, passes_over_types, scan_range, windows};
 use super::rollups::rolling;
 use super::series::{SLOTS_BYTES, Series, window_bytes};
@@ -127,18 +128,70 @@ impl Aggregating<'_> {
         self.answering.concerned.note(&def, range, rollup_s);
         // Devices of a group fill slots each by itself.
         let as_one = self.groups.is_some() && !counts_slots(self.request);
-        if self.needs == Needs::Extremes && as_one && !self.following {
+        if self.needs.in_any_order() && as_one && !self.following {
             self.devices += devices.len() as u64;
             self.fold_together(&def, devices, &asked)?;
             return Ok(ControlFlow::Continue(()));
         }
         for together in devices.chunks(self.together(&asked)) {
             self.devices += together.len() as u64;
-            self.fold(&def, together, &asked)?;
-            if self.pass_on(&def, together, &asked)?.is_break() {
+            let flow = match self.headers_tell_leaders(&asked) {
+                true => self.fold_leading(&def, together, &asked)?,
+                false => {
+                    self.fold(&def, together, &asked)?;
+                    self.pass_on(&def, together, &asked)?
+                }
+            };
+            if flow.is_break() {
+                return Ok(flow);
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Whether headers tell who may lead.
+    fn headers_tell_leaders(&self, asked: &[(&PropertyDef, Windows)]) -> bool {
+        let by_points = !self.following && self.rolling.is_none() && self.answering.known.is_none();
+        match (&self.leaders, asked) {
+            (Some(_), [(property, _)]) => by_points && is_bounded(self.functions.first(), property),
+            _ => false,
+        }
+    }
+
+    /// Looks at the headers of all devices, then folds those that may lead, the most promising ones first.
+    fn fold_leading(
+        &mut self,
+        def: &TypeDef,
+        devices: &[Chosen],
+        asked: &[(&PropertyDef, Windows)],
+    ) -> Result<ControlFlow<()>> {
+        let mut headed = vec![Headed::NOTHING; devices.len()];
+        if let (Some(leaders), [(property, _)]) = (&self.leaders, asked) {
+            let (from, to) = scan_range(asked.iter().map(|(_, windows)| windows));
+            let choice = choice(property, self.request.drop_suspect);
+            let _ = self.answering.scan(def, devices, from, to, |at, value| {
+                for block in bucket::blocks(value) {
+                    let block = block.map_err(corrupt)?;
+                    if block.last_ns() >= from && block.first_ns() < to {
+                        headed[at].take(&block, (property.number, &choice), leaders);
+                    }
+                }
+                Ok(ControlFlow::Continue(()))
+            })?;
+        }
+        let mut order = Order::new(&headed);
+        while let Some(leaders) = &self.leaders {
+            let places = order.next(leaders);
+            if places.is_empty() {
+                break;
+            }
+            let chosen: Vec<Chosen> = places.iter().map(|place| devices[*place].clone()).collect();
+            self.fold(def, &chosen, asked)?;
+            if self.pass_on(def, &chosen, asked)?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
+        self.answering.tally.header_only(order.blocks_left());
         Ok(ControlFlow::Continue(()))
     }
 

@@ -29,6 +29,7 @@ mod join_values;
 mod last_good;
 mod latencies;
 mod latest;
+mod leading;
 mod merge;
 mod near;
 mod passing;

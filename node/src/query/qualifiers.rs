@@ -55,7 +55,8 @@ impl<'d> Qualifying<'d> {
         let (one, other) = (times[0], times[times.len() - 1]);
         let range = (one.min(other), one.max(other));
         let found = self.findings(answering, chosen, range)?;
-        let of_records: Vec<u32> = rows.clone().map(|row| self.of_record(records, row)).collect();
+        let of_record = |row| self.of_record(chosen, records, row);
+        let of_records: Vec<u32> = rows.clone().map(of_record).collect();
         let of_column = |property: &&'d PropertyDef| {
             let column = records.column(property.number)?;
             let judged = self.judged.iter().position(|other| other.number == property.number);
@@ -100,12 +101,15 @@ impl<'d> Qualifying<'d> {
     }
 
     /// What holds for all values of a record.
-    fn of_record(&self, records: &Records, row: usize) -> u32 {
+    fn of_record(&self, chosen: &Chosen, records: &Records, row: usize) -> u32 {
         let (observed, received) = (records.observed_at[row], records.received_at[row]);
         let kind = records.report_kind[row];
         let mut bits = 0;
         if kind == ReportKind::Manual as u8 {
             bits |= Qualifier::Manual as u32;
+        }
+        if chosen.in_maintenance(observed) {
+            bits |= Qualifier::Maintenance as u32;
         }
         // 0: nobody knows when it was received.
         if received == 0 {

@@ -3,7 +3,7 @@
 //! Never here: which records are wanted (see `filter`). Invariant: a limit or a budget cuts between two records of one device, and
 //! what is behind the cut is what the next page begins with.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use prost::Message as _;
 use tidemark_proto::peer::Position;
@@ -16,7 +16,7 @@ use super::filter::{self, Filter};
 use super::plan::{check_range, passes_over_types};
 use super::qualifiers::Qualifying;
 use super::shard_side::{Answering, Begin, Chosen, Wanted, corrupt};
-use crate::catalog::types::{PropertyDef, TypeDef};
+use crate::catalog::types::TypeDef;
 use crate::error::Result;
 use crate::wire::answer::BatchWriter;
 
@@ -45,7 +45,11 @@ pub(super) fn answer(answering: &Answering<'_>, request: &QueryRangeRequest, ask
         device: &position.device,
         with: true,
     });
-    let _ = answering.each_run_from(&selector, Wanted::Nothing, begin, |devices| reading.run(devices))?;
+    let known = match request.qualifiers {
+        true => Wanted::Tags,
+        false => Wanted::Nothing,
+    };
+    let _ = answering.each_run_from(&selector, known, begin, |devices| reading.run(devices))?;
     Ok(reading.summary)
 }
 
@@ -89,7 +93,7 @@ impl Reading<'_> {
         let mut flow = ControlFlow::Continue(());
         for chosen in devices {
             self.summary.devices += 1;
-            flow = self.device(&def, &properties, &of_type, chosen, &mut batch)?;
+            flow = self.device(&def, &of_type, chosen, &mut batch)?;
             if flow.is_break() {
                 break;
             }
@@ -100,13 +104,12 @@ impl Reading<'_> {
         Ok(flow)
     }
 
-    fn device<'d>(
+    fn device(
         &mut self,
-        def: &'d TypeDef,
-        properties: &[&'d PropertyDef],
+        def: &TypeDef,
         of_type: &OfType<'_>,
         chosen: &Chosen,
-        batch: &mut BatchWriter<'d>,
+        batch: &mut BatchWriter<'_>,
     ) -> Result<ControlFlow<()>> {
         let answering = self.answering;
         let range = self.rest_of(chosen);
@@ -119,8 +122,7 @@ impl Reading<'_> {
             if batch.rows() < ROWS_PER_PART && batch.bytes() < BYTES_PER_PART {
                 return Ok(ControlFlow::Continue(()));
             }
-            let full = std::mem::replace(batch, BatchWriter::new(def, properties));
-            Ok(answering.send(Part::Batch(full.finish())))
+            Ok(answering.send(Part::Batch(batch.take())))
         };
         match newest_first {
             true => answering.scan_back(def, chosen, range, visit),
@@ -160,7 +162,8 @@ impl Reading<'_> {
             if block.last_ns() < from_ns || block.first_ns() >= to_ns {
                 continue;
             }
-            let records = block.decode(of_type.filter.decoded()).map_err(corrupt)?;
+            let wanted = block.decode_between(of_type.filter.decoded(), (from_ns, to_ns));
+            let records = wanted.map_err(corrupt)?;
             let points = records.points() as u64;
             self.push(chosen, records, (from_ns, to_ns), of_type, batch)?;
             if self.summary.limited {
@@ -210,7 +213,7 @@ impl Reading<'_> {
                 self.summary.limited = true;
             }
             self.summary.rows += rows.len() as u64;
-            return self.give(chosen, &records, rows, qualifying.as_ref(), batch);
+            return self.give(chosen, records, rows, qualifying.as_ref(), batch);
         }
         let (records, mut rows, dropped) = filter.apply(self.answering, chosen, records, (from_ns, to_ns))?;
         self.summary.points_dropped += dropped;
@@ -225,25 +228,33 @@ impl Reading<'_> {
             return Ok(());
         }
         self.summary.rows += rows.len() as u64;
-        let picked = records.pick_rows(&rows);
-        self.give(chosen, &picked, 0..rows.len(), qualifying.as_ref(), batch)
+        self.give(chosen, records.pick_rows(&rows), 0..rows.len(), qualifying.as_ref(), batch)
     }
 
     fn give(
         &self,
         chosen: &Chosen,
-        records: &Records,
-        rows: std::ops::Range<usize>,
+        records: Records,
+        rows: Range<usize>,
         qualifying: Option<&Qualifying<'_>>,
         batch: &mut BatchWriter<'_>,
     ) -> Result<()> {
+        self.make_room(batch, rows.len());
         match qualifying {
             None => batch.push(chosen.id(), records, rows),
             Some(qualifying) => {
-                let qualified = qualifying.of(self.answering, chosen, records, rows.clone())?;
+                let qualified = qualifying.of(self.answering, chosen, &records, rows.clone())?;
                 batch.push_qualified(chosen.id(), records, rows, &qualified);
             }
         }
         Ok(())
+    }
+
+    /// Sends what waits where more would make too many rows: those of a large block go out as they were decoded.
+    fn make_room(&self, batch: &mut BatchWriter<'_>, rows: usize) {
+        if batch.rows() > 0 && batch.rows() + rows > ROWS_PER_PART {
+            // That nobody listens any more shows at the next look.
+            let _ = self.answering.send(Part::Batch(batch.take()));
+        }
     }
 }

@@ -74,6 +74,11 @@ impl Chosen {
     pub(super) fn tag(&self, key: &str) -> Option<&str> {
         self.roster.tag(self.at, key)
     }
+
+    /// Whether the device is, was or will be under declared maintenance at a time. Known as tags are.
+    pub(super) fn in_maintenance(&self, t_ns: i64) -> bool {
+        self.roster.in_maintenance(self.at, t_ns)
+    }
 }
 
 /// What of a device is looked at beside id and type.

@@ -5,13 +5,13 @@
 
 use std::sync::Arc;
 
-use tidemark_proto::encoded::GetLatestResponse;
+use tidemark_proto::encoded::{GetLatestResponse, QueryRangeResponse};
 use tidemark_proto::peer::ShardDevices;
 use tidemark_proto::peer::read_shard_request::Query;
 use tidemark_proto::peer::read_shard_response::Part;
 use tidemark_proto::v1::{
     AnswerSummary, Consistency, ConsistencyLevel, GetLatestRequest, ListDevicesRequest, ListDevicesResponse,
-    QueryAggregateRequest, QueryAggregateResponse, QueryRangeRequest, QueryRangeResponse, Selector, consistency,
+    QueryAggregateRequest, QueryAggregateResponse, QueryRangeRequest, Selector, consistency,
 };
 use tokio::sync::{Semaphore, mpsc};
 
@@ -27,6 +27,7 @@ use crate::error::{Error, Reason, Result};
 use crate::limits::Limits;
 use crate::metrics::Present;
 use crate::route::{Appointments, Asker, Router, ShardJob, selects_few};
+use crate::wire::batch_bytes::batch_bytes;
 use crate::wire::cursor::CursorKey;
 use crate::wire::registry::check_selector;
 
@@ -103,12 +104,12 @@ impl Queries {
         };
         let translate = each(|part| match part {
             Part::Batch(batch) => {
+                let rows = batch.observed_at_ns.len() as u64;
                 let message = QueryRangeResponse {
-                    batch: Some(batch),
+                    batch: Some(batch_bytes(batch)),
                     summary: None,
                 };
-                let rows = message.batch.as_ref().map_or(0, |batch| batch.observed_at_ns.len());
-                Ok((rows as u64, message))
+                Ok((rows, message))
             }
             other => Err(unexpected(&other)),
         });

@@ -75,6 +75,11 @@ impl<'a> Tally<'a> {
         self.spend(points)
     }
 
+    /// Counts blocks of which the headers were enough.
+    pub(super) fn header_only(&self, blocks: u64) {
+        self.header_only.set(self.header_only.get() + blocks);
+    }
+
     /// Counts values that were decoded to tell those that had been received from others.
     ///
     /// # Errors

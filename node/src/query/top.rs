@@ -26,7 +26,8 @@ pub(super) struct Standing {
 }
 
 impl Standing {
-    const LAST: Standing = Standing {
+    /// That of what has none.
+    pub(super) const LAST: Standing = Standing {
         unknown: true,
         value: 0,
         rest: 0,
@@ -74,6 +75,22 @@ impl<T> Leaders<T> {
         if self.held.len() > self.limit {
             self.held.pop_last();
         }
+    }
+
+    /// Whether the smallest lead, not the largest.
+    pub(super) fn lowest(&self) -> bool {
+        self.lowest
+    }
+
+    /// How many are asked for.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Whether a series of this standing can come in, whatever its name.
+    pub(super) fn have_room_for(&self, standing: Standing) -> bool {
+        let last = self.held.last_key_value().map(|((last, _), _)| *last);
+        self.held.len() < self.limit || last.is_some_and(|last| last >= standing)
     }
 
     /// How many there are.

@@ -24,7 +24,7 @@ use openraft::type_config::alias::WatchReceiverOf;
 use tidemark_proto::peer::{AsOf, Moment};
 
 use super::log_cache::Group;
-use super::replica::Metrics;
+use super::replica::{Metrics, is_alone};
 use super::state::ReplicaState;
 use super::types::{TypeConfig, Vote};
 use crate::clock::{Instant, monotonic};
@@ -129,6 +129,17 @@ impl Lag {
             }
         };
         Some(now.saturating_duration_since(as_of?))
+    }
+
+    /// Whether all that was acknowledged until now is applied here, without anybody to ask: this replica leads, and is all of its group.
+    /// Whoever else is to lead has to be a member first, of which this replica's core tells between any two of its steps.
+    pub(super) fn is_all_there(&self) -> bool {
+        let alone = self
+            .metrics
+            .get()
+            .is_some_and(|metrics| is_alone(&metrics.borrow_watched()));
+        let now = monotonic();
+        alone && self.confirmed(now, None).is_some_and(|(confirmed, _)| confirmed == now)
     }
 
     /// Where this replica leads: the last time at which nobody else can have led, and the index up to which everything

@@ -198,7 +198,8 @@ impl Follower {
                 let records = rows_of(block.map_err(corrupt)?, def, numbers.as_deref())?;
                 let is_late = |observed: &i64| before.is_some_and(|before| *observed <= before);
                 late.extend(records.observed_at.iter().map(is_late));
-                batch.push(device.id(), &records, 0..records.len());
+                let rows = 0..records.len();
+                batch.push(device.id(), records, rows);
             }
         }
         let mut event = FollowEvent {

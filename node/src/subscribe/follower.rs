@@ -390,7 +390,8 @@ impl Reading<'_> {
         let writer = writers
             .entry(type_number)
             .or_insert_with(|| BatchWriter::new(def, &properties));
-        writer.push(roster.id(at), &records, 0..records.len());
+        let rows = 0..records.len();
+        writer.push(roster.id(at), records, rows);
         if writer.rows() < ROWS_PER_EVENT {
             return Ok(ControlFlow::Continue(()));
         }

@@ -15,11 +15,11 @@ pub type Qualified = Vec<(PropertyNumber, Vec<u32>)>;
 /// Collects records of devices of one type into one batch.
 pub struct BatchWriter<'a> {
     def: &'a TypeDef,
-    devices: Vec<String>,
-    device_index: Vec<u32>,
+    /// With the row behind their last one.
+    devices: Vec<(String, usize)>,
     observed_at_ns: Vec<i64>,
     received_at_ns: Vec<i64>,
-    report_kind: Vec<i32>,
+    report_kind: Vec<u8>,
     columns: Vec<Outgoing<'a>>,
     bytes: usize,
 }
@@ -51,7 +51,6 @@ impl<'a> BatchWriter<'a> {
         BatchWriter {
             def,
             devices: Vec::new(),
-            device_index: Vec::new(),
             observed_at_ns: Vec::new(),
             received_at_ns: Vec::new(),
             report_kind: Vec::new(),
@@ -71,52 +70,60 @@ impl<'a> BatchWriter<'a> {
     }
 
     /// Adds some rows of one device. Columns of other properties are left out.
-    pub fn push(&mut self, device: &str, records: &Records, rows: Range<usize>) {
+    pub fn push(&mut self, device: &str, records: Records, rows: Range<usize>) {
         self.push_qualified(device, records, rows, &Vec::new());
     }
 
     /// The same, with the qualifiers of their values.
-    pub fn push_qualified(&mut self, device: &str, records: &Records, rows: Range<usize>, qualified: &Qualified) {
-        if self.devices.last().is_none_or(|last| last != device) {
-            self.devices.push(device.to_string());
+    pub fn push_qualified(&mut self, device: &str, records: Records, rows: Range<usize>, qualified: &Qualified) {
+        let base = self.rows();
+        match self.devices.last_mut().filter(|(last, _)| last == device) {
+            Some((_, end)) => *end += rows.len(),
+            None => self.devices.push((device.to_string(), base + rows.len())),
         }
-        let (index, base) = (self.devices.len() as u32 - 1, self.rows());
-        self.device_index.extend(std::iter::repeat_n(index, rows.len()));
-        self.observed_at_ns
-            .extend_from_slice(&records.observed_at[rows.clone()]);
-        self.received_at_ns
-            .extend_from_slice(&records.received_at[rows.clone()]);
+        append(&mut self.observed_at_ns, records.observed_at, &rows);
+        append(&mut self.received_at_ns, records.received_at, &rows);
+        append(&mut self.report_kind, records.report_kind, &rows);
         self.bytes += rows.len() * ROW_BYTES;
-        let kinds = &records.report_kind[rows.clone()];
-        self.report_kind.extend(kinds.iter().map(|&kind| i32::from(kind)));
-        for outgoing in &mut self.columns {
-            if let Some(column) = records.column(outgoing.property.number) {
-                let number = outgoing.property.number;
-                if let Some((_, bits)) = qualified.iter().find(|(property, _)| *property == number) {
-                    outgoing.qualifiers.resize(outgoing.values.len(), 0);
-                    outgoing.qualifiers.extend_from_slice(bits);
-                }
-                self.bytes += outgoing.append(column, rows.clone(), base);
+        for column in records.columns {
+            let bits = qualified.iter().find(|(property, _)| *property == column.property);
+            let bits = bits.map_or(&[][..], |(_, bits)| bits);
+            let mut fitting = self.columns.iter_mut().filter(|o| o.property.number == column.property);
+            let Some(first) = fitting.next() else { continue };
+            // A property may be asked for twice.
+            for again in fitting {
+                again.qualify(bits);
+                self.bytes += again.append(column.clone(), rows.clone(), base);
             }
+            first.qualify(bits);
+            self.bytes += first.append(column, rows.clone(), base);
         }
+    }
+
+    /// What there is as a message; an empty batch of the same properties is left.
+    pub fn take(&mut self) -> Batch {
+        let properties: Vec<&PropertyDef> = self.columns.iter().map(|outgoing| outgoing.property).collect();
+        std::mem::replace(self, BatchWriter::new(self.def, &properties)).finish()
     }
 
     /// The batch as a message.
     pub fn finish(self) -> Batch {
         let rows = self.observed_at_ns.len();
-        let report_kind = if self.report_kind.iter().all(|&k| k == 0) {
-            Vec::new()
-        } else {
-            self.report_kind
+        let report_kind = match self.report_kind.iter().all(|&kind| kind == 0) {
+            true => Vec::new(),
+            false => self.report_kind.into_iter().map(i32::from).collect(),
         };
+        let mut device_index = Vec::new();
+        if self.devices.len() > 1 {
+            device_index.reserve_exact(rows);
+            for (index, (_, end)) in self.devices.iter().enumerate() {
+                device_index.resize(*end, index as u32);
+            }
+        }
         Batch {
             device_type: self.def.id().to_string(),
-            device_index: if self.devices.len() <= 1 {
-                Vec::new()
-            } else {
-                self.device_index
-            },
-            devices: self.devices,
+            device_index,
+            devices: self.devices.into_iter().map(|(device, _)| device).collect(),
             observed_at_ns: self.observed_at_ns,
             columns: self
                 .columns
@@ -131,8 +138,16 @@ impl<'a> BatchWriter<'a> {
 }
 
 impl Outgoing<'_> {
+    /// Notes the qualifiers of the values that are added next.
+    fn qualify(&mut self, bits: &[u32]) {
+        if !bits.is_empty() {
+            self.qualifiers.resize(self.values.len(), 0);
+            self.qualifiers.extend_from_slice(bits);
+        }
+    }
+
     /// Adds the values of some rows; the first of these is row `base` of the batch. Returns about how many bytes they are.
-    fn append(&mut self, column: &series::Column, rows: Range<usize>, base: usize) -> usize {
+    fn append(&mut self, column: series::Column, rows: Range<usize>, base: usize) -> usize {
         let values = match &column.presence {
             None => rows.clone(),
             Some(presence) => presence.rank(rows.start)..presence.rank(rows.end),
@@ -157,12 +172,12 @@ impl Outgoing<'_> {
             self.quality.resize(held, 0);
             self.quality.extend_from_slice(&quality[values.clone()]);
         }
-        match (&mut self.values, &column.values) {
-            (series::Values::F64(to), series::Values::F64(from)) => to.extend_from_slice(&from[values]),
-            (series::Values::I64(to), series::Values::I64(from)) => to.extend_from_slice(&from[values]),
-            (series::Values::Bool(to), series::Values::Bool(from)) => to.extend_from_slice(&from[values]),
-            (series::Values::Enum(to), series::Values::Enum(from)) => to.extend_from_slice(&from[values]),
-            (series::Values::Text(to), series::Values::Text(from)) => to.extend_from_slice(&from[values]),
+        match (&mut self.values, column.values) {
+            (series::Values::F64(to), series::Values::F64(from)) => append(to, from, &values),
+            (series::Values::I64(to), series::Values::I64(from)) => append(to, from, &values),
+            (series::Values::Bool(to), series::Values::Bool(from)) => append(to, from, &values),
+            (series::Values::Enum(to), series::Values::Enum(from)) => append(to, from, &values),
+            (series::Values::Text(to), series::Values::Text(from)) => append(to, from, &values),
             // A property's type never changes, and stored columns are checked against it when written.
             (to, from) => debug_assert!(false, "column {to:?} against {from:?}"),
         }
@@ -194,6 +209,14 @@ impl Outgoing<'_> {
             quality,
             qualifiers,
         }
+    }
+}
+
+/// Appends some of the values there are; all of them where there are none yet go over as they lie.
+fn append<T: Clone>(to: &mut Vec<T>, from: Vec<T>, some: &Range<usize>) {
+    match to.is_empty() && *some == (0..from.len()) {
+        true => *to = from,
+        false => to.extend_from_slice(&from[some.clone()]),
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod batch;
+pub mod batch_bytes;
 pub mod cursor;
 pub mod latest;
 pub mod latest_table;

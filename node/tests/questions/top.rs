@@ -117,6 +117,106 @@ async fn a_list_is_the_front_of_the_whole_answer() {
     }
 }
 
+/// Devices whose levels lie far apart, in towns that devices take in turns; each has blocks with statistics.
+async fn seed_many(client: &Client, devices: usize, rows: i64) {
+    furnish(client, &[]).await;
+    let id = |d: usize| format!("r{d:03}");
+    let town = |d: usize| [("town", TOWNS[d % TOWNS.len()])];
+    let all = (0..devices).map(|d| device(&id(d), RELIC, &town(d)));
+    client.register_devices(all.collect()).await.unwrap();
+    for some in (0..devices).collect::<Vec<_>>().chunks(20) {
+        let mut batch = BatchBuilder::new(RELIC);
+        for device in some {
+            let level = (device * 37 % devices) as f64 * 10.0;
+            for row in 0..rows {
+                let value = level + ((row * 7) % 11) as f64 / 10.0;
+                batch.row(&id(*device), row * MIN).set("level", value);
+            }
+        }
+        client.write(write(batch.build().unwrap())).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn who_cannot_lead_by_its_headers_is_not_decoded() {
+    let (devices, rows) = (300, 400);
+    let cluster = TestCluster::start(1).await;
+    let client = cluster.client().await;
+    seed_many(&client, devices, rows).await;
+    let whole = v1::QueryAggregateRequest {
+        explain: true,
+        ..question("level", Max, &[Count], false)
+    };
+    let (all, summary) = ask(&client, whole.clone()).await;
+    assert!(summary.points_read > 298 * devices as u64 - 1, "{summary:?}");
+    for lowest in [false, true] {
+        for by in [Max, Last] {
+            let top = Some(v1::Top { limit: 3, lowest });
+            let functions = vec![by as i32, Count as i32];
+            let asked = v1::QueryAggregateRequest {
+                top,
+                functions: functions.clone(),
+                ..whole.clone()
+            };
+            let (list, of_list) = ask(&client, asked).await;
+            let all = match by {
+                Max => all.clone(),
+                _ => {
+                    ask(
+                        &client,
+                        v1::QueryAggregateRequest {
+                            functions,
+                            ..whole.clone()
+                        },
+                    )
+                    .await
+                    .0
+                }
+            };
+            let mut expected = sorted(all, lowest);
+            expected.truncate(3);
+            assert_eq!(list, expected, "by {by:?}, lowest: {lowest}");
+            assert_eq!((of_list.devices, of_list.points_dropped), (devices as u64, 0));
+            assert!(of_list.points_read < summary.points_read / 2, "{of_list:?}");
+            let total = of_list.explain.unwrap().total.unwrap();
+            assert_eq!(total.blocks, summary.explain.clone().unwrap().total.unwrap().blocks);
+            assert!(total.blocks_header_only > total.blocks_decoded, "{total:?}");
+        }
+    }
+
+    // Of a group, devices that others outdo in every window are counted and not decoded.
+    let hours = v1::QueryAggregateRequest {
+        window: Some(v1::Window {
+            step_ns: HOUR,
+            ..Default::default()
+        }),
+        ..question("level", Max, &[Count], true)
+    };
+    for by in [Max, Min] {
+        let one_sided = v1::QueryAggregateRequest {
+            functions: vec![by as i32, Count as i32],
+            ..hours.clone()
+        };
+        let both = v1::QueryAggregateRequest {
+            functions: vec![Max as i32, Count as i32, Min as i32],
+            ..hours.clone()
+        };
+        let ((got, of_got), (whole, of_whole)) = (ask(&client, one_sided).await, ask(&client, both).await);
+        assert!(
+            of_got.points_read < of_whole.points_read / 2,
+            "{of_got:?} of {of_whole:?}"
+        );
+        assert_eq!((got.len(), whole.len()), (TOWNS.len(), TOWNS.len()));
+        for (got, whole) in got.iter().zip(&whole) {
+            let place = if by == Max { 0 } else { 2 };
+            assert_eq!((&got.tags, &got.start_ns), (&whole.tags, &whole.start_ns));
+            assert_eq!(got.points_seen, whole.points_seen);
+            assert_eq!(got.columns[0].values, whole.columns[place].values);
+            assert_eq!(got.columns[1].values, whole.columns[1].values);
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_list_that_cannot_be_is_refused() {
     let cluster = TestCluster::start(1).await;

@@ -4,13 +4,18 @@
 //! Never here: windows (see `window`) and sums (see `partial`). Invariant: what comes out and is needed is what folding every
 //! value by itself gives, sums of doubles to their last bits aside.
 
+use std::convert::Infallible;
+use std::ops::Range;
+
 use super::Block;
 use super::read::Ticks;
+use super::stats::ColumnStats;
 use crate::bitmap::Bitmap;
 use crate::by_window::ByWindow;
 use crate::checks::Choice;
 use crate::corrupt::Corrupt;
 use crate::needs::Needs;
+use crate::partial::Partial;
 use crate::record::{PropertyNumber, ValueRef, ValueType, Values};
 use crate::slots::{Filled, Slots};
 use crate::stamps::Stamps;
@@ -59,6 +64,13 @@ impl<'a> Block<'a> {
             dropped: 0,
             decoded: 0,
         }
+    }
+
+    /// What the header says of the values of a column of which all are chosen; `None`: they have to be looked at.
+    pub fn stats_of_chosen(&self, property: PropertyNumber, choice: &Choice<'_>) -> Option<ColumnStats> {
+        let stated = choice.accepted != Accepted::ALL && self.has_qualities(property);
+        let stats = self.stats(property).filter(|_| !stated)?;
+        choice.takes_all(stats.ends()).then_some(stats)
     }
 }
 
@@ -165,6 +177,10 @@ impl Folding<'_, '_> {
             block,
             property,
             presence,
+            all: match needs {
+                Needs::Highest | Needs::Lowest => block.stats(property).map(|stats| stats.partial),
+                Needs::Extremes | Needs::All => None,
+            },
         };
         let choice_of_all = unsure.then_some(choice);
         let folded = match ticks {
@@ -329,6 +345,8 @@ struct ColumnOf<'b, 'a> {
     block: &'b Block<'a>,
     property: PropertyNumber,
     presence: Option<Bitmap>,
+    /// How far its values reach, where that may be all that has to be known of them, and they are all chosen.
+    all: Option<Partial>,
 }
 
 impl ColumnOf<'_, '_> {
@@ -351,18 +369,64 @@ impl ColumnOf<'_, '_> {
             None => from..to,
             Some(map) => map.rank(from)..map.rank(to),
         };
-        let values = self.block.values_between(self.property, places)?;
+        let read = || self.block.values_between(self.property, places.clone());
+        let folding = Stretches { windows, needs, read };
+        match (&self.presence, &self.all) {
+            (None, Some(all)) => folding.unless_outdone(times.part(from, to), all, partials).map(Some),
+            (None, None) => folding.fold(times.part(from, to), choice, partials),
+            (Some(map), all) => {
+                let present: Vec<i64> = map.ones_between(from, to).map(|row| times.at(row)).collect();
+                match all {
+                    Some(all) => folding.unless_outdone(present.as_slice(), all, partials).map(Some),
+                    None => folding.fold(present.as_slice(), choice, partials),
+                }
+            }
+        }
+    }
+}
+
+/// Values that are read only where they have to be looked at.
+struct Stretches<'w, R> {
+    windows: &'w Windows,
+    needs: Needs,
+    read: R,
+}
+
+impl<R: Fn() -> Result<Values, Corrupt>> Stretches<'_, R> {
+    /// Adds values that are chosen each and seen at `times`; returns how many. `None`, and nothing added: not all of them are.
+    fn fold<S: Stamps>(
+        &self,
+        times: S,
+        choice: Option<&Choice<'_>>,
+        partials: &mut ByWindow,
+    ) -> Result<Option<usize>, Corrupt> {
+        let values = (self.read)()?;
         if choice.is_some_and(|choice| !takes_each(choice, &values)) {
             return Ok(None);
         }
-        match &self.presence {
-            None => fold_all(times.part(from, to), &values, windows, needs, partials),
-            Some(map) => {
-                let present: Vec<i64> = map.ones_between(from, to).map(|row| times.at(row)).collect();
-                fold_all(present.as_slice(), &values, windows, needs, partials);
-            }
-        }
+        fold_all(times, &values, self.windows, self.needs, partials);
         Ok(Some(values.len()))
+    }
+
+    /// Adds values that reach no further than `all`: counts them where a window has seen others that reach as far. Returns how many had to
+    /// be read.
+    fn unless_outdone<S: Stamps>(&self, times: S, all: &Partial, partials: &mut ByWindow) -> Result<usize, Corrupt> {
+        let mut values: Option<Values> = None;
+        each_stretch(times, self.windows, |index, stretch| {
+            let partial = partials.at(index, all.value_type());
+            if values.is_none() && partial.outdoes(all, self.needs) {
+                partial.count_more(stretch.len() as u64);
+                return Ok(());
+            }
+            let read = match values.take() {
+                Some(read) => read,
+                None => (self.read)()?,
+            };
+            partial.fold_stamped(times.part(stretch.start, stretch.end), &read, stretch.start, self.needs);
+            values = Some(read);
+            Ok(())
+        })?;
+        Ok(values.map_or(0, |values| values.len()))
     }
 }
 
@@ -377,16 +441,30 @@ fn takes_each(choice: &Choice<'_>, values: &Values) -> bool {
 /// Adds values to the windows that their times fall into, stretch by stretch.
 fn fold_all<S: Stamps>(times: S, values: &Values, windows: &Windows, needs: Needs, partials: &mut ByWindow) {
     let value_type = values.value_type();
+    let Ok(()) = each_stretch::<S, Infallible>(times, windows, |index, stretch| {
+        let partial = partials.at(index, value_type);
+        partial.fold_stamped(times.part(stretch.start, stretch.end), values, stretch.start, needs);
+        Ok(())
+    });
+}
+
+/// Gives `each` the windows that times fall into, with the places of those times.
+#[inline]
+fn each_stretch<S: Stamps, E>(
+    times: S,
+    windows: &Windows,
+    mut each: impl FnMut(i64, Range<usize>) -> Result<(), E>,
+) -> Result<(), E> {
     let (mut at, mut stretch) = (0, 1);
     let mut window = windows.containing(times.at(at));
     while let Some((index, end)) = window.filter(|_| at < times.len()) {
         let inside = |t: i64| windows.holds(i64::MIN, t, end);
         stretch = stretch_of(times.part(at, times.len()), stretch, inside);
-        let partial = partials.at(index, value_type);
-        partial.fold_stamped(times.part(at, at + stretch), values, at, needs);
+        each(index, at..at + stretch)?;
         at += stretch;
         window = windows.following((index, end), times.at(at));
     }
+    Ok(())
 }
 
 /// How many of the first `times` are inside, at least one; `guess` is how many there were last time.

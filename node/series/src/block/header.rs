@@ -20,6 +20,8 @@ pub(super) const SHAPE_STATS: u8 = 0x08;
 pub(super) const SHAPE_QUALITY: u8 = 0x10;
 pub(super) const SHAPE_LIKE: u8 = 0x20;
 const SHAPE_KNOWN: u8 = 0x3f;
+/// So many descriptors have room from the start; what promises more is believed as they come.
+const DESCRIPTORS_AT_ONCE: usize = 32;
 
 /// Where a section lies in the block.
 #[derive(Clone, Debug, Default)]
@@ -258,6 +260,8 @@ fn other(header: &Header<'_>, distance: u64, value_type: ValueType, presence: Op
 impl<'a> Header<'a> {
     fn read_descriptors(&mut self, reader: &mut Reader<'a>, presences: usize, columns: usize) -> Result<(), Corrupt> {
         let small = self.flags & FLAG_SMALL != 0;
+        self.presences.reserve_exact(presences.min(DESCRIPTORS_AT_ONCE));
+        self.columns.reserve_exact(columns.min(DESCRIPTORS_AT_ONCE));
         for _ in 0..presences {
             let form = reader.byte()?;
             let set = reader.count(self.rows)?;

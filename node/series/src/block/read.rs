@@ -16,7 +16,7 @@ use crate::codec::part::Part;
 use crate::codec::wire::Reader;
 use crate::codec::{floats, ints, presence, text};
 use crate::corrupt::Corrupt;
-use crate::record::{Column, PropertyNumber, Records, ValueType, Values};
+use crate::record::{Column, PropertyNumber, ValueType, Values};
 use crate::stamps::{Even, Stamps};
 
 /// A block whose header was checked and whose columns were not touched.
@@ -176,7 +176,7 @@ impl<'a> Block<'a> {
             _ => None,
         };
         let presence = self.presence_of(property, clocks.as_ref())?;
-        let read = |at| self.read_column(at, presence, &[]);
+        let read = |at| self.read_column(at, presence, Part::all(self.values_of(at)), &[]);
         self.find(property).map(read).transpose()
     }
 
@@ -198,51 +198,6 @@ impl<'a> Block<'a> {
         let other = at.like.map(|index| &self.header.columns[index]);
         let other = other.map(|other| self.read_values(other, None, part)).transpose()?;
         self.read_values(at, other.as_ref(), part)
-    }
-
-    /// All rows, with all columns or only those of `projection`.
-    ///
-    /// # Errors
-    /// A section that was read is damaged.
-    pub fn decode(&self, projection: Option<&[PropertyNumber]>) -> Result<Records, Corrupt> {
-        let (observed_at, clocks) = self.read_times()?;
-        let received_at = match self.read_receipts()? {
-            Receipts::Times(times) => times,
-            Receipts::Delay(delay) => observed_at.iter().map(|time| time.wrapping_add(delay)).collect(),
-            Receipts::Delays(mut delays) => {
-                let both = delays.iter_mut().zip(&observed_at);
-                both.for_each(|(delay, time)| *delay = delay.wrapping_add(*time));
-                delays
-            }
-        };
-        let report_kind = match (&self.header.kinds, self.header.kind) {
-            (Some(section), _) => bytes_of(self.section(section, "report kinds")?, self.rows(), "report kinds")?,
-            (None, kind) => vec![kind.unwrap_or_default(); self.rows()],
-        };
-        let mut presences: Vec<Option<Bitmap>> = vec![None; self.header.presences.len()];
-        let mut columns = Vec::new();
-        for at in &self.header.columns {
-            if projection.is_some_and(|wanted| !wanted.contains(&at.property)) {
-                continue;
-            }
-            let presence = match at.presence {
-                None => None,
-                Some(index) => {
-                    if presences[index].is_none() {
-                        presences[index] = Some(self.presence(&self.header.presences[index], clocks.as_ref())?);
-                    }
-                    presences[index].clone()
-                }
-            };
-            columns.push(self.read_column(at, presence, &columns)?);
-        }
-        Ok(Records {
-            observed_at,
-            received_at,
-            report_kind,
-            columns,
-            repeats: self.repeats()?,
-        })
     }
 
     /// How many values of a row took the place of others, per row; empty: none of any.
@@ -288,12 +243,17 @@ impl<'a> Block<'a> {
 
     /// When the rows were received.
     pub(crate) fn read_receipts(&self) -> Result<Receipts, Corrupt> {
+        self.read_receipts_of(0..self.rows())
+    }
+
+    /// When some rows were received; the first of them is row 0 of what comes out.
+    pub(super) fn read_receipts_of(&self, rows: Range<usize>) -> Result<Receipts, Corrupt> {
         let bytes = self.section(&self.header.receipts, "receipts")?;
         let delayed = self.header.flags & FLAG_DELAY != 0;
         if let Some(delay) = ints::constant(bytes).filter(|_| delayed) {
             return Ok(Receipts::Delay(delay));
         }
-        let numbers = ints::decode(bytes, self.rows())?;
+        let numbers = ints::decode_part(bytes, Part::of(rows, self.rows()), Whole::PLAIN)?;
         Ok(match delayed {
             true => Receipts::Delays(numbers),
             false => Receipts::Times(numbers),
@@ -390,12 +350,12 @@ impl<'a> Block<'a> {
             .map(|i| &columns[i])
     }
 
-    fn values_of(&self, column: &ColumnAt<'_>) -> usize {
+    pub(super) fn values_of(&self, column: &ColumnAt<'_>) -> usize {
         column.presence.map_or(self.rows(), |p| self.header.presences[p].set)
     }
 
     /// The bytes of a section, checked.
-    fn section(&self, section: &Section, what: &'static str) -> Result<&'a [u8], Corrupt> {
+    pub(super) fn section(&self, section: &Section, what: &'static str) -> Result<&'a [u8], Corrupt> {
         let bytes = self.bytes.get(section.at..section.at + section.len).unwrap_or_default();
         match section.crc {
             Some(crc) if crc32c::crc32c(bytes) != crc => Err(Corrupt::new(what, section.at)),
@@ -403,7 +363,7 @@ impl<'a> Block<'a> {
         }
     }
 
-    fn presence(&self, at: &PresenceAt, clocks: Option<&Clocks>) -> Result<Bitmap, Corrupt> {
+    pub(super) fn presence(&self, at: &PresenceAt, clocks: Option<&Clocks>) -> Result<Bitmap, Corrupt> {
         let bytes = self.section(&at.section, "presence")?;
         if !clocks::needs_clocks(at.form) {
             return presence::decode(at.form, bytes, self.rows(), at.set);
@@ -412,26 +372,8 @@ impl<'a> Block<'a> {
         clocks.decode_presence(at.form, bytes, self.rows(), at.set)
     }
 
-    /// A column; `known` are columns that were read already, ascending.
-    fn read_column(&self, at: &ColumnAt<'_>, presence: Option<Bitmap>, known: &[Column]) -> Result<Column, Corrupt> {
-        let all = Part::all(self.values_of(at));
-        let values = match at.like.map(|index| &self.header.columns[index]) {
-            None => self.read_values(at, None, all)?,
-            Some(other) => match known.binary_search_by_key(&other.property, |c| c.property) {
-                Ok(found) => self.read_values(at, Some(&known[found].values), all)?,
-                Err(_) => self.read_values(at, Some(&self.read_values(other, None, all)?), all)?,
-            },
-        };
-        Ok(Column {
-            property: at.property,
-            presence,
-            values,
-            quality: self.read_qualities(at)?,
-        })
-    }
-
     /// A part of the values of a column; `other`: the same part of those that it is like.
-    fn read_values(&self, at: &ColumnAt<'_>, other: Option<&Values>, part: Part) -> Result<Values, Corrupt> {
+    pub(super) fn read_values(&self, at: &ColumnAt<'_>, other: Option<&Values>, part: Part) -> Result<Values, Corrupt> {
         let bytes = self.section(&at.section, "column")?;
         let read = || {
             let mut reader = Reader::new(bytes, "column");
@@ -446,15 +388,15 @@ impl<'a> Block<'a> {
         read().map_err(|corrupt: Corrupt| corrupt.shift(at.section.at))
     }
 
-    /// The qualities of a column whose section was checked.
-    fn read_qualities(&self, at: &ColumnAt<'_>) -> Result<Option<Vec<u8>>, Corrupt> {
+    /// A part of the qualities of a column whose section was checked.
+    pub(super) fn read_qualities(&self, at: &ColumnAt<'_>, part: Part) -> Result<Option<Vec<u8>>, Corrupt> {
         if !at.quality {
             return Ok(None);
         }
         let bytes = self.bytes.get(at.section.at..at.section.at + at.section.len);
         let read = || {
             let stream = Reader::new(bytes.unwrap_or_default(), "column").part()?;
-            bytes_of(stream, self.values_of(at), "qualities")
+            bytes_of(stream, part, "qualities")
         };
         read()
             .map(Some)
@@ -483,7 +425,10 @@ fn decode_values(at: &ColumnAt<'_>, bytes: &[u8], part: Part) -> Result<Values, 
     })
 }
 
-fn bytes_of(stream: &[u8], count: usize, what: &'static str) -> Result<Vec<u8>, Corrupt> {
-    let values = ints::decode(stream, count)?.into_iter().map(u8::try_from);
+/// A part of a stream of bytes.
+pub(super) fn bytes_of(stream: &[u8], part: Part, what: &'static str) -> Result<Vec<u8>, Corrupt> {
+    let values = ints::decode_part(stream, part, Whole::PLAIN)?
+        .into_iter()
+        .map(u8::try_from);
     values.collect::<Result<_, _>>().map_err(|_| Corrupt::new(what, 0))
 }
