@@ -21,8 +21,8 @@ const S: i64 = 1_000_000_000;
 pub struct Set {
     /// Name of the file, or of the shape that was made.
     pub name: String,
-    /// Promised interval of the type, seconds.
-    pub interval_s: i64,
+    /// What a bucket of the type spans, seconds.
+    pub span_s: i64,
     /// All records of each device.
     pub devices: Vec<Records>,
 }
@@ -33,12 +33,9 @@ impl Set {
         self.devices.iter().map(Records::points).sum()
     }
 
-    /// Records of each bucket of each device: buckets hold 4096 rows at the promised interval, in whole days.
+    /// Records of each bucket of each device.
     pub fn buckets(&self) -> Vec<Records> {
-        let day = 86_400;
-        let longest = (self.interval_s * 4096).min(364 * day);
-        let unit = [day, 3_600, 60, 1].into_iter().find(|u| longest >= *u).unwrap_or(1);
-        let span = longest / unit * unit * S;
+        let span = self.span_s * S;
         let mut out = Vec::new();
         for device in &self.devices {
             let mut row = 0;
@@ -51,6 +48,14 @@ impl Set {
         }
         out
     }
+}
+
+/// What a bucket spans that holds 4096 rows at the promised interval, in whole days.
+fn span_s(interval_s: i64) -> i64 {
+    let day = 86_400;
+    let longest = (interval_s * 4096).min(364 * day);
+    let unit = [day, 3_600, 60, 1].into_iter().find(|u| longest >= *u).unwrap_or(1);
+    longest / unit * unit
 }
 
 /// The recorded sets, and whether they are real: else a few made ones.
@@ -72,13 +77,13 @@ fn read(path: &Path) -> Set {
     let name = path.file_name().unwrap().to_string_lossy().replace(".csv.zst", "");
     let types = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../bench/datasets/{name}.toml"));
     let types = std::fs::read_to_string(types).unwrap_or_default();
-    let interval = types.lines().find_map(|l| l.strip_prefix("sample_interval_s = "));
-    let interval_s = interval.and_then(|s| s.parse().ok()).unwrap_or(60);
+    let number = |key: &str| types.lines().find_map(|line| line.strip_prefix(key)?.parse().ok());
+    let span_s = number("bucket_span_s = ").unwrap_or_else(|| span_s(number("sample_interval_s = ").unwrap_or(60)));
     let mut devices = read_devices(path);
     devices.iter_mut().for_each(receive);
     Set {
         name,
-        interval_s,
+        span_s,
         devices,
     }
 }
@@ -176,7 +181,7 @@ pub fn made() -> Vec<Set> {
     let rows = 3 * 4096;
     let set = |name: &str, interval_s, device| Set {
         name: name.to_owned(),
-        interval_s,
+        span_s: span_s(interval_s),
         devices: vec![device],
     };
     vec![
