@@ -67,7 +67,8 @@ pub(super) fn update(
     making.silence(outcome.newest);
     let first = !known && outcome.newest.is_some();
     let behind = outcome.moved || outcome.points > POINTS_BEHIND_MAX;
-    if making.steps.is_empty() && !first && !(known && other_version) && !behind {
+    let is_news = !making.steps.is_empty() || first || behind || known && other_version;
+    if !is_news {
         return None;
     }
     making.state.marks = outcome.marks.iter().map(mark_to_wire).collect();

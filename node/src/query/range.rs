@@ -228,7 +228,13 @@ impl Reading<'_> {
             return Ok(());
         }
         self.summary.rows += rows.len() as u64;
-        self.give(chosen, records.pick_rows(&rows), 0..rows.len(), qualifying.as_ref(), batch)
+        self.give(
+            chosen,
+            records.pick_rows(&rows),
+            0..rows.len(),
+            qualifying.as_ref(),
+            batch,
+        )
     }
 
     fn give(

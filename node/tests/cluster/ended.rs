@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use crate::common::direct::Direct;
 use crate::common::fleet::*;
-use crate::common::operator::*;
 use crate::common::{TestCluster, eventually};
 use tidemark_client::v1;
 use tidemark_node::config::Tuning;

@@ -146,7 +146,8 @@ fn judged(points: &[(i64, f64)]) -> BTreeMap<i64, Vec<Qualifier>> {
         .filter(|(_, level)| (0.0..=100.0).contains(level))
         .collect();
     let mut told: BTreeMap<i64, Vec<Qualifier>> = points.iter().map(|(t, _)| (*t, vec![Range])).collect();
-    let (mut sound, mut sure): (Vec<(i64, f64)>, Option<(i64, f64)>) = (Vec::new(), None);
+    let mut sound: Vec<(i64, f64)> = Vec::new();
+    let mut sure: Option<(i64, f64)> = None;
     for (at, (t, level)) in in_range.iter().copied().enumerate() {
         let mut said = Vec::new();
         if level > 50.0 {
@@ -231,7 +232,9 @@ async fn random_values_are_told_as_a_recomputation_does_wherever_a_range_begins(
                 ..asking(from, to)
             };
             let mut answer = said(&client, request).await;
-            answer.values_mut().for_each(|said| said.retain(|one| *one != Maintenance));
+            answer
+                .values_mut()
+                .for_each(|said| said.retain(|one| *one != Maintenance));
             let all = told.range(from..to);
             let expected: Vec<_> = match (round % 4, round % 3) {
                 (0, 0) => all.rev().take(7).collect(),

@@ -344,7 +344,7 @@ fn time_is_sealed_where_rollups_are_left() {
     let answers = apply(&shard, 5, &[write(1, late)]);
     assert!(matches!(&answers[0].result, Some(applied::Result::Failure(refused)) if refused.reason == "TIME_TOO_OLD"));
     let expected = sums_of(&points, 1, SHORT);
-    let is_left = |start_ns: i64| start_ns < 3 * BUCKET || start_ns >= 4 * BUCKET;
+    let is_left = |start_ns: i64| !(3 * BUCKET..4 * BUCKET).contains(&start_ns);
     let expected: Sums = expected
         .into_iter()
         .filter(|((_, start_ns), _)| is_left(*start_ns))

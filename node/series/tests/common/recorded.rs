@@ -81,11 +81,7 @@ fn read(path: &Path) -> Set {
     let span_s = number("bucket_span_s = ").unwrap_or_else(|| span_s(number("sample_interval_s = ").unwrap_or(60)));
     let mut devices = read_devices(path);
     devices.iter_mut().for_each(receive);
-    Set {
-        name,
-        span_s,
-        devices,
-    }
+    Set { name, span_s, devices }
 }
 
 /// Times of receipt as of one batch after another.
