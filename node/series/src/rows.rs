@@ -185,7 +185,7 @@ fn append(property: PropertyNumber, pieces: Vec<(usize, Column)>, rows: usize, v
     for (offset, column) in pieces {
         match &column.presence {
             None => map.set_range(offset, offset + column.values.len()),
-            Some(present) => present.iter_ones().for_each(|row| map.set(offset + row, true)),
+            Some(present) => map.add_from(offset, present),
         }
         values.append(column.values);
         if any_quality {
@@ -231,13 +231,7 @@ fn slice_column(column: &Column, start: usize, end: usize) -> Option<Column> {
         .presence
         .as_ref()
         .filter(|_| last - first < end - start)
-        .map(|map| {
-            let mut cut = Bitmap::new(end - start);
-            (start..end)
-                .filter(|&row| map.get(row))
-                .for_each(|row| cut.set(row - start, true));
-            cut
-        });
+        .map(|map| map.slice(start, end));
     let quality = column
         .quality
         .as_ref()
@@ -245,7 +239,7 @@ fn slice_column(column: &Column, start: usize, end: usize) -> Option<Column> {
     Some(Column {
         property: column.property,
         presence,
-        values: column.values.gather(first..last),
+        values: column.values.slice(first..last),
         quality: quality.filter(|q| q.iter().any(|&x| x != 0)),
     })
 }

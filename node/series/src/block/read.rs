@@ -409,7 +409,7 @@ impl<'a> Block<'a> {
             return presence::decode(at.form, bytes, self.rows(), at.set);
         }
         let clocks = clocks.ok_or(Corrupt::new("presence of a clock", at.section.at))?;
-        clocks.decode_presence(at.form, bytes, self.rows(), at.set)
+        clocks.decode_presence(at.form, bytes, at.set)
     }
 
     /// A column; `known` are columns that were read already, ascending.
