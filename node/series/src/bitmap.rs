@@ -116,6 +116,70 @@ impl Bitmap {
         self.words.iter_mut().zip(&other.words).for_each(|(a, b)| *a |= b);
     }
 
+    /// Sets the bits of `other` from `start` on, cut to those there are.
+    pub(crate) fn add_from(&mut self, start: usize, other: &Bitmap) {
+        let (first, shift) = (start / 64, start % 64);
+        for (at, &word) in other.words.iter().enumerate() {
+            if let Some(to) = self.words.get_mut(first + at) {
+                *to |= word << shift;
+            }
+            if let Some(to) = self.words.get_mut(first + at + 1).filter(|_| shift > 0) {
+                *to |= word >> (64 - shift);
+            }
+        }
+        self.clear_tail();
+    }
+
+    /// Those of the set bits whose number among them is set in `among`.
+    pub(crate) fn select(&self, among: &Bitmap) -> Bitmap {
+        let mut number = 0;
+        let select = |&word: &u64| {
+            let mut left = word;
+            let mut chosen = among.bits_from(number);
+            number += word.count_ones() as usize;
+            let mut selected = 0;
+            while left != 0 {
+                let rest = left & (left - 1);
+                selected |= (left ^ rest) & (chosen & 1).wrapping_neg();
+                (left, chosen) = (rest, chosen >> 1);
+            }
+            selected
+        };
+        Bitmap {
+            words: self.words.iter().map(select).collect(),
+            len: self.len,
+        }
+    }
+
+    /// Undoes [`Bitmap::select`]: which of the set bits here are set in `selected` too, by their numbers.
+    pub(crate) fn among(&self, selected: &Bitmap) -> Bitmap {
+        let mut words = Vec::with_capacity(self.words.len());
+        let (mut word, mut filled) = (0u64, 0);
+        for (&all, &some) in self.words.iter().zip(&selected.words) {
+            let mut left = all;
+            while left != 0 {
+                word |= (some >> left.trailing_zeros() & 1) << filled;
+                left &= left - 1;
+                filled += 1;
+                if filled == 64 {
+                    words.push(word);
+                    (word, filled) = (0, 0);
+                }
+            }
+        }
+        words.push(word);
+        Bitmap::from_words(words, self.count_ones())
+    }
+
+    /// The 64 bits from `start` on, zeros beyond the end.
+    fn bits_from(&self, start: usize) -> u64 {
+        let word = |at: usize| self.words.get(at).copied().unwrap_or_default();
+        match start % 64 {
+            0 => word(start / 64),
+            shift => word(start / 64) >> shift | word(start / 64 + 1) << (64 - shift),
+        }
+    }
+
     /// Number of set bits before `index`: the position of row `index` among the present values.
     pub fn rank(&self, index: usize) -> usize {
         let index = index.min(self.len);
@@ -220,6 +284,19 @@ mod tests {
             let mut ranges = Bitmap::new(len);
             (0..len).step_by(70).for_each(|i| ranges.set_range(i, i + 67));
             assert!((0..len).all(|i| ranges.get(i) == (i % 70 < 67)));
+            for (start, end) in [(0, len), (1, 64), (63, 130), (64, 128), (65, 200), (70, 3), (300, 400)] {
+                let cut = map.part(start, end);
+                let expected = map.ones_between(start, end).map(|i| i - start);
+                assert_eq!(cut.iter_ones().collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+                let mut back = Bitmap::new(len);
+                back.add_from(start, &cut);
+                assert!(back.iter_ones().eq(map.ones_between(start, end)));
+            }
+            let mut among = Bitmap::new(map.count_ones());
+            (0..among.len()).step_by(2).for_each(|i| among.set(i, true));
+            let selected = map.select(&among);
+            assert!(selected.iter_ones().eq(map.iter_ones().step_by(2)));
+            assert_eq!(map.among(&selected), among);
             assert_eq!(map.rank(len), map.count_ones());
             assert_eq!(Bitmap::all(len).count_ones(), len);
             for (start, end) in [(0, len), (1, 64), (5, 5), (63, 130), (65, 200), (70, 3), (300, 400)] {

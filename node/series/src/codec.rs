@@ -5,8 +5,10 @@
 //!
 //! Numbers of encodings are on disk for ever: a retired one stays reserved.
 
+pub(crate) mod best;
 pub(crate) mod bits;
 pub(crate) mod decimal;
+pub(crate) mod divide;
 pub(crate) mod emit;
 pub(crate) mod entropy;
 pub(crate) mod floats;
@@ -14,6 +16,7 @@ pub(crate) mod ints;
 pub(crate) mod pack;
 pub(crate) mod part;
 pub(crate) mod pcodec;
+pub(crate) mod plain;
 pub(crate) mod presence;
 pub(crate) mod rice;
 pub(crate) mod runs;

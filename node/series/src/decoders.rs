@@ -181,8 +181,9 @@ pub fn write_ints(values: &[i64]) -> Vec<u8> {
 
 /// What [`read_floats`] reads.
 pub fn write_floats(values: &[f64]) -> Vec<u8> {
-    let encoded = floats::encode(values);
-    [&[encoded.form], encoded.bytes.as_slice()].concat()
+    let mut bytes = Vec::new();
+    let (form, _) = floats::put(values, &mut bytes);
+    [&[form], bytes.as_slice()].concat()
 }
 
 /// What [`read_text`] reads.

@@ -148,6 +148,21 @@ impl Values {
         }
     }
 
+    /// The values at `range`, cut to those there are.
+    pub(crate) fn slice(&self, range: Range<usize>) -> Values {
+        fn cut<T: Clone>(from: &[T], range: Range<usize>) -> Vec<T> {
+            let end = range.end.min(from.len());
+            from.get(range.start..end).unwrap_or_default().to_vec()
+        }
+        match self {
+            Values::F64(v) => Values::F64(cut(v, range)),
+            Values::I64(v) => Values::I64(cut(v, range)),
+            Values::Bool(v) => Values::Bool(cut(v, range)),
+            Values::Enum(v) => Values::Enum(cut(v, range)),
+            Values::Text(v) => Values::Text(cut(v, range)),
+        }
+    }
+
     /// Makes room for that many more.
     pub(crate) fn reserve(&mut self, more: usize) {
         match self {

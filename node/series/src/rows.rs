@@ -185,7 +185,7 @@ fn append(property: PropertyNumber, pieces: Vec<(usize, Column)>, rows: usize, v
     for (offset, column) in pieces {
         match &column.presence {
             None => map.set_range(offset, offset + column.values.len()),
-            Some(present) => present.iter_ones().for_each(|row| map.set(offset + row, true)),
+            Some(present) => map.add_from(offset, present),
         }
         values.append(column.values);
         if any_quality {
@@ -239,7 +239,7 @@ fn slice_column(column: &Column, start: usize, end: usize) -> Option<Column> {
     Some(Column {
         property: column.property,
         presence,
-        values: column.values.gather(first..last),
+        values: column.values.slice(first..last),
         quality: quality.filter(|q| q.iter().any(|&x| x != 0)),
     })
 }

@@ -54,14 +54,15 @@ fn estimate(count: usize, value: impl Fn(usize) -> i64) -> u64 {
     bits[0].min(bits[1])
 }
 
-/// The stream of differences to the best of `others` (each with a number of its own), if it is shorter than `most`
-/// bytes. `integers` are those of the column over `10^exponent`.
-pub(super) fn encode<'a>(
+/// Appends the stream of differences to the best of `others` (each with a number of its own, which it gives), if it is
+/// shorter than `most` bytes. `integers` are those of the column over `10^exponent`.
+pub(super) fn put<'a>(
     integers: &[i64],
     exponent: u8,
     others: impl Iterator<Item = (usize, &'a Values)>,
     most: usize,
-) -> Option<(usize, Vec<u8>)> {
+    out: &mut Vec<u8>,
+) -> Option<usize> {
     if integers.len() < VALUES_MIN || most < 16 {
         return None;
     }
@@ -75,8 +76,8 @@ pub(super) fn encode<'a>(
         .map(|other| (cost(&other), other.0, other.1))
         .min_by_key(|(cost, number, _)| (*cost, usize::MAX - number))
         .filter(|(cost, ..)| cost * 5 < own * 4)?;
-    let bytes = ints::encode(&(0..integers.len()).map(difference(other)).collect::<Vec<i64>>());
-    (bytes.len() < most).then_some((number, bytes))
+    let differences: Vec<i64> = (0..integers.len()).map(difference(other)).collect();
+    ints::put_below(&differences, most, out).then_some(number)
 }
 
 /// Decodes a part of the values of a column like another one, of which the same part is given.

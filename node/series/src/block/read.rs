@@ -369,7 +369,7 @@ impl<'a> Block<'a> {
             return presence::decode(at.form, bytes, self.rows(), at.set);
         }
         let clocks = clocks.ok_or(Corrupt::new("presence of a clock", at.section.at))?;
-        clocks.decode_presence(at.form, bytes, self.rows(), at.set)
+        clocks.decode_presence(at.form, bytes, at.set)
     }
 
     /// A part of the values of a column; `other`: the same part of those that it is like.

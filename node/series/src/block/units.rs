@@ -2,6 +2,8 @@
 //!
 //! Never here: bytes. Invariant: the table only grows; an index is on disk for ever.
 
+use crate::codec::divide::gcd_of;
+
 /// Nanoseconds of a unit, by index.
 pub(super) const UNITS_NS: [u64; 16] = [
     1,
@@ -24,23 +26,7 @@ pub(super) const UNITS_NS: [u64; 16] = [
 
 /// Index of the largest unit that divides every difference between neighbours. Times ascend.
 pub(super) fn unit_of(times: &[i64]) -> u8 {
-    let mut common = 0u64;
-    let mut before = 0;
-    for pair in times.windows(2) {
-        let step = pair[1].wrapping_sub(pair[0]) as u64;
-        if step == before {
-            continue;
-        }
-        before = step;
-        let (mut a, mut b) = (step, common);
-        while a != 0 {
-            (a, b) = (b % a, a);
-        }
-        common = b;
-        if common == 1 {
-            break;
-        }
-    }
+    let common = gcd_of(times.windows(2).map(|pair| pair[1].wrapping_sub(pair[0]) as u64));
     let fits = |&index: &usize| common != 0 && common.is_multiple_of(UNITS_NS[index]);
     (0..UNITS_NS.len()).rev().find(fits).unwrap_or(0) as u8
 }

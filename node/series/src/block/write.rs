@@ -2,6 +2,8 @@
 //!
 //! Never here: reading. Invariant: equal records give equal bytes.
 
+use std::ops::Range;
+
 use super::header::{
     FLAG_DELAY, FLAG_EQUAL, FLAG_KIND, FLAG_SMALL, SHAPE_LIKE, SHAPE_QUALITY, SHAPE_STATS, VERSION, VERSION_REPEATS,
     names_encoding, type_number,
@@ -10,7 +12,8 @@ use super::sections::{Part, Sections};
 use super::units::{UNITS_NS, unit_of};
 use super::{BLOCK_ROWS_MAX, clocks, like, repeats, stats};
 use crate::bitmap::Bitmap;
-use crate::codec::wire::{put_part, put_varint, varint_len, zigzag};
+use crate::codec::divide::Divisor;
+use crate::codec::wire::{put_part, put_part_with, put_varint, varint_len, zigzag};
 use crate::codec::{floats, ints, presence, text};
 use crate::record::{Column, Records, ValueType, Values};
 
@@ -36,9 +39,9 @@ pub fn encode(records: &Records) -> Vec<u8> {
     }
     let rows_of = Presences::of(records);
     let mut sections = Sections::default();
-    let presences = encode_rows(
+    let presences = put_rows(
         times,
-        UNITS_NS[usize::from(unit)],
+        Divisor::new(UNITS_NS[usize::from(unit)]),
         &rows_of.distinct,
         flags,
         &mut sections,
@@ -54,8 +57,8 @@ pub fn encode(records: &Records) -> Vec<u8> {
         sections.plain(|out| ints::put(&kinds, out));
     }
     put_repeats(records, &mut sections);
-    for (map, (form, bytes)) in rows_of.distinct.iter().zip(presences) {
-        let bytes = sections.range(|out| out.extend(bytes));
+    for (map, (form, range)) in rows_of.distinct.iter().zip(presences.forms) {
+        let bytes = sections.range(|out| out.extend_from_slice(presences.bytes.get(range).unwrap_or_default()));
         let before = sections.range(|out| {
             out.push(form);
             put_varint(out, map.count_ones() as u64);
@@ -154,16 +157,13 @@ fn assemble(records: &Records, flags: u8, kind: u8, counts: (usize, usize), sect
     out
 }
 
-fn encode_times(times: &[i64], unit_ns: u64) -> Vec<u8> {
-    let (mut step, mut units) = (0, 0);
+/// Appends the differences between times, where they take fewer than `most` bytes.
+fn put_times(times: &[i64], unit: Divisor, most: usize, out: &mut Vec<u8>) -> bool {
     let in_units = |w: &[i64]| {
-        let next = w[1].wrapping_sub(w[0]) as u64;
-        if next != step {
-            (step, units) = (next, (next / unit_ns) as i64);
-        }
-        units
+        let step = w[1].wrapping_sub(w[0]) as u64;
+        unit.quotient(step).unwrap_or_default() as i64
     };
-    ints::encode(&times.windows(2).map(in_units).collect::<Vec<i64>>())
+    ints::put_below(&times.windows(2).map(in_units).collect::<Vec<i64>>(), most, out)
 }
 
 /// Appends receipt times or, where those are smaller, delays (then true).
@@ -177,8 +177,7 @@ fn put_receipts(records: &Records, out: &mut Vec<u8>) -> bool {
         return delayed;
     }
     let delays: Vec<i64> = delays.collect();
-    let (plain, delayed) = (ints::estimate(&records.received_at), ints::estimate(&delays));
-    let delayed = delayed < plain;
+    let delayed = ints::shorter(&delays, &records.received_at);
     ints::put(if delayed { &delays } else { &records.received_at }, out);
     delayed
 }
@@ -225,33 +224,59 @@ impl<'a> Presences<'a> {
     }
 }
 
-/// Appends the times and gives forms and bytes of presences: by one clock or, where that is shorter, by several.
-fn encode_rows(
-    times: &[i64],
-    unit_ns: u64,
-    presences: &[&Bitmap],
-    flags: u8,
-    sections: &mut Sections,
-) -> Vec<(u8, Vec<u8>)> {
-    if times.len() == 1 {
-        return presences.iter().map(|map| presence::encode(map)).collect();
+/// Bytes of presences, and of each its form and where its bytes are.
+#[derive(Default)]
+struct Told {
+    bytes: Vec<u8>,
+    forms: Vec<(u8, Range<usize>)>,
+}
+
+impl Told {
+    /// Adds one with what appends it and gives its form; false where that gives up.
+    fn add(&mut self, put: impl FnOnce(&mut Vec<u8>) -> Option<u8>) -> bool {
+        let start = self.bytes.len();
+        let form = put(&mut self.bytes);
+        self.forms.extend(form.map(|form| (form, start..self.bytes.len())));
+        form.is_some()
     }
-    let size = |(times, presences): &(Vec<u8>, Vec<(u8, Vec<u8>)>)| {
-        times.len() + presences.iter().map(|(_, bytes)| bytes.len()).sum::<usize>()
-    };
-    let one = (
-        encode_times(times, unit_ns),
-        presences.iter().map(|map| presence::encode(map)).collect(),
-    );
+}
+
+/// Appends the times and gives presences: by one clock or, where that is shorter, by several.
+fn put_rows(times: &[i64], unit: Divisor, presences: &[&Bitmap], flags: u8, sections: &mut Sections) -> Told {
+    let mut told = Told::default();
+    if times.len() == 1 {
+        presences.iter().for_each(|map| {
+            told.add(|out| presence::put(map, usize::MAX, out));
+        });
+        return told;
+    }
     let several = clocks::group(presences, times.len()).filter(|_| flags & FLAG_EQUAL == 0);
-    let several = several.map(|grouping| {
-        let presences = presences.iter().enumerate();
-        let presences = presences.map(|(index, map)| grouping.encode_presence(index, map));
-        (grouping.encode_times(times, unit_ns), presences.collect())
+    let mut several_told = Told::default();
+    let mut several_times = Vec::new();
+    if let Some(grouping) = &several {
+        grouping.put_times(times, unit, &mut several_times);
+        for (index, map) in presences.iter().enumerate() {
+            several_told.add(|out| Some(grouping.put_presence(index, map, out)));
+        }
+    }
+    // One clock must take no more than several; that is mostly clear before all of it is written.
+    let most = several.map_or(usize::MAX, |_| several_times.len() + several_told.bytes.len() + 1);
+    let start = sections.buffer.len();
+    let mut one = false;
+    sections.plain(|out| {
+        one = put_times(times, unit, most, out);
+        let left = most.saturating_sub(out.len() - start);
+        one = one
+            && presences.iter().all(|map| {
+                let left = left.saturating_sub(told.bytes.len());
+                told.add(|bytes| presence::put(map, left, bytes))
+            });
+        if !one {
+            out.truncate(start);
+            out.extend_from_slice(&several_times);
+        }
     });
-    let (bytes, presences) = several.filter(|several| size(several) < size(&one)).unwrap_or(one);
-    sections.plain(|out| out.extend(bytes));
-    presences
+    if one { told } else { several_told }
 }
 
 fn encode_columns(records: &Records, rows_of: &Presences<'_>, unit: u8, sections: &mut Sections) {
@@ -313,23 +338,21 @@ fn put_body<'a>(column: &'a Column, others: impl Iterator<Item = (usize, &'a Val
     let quality = column.quality.as_ref().filter(|q| q.iter().any(|&q| q != 0));
     if let Some(quality) = quality {
         let numbers: Vec<i64> = quality.iter().map(|&q| q.into()).collect();
-        put_part(out, &ints::encode(&numbers));
+        put_part_with(out, |out| ints::put_below(&numbers, usize::MAX, out));
     }
     let start = out.len();
     let (mut encoding, decimals) = put_values(&column.values, out);
     let size = out.len() - start;
     let like = match (&column.values, &decimals) {
-        (Values::I64(values), _) => like::encode(values, 0, of_type(others, ValueType::I64), size),
+        (Values::I64(values), _) => like::put(values, 0, of_type(others, ValueType::I64), size, out),
         (Values::F64(_), Some((exponent, integers))) => {
-            like::encode(integers, *exponent, of_type(others, ValueType::F64), size)
+            like::put(integers, *exponent, of_type(others, ValueType::F64), size, out)
         }
         _ => None,
     };
-    let like = like.map(|(other, stream)| {
-        out.truncate(start);
-        out.extend(stream);
+    let like = like.inspect(|_| {
+        out.drain(start..start + size);
         encoding = decimals.as_ref().map_or(0, |(exponent, _)| *exponent);
-        other
     });
     let integers = decimals
         .filter(|(exponent, _)| *exponent == encoding)

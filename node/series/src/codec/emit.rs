@@ -58,6 +58,27 @@ impl Emit for Whole {
     }
 }
 
+/// Numbers of entries; whatever is no such number is the largest.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Index(Scale);
+
+impl Index {
+    pub(crate) const PLAIN: Index = Index(Scale::NONE);
+}
+
+impl Emit for Index {
+    type Out = u16;
+
+    #[inline(always)]
+    fn emit(self, integer: i64) -> u16 {
+        u16::try_from(self.0.of(integer)).unwrap_or(u16::MAX)
+    }
+
+    fn scaled(self, offset: i64, factor: i64) -> Index {
+        Index(self.0.after(offset, factor))
+    }
+}
+
 /// Integers over a divisor, rounded as IEEE does.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct Over {

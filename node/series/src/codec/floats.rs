@@ -12,10 +12,11 @@
 //!
 //! Never here: the int menu itself. Invariant: every double comes back bit for bit, NaN payloads and -0.0 included.
 
+use super::best::Best;
 use super::decimal::{self, EXPONENT_MAX, from_int, from_ordered, to_ordered};
 use super::emit::{Over, Whole};
 use super::part::Part;
-use super::wire::{Reader, put_part, put_varint};
+use super::wire::{Reader, put_part_with, put_varint};
 use super::{ints, pcodec};
 use crate::corrupt::Corrupt;
 
@@ -29,21 +30,13 @@ const SAMPLES: usize = 32;
 /// More ulps than this make an exception.
 const ULPS_MAX: i64 = 1 << 12;
 
-/// A column of doubles as bytes.
-#[derive(Debug)]
-pub(crate) struct Encoded {
-    pub(crate) form: u8,
-    pub(crate) bytes: Vec<u8>,
-    /// The integers, where every value is one over `10^exponent`, whatever the form.
-    pub(crate) integers: Option<(u8, Vec<i64>)>,
-}
-
 /// The exponent of a form that holds decimals only.
 pub(crate) fn exponent_of(form: u8) -> Option<u8> {
     (form <= EXPONENT_MAX).then_some(form)
 }
 
-/// Appends the smallest form of `values`; gives its number and, where every value is a decimal, the integers.
+/// Appends the smallest form of `values`; gives its number and, where every value is a decimal, the integers over
+/// `10^exponent`, whatever the form.
 pub(crate) fn put(values: &[f64], out: &mut Vec<u8>) -> (u8, Option<(u8, Vec<i64>)>) {
     // The reading of one record: no allocation, no menu.
     if let [value] = values {
@@ -53,87 +46,90 @@ pub(crate) fn put(values: &[f64], out: &mut Vec<u8>) -> (u8, Option<(u8, Vec<i64
             return (exponent, None);
         }
     }
-    let encoded = encode(values);
-    out.extend_from_slice(&encoded.bytes);
-    (encoded.form, encoded.integers)
-}
-
-/// The smallest form of `values`.
-pub(crate) fn encode(values: &[f64]) -> Encoded {
-    let mut best: Option<(u8, Vec<u8>)> = None;
-    let mut offer = |form: u8, bytes: Vec<u8>| {
-        if best.as_ref().is_none_or(|(_, b)| bytes.len() < b.len()) {
-            best = Some((form, bytes));
-        }
-    };
-    let sampled = decimal::exponents(values.iter().step_by(values.len().div_ceil(SAMPLES).max(1)));
-    let mut highest = sampled.iter().flatten().max().copied();
+    let mut exponents = decimal::exponents(values.iter().step_by(values.len().div_ceil(SAMPLES).max(1)));
+    let mut highest = exponents.iter().flatten().max().copied();
     let mut plain = highest.and_then(|exponent| Some((exponent, decimal::all(values, exponent)?)));
-    let exponents = if plain.is_some() {
-        sampled
-    } else {
-        decimal::exponents(values.iter())
-    };
-    if plain.is_none() {
+    // Where most are no decimals, the others are too few for any form that wants some.
+    if plain.is_none() && exponents.iter().flatten().count() * 2 >= exponents.len() {
+        exponents = decimal::exponents(values.iter());
         highest = exponents.iter().flatten().max().copied();
         plain = highest.and_then(|exponent| Some((exponent, decimal::all(values, exponent)?)));
     }
+    let mut best = Best::new(out, usize::MAX);
+    let mut form = BITS;
+    let mut offer = |best: &mut Best<'_>, offered: u8, put: &dyn Fn(&mut Vec<u8>, usize) -> bool| {
+        if best.offer(put) {
+            form = offered;
+        }
+    };
     if let Some((exponent, integers)) = &plain {
-        offer(*exponent, ints::encode(integers));
+        offer(&mut best, *exponent, &|out, most| ints::put_below(integers, most, out));
     } else if let Some(exponent) = highest {
         // A value with few digits may still be too large for the exponent that another one needs.
-        let odd = values
-            .iter()
-            .filter(|&&v| decimal::exact(v, exponent).is_none())
-            .count();
-        if odd <= values.len() / 4 {
-            offer(EXCEPT + exponent, with_exceptions(values, exponent));
+        let odd = values.iter().filter(|&&v| decimal::exact(v, exponent).is_none());
+        if odd.count() <= values.len() / 4 {
+            offer(&mut best, EXCEPT + exponent, &|out, most| {
+                put_with_exceptions(values, exponent, most, out)
+            });
         }
     }
-    // A few long decimals among short ones are cheaper as exceptions.
-    let most = exponents.len() - exponents.len() / 8;
-    let usual = |&e: &u8| exponents.iter().flatten().filter(|&&x| x <= e).count() >= most;
-    if let Some(exponent) = (0..highest.unwrap_or(0)).find(usual) {
-        offer(EXCEPT + exponent, with_exceptions(values, exponent));
+    if let Some(exponent) = usual(&exponents, highest.unwrap_or(0)) {
+        offer(&mut best, EXCEPT + exponent, &|out, most| {
+            put_with_exceptions(values, exponent, most, out)
+        });
     }
     if plain.is_none() || highest > Some(8) {
-        let mut shortest = usize::MAX;
-        if let Some(exponent) = ulps_exponent(values) {
-            let bytes = with_ulps(values, exponent);
-            shortest = bytes.len();
-            offer(ULPS + exponent, bytes);
+        let near = ulps_exponent(values);
+        if let Some(exponent) = near {
+            offer(&mut best, ULPS + exponent, &|out, most| {
+                put_with_ulps(values, exponent, most, out)
+            });
         }
         // Bits of doubles that are near decimals never take less than half of their width.
-        if shortest > values.len() * 4 {
+        if near.is_none() || best.most() > values.len() * 4 {
             let bits: Vec<i64> = values.iter().map(|&v| to_ordered(v)).collect();
-            offer(BITS, ints::encode_without_pco(&bits));
+            offer(&mut best, BITS, &|out, most| ints::put_without_pco(&bits, most, out));
         }
         if values.len() >= pcodec::VALUES_MIN {
             for order in 0..=1u8 {
-                if let Some(bytes) = pcodec::encode_floats(values, order.into()) {
-                    offer(PCO + order, bytes);
-                }
+                offer(&mut best, PCO + order, &|out, _| {
+                    pcodec::encode_floats(values, order.into(), out)
+                });
             }
         }
     }
-    let (form, bytes) = best.unwrap_or((BITS, Vec::new()));
-    Encoded {
-        form,
-        bytes,
-        integers: plain,
-    }
+    (form, plain)
 }
 
-/// Writes exceptions where `integers` has none and fills these gaps with the integer before.
-fn put_exceptions(out: &mut Vec<u8>, values: &[f64], integers: &[Option<i64>]) -> Vec<i64> {
+/// The smallest exponent that nearly all values do with, of which some need `highest`: a few long decimals among short ones
+/// are cheaper as exceptions.
+fn usual(exponents: &[Option<u8>], highest: u8) -> Option<u8> {
+    let mut counts = [0; EXPONENT_MAX as usize + 1];
+    exponents.iter().flatten().for_each(|&e| counts[usize::from(e)] += 1);
+    let most = exponents.len() - exponents.len() / 8;
+    let mut so_far = 0;
+    (0..highest).zip(counts).find_map(|(exponent, count)| {
+        so_far += count;
+        (so_far >= most).then_some(exponent)
+    })
+}
+
+/// Writes exceptions where `integers` has none and fills these gaps with the integer before; `None` where they do not stay
+/// below `most` bytes.
+fn put_exceptions(
+    values: &[f64],
+    integers: impl Iterator<Item = Option<i64>> + Clone,
+    most: usize,
+    out: &mut Vec<u8>,
+) -> Option<Vec<i64>> {
     let mut gaps = Vec::new();
     let mut bits = Vec::new();
     let mut next = 0;
-    let mut last = integers.iter().flatten().next().copied().unwrap_or_default();
+    let mut last = integers.clone().flatten().next().unwrap_or_default();
     let mut filled = Vec::with_capacity(values.len());
-    for (row, (integer, &value)) in integers.iter().zip(values).enumerate() {
+    for (row, (integer, &value)) in integers.zip(values).enumerate() {
         match integer {
-            Some(integer) => last = *integer,
+            Some(integer) => last = integer,
             None => {
                 gaps.push(row as i64 - next);
                 bits.push(to_ordered(value));
@@ -142,12 +138,15 @@ fn put_exceptions(out: &mut Vec<u8>, values: &[f64], integers: &[Option<i64>]) -
         }
         filled.push(last);
     }
+    let start = out.len();
     put_varint(out, gaps.len() as u64);
-    if !gaps.is_empty() {
-        put_part(out, &ints::encode(&gaps));
-        put_part(out, &ints::encode(&bits));
+    for part in [gaps, bits].iter().filter(|part| !part.is_empty()) {
+        let left = most.saturating_sub(out.len() - start);
+        if !put_part_with(out, |out| ints::put_below(part, left, out)) {
+            return None;
+        }
     }
-    filled
+    Some(filled)
 }
 
 /// Rows and values of the exceptions among `count` values.
@@ -171,12 +170,12 @@ fn get_exceptions(reader: &mut Reader<'_>, count: usize) -> Result<Vec<(usize, f
     Ok(out)
 }
 
-fn with_exceptions(values: &[f64], exponent: u8) -> Vec<u8> {
-    let integers: Vec<Option<i64>> = values.iter().map(|&v| decimal::exact(v, exponent)).collect();
-    let mut out = Vec::new();
-    let filled = put_exceptions(&mut out, values, &integers);
-    out.extend(ints::encode(&filled));
-    out
+fn put_with_exceptions(values: &[f64], exponent: u8, most: usize, out: &mut Vec<u8>) -> bool {
+    let start = out.len();
+    let integers = values.iter().map(|&v| decimal::exact(v, exponent));
+    let filled = put_exceptions(values, integers, most, out);
+    let left = most.saturating_sub(out.len() - start);
+    filled.is_some_and(|filled| ints::put_below(&filled, left, out))
 }
 
 /// Nearest decimal and the ulps from it to `value`.
@@ -193,24 +192,26 @@ fn ulps_exponent(values: &[f64]) -> Option<u8> {
         .copied()
         .step_by(values.len().div_ceil(64).max(1))
         .collect();
-    let near = |e: u8| {
-        samples
-            .iter()
-            .filter(|&&v| split_ulps(v, e).is_some_and(|(_, k)| k.abs() <= 64))
-            .count()
-    };
-    (0..12).find(|&e| near(e) * 8 >= samples.len() * 7)
+    let near = |value: f64, e: u8| split_ulps(value, e).is_some_and(|(_, ulps)| ulps.abs() <= 64);
+    let mut others = (0..12).map(|e| samples.iter().filter(move |&&value| !near(value, e)));
+    let found = others.position(|mut others| others.nth(samples.len() / 8).is_none());
+    found.map(|exponent| exponent as u8)
 }
 
-fn with_ulps(values: &[f64], exponent: u8) -> Vec<u8> {
+fn put_with_ulps(values: &[f64], exponent: u8, most: usize, out: &mut Vec<u8>) -> bool {
+    let start = out.len();
     let split: Vec<Option<(i64, i64)>> = values.iter().map(|&v| split_ulps(v, exponent)).collect();
-    let integers: Vec<Option<i64>> = split.iter().map(|s| s.map(|(i, _)| i)).collect();
-    let ulps: Vec<i64> = split.iter().map(|s| s.map_or(0, |(_, k)| k)).collect();
-    let mut out = Vec::new();
-    let filled = put_exceptions(&mut out, values, &integers);
-    put_part(&mut out, &ints::encode(&filled));
-    out.extend(ints::encode(&ulps));
-    out
+    let integers = split.iter().map(|split| split.map(|(integer, _)| integer));
+    let Some(filled) = put_exceptions(values, integers, most, out) else {
+        return false;
+    };
+    let ulps: Vec<i64> = split.iter().map(|split| split.map_or(0, |(_, ulps)| ulps)).collect();
+    let left = |out: &Vec<u8>| most.saturating_sub(out.len() - start);
+    let room = left(out).saturating_sub(1 + ints::STREAM_MIN);
+    put_part_with(out, |out| ints::put_below(&filled, room, out)) && {
+        let room = left(out);
+        ints::put_below(&ulps, room, out)
+    }
 }
 
 /// Decodes a part of the values.
@@ -263,7 +264,8 @@ mod tests {
 
     #[track_caller]
     fn check(values: &[f64], form: std::ops::RangeInclusive<u8>, most: usize) {
-        let encoded = encode(values);
+        let mut bytes = Vec::new();
+        let (got, _) = put(values, &mut bytes);
         let count = values.len();
         for range in [
             0..count,
@@ -272,18 +274,13 @@ mod tests {
             count - 1..count,
         ] {
             let part = Part::of(range.clone(), count);
-            let back = decode(encoded.form, &encoded.bytes, part).unwrap();
+            let back = decode(got, &bytes, part).unwrap();
             let same = |(a, b): (&f64, &f64)| a.to_bits() == b.to_bits();
             assert!(back.iter().zip(&values[range]).all(same));
             assert_eq!(back.len(), part.len());
         }
-        assert!(
-            form.contains(&encoded.form),
-            "form {:#04x}, {} bytes",
-            encoded.form,
-            encoded.bytes.len()
-        );
-        assert!(encoded.bytes.len() <= most, "{} bytes", encoded.bytes.len());
+        assert!(form.contains(&got), "form {:#04x}, {} bytes", got, bytes.len());
+        assert!(bytes.len() <= most, "{} bytes", bytes.len());
     }
 
     fn walk(len: usize, step: f64) -> impl Iterator<Item = f64> {

@@ -16,60 +16,71 @@
 //! ```
 //! All other methods are free. Arithmetic wraps at 64 bits.
 //!
-//! Never here: what the integers mean. Invariants: ties go to the method named first in `candidates` (the faster
+//! Never here: what the integers mean. Invariants: ties go to the method that is offered first (the faster
 //! decoder), so the same values always give the same bytes; streams nest at most `DEPTH_MAX` deep.
 
+use super::best::Best;
+use super::divide::{Divisor, gcd_of};
 use super::emit::{Emit, Whole};
 use super::part::Part;
-use super::survey::Survey;
+use super::plain::{PACKED, PCO, Plain, QUAD, RAW, RICE, TWIN};
+use super::survey::{self, Survey};
 use super::wire::{Reader, put_signed, put_varint, varint_len, zigzag};
-use super::{entropy, pack, pcodec, rice, runs};
+use super::{pack, pcodec, rice, runs};
 use crate::corrupt::Corrupt;
 
 const CONSTANT: u8 = 0x01;
 const LINE: u8 = 0x02;
-const RAW: u8 = 0x03;
 const RUNS: u8 = 0x04;
 const DICTIONARY: u8 = 0x05;
 const SCALED: u8 = 0x06;
-const PACKED: u8 = 0x08;
-const PCO: u8 = 0x0c;
-const RICE: u8 = 0x10;
-const TWIN: u8 = 0x20;
-const QUAD: u8 = 0x30;
-/// Fewer values are not worth two streams.
-const TWIN_MIN: usize = 1024;
-/// Nor fewer values and bytes four, which cost a dozen bytes more and let a reader of a few values pass over the others.
-const QUAD_MIN: usize = 2048;
-const QUAD_BYTES_MIN: usize = 1024;
 
 /// How many streams this one is nested in.
 pub(crate) type Depth = u8;
 const DEPTH_MAX: Depth = 3;
+/// Fewest bytes of a stream with values, and of one that nests two.
+pub(crate) const STREAM_MIN: usize = 2;
+const NESTING_MIN: usize = 1 + 1 + 1 + 2 * STREAM_MIN;
+/// About the bits of a run.
+const RUN_BITS: u64 = 48;
+/// Of so many values with a common factor, those without it are surely shorter: each code by the factor's bits.
+const SCALED_SURE: usize = 1024;
 
 /// The smallest stream of `values`.
 pub(crate) fn encode(values: &[i64]) -> Vec<u8> {
-    encode_at(values, 0)
+    let mut out = Vec::new();
+    put(values, &mut out);
+    out
 }
 
 /// Appends the smallest stream of `values`.
 pub(crate) fn put(values: &[i64], out: &mut Vec<u8>) {
-    if !put_simple(values, out) {
-        out.extend_from_slice(&encode_menu(values, 0, encode_flat(values, true)));
-    }
+    put_below(values, usize::MAX, out);
+}
+
+/// The same where it takes fewer than `most` bytes; else appends nothing and says false.
+pub(crate) fn put_below(values: &[i64], most: usize, out: &mut Vec<u8>) -> bool {
+    put_at(values, 0, most, out)
 }
 
 /// The same for values on which pco was tried already.
-pub(crate) fn encode_without_pco(values: &[i64]) -> Vec<u8> {
-    encode_simple(values).unwrap_or_else(|| encode_menu(values, 0, encode_flat(values, false)))
+pub(crate) fn put_without_pco(values: &[i64], most: usize, out: &mut Vec<u8>) -> bool {
+    put_menu(values, 0, false, most, out)
 }
 
-/// About the bits that a stream of `values` takes, for comparing.
-pub(crate) fn estimate(values: &[i64]) -> u64 {
-    let runs = values.chunk_by(|a, b| a == b).count() as u64;
-    let survey = Survey::new(values, rice::middle(values));
-    let differences = survey.cost.iter().min().map_or(u64::MAX, |cost| cost / 32);
-    differences.min(runs * 48)
+/// Whether a stream of `values` takes fewer bits, about, than one of as many others.
+pub(crate) fn shorter(values: &[i64], others: &[i64]) -> bool {
+    let [runs, other_runs] = [values, others].map(|values| runs::count(values) as u64 * RUN_BITS);
+    // Where one of them has few runs, no differences are cheaper.
+    let least = survey::bits_min(values.len());
+    if runs.min(other_runs) < least {
+        return runs < other_runs;
+    }
+    let bits = |values: &[i64], runs: u64| {
+        let survey = Survey::new(values, rice::middle(values));
+        survey.cost.iter().map(|cost| cost / 32).fold(runs, u64::min)
+    };
+    bits(values, runs) < bits(others, other_runs)
 }
 
 /// Decodes a stream of `count` values.
@@ -92,46 +103,68 @@ pub(crate) fn constant(bytes: &[u8]) -> Option<i64> {
     reader.end().ok().map(|()| value)
 }
 
-pub(crate) fn encode_at(values: &[i64], depth: Depth) -> Vec<u8> {
-    encode_simple(values).unwrap_or_else(|| encode_menu(values, depth, encode_flat(values, true)))
+/// Appends the smallest stream that may be nested in so many others, where it takes fewer than `most` bytes.
+pub(crate) fn put_at(values: &[i64], depth: Depth, most: usize, out: &mut Vec<u8>) -> bool {
+    put_menu(values, depth, true, most, out)
 }
 
-/// The smallest of `best` and the streams that nest others.
-fn encode_menu(values: &[i64], depth: Depth, mut best: Vec<u8>) -> Vec<u8> {
-    let mut offer = |method: u8, body: Vec<u8>| {
-        if body.len() + 1 < best.len() {
-            best = with_method(method, &body);
+fn put_menu(values: &[i64], depth: Depth, pco: bool, most: usize, out: &mut Vec<u8>) -> bool {
+    if values.is_empty() {
+        return most > 0;
+    }
+    if most <= STREAM_MIN {
+        return false;
+    }
+    let start = out.len();
+    if put_simple(values, out) {
+        let fits = out.len() - start < most;
+        if !fits {
+            out.truncate(start);
         }
-    };
-    if depth == 0
-        && let Some((offset, divisor)) = common_factor(values)
-    {
-        let mut body = Vec::new();
-        put_signed(&mut body, offset);
-        put_varint(&mut body, divisor);
-        body.extend(encode_at(&scale_down(values, offset, divisor), depth + 1));
-        offer(SCALED, body);
-    } else if depth < DEPTH_MAX - 1 {
-        let runs = values.chunk_by(|a, b| a == b).count();
-        if values.len() > 8 && runs < values.len() / 4 * 3 {
-            offer(RUNS, runs::encode_runs(values, depth + 1));
+        return fits;
+    }
+    let mut best = Best::new(out, most);
+    let factor = if depth == 0 { common_factor(values) } else { None };
+    if factor.is_none() || values.len() < SCALED_SURE {
+        let plain = Plain::new(values);
+        best.offer(|out, most| plain.put(out, most));
+        if factor.is_none() && depth < DEPTH_MAX - 1 {
+            let runs = runs::count(values);
+            if values.len() > 8 && runs < values.len() / 4 * 3 && best.most() > NESTING_MIN {
+                best.offer(|out, most| {
+                    out.push(RUNS);
+                    runs::put_runs(values, runs, depth + 1, most - 1, out)
+                });
+            }
+            if values.len() > 16 && best.most() > NESTING_MIN {
+                best.offer(|out, most| {
+                    out.push(DICTIONARY);
+                    runs::put_dictionary(values, DEPTH_MAX - 1, most - 1, out)
+                });
+            }
         }
-        if values.len() > 16
-            && let Some(body) = runs::encode_dictionary(values, DEPTH_MAX - 1)
-        {
-            offer(DICTIONARY, body);
+        // The costliest try comes last, when little may be left to gain.
+        if pco {
+            best.offer(|out, most| plain.put_pco(out, most));
         }
     }
-    best
+    if let Some((offset, divisor)) = factor {
+        best.offer(|out, most| put_scaled(values, offset, divisor, (depth + 1, most), out));
+    }
+    best.found()
 }
 
-/// Streams of a few bytes that nothing can beat.
-fn encode_simple(values: &[i64]) -> Option<Vec<u8>> {
-    let mut out = Vec::new();
-    put_simple(values, &mut out).then_some(out)
+fn put_scaled(values: &[i64], offset: i64, divisor: u64, (depth, most): (Depth, usize), out: &mut Vec<u8>) -> bool {
+    let start = out.len();
+    out.push(SCALED);
+    put_signed(out, offset);
+    put_varint(out, divisor);
+    let by = Divisor::new(divisor);
+    let scaled: Vec<i64> = values.iter().map(|&value| by.steps(value, offset)).collect();
+    put_at(&scaled, depth, most.saturating_sub(out.len() - start), out)
 }
 
-/// Appends such a stream, where there is one.
+/// Appends a stream of a few bytes, where there is one; nothing can beat it.
 fn put_simple(values: &[i64], out: &mut Vec<u8>) -> bool {
     let Some((&first, rest)) = values.split_first() else {
         return true;
@@ -148,105 +181,18 @@ fn put_simple(values: &[i64], out: &mut Vec<u8>) -> bool {
     true
 }
 
-/// The smallest of raw, packed, rice and, where wanted, pco.
-fn encode_flat(values: &[i64], pco: bool) -> Vec<u8> {
-    let offset = rice::middle(values);
-    let survey = Survey::new(values, offset);
-    let (rice, plan) = best_rice(values, offset, &survey);
-    let mut best = (values.len() * 8, RAW);
-    if plan.size < best.0 {
-        best = (plan.size, RICE + (plan.partition as u8) * 4 + rice.order as u8);
-    }
-    let packed = best_packed(values, &survey, best.0).filter(|packed| packed.size() <= best.0);
-    let mut out = Vec::with_capacity(best.0 + 16);
-    if let Some(packed) = &packed {
-        out.push(PACKED + packed.order as u8);
-        packed.encode(&mut out);
-    } else if best.1 == RAW {
-        out.push(RAW);
-        values.iter().for_each(|v| out.extend(v.to_le_bytes()));
-    } else if values.len() < TWIN_MIN {
-        out.push(best.1);
-        rice.encode(&plan, &mut out);
-    } else {
-        let quad = values.len() >= QUAD_MIN && best.0 >= QUAD_BYTES_MIN;
-        let (method, lanes) = if quad { (QUAD, 4) } else { (TWIN, 2) };
-        out.push(best.1 - RICE + method);
-        rice::encode_lanes(values, lanes, rice.order, plan.partition, &mut out);
-    }
-    if pco && values.len() >= pcodec::VALUES_MIN && entropy::size(rice.zigzagged()) * 50 / 51 < out.len() {
-        let order = rice.order.min(pcodec::ORDER_MAX);
-        if let Some(body) = pcodec::encode_ints(values, order).filter(|body| body.len() + 1 < out.len()) {
-            return with_method(PCO + order as u8, &body);
-        }
-    }
-    out
-}
-
-/// The order that looks cheapest, and the next one where it looks nearly as cheap.
-fn best_rice(values: &[i64], offset: i64, survey: &Survey) -> (rice::Residuals, rice::Plan) {
-    let tried = |order: usize| {
-        let residuals = rice::Residuals::new(values, order, offset);
-        let plan = residuals.plan();
-        (residuals, plan)
-    };
-    let orders = survey.orders(rice::ORDER_MAX, values.len());
-    let first = orders.first().copied().unwrap_or(0);
-    let best = tried(first);
-    match orders.get(1) {
-        Some(&next) if survey.cost[next] / 33 <= survey.cost[first] / 32 => {
-            let other = tried(next);
-            if other.1.size < best.1.size { other } else { best }
-        }
-        _ => best,
-    }
-}
-
-/// The packing that may take fewer than `most` bytes.
-fn best_packed(values: &[i64], survey: &Survey, most: usize) -> Option<pack::Packed> {
-    let orders = 0..=pack::ORDER_MAX.min(values.len());
-    let order = orders.min_by_key(|&order| survey.width[order])?;
-    // The minimum that is taken off may spare more than the sign does.
-    let bits = survey.width[order].saturating_sub(2) as usize;
-    (values.len() * bits / 8 < most).then(|| pack::Packed::new(values, order))
-}
-
-fn with_method(method: u8, body: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(body.len() + 1);
-    out.push(method);
-    out.extend_from_slice(body);
-    out
-}
-
 /// Offset and divisor where every value is `offset + n * divisor` with a divisor that saves something.
 fn common_factor(values: &[i64]) -> Option<(i64, u64)> {
     let first = *values.first()?;
-    let mut divisor = 0u64;
-    for &value in values {
-        divisor = gcd(value.abs_diff(first), divisor);
-        if divisor == 1 {
-            return None;
-        }
+    let divisor = gcd_of(values.iter().map(|value| value.abs_diff(first)));
+    if divisor <= 1 {
+        return None;
     }
     // What is saved is about log2(divisor) bits a value; what is spent is the offset, the divisor and a method.
     let saved = (64 - divisor.leading_zeros() as usize) * values.len() / 8;
     let spent = 1 + varint_len(divisor);
     let offset = (i128::from(first)).rem_euclid(i128::from(divisor)) as i64;
-    (divisor > 1 && saved >= spent + varint_len(zigzag(offset)) / 2).then_some((offset, divisor))
-}
-
-fn gcd(mut a: u64, mut b: u64) -> u64 {
-    while a != 0 {
-        (a, b) = (b % a, a);
-    }
-    b
-}
-
-fn scale_down(values: &[i64], offset: i64, divisor: u64) -> Vec<i64> {
-    values
-        .iter()
-        .map(|&v| ((i128::from(v) - i128::from(offset)) / i128::from(divisor)) as i64)
-        .collect()
+    (saved >= spent + varint_len(zigzag(offset)) / 2).then_some((offset, divisor))
 }
 
 pub(crate) fn decode_at<E: Emit>(bytes: &[u8], part: Part, depth: Depth, emit: E) -> Result<Vec<E::Out>, Corrupt> {
@@ -307,9 +253,9 @@ pub(crate) fn decode_at<E: Emit>(bytes: &[u8], part: Part, depth: Depth, emit: E
         RICE..=0x3f => {
             let (order, partition) = (usize::from(method & 3), usize::from(method >> 2 & 3));
             let lanes = match method & 0x30 {
-                RICE => 1,
                 TWIN => 2,
-                _ => 4,
+                QUAD => 4,
+                _ => 1,
             };
             rice::decode(reader.rest(), lanes, (order, partition), part, emit)
         }

@@ -10,6 +10,7 @@
 //!
 //! Never here: values. Invariant: a decoded presence has exactly the number of set rows its header promised.
 
+use super::best::Best;
 use super::ints;
 use super::wire::{Reader, put_varint};
 use crate::bitmap::Bitmap;
@@ -21,18 +22,21 @@ const RUNS_PRESENT: u8 = 3;
 const ONES: u8 = 4;
 const ZEROS: u8 = 5;
 
-/// The smallest form and its bytes.
-pub(crate) fn encode(map: &Bitmap) -> (u8, Vec<u8>) {
-    let mut best = (BITS, map.to_bytes_lsb());
-    // Nothing that names rows takes fewer than two bytes.
-    if best.1.len() <= 2 {
-        return best;
-    }
-    let mut offer = |form: u8, bytes: Vec<u8>| {
-        if bytes.len() < best.1.len() {
-            best = (form, bytes);
+/// Appends the smallest form and gives its number, where it takes fewer than `most` bytes.
+pub(crate) fn put(map: &Bitmap, most: usize, out: &mut Vec<u8>) -> Option<u8> {
+    let mut best = Best::new(out, most);
+    let mut form = BITS;
+    best.offer(|out, most| {
+        let fits = map.len().div_ceil(8) < most;
+        if fits {
+            out.extend(map.to_bytes_lsb());
         }
-    };
+        fits
+    });
+    // Nothing that names rows takes fewer bytes.
+    if best.most() <= ints::STREAM_MIN {
+        return best.found().then_some(form);
+    }
     let mut runs: Vec<i64> = Vec::new();
     let mut row = 0;
     while row < map.len() {
@@ -40,16 +44,23 @@ pub(crate) fn encode(map: &Bitmap) -> (u8, Vec<u8>) {
         runs.push((end - row) as i64 - 1);
         row = end;
     }
-    let mut bytes = Vec::new();
-    put_varint(&mut bytes, runs.len() as u64);
-    ints::put(&runs, &mut bytes);
-    offer(if map.get(0) { RUNS_PRESENT } else { RUNS_ABSENT }, bytes);
-    if map.count_ones() * 2 <= map.len() {
-        offer(ONES, ints::encode(&gaps(map.iter_ones())));
-    } else {
-        offer(ZEROS, ints::encode(&gaps((0..map.len()).filter(|&row| !map.get(row)))));
+    let shorter = best.offer(|out, most| {
+        let start = out.len();
+        put_varint(out, runs.len() as u64);
+        ints::put_below(&runs, most.saturating_sub(out.len() - start), out)
+    });
+    if shorter {
+        form = if map.get(0) { RUNS_PRESENT } else { RUNS_ABSENT };
     }
-    best
+    let (named, gaps) = if map.count_ones() * 2 <= map.len() {
+        (ONES, gaps(map.iter_ones()))
+    } else {
+        (ZEROS, gaps((0..map.len()).filter(|&row| !map.get(row))))
+    };
+    if best.offer(|out, most| ints::put_below(&gaps, most, out)) {
+        form = named;
+    }
+    best.found().then_some(form)
 }
 
 fn gaps(rows: impl Iterator<Item = usize>) -> Vec<i64> {
@@ -128,7 +139,9 @@ mod tests {
     fn check(rows: usize, present: impl Fn(usize) -> bool, form: u8, most: usize) {
         let mut map = Bitmap::new(rows);
         (0..rows).for_each(|row| map.set(row, present(row)));
-        let (got, bytes) = encode(&map);
+        let mut bytes = Vec::new();
+        let got = put(&map, usize::MAX, &mut bytes).unwrap();
+        assert_eq!(put(&map, bytes.len(), &mut Vec::new()), None);
         assert_eq!(decode(got, &bytes, rows, map.count_ones()).unwrap(), map);
         assert_eq!(got, form, "{} bytes", bytes.len());
         assert!(bytes.len() <= most, "{} bytes", bytes.len());

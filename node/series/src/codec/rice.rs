@@ -104,11 +104,16 @@ impl Residuals {
     /// The partitions and parameters with about the shortest stream.
     pub(crate) fn plan(&self) -> Plan {
         let narrow = self.narrow();
-        let whole = self.planned(0, &narrow);
-        let others = (1..PARTITIONS.len()).filter(|&p| PARTITIONS[p] < self.zigzagged.len());
-        others
-            .map(|partition| self.planned(partition, &narrow))
-            .fold(whole, |best, next| if next.size < best.size { next } else { best })
+        let mut best = self.planned(0, &narrow, Vec::new());
+        let mut spare = Vec::new();
+        for partition in (1..PARTITIONS.len()).filter(|&p| PARTITIONS[p] < self.zigzagged.len()) {
+            let mut next = self.planned(partition, &narrow, spare);
+            if next.size < best.size {
+                std::mem::swap(&mut best, &mut next);
+            }
+            spare = next.parameters;
+        }
+        best
     }
 
     /// The residuals in half the width, where they fit and it pays.
@@ -120,18 +125,20 @@ impl Residuals {
         self.zigzagged.iter().map(|&z| z as u32).collect()
     }
 
-    fn planned(&self, partition: usize, narrow: &[u32]) -> Plan {
+    /// The best parameters for partitions of this number, in a vector that is emptied before.
+    fn planned(&self, partition: usize, narrow: &[u32], mut parameters: Vec<u32>) -> Plan {
         let size = PARTITIONS[partition].min(self.zigzagged.len().max(1));
         let mut bits = 0;
         let mut one = |(k, more): (u32, usize)| {
             bits += more + 6;
             k
         };
-        let parameters = if narrow.is_empty() {
-            self.zigzagged.chunks(size).map(|part| one(best_k(part))).collect()
+        parameters.clear();
+        if narrow.is_empty() {
+            parameters.extend(self.zigzagged.chunks(size).map(|part| one(best_k(part))));
         } else {
-            narrow.chunks(size).map(|part| one(best_k(part))).collect()
-        };
+            parameters.extend(narrow.chunks(size).map(|part| one(best_k(part))));
+        }
         let start: usize = self.starts().iter().map(|&s| varint_len(zigzag(s))).sum();
         Plan {
             partition,
@@ -143,7 +150,7 @@ impl Residuals {
     /// The best parameters for partitions of this number.
     #[cfg(test)]
     pub(crate) fn plan_of(&self, partition: usize) -> Plan {
-        self.planned(partition, &self.narrow())
+        self.planned(partition, &self.narrow(), Vec::new())
     }
 
     /// Appends the stream.
@@ -167,54 +174,57 @@ pub(crate) fn middle(values: &[i64]) -> i64 {
     let step = values.len().div_ceil(samples.len()).max(1);
     let taken = values.iter().step_by(step).zip(&mut samples);
     let count = taken.map(|(&value, slot)| *slot = value).count();
-    samples[..count].sort_unstable();
-    samples[count / 2]
+    match count {
+        0 => 0,
+        _ => *samples[..count].select_nth_unstable(count / 2).1,
+    }
 }
 
 /// Residuals of either width; narrow ones let the compiler take more at a time.
 trait Residual: Copy {
-    fn wide(self) -> u64;
+    /// Their sum, or the largest number where it is larger.
+    fn sum(part: &[Self]) -> u64;
 
-    /// The bits before the low `k` ones, cut to what an escaped code costs about.
-    fn quotient(self, k: u32) -> Self;
+    /// The sum of the bits before the low `k` ones, each cut to what an escaped code costs about.
+    fn quotients(part: &[Self], k: u32) -> u64;
 }
 
 const QUOTIENT_MAX: u8 = 40;
 
 impl Residual for u32 {
     #[inline(always)]
-    fn wide(self) -> u64 {
-        self.into()
+    fn sum(part: &[u32]) -> u64 {
+        part.iter().map(|&z| u64::from(z)).sum()
     }
 
     #[inline(always)]
-    fn quotient(self, k: u32) -> u32 {
-        (self >> k.min(31)).min(QUOTIENT_MAX.into())
+    fn quotients(part: &[u32], k: u32) -> u64 {
+        let k = k.min(31);
+        // A block has so few rows that the sum fits.
+        let sum: u32 = part.iter().map(|z| (z >> k).min(QUOTIENT_MAX.into())).sum();
+        sum.into()
     }
 }
 
 impl Residual for u64 {
     #[inline(always)]
-    fn wide(self) -> u64 {
-        self
+    fn sum(part: &[u64]) -> u64 {
+        part.iter().fold(0, |sum: u64, &z| sum.saturating_add(z))
     }
 
     #[inline(always)]
-    fn quotient(self, k: u32) -> u64 {
-        (self >> k).min(QUOTIENT_MAX.into())
+    fn quotients(part: &[u64], k: u32) -> u64 {
+        part.iter().map(|z| (z >> k).min(QUOTIENT_MAX.into())).sum()
     }
 }
 
 /// The parameter with about the shortest codes, and about their bits.
 fn best_k<T: Residual>(part: &[T]) -> (u32, usize) {
-    let sum = part.iter().fold(0u64, |sum, z| sum.saturating_add(z.wide()));
+    let sum = T::sum(part);
     if sum == 0 {
         return (ZERO, 0);
     }
-    let bits = |k: u32| {
-        let quotients: u64 = part.iter().map(|z| z.quotient(k).wide()).sum();
-        quotients as usize + part.len() * (k as usize + 1)
-    };
+    let bits = |k: u32| T::quotients(part, k) as usize + part.len() * (k as usize + 1);
     // Outliers draw the mean up, so the search walks down from it as long as that pays.
     let mean = sum / part.len() as u64;
     let mut best = (ZERO - 1, usize::MAX);
@@ -254,7 +264,8 @@ pub(crate) fn encode_lanes(values: &[i64], lanes: usize, order: usize, partition
     let mut before = 0;
     for (at, lane) in values.chunks(values.len().div_ceil(lanes)).enumerate() {
         let residuals = Residuals::new(lane, order, middle(lane));
-        residuals.encode(&residuals.planned(partition, &residuals.narrow()), &mut streams);
+        let plan = residuals.planned(partition, &residuals.narrow(), Vec::new());
+        residuals.encode(&plan, &mut streams);
         if at + 1 < lanes {
             put_varint(out, (streams.len() - before) as u64);
         }

@@ -7,31 +7,52 @@
 //!
 //! Never here: the choice among encodings. Invariant: what is nested in here is nested no deeper than `ints` allows.
 
-use super::emit::{Emit, Whole};
-use super::ints::{self, Depth};
+use super::emit::{Emit, Index, Whole};
+use super::ints::{self, Depth, STREAM_MIN};
 use super::part::Part;
-use super::wire::{Reader, put_part, put_varint};
+use super::wire::{Reader, put_part_with, put_varint};
 use crate::corrupt::Corrupt;
 
 /// Most entries of a dictionary.
 const ENTRIES_MAX: usize = 256;
-/// Wider values are looked up by search, not in a table.
-const TABLE_SPAN_MAX: u64 = 1 << 13;
+/// Wider values are looked up by search, not in a bitmap.
+const MAPPED_SPAN_MAX: u64 = 1 << 13;
 
-/// Values of the runs and their lengths less one.
-pub(crate) fn split(values: &[i64]) -> (Vec<i64>, Vec<i64>) {
-    let runs = values.chunk_by(|a, b| a == b);
-    runs.map(|run| (run[0], run.len() as i64 - 1)).unzip()
+/// Values of a run that are written at once.
+const SHORT: usize = 8;
+
+/// Number of runs.
+pub(crate) fn count(values: &[i64]) -> usize {
+    let changes = values.iter().zip(values.iter().skip(1)).filter(|(a, b)| a != b);
+    changes.count() + usize::from(!values.is_empty())
 }
 
-/// The stream of runs.
-pub(crate) fn encode_runs(values: &[i64], depth: Depth) -> Vec<u8> {
-    let (heads, lengths) = split(values);
-    let mut out = Vec::new();
-    put_varint(&mut out, heads.len() as u64);
-    put_part(&mut out, &ints::encode_at(&heads, depth));
-    out.extend(ints::encode_at(&lengths, depth));
-    out
+/// Values of so many runs and their lengths less one.
+fn split(values: &[i64], runs: usize) -> (Vec<i64>, Vec<i64>) {
+    let (mut heads, mut lengths) = (Vec::with_capacity(runs), Vec::with_capacity(runs));
+    for run in values.chunk_by(|a, b| a == b) {
+        heads.push(run[0]);
+        lengths.push(run.len() as i64 - 1);
+    }
+    (heads, lengths)
+}
+
+/// Appends the stream of so many runs; gives up (false) where it does not stay below `most` bytes.
+pub(crate) fn put_runs(values: &[i64], runs: usize, depth: Depth, most: usize, out: &mut Vec<u8>) -> bool {
+    let (heads, lengths) = split(values, runs);
+    put_two(&heads, &lengths, (depth, depth), most, out)
+}
+
+/// How many the first ones are, their stream with its length, and the stream of the second ones, each of a depth of its own.
+fn put_two(first: &[i64], second: &[i64], depths: (Depth, Depth), most: usize, out: &mut Vec<u8>) -> bool {
+    let start = out.len();
+    put_varint(out, first.len() as u64);
+    let left = |out: &Vec<u8>| most.saturating_sub(out.len() - start);
+    let room = left(out).saturating_sub(1 + STREAM_MIN);
+    put_part_with(out, |out| ints::put_at(first, depths.0, room, out)) && {
+        let room = left(out);
+        ints::put_at(second, depths.1, room, out)
+    }
 }
 
 /// Decodes `count` values from a stream of runs.
@@ -40,62 +61,76 @@ pub(crate) fn decode_runs<E: Emit>(bytes: &[u8], count: usize, depth: Depth, emi
     let runs = reader.count(count)?;
     let heads = ints::decode_at(reader.part()?, Part::all(runs), depth, emit)?;
     let lengths = ints::decode_at(reader.rest(), Part::all(runs), depth, Whole::PLAIN)?;
-    let mut values = Vec::with_capacity(count);
+    let mut values = vec![E::Out::default(); count + SHORT];
+    let mut at = 0;
     for (head, length) in heads.into_iter().zip(lengths) {
-        let left = count - values.len();
-        let length = usize::try_from(length)
-            .ok()
-            .filter(|&l| l < left)
-            .ok_or_else(|| reader.corrupt())?;
-        values.resize(values.len() + length + 1, head);
+        let length = usize::try_from(length).ok().filter(|&length| length < count - at);
+        let end = at + length.ok_or_else(|| reader.corrupt())? + 1;
+        // Most runs are short: what is written too much is written over by the next.
+        if let Some(slots) = values.get_mut(at..).and_then(<[E::Out]>::first_chunk_mut::<SHORT>) {
+            *slots = [head; SHORT];
+        }
+        if let Some(slots) = values.get_mut(at + SHORT..end) {
+            slots.fill(head);
+        }
+        at = end;
     }
-    if values.len() == count {
-        Ok(values)
-    } else {
-        Err(reader.corrupt())
-    }
+    values.truncate(count);
+    if at == count { Ok(values) } else { Err(reader.corrupt()) }
 }
 
-/// The stream with a dictionary; `None` where there are too many distinct values for it to pay, or where they lie so close
-/// that their numbers say no less.
-pub(crate) fn encode_dictionary(values: &[i64], depth: Depth) -> Option<Vec<u8>> {
-    let most = ENTRIES_MAX.min(values.len() / 4);
-    let (least, greatest) = (*values.iter().min()?, *values.iter().max()?);
-    let span = greatest.wrapping_sub(least) as u64;
-    let (entries, indices) = if span < TABLE_SPAN_MAX {
-        by_table(values, least, span as usize, most)?
-    } else {
-        by_search(values, most)?
+/// Appends the stream with a dictionary; gives up (false) where there are too many distinct values for it to pay, where
+/// they lie so close that their numbers say no less, or where it does not stay below `most` bytes.
+pub(crate) fn put_dictionary(values: &[i64], depth: Depth, most: usize, out: &mut Vec<u8>) -> bool {
+    let (Some(&least), Some(&greatest)) = (values.iter().min(), values.iter().max()) else {
+        return false;
     };
-    if entries.len() as u64 > span / 2 + 1 {
-        return None;
-    }
-    let mut out = Vec::new();
-    put_varint(&mut out, entries.len() as u64);
-    put_part(&mut out, &ints::encode_at(&entries, depth));
-    out.extend(ints::encode_at(&indices, depth));
-    Some(out)
+    let span = greatest.wrapping_sub(least) as u64;
+    let entries_max = (ENTRIES_MAX.min(values.len() / 4) as u64).min(span / 2 + 1) as usize;
+    let known = if span < MAPPED_SPAN_MAX {
+        by_map(values, least, entries_max)
+    } else {
+        by_search(values, entries_max)
+    };
+    let Some((entries, indices)) = known else {
+        return false;
+    };
+    put_two(&entries, &indices, (depth, depth), most, out)
 }
 
 /// Distinct values, ascending, and the number of each value among them; at most `most` distinct ones.
-fn by_table(values: &[i64], least: i64, span: usize, most: usize) -> Option<(Vec<i64>, Vec<i64>)> {
-    let mut numbers = vec![0i64; span + 1];
-    let at = |value: i64| value.wrapping_sub(least) as usize;
+fn by_map(values: &[i64], least: i64, most: usize) -> Option<(Vec<i64>, Vec<i64>)> {
+    const WORDS: usize = MAPPED_SPAN_MAX as usize / 64;
+    let place = |value: i64| {
+        let above = value.wrapping_sub(least) as usize;
+        (above / 64 % WORDS, above % 64)
+    };
+    let mut seen = [0u64; WORDS];
     let mut distinct = 0;
     for &value in values {
-        let number = &mut numbers[at(value)];
-        distinct += usize::from(*number == 0);
-        *number = 1;
+        let (word, bit) = place(value);
+        distinct += usize::from(seen[word] >> bit & 1 == 0);
+        seen[word] |= 1 << bit;
         if distinct > most {
             return None;
         }
     }
+    // How many there are below each word.
+    let mut below = [0u16; WORDS];
     let mut entries = Vec::with_capacity(distinct);
-    for (above, number) in numbers.iter_mut().enumerate().filter(|(_, number)| **number > 0) {
-        *number = entries.len() as i64;
-        entries.push(least.wrapping_add(above as i64));
+    for (at, (&word, below)) in seen.iter().zip(&mut below).enumerate() {
+        *below = entries.len() as u16;
+        let mut rest = word;
+        while rest != 0 {
+            entries.push(least.wrapping_add((at * 64) as i64 + i64::from(rest.trailing_zeros())));
+            rest &= rest - 1;
+        }
     }
-    Some((entries, values.iter().map(|&value| numbers[at(value)]).collect()))
+    let number = |&value: &i64| {
+        let (word, bit) = place(value);
+        i64::from(below[word]) + i64::from((seen[word] & ((1 << bit) - 1)).count_ones())
+    };
+    Some((entries, values.iter().map(number).collect()))
 }
 
 fn by_search(values: &[i64], most: usize) -> Option<(Vec<i64>, Vec<i64>)> {
@@ -123,17 +158,13 @@ pub(crate) fn decode_dictionary<E: Emit>(
     let mut reader = Reader::new(bytes, "dictionary");
     let entries = reader.count(part.count.min(ENTRIES_MAX))?;
     let entries = ints::decode_at(reader.part()?, Part::all(entries), depth, emit)?;
-    let indices = ints::decode_at(reader.rest(), part, depth, Whole::PLAIN)?;
+    let indices = ints::decode_at(reader.rest(), part, depth, Index::PLAIN)?;
     let mut table = [E::Out::default(); ENTRIES_MAX];
     table.iter_mut().zip(&entries).for_each(|(slot, entry)| *slot = *entry);
-    let mut greatest = 0u64;
-    let entry = |index: i64| {
-        greatest = greatest.max(index as u64);
-        table[index as usize % ENTRIES_MAX]
-    };
-    let values = indices.into_iter().map(entry).collect();
-    if greatest < entries.len() as u64 || part.len() == 0 {
-        Ok(values)
+    let greatest = indices.iter().fold(0, |greatest, &index| index.max(greatest));
+    if usize::from(greatest) < entries.len() || part.len() == 0 {
+        let entry = |index: &u16| table[usize::from(*index) % ENTRIES_MAX];
+        Ok(indices.iter().map(entry).collect())
     } else {
         Err(reader.corrupt())
     }

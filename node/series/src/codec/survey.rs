@@ -9,6 +9,8 @@ use super::wire::{varint_len, zigzag};
 pub(crate) const ORDER_MAX: usize = 3;
 /// Values that are judged together: an outlier spoils only its neighbours.
 const STRETCH: usize = 32;
+/// So far from the offset values are narrow.
+const NARROW: i64 = 1 << 21;
 /// Fewer values are looked at as a whole.
 pub(crate) const FEW: usize = 24;
 
@@ -35,7 +37,11 @@ impl Survey {
         let rest = values.get(ORDER_MAX..).unwrap_or_default();
         for (at, stretch) in rest.chunks(STRETCH).enumerate() {
             let start = at * STRETCH;
-            survey.add(&values[start..start + ORDER_MAX + stretch.len()], offset);
+            let values = &values[start..start + ORDER_MAX + stretch.len()];
+            match narrow(values, offset) {
+                Some(values) => survey.add_narrow(&values, stretch.len()),
+                None => survey.add(values, offset),
+            }
         }
         survey
     }
@@ -72,6 +78,24 @@ impl Survey {
         survey
     }
 
+    /// The same for `len` values behind the first three, given as what they are above the offset.
+    fn add_narrow(&mut self, values: &Narrow, len: usize) {
+        let [a, b, c, d] = [0, 1, 2, 3].map(|lag| &values[ORDER_MAX - lag..][..len]);
+        let zigzag = |value: i32| ((value << 1) ^ (value >> 31)) as u32;
+        let [mut sum_0, mut sum_1, mut sum_2, mut sum_3] = [0u32; ORDER_MAX + 1];
+        let [mut bits_0, mut bits_1, mut bits_2, mut bits_3] = [0u32; ORDER_MAX + 1];
+        for (((&a, &b), &c), &d) in a.iter().zip(b).zip(c).zip(d) {
+            let (first, before) = (a - b, b - c);
+            let second = first - before;
+            let third = second - (before - (c - d));
+            let [m0, m1, m2, m3] = [a, first, second, third].map(zigzag);
+            (sum_0, sum_1, sum_2, sum_3) = (sum_0 + m0, sum_1 + m1, sum_2 + m2, sum_3 + m3);
+            (bits_0, bits_1, bits_2, bits_3) = (bits_0 | m0, bits_1 | m1, bits_2 | m2, bits_3 | m3);
+        }
+        let (sums, bits) = ([sum_0, sum_1, sum_2, sum_3], [bits_0, bits_1, bits_2, bits_3]);
+        self.note(len, sums.map(u64::from), bits.map(u64::from));
+    }
+
     /// Adds all but the first three of `values`.
     fn add(&mut self, values: &[i64], offset: i64) {
         let len = values.len() - ORDER_MAX;
@@ -89,6 +113,11 @@ impl Survey {
                 bits[order] |= magnitude;
             }
         }
+        self.note(len, sums, bits);
+    }
+
+    /// Sums of the magnitudes of `len` differences of each order, and the bits that are set in some.
+    fn note(&mut self, len: usize, sums: [u64; ORDER_MAX + 1], bits: [u64; ORDER_MAX + 1]) {
         for order in 0..=ORDER_MAX {
             let width = 64 - bits[order].leading_zeros();
             self.width[order] = self.width[order].max(width);
@@ -96,12 +125,41 @@ impl Survey {
         }
     }
 
-    /// Orders up to `most` by cost, the cheapest first; `len` values.
-    pub(crate) fn orders(&self, most: usize, len: usize) -> Vec<usize> {
-        let mut orders: Vec<usize> = (0..=most.min(ORDER_MAX).min(len)).collect();
-        orders.sort_by_key(|&order| self.cost[order]);
-        orders
+    /// The cheapest order up to `most` and the next one; `len` values.
+    pub(crate) fn orders(&self, most: usize, len: usize) -> (usize, Option<usize>) {
+        let (mut first, mut next) = (0, None);
+        for order in 1..=most.min(ORDER_MAX).min(len) {
+            if self.cost[order] < self.cost[first] {
+                (first, next) = (order, Some(first));
+            } else if next.is_none_or(|next| self.cost[order] < self.cost[next]) {
+                next = Some(order);
+            }
+        }
+        (first, next)
     }
+}
+
+/// No order of so many values costs fewer bits: each value at least four.
+pub(crate) fn bits_min(len: usize) -> u64 {
+    match len {
+        0..FEW => 0,
+        _ => 4 * (len - ORDER_MAX) as u64,
+    }
+}
+
+/// Values of a stretch as what they are above the offset.
+type Narrow = [i32; ORDER_MAX + STRETCH];
+
+/// Values that are so near to the offset that no difference of theirs needs half of a word, nor the sum of a stretch of them.
+fn narrow(values: &[i64], offset: i64) -> Option<Narrow> {
+    let mut narrow = [0; ORDER_MAX + STRETCH];
+    let mut beyond = 0;
+    for (to, value) in narrow.iter_mut().zip(values) {
+        let above = value.wrapping_sub(offset);
+        beyond |= above.wrapping_add(NARROW) as u64;
+        *to = above as i32;
+    }
+    (beyond < 2 * NARROW as u64).then_some(narrow)
 }
 
 /// About the bits of one of `len` magnitudes with this sum, in 32nds: the logarithm of their mean.
@@ -123,7 +181,7 @@ mod tests {
     fn check(values: impl Iterator<Item = i64>, best: usize) {
         let values: Vec<i64> = values.collect();
         let survey = Survey::new(&values, values[values.len() / 2]);
-        assert_eq!(survey.orders(3, values.len())[0], best, "{survey:?}");
+        assert_eq!(survey.orders(3, values.len()).0, best, "{survey:?}");
     }
 
     #[test]
@@ -159,11 +217,21 @@ mod tests {
     }
 
     #[test]
+    fn no_order_costs_less_than_the_least() {
+        for len in [24, 25, 100, 4096] {
+            for value in [0, 7, i64::MAX] {
+                let survey = Survey::new(&vec![value; len], value);
+                assert_eq!(survey.cost.map(|cost| cost / 32), [bits_min(len); 4]);
+            }
+        }
+    }
+
+    #[test]
     fn few_values_are_no_trouble() {
         for len in 0..6 {
             let values: Vec<i64> = (0..len).map(|i| i * i).collect();
-            let orders = Survey::new(&values, 0).orders(3, values.len());
-            assert!(orders.iter().all(|&order| order <= values.len()));
+            let (first, next) = Survey::new(&values, 0).orders(3, values.len());
+            assert!(first.max(next.unwrap_or(0)) <= values.len());
         }
     }
 }

@@ -50,6 +50,18 @@ pub(crate) fn put_part(out: &mut Vec<u8>, part: &[u8]) {
     out.extend_from_slice(part);
 }
 
+/// Appends what `put` appends, with its length in front; false where it gave up.
+pub(crate) fn put_part_with(out: &mut Vec<u8>, put: impl FnOnce(&mut Vec<u8>) -> bool) -> bool {
+    let start = out.len();
+    if !put(out) {
+        return false;
+    }
+    let len = (out.len() - start) as u64;
+    put_varint(out, len);
+    out[start..].rotate_right(varint_len(len));
+    true
+}
+
 /// Reads from the front of some bytes; `what` names them in errors.
 #[derive(Clone, Debug)]
 pub(crate) struct Reader<'a> {
