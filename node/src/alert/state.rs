@@ -103,7 +103,8 @@ pub(super) fn profile_removed(
 }
 
 impl<'a> Making<'a> {
-    fn new(profile: &'a ProfileDef, state: AlertState, now_ns: i64) -> Making<'a> {
+    fn new(profile: &'a ProfileDef, mut state: AlertState, now_ns: i64) -> Making<'a> {
+        state.forgotten_ns = Some(forgotten_until(&state));
         Making {
             profile,
             now_ns,

@@ -173,10 +173,15 @@ fn versions_of_a_backup_are_not_given_out_again() {
     let (mut from, _) = catalog();
     applied(&mut from, vec![profile("a"), profile("b")]);
     from.remove_alert_profiles(&["b".into()]).unwrap();
+    let numbered = |stored: &DeviceType| DeviceType {
+        number: 1,
+        ..stored.clone()
+    };
     let version_of_b = |alert_version: u32| {
         let mut to = Catalog::default();
         let restore = peer::RestoreTypes {
-            device_types: from.types().map(|def| def.stored.clone()).collect(),
+            // A catalog that was never initialised numbers its first type 0, which no restore takes.
+            device_types: from.types().map(|def| numbered(&def.stored)).collect(),
             alert_profiles: from.alert_profiles().cloned().collect(),
             alert_version,
         };

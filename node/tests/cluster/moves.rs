@@ -263,6 +263,12 @@ async fn a_job_names_the_node_that_is_to_vote_in_the_catalog_and_does_not_answer
     cluster.take_in(i).await;
     cluster.healthy(0).await;
     cluster.drop_node(i).await;
+    // So that it lags: one that is in step would hold nothing up.
+    let client = cluster.client().await;
+    for n in 0..20 {
+        let some = device_type(&format!("type-{n}"), 0);
+        client.apply_device_types(vec![some]).await.unwrap();
+    }
     let job = cluster.start_job(0, remove(3)).await.unwrap();
     eventually("the job says what it waits for", || async {
         let job = cluster.job(0, job.id).await?;
