@@ -215,7 +215,7 @@ impl Examiner {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::super::batches::{Order, batches};
-    use super::super::fleet::FleetSpec;
+    use super::super::fleet::few;
     use super::super::question::Subjects;
     use super::super::stores::Made;
     use super::*;
@@ -223,12 +223,7 @@ mod tests {
     const KINDS: [Kind; 2] = [Kind::RawDay, Kind::Total];
 
     fn examiner() -> (Examiner, Session) {
-        let spec = FleetSpec {
-            every: 30,
-            types: vec!["waste_bin".into(), "electrical_fire_monitor".into()],
-            ..FleetSpec::default()
-        };
-        let fleet = Arc::new(Fleet::new(&spec).unwrap());
+        let fleet = Arc::new(few());
         // By the property that the store in memory keeps.
         let subjects = Subjects {
             series: "electrical_fire_monitor.residual_current".to_owned(),

@@ -300,24 +300,15 @@ pub(crate) fn close(a: &[f64], b: &[f64]) -> bool {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
-    use super::super::fleet::{FleetSpec, START_MS};
+    use super::super::fleet::{START_MS, few};
     use super::super::question::{Kind, Questioner, Subjects};
     use super::*;
 
     const DAY_S: i64 = 86_400;
 
-    fn fleet() -> Fleet {
-        let spec = FleetSpec {
-            every: 30,
-            types: vec!["waste_bin".into(), "electrical_fire_monitor".into()],
-            ..FleetSpec::default()
-        };
-        Fleet::new(&spec).unwrap()
-    }
-
     #[test]
     fn the_right_answer_passes_and_any_change_of_it_fails() {
-        let (fleet, written) = (fleet(), 0..2 * DAY_S);
+        let (fleet, written) = (few(), 0..2 * DAY_S);
         let asks = Questioner::new(&fleet, &Subjects::default()).unwrap();
         for kind in Kind::ALL {
             let ask = asks.ask(kind, 3, &written);
@@ -340,7 +331,7 @@ mod tests {
 
     #[test]
     fn a_device_twice_in_a_top_list_is_seen_where_it_has_the_value_of_another() {
-        let (fleet, written) = (fleet(), 0..2 * DAY_S);
+        let (fleet, written) = (few(), 0..2 * DAY_S);
         let ask = Questioner::new(&fleet, &Subjects::default())
             .unwrap()
             .ask(Kind::Top, 0, &written);
@@ -352,7 +343,7 @@ mod tests {
 
     #[test]
     fn the_promised_order_passes_and_any_other_fails() {
-        let (fleet, written) = (fleet(), 0..2 * DAY_S);
+        let (fleet, written) = (few(), 0..2 * DAY_S);
         let asks = Questioner::new(&fleet, &Subjects::default()).unwrap();
         for kind in [Kind::RawDay, Kind::HourlyAll, Kind::GroupHour, Kind::Top] {
             let ask = asks.ask(kind, 0, &written);
@@ -391,7 +382,7 @@ mod tests {
 
     #[test]
     fn answers_hold_what_the_span_holds() {
-        let (fleet, written) = (fleet(), 0..2 * DAY_S);
+        let (fleet, written) = (few(), 0..2 * DAY_S);
         let asks = Questioner::new(&fleet, &Subjects::default()).unwrap();
         let rows = |kind| expect(&fleet, &written, &asks.ask(kind, 0, &written));
         assert_eq!(
@@ -413,7 +404,7 @@ mod tests {
 
     #[test]
     fn a_newer_latest_value_must_be_that_of_its_time() {
-        let (fleet, written) = (fleet(), 0..DAY_S);
+        let (fleet, written) = (few(), 0..DAY_S);
         let ask = Questioner::new(&fleet, &Subjects::default())
             .unwrap()
             .ask(Kind::Latest, 0, &written);

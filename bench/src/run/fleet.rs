@@ -255,6 +255,18 @@ fn property(entry: &PropertyEntry) -> Option<Property> {
     })
 }
 
+/// A thirtieth of the devices of two types, for tests.
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+pub(crate) fn few() -> Fleet {
+    let spec = FleetSpec {
+        every: 30,
+        types: vec!["waste_bin".into(), "electrical_fire_monitor".into()],
+        ..FleetSpec::default()
+    };
+    Fleet::new(&spec).unwrap()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]

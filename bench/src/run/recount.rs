@@ -164,20 +164,11 @@ impl Records<'_> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::super::batches::{Order, batches};
-    use super::super::fleet::FleetSpec;
+    use super::super::fleet::few;
     use super::super::stores::Made;
     use super::*;
 
     const SPAN: Span = 0..7_200;
-
-    fn fleet() -> Fleet {
-        let spec = FleetSpec {
-            every: 30,
-            types: vec!["waste_bin".into(), "electrical_fire_monitor".into()],
-            ..FleetSpec::default()
-        };
-        Fleet::new(&spec).unwrap()
-    }
 
     /// Two hours of two types, and a store that holds all of them.
     struct Scene {
@@ -189,7 +180,7 @@ mod tests {
     }
 
     fn scene() -> Scene {
-        let fleet = fleet();
+        let fleet = few();
         let all = batches(&fleet, &SPAN, Order::ByTime, 10);
         let type_at = fleet.type_at("electrical_fire_monitor").unwrap();
         let monitors = (0..all.len()).filter(|at| all[*at].type_at == type_at).collect();
