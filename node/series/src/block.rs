@@ -56,6 +56,7 @@ pub use fold::{Accepted, Folding, Points};
 pub(crate) use like::decode as read_like;
 pub use read::Block;
 pub(crate) use read::{Receipts, Ticks};
+pub use records::Projection;
 pub(crate) use repeats::read_repeats;
 pub use sizes::Sizes;
 pub use stats::ColumnStats;

@@ -4,7 +4,7 @@
 //! Never here: logic. Invariant: one function for each kind of bytes this crate reads, all of one shape; the writers
 //! at the end give them bytes to damage.
 
-use crate::block::Block;
+use crate::block::{Block, Projection};
 use crate::bucket;
 use crate::codec::emit::Whole;
 use crate::codec::part::Part;
@@ -142,7 +142,7 @@ pub fn read_block(_count: usize, bytes: &[u8]) -> Result<(), Corrupt> {
         let _ = block.column(property)?;
     }
     let middle = block.first_ns().midpoint(block.last_ns());
-    let _ = block.decode_between(None, (middle, block.last_ns()))?;
+    let _ = block.decode_between(Projection::ALL, (middle, block.last_ns()))?;
     block.decode(None).map(drop)
 }
 

@@ -35,7 +35,7 @@ pub mod window;
 
 pub use asof::{AsOf, Toward};
 pub use bitmap::Bitmap;
-pub use block::{Accepted, BLOCK_ROWS_MAX, Block, ColumnStats, Folding, Points, Sizes};
+pub use block::{Accepted, BLOCK_ROWS_MAX, Block, ColumnStats, Folding, Points, Projection, Sizes};
 pub use by_window::{ByWindow, Unfinished};
 pub use checks::{Checks, Choice, Suspects};
 pub use corrupt::Corrupt;

@@ -238,7 +238,7 @@ impl Column {
 pub struct Records {
     /// Observation time per row, nanoseconds since the epoch, UTC.
     pub observed_at: Vec<i64>,
-    /// When the first node took the record, per row, nanoseconds since the epoch, UTC.
+    /// When the first node took the record, per row, nanoseconds since the epoch, UTC. Empty where that was not decoded.
     pub received_at: Vec<i64>,
     /// Why it was reported, per row.
     pub report_kind: Vec<u8>,

@@ -212,7 +212,7 @@ pub(crate) fn slice(records: &Records, start: usize, end: usize) -> Records {
         .collect();
     Records {
         observed_at: records.observed_at[start..end].to_vec(),
-        received_at: records.received_at[start..end].to_vec(),
+        received_at: records.received_at.get(start..end).unwrap_or_default().to_vec(),
         report_kind: records.report_kind[start..end].to_vec(),
         columns,
         repeats: some(records.repeats.get(start..end).unwrap_or_default().to_vec()),
@@ -380,7 +380,10 @@ pub(crate) fn keep_values(
 fn with_rows(records: &Records, rows: &[usize], columns: Vec<Column>) -> Records {
     Records {
         observed_at: rows.iter().map(|&r| records.observed_at[r]).collect(),
-        received_at: rows.iter().map(|&r| records.received_at[r]).collect(),
+        received_at: rows
+            .iter()
+            .filter_map(|&r| records.received_at.get(r).copied())
+            .collect(),
         report_kind: rows.iter().map(|&r| records.report_kind[r]).collect(),
         columns,
         repeats: some(rows.iter().filter_map(|&r| records.repeats.get(r).copied()).collect()),

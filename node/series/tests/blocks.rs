@@ -5,7 +5,9 @@ mod common;
 
 use common::Rng;
 use proptest::prelude::*;
-use tidemark_series::{BLOCK_ROWS_MAX, Block, Column, Partial, PropertyNumber, Records, Values, block, bucket};
+use tidemark_series::{
+    BLOCK_ROWS_MAX, Block, Column, Partial, Projection, PropertyNumber, Records, Values, block, bucket,
+};
 
 fn touch_everything(bytes: &[u8]) {
     for block in bucket::blocks(bytes) {
@@ -16,7 +18,7 @@ fn touch_everything(bytes: &[u8]) {
             let _ = block.column(property);
         }
         let _ = block.decode(None);
-        let _ = block.decode_between(None, (block.first_ns().saturating_add(1), block.last_ns()));
+        let _ = block.decode_between(Projection::ALL, (block.first_ns().saturating_add(1), block.last_ns()));
     }
     let _ = bucket::decode(bytes, Some(&[PropertyNumber(3)]));
     let _ = tidemark_series::latest::merge_latest(Some(bytes), [bytes].into_iter());
@@ -62,7 +64,7 @@ fn check_parts(block: &Block<'_>, records: &Records) {
     ] {
         let expected = records.slice_time(from, to);
         assert_eq!(
-            block.decode_between(None, (from, to)).unwrap(),
+            block.decode_between(Projection::ALL, (from, to)).unwrap(),
             expected,
             "{from} to {to}"
         );
@@ -73,12 +75,21 @@ fn check_parts(block: &Block<'_>, records: &Records) {
             .skip(1)
             .step_by(2)
             .collect();
-        let part = block.decode_between(Some(&some), (from, to)).unwrap();
-        let wanted = expected.columns.iter().filter(|column| some.contains(&column.property));
-        assert_eq!(
-            (part.observed_at, part.columns),
-            (expected.observed_at.clone(), wanted.cloned().collect())
-        );
+        for receipts in [true, false] {
+            let properties = Some(&some[..]);
+            let projection = Projection { properties, receipts };
+            let part = block.decode_between(projection, (from, to)).unwrap();
+            let wanted = expected.columns.iter().filter(|column| some.contains(&column.property));
+            let received = expected.received_at.iter().filter(|_| receipts);
+            assert_eq!(
+                (part.observed_at, part.received_at, part.columns),
+                (
+                    expected.observed_at.clone(),
+                    received.copied().collect(),
+                    wanted.cloned().collect()
+                )
+            );
+        }
     }
 }
 

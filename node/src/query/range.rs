@@ -9,7 +9,7 @@ use prost::Message as _;
 use tidemark_proto::peer::Position;
 use tidemark_proto::peer::read_shard_response::Part;
 use tidemark_proto::v1::{AnswerSummary, Order, QueryRangeRequest};
-use tidemark_series::{Records, bucket};
+use tidemark_series::{Projection, Records, bucket};
 
 use super::asked::{Asked, position};
 use super::filter::{self, Filter};
@@ -162,8 +162,12 @@ impl Reading<'_> {
             if block.last_ns() < from_ns || block.first_ns() >= to_ns {
                 continue;
             }
-            let wanted = block.decode_between(of_type.filter.decoded(), (from_ns, to_ns));
-            let records = wanted.map_err(corrupt)?;
+            let projection = Projection {
+                properties: of_type.filter.decoded(),
+                // Whether a record came late is told from when it was received.
+                receipts: !self.request.without_received_at || of_type.qualifying.is_some(),
+            };
+            let records = block.decode_between(projection, (from_ns, to_ns)).map_err(corrupt)?;
             let points = records.points() as u64;
             self.push(chosen, records, (from_ns, to_ns), of_type, batch)?;
             if self.summary.limited {
@@ -240,7 +244,7 @@ impl Reading<'_> {
     fn give(
         &self,
         chosen: &Chosen,
-        records: Records,
+        mut records: Records,
         rows: Range<usize>,
         qualifying: Option<&Qualifying<'_>>,
         batch: &mut BatchWriter<'_>,
@@ -250,6 +254,9 @@ impl Reading<'_> {
             None => batch.push(chosen.id(), records, rows),
             Some(qualifying) => {
                 let qualified = qualifying.of(self.answering, chosen, &records, rows.clone())?;
+                if self.request.without_received_at {
+                    records.received_at.clear();
+                }
                 batch.push_qualified(chosen.id(), records, rows, &qualified);
             }
         }

@@ -69,7 +69,8 @@ impl<'a> BatchWriter<'a> {
         self.observed_at_ns.len()
     }
 
-    /// Adds some rows of one device. Columns of other properties are left out.
+    /// Adds some rows of one device. Columns of other properties are left out. Either all records say when they were received or none
+    /// of them does.
     pub fn push(&mut self, device: &str, records: Records, rows: Range<usize>) {
         self.push_qualified(device, records, rows, &Vec::new());
     }
@@ -82,7 +83,9 @@ impl<'a> BatchWriter<'a> {
             None => self.devices.push((device.to_string(), base + rows.len())),
         }
         append(&mut self.observed_at_ns, records.observed_at, &rows);
-        append(&mut self.received_at_ns, records.received_at, &rows);
+        if !records.received_at.is_empty() {
+            append(&mut self.received_at_ns, records.received_at, &rows);
+        }
         append(&mut self.report_kind, records.report_kind, &rows);
         self.bytes += rows.len() * ROW_BYTES;
         for column in records.columns {

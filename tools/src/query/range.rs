@@ -73,6 +73,7 @@ pub(crate) async fn run(context: &Context, args: RangeArgs) -> Outcome {
         known_at_ns: times.known_at_ns,
         test_points: args.tests.test_points,
         qualifiers: args.qualifiers,
+        without_received_at: !args.meta,
     };
     let mut answer = client.query_range(request).await.or_fail(WHAT)?;
     let mut printer = context.printer("query_range");

@@ -144,6 +144,8 @@ impl Session {
             properties: vec![self.property(of)?.1.id.clone()],
             from_ns: from_ms * MS,
             to_ns: to_ms * MS,
+            // No other store has them.
+            without_received_at: true,
             ..Default::default()
         };
         let mut answer = self.client.query_range(request).await?;

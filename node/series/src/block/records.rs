@@ -15,6 +15,23 @@ use crate::corrupt::Corrupt;
 use crate::record::{Column, PropertyNumber, Records};
 use crate::stamps::Stamps;
 
+/// What of some rows is decoded, beside their times.
+#[derive(Copy, Clone, Debug)]
+pub struct Projection<'p> {
+    /// These properties; `None`: all.
+    pub properties: Option<&'p [PropertyNumber]>,
+    /// When they were received; else that stays empty.
+    pub receipts: bool,
+}
+
+impl Projection<'static> {
+    /// Everything there is.
+    pub const ALL: Projection<'static> = Projection {
+        properties: None,
+        receipts: true,
+    };
+}
+
 impl Block<'_> {
     /// All rows, with all columns or only those of `projection`.
     ///
@@ -22,6 +39,10 @@ impl Block<'_> {
     /// A section that was read is damaged.
     pub fn decode(&self, projection: Option<&[PropertyNumber]>) -> Result<Records, Corrupt> {
         let (times, clocks) = self.read_times()?;
+        let projection = Projection {
+            properties: projection,
+            receipts: true,
+        };
         self.decode_rows(projection, 0..self.rows(), times, clocks.as_ref())
     }
 
@@ -29,11 +50,7 @@ impl Block<'_> {
     ///
     /// # Errors
     /// A section that was read is damaged.
-    pub fn decode_between(
-        &self,
-        projection: Option<&[PropertyNumber]>,
-        (from_ns, to_ns): (i64, i64),
-    ) -> Result<Records, Corrupt> {
+    pub fn decode_between(&self, projection: Projection<'_>, (from_ns, to_ns): (i64, i64)) -> Result<Records, Corrupt> {
         let ticks = self.read_ticks()?;
         let rows = match &ticks {
             Ticks::Even(even) => rows_between(*even, from_ns, to_ns),
@@ -49,7 +66,7 @@ impl Block<'_> {
     /// Some rows, given their times.
     fn decode_rows(
         &self,
-        projection: Option<&[PropertyNumber]>,
+        projection: Projection<'_>,
         rows: Range<usize>,
         observed_at: Vec<i64>,
         clocks: Option<&Clocks>,
@@ -57,14 +74,9 @@ impl Block<'_> {
         if rows.is_empty() {
             return Ok(Records::default());
         }
-        let received_at = match self.read_receipts_of(rows.clone())? {
-            Receipts::Times(times) => times,
-            Receipts::Delay(delay) => observed_at.iter().map(|time| time.wrapping_add(delay)).collect(),
-            Receipts::Delays(mut delays) => {
-                let both = delays.iter_mut().zip(&observed_at);
-                both.for_each(|(delay, time)| *delay = delay.wrapping_add(*time));
-                delays
-            }
+        let received_at = match projection.receipts {
+            true => self.received_at(rows.clone(), &observed_at)?,
+            false => Vec::new(),
         };
         let header = self.header();
         let report_kind = match (&header.kinds, header.kind) {
@@ -77,7 +89,10 @@ impl Block<'_> {
         let mut presences: Vec<Option<Bitmap>> = vec![None; header.presences.len()];
         let mut columns = Vec::new();
         for at in &header.columns {
-            if projection.is_some_and(|wanted| !wanted.contains(&at.property)) {
+            if projection
+                .properties
+                .is_some_and(|wanted| !wanted.contains(&at.property))
+            {
                 continue;
             }
             let (presence, part) = match at.presence {
@@ -110,6 +125,19 @@ impl Block<'_> {
             report_kind,
             columns,
             repeats,
+        })
+    }
+
+    /// When some rows were received, given when they were observed.
+    fn received_at(&self, rows: Range<usize>, observed_at: &[i64]) -> Result<Vec<i64>, Corrupt> {
+        Ok(match self.read_receipts_of(rows)? {
+            Receipts::Times(times) => times,
+            Receipts::Delay(delay) => observed_at.iter().map(|time| time.wrapping_add(delay)).collect(),
+            Receipts::Delays(mut delays) => {
+                let both = delays.iter_mut().zip(observed_at);
+                both.for_each(|(delay, time)| *delay = delay.wrapping_add(*time));
+                delays
+            }
         })
     }
 
