@@ -9,12 +9,14 @@ use std::cell::{Cell, RefCell};
 use tidemark_proto::peer::read_shard_request::Query;
 use tidemark_proto::peer::read_shard_response::Part;
 
-use crate::error::Result;
+use crate::error::{Error, Reason, Result};
 use crate::route::{Asker, Hearing, Ready, ShardJob};
 use crate::store::from_memory;
 
-/// Encoded values that it may look at.
-const VALUE_BYTES_MAX: usize = 32 << 10;
+/// Encoded values that it may look at: a month of one device. What reads more was begun for nothing.
+const VALUE_BYTES_MAX: usize = 128 << 10;
+/// Points that it may decode, as few bytes may hold many of them; the block in which they run out to its end.
+const POINTS_MAX: u64 = 65_536;
 /// Rows that it may send.
 const ROWS_MAX: usize = 16_384;
 
@@ -23,6 +25,7 @@ pub(super) fn answer(ready: &Ready, query: &Query, job: &ShardJob, asker: &Asker
     let kept = Kept {
         parts: RefCell::default(),
         rows: Cell::default(),
+        points: Cell::default(),
         asker,
     };
     let mut summary = from_memory(VALUE_BYTES_MAX, || job(ready.replica(), query, &kept)).ok()?;
@@ -41,6 +44,7 @@ pub(super) fn answer(ready: &Ready, query: &Query, job: &ShardJob, asker: &Asker
 struct Kept<'a> {
     parts: RefCell<Vec<Part>>,
     rows: Cell<usize>,
+    points: Cell<u64>,
     asker: &'a Asker,
 }
 
@@ -61,8 +65,12 @@ impl Hearing for Kept<'_> {
         self.asker
     }
 
-    /// Counted once the answer is one.
-    fn spend(&self, _points: u64) -> Result<()> {
-        Ok(())
+    /// Counted for the question once the answer is one.
+    fn spend(&self, points: u64) -> Result<()> {
+        self.points.set(self.points.get().saturating_add(points));
+        match self.points.get() > POINTS_MAX {
+            true => Err(Error::new(Reason::Unreachable, "more than is decoded on this thread")),
+            false => Ok(()),
+        }
     }
 }

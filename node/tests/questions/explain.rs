@@ -4,6 +4,8 @@
 
 use crate::common::TestCluster;
 use crate::common::fleet::*;
+use crate::common::random::seeded;
+use rand::RngExt as _;
 use tidemark_client::{BatchBuilder, Client, v1};
 use v1::Function::{Count, Max, Percentile};
 
@@ -172,6 +174,42 @@ async fn a_question_about_one_device_is_answered_from_memory_and_says_so() {
     let (explain, _) = explained(&client, aggregate(&["m1"], Count, T0, T0 + HOUR)).await;
     assert_eq!(explain.shards.len(), 1);
     assert!(explain.shards[0].from_memory, "{explain:?}");
+}
+
+#[tokio::test]
+async fn a_month_of_one_device_is_answered_from_memory_and_much_of_it_is_not() {
+    const EVERY: i64 = 5 * MIN;
+    let cluster = TestCluster::start(1).await;
+    let client = cluster.client().await;
+    furnish(&client, &["m1"]).await;
+    let mut random = seeded();
+    let mut write_from = async |from: i64, rows: i64| {
+        let mut batch = BatchBuilder::new(METER);
+        for row in from..from + rows {
+            batch
+                .row("m1", T0 + row * EVERY)
+                .set("level", random.random_range(0.0..1.0));
+        }
+        client.write(write(batch.build().unwrap())).await.unwrap();
+    };
+    write_from(0, 8_640).await;
+    let month = v1::QueryRangeRequest {
+        explain: true,
+        ..everything(of_devices(&["m1"]))
+    };
+    let asked = async || {
+        let (_, summary) = client
+            .query_range(month.clone())
+            .await
+            .unwrap()
+            .collect()
+            .await
+            .unwrap();
+        (summary.rows, summary.explain.unwrap().shards[0].from_memory)
+    };
+    assert_eq!(asked().await, (8_640, true));
+    write_from(8_640, 8_640).await;
+    assert_eq!(asked().await, (17_280, false));
 }
 
 #[tokio::test]
