@@ -28,6 +28,7 @@ static PROMISE: Promise = Promise {
     to_ns: ROWS * 300 * S,
     until_ns: ROWS * 300 * S,
     since_ns: i64::MIN,
+    serves: true,
     edge: Edge::StartClosed,
     interval_ns: 300 * S,
     alive_ns: 900 * S,

@@ -20,6 +20,8 @@ pub struct Promise {
     pub until_ns: i64,
     /// Nothing was promised before: no gap begins with an earlier point.
     pub since_ns: i64,
+    /// Whether the device is in service at any time that is judged; one that is not can be told nothing of.
+    pub serves: bool,
     /// Which end of a slot belongs to it.
     pub edge: Edge,
     /// One point each so long, nanoseconds.
@@ -334,7 +336,7 @@ impl<'a> Assessing<'a> {
     fn freshness(&mut self) -> Freshness {
         let promise = self.promise;
         let interval = promise.interval_ns.max(1);
-        if self.found.slots == 0 && self.slots > 0 {
+        if !promise.serves || self.found.slots == 0 && self.slots > 0 {
             return Freshness::NotAssessable;
         }
         let Some(last) = self.found.last_ns else {
@@ -387,6 +389,7 @@ mod tests {
             to_ns: 3_600 * S,
             until_ns: 3_600 * S,
             since_ns: i64::MIN,
+            serves: true,
             edge,
             interval_ns: 300 * S,
             alive_ns: 900 * S,
@@ -531,6 +534,13 @@ mod tests {
         assert_eq!(verdict(&[(0, 5), (300, 5), (599, 5)]), Freshness::Stalled);
         assert_eq!(verdict(&[(0, 5), (300, 5)]), Freshness::Stalled);
         assert_eq!(verdict(&[]), Freshness::Never);
+        let gone = Promise {
+            serves: false,
+            to_ns: 0,
+            ..hour(Edge::StartClosed)
+        };
+        assert_eq!(assessed(&gone, &[(-60, 5)]).freshness, Freshness::NotAssessable);
+        assert_eq!(assessed(&gone, &[]).freshness, Freshness::NotAssessable);
         let day = Promise {
             interval_ns: 86_400 * S,
             ..hour(Edge::StartClosed)

@@ -65,6 +65,7 @@ fn promise(rng: &mut Rng, step: i64) -> (Promise, Vec<(i64, i64)>) {
         to_ns,
         until_ns: to_ns + rng.below(3) as i64 * interval_ns / 2,
         since_ns: if rng.chance(2) { i64::MIN } else { from_ns - 2 * step },
+        serves: true,
         edge: if rng.chance(2) {
             Edge::StartClosed
         } else {

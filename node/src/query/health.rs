@@ -6,7 +6,7 @@
 
 use tidemark_proto::peer::read_shard_request::Query;
 use tidemark_proto::v1::{
-    AnswerSummary, GetHealthRequest, GetHealthResponse, GetQualityRequest, Health, QualityReport,
+    AnswerSummary, GetHealthRequest, GetHealthResponse, GetQualityRequest, Health, QualityReport, ReportKind,
 };
 use tidemark_series::assess::{Assessing, Promise};
 use tidemark_series::{Block, Corrupt, PropertyNumber, ValueRef};
@@ -83,6 +83,11 @@ impl<'a> Signals<'a> {
         }
     }
 
+    /// Whether there can be any.
+    pub(super) fn are_told(&self) -> bool {
+        self.property.is_some()
+    }
+
     /// Takes those of a block that were not under maintenance; returns how many values had to be decoded.
     pub(super) fn take(
         &mut self,
@@ -106,7 +111,8 @@ impl<'a> Signals<'a> {
         {
             let (edge, t_ns) = (property.kind.edge(), records.observed_at[row]);
             let within = edge.holds(from_ns, t_ns, to_ns) && !assessing.left_out().hold(edge, t_ns);
-            if within && counts(property, value, quality) {
+            let is_test = records.report_kind[row] == ReportKind::Test as u8;
+            if within && !is_test && counts(property, value, quality) {
                 self.values.extend(value.number());
             }
         }

@@ -8,17 +8,18 @@ use std::ops::ControlFlow;
 use tidemark_proto::peer::QualityReports;
 use tidemark_proto::peer::read_shard_response::Part;
 use tidemark_proto::v1::{AnswerSummary, GetHealthRequest, GetQualityRequest, Health, QualityReport, ReportKind};
-use tidemark_series::assess::{Assessment, Freshness, Promise};
+use tidemark_series::assess::{Assessing, Assessment, Freshness, Promise};
 use tidemark_series::{Block, Corrupt, Edge, NewestValue, bucket};
 
 use super::asked::Asked;
-use super::health;
+use super::health::{self, Signals};
 use super::last_good::{Sought, last_good};
 use super::plan::{check_range, one_property, passes_over_types};
 use super::quality_device::{Counts, Device, Look, last_point, last_word};
 use super::quality_merge::{Reports, check};
 use super::quality_scope::{Life, lives};
 use super::shard_side::{Answering, Chosen, Wanted, corrupt};
+use super::tally::HeldFor;
 use super::walk::{Walk, Walked, choice};
 use crate::catalog::types::{PropertyDef, TypeDef};
 use crate::error::Result;
@@ -102,7 +103,7 @@ impl Looking<'_> {
             self.summary.devices += devices.len() as u64;
             let reports = match def.sample_interval_ns() {
                 Some(interval) => self.assess(&def, property, interval, devices)?,
-                None => devices.iter().map(|_| Found::default()).collect(),
+                None => self.unpromised(&def, devices)?,
             };
             let reports = self.with_health(&def, devices, reports)?;
             let mut part = QualityReports::default();
@@ -114,6 +115,7 @@ impl Looking<'_> {
                 };
                 part.reports.extend(self.reports.take(named, |key| chosen.tag(key)));
             }
+            self.answering.tally.hold(HeldFor::Later, self.reports.bytes())?;
             if !part.reports.is_empty() && self.answering.send(Part::Quality(part)).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
@@ -165,17 +167,75 @@ impl Looking<'_> {
         }
         self.answering.aside(|| self.begins(&look, devices, &mut looked_at))?;
         let ever = self.ever(&look, devices, &looked_at)?;
+        let to_ns = self.request.to_ns;
         let reports = looked_at.into_iter().zip(ever).map(|(device, ever)| {
             let (promise, found, counts, signal_median) = device.finish();
             let heard_ns = found.heard_ns.or(ever.word_ns);
+            // Who is not in service then is neither there nor missed.
+            let serves = is_in_service(promise, to_ns);
+            let offline = serves && is_offline(promise, heard_ns);
             Found {
-                report: report(promise, found, counts, ever, self.request.gaps),
+                report: QualityReport {
+                    offline: u64::from(offline),
+                    ..report(promise, found, counts, ever, self.request.gaps)
+                },
                 signal_median,
                 heard_ns,
-                online: heard_ns.is_some_and(|heard| !is_silent(promise, heard)),
+                online: serves && heard_ns.is_some_and(|heard| !is_silent(promise, heard)),
             }
         });
         Ok(reports.collect())
+    }
+
+    /// What is known of devices whose type promises no points at fixed times: when they were heard, and what they say of themselves.
+    fn unpromised(&self, def: &TypeDef, devices: &[Chosen]) -> Result<Vec<Found>> {
+        if self.health.is_none() {
+            return Ok(devices.iter().map(|_| Found::default()).collect());
+        }
+        let range = (self.request.from_ns, self.request.to_ns);
+        let lives = lives(self.answering, def, devices, range, range.0)?;
+        let promises: Vec<Promise> = lives
+            .into_iter()
+            .map(|life| Promise {
+                from_ns: range.0,
+                to_ns: range.1,
+                until_ns: range.1.min(life.end_ns),
+                since_ns: life.begin_ns,
+                serves: life.begin_ns < range.1 && life.end_ns > range.0,
+                edge: Edge::StartClosed,
+                interval_ns: 1,
+                alive_ns: def.stale_after_ns().unwrap_or(0),
+                gap_factor: 1.0,
+                maintenance: life.maintenance,
+            })
+            .collect();
+        let assessing: Vec<Assessing<'_>> = promises.iter().map(Assessing::new).collect();
+        let mut signals: Vec<Signals<'_>> = devices.iter().map(|_| Signals::of(def, true)).collect();
+        if signals.first().is_some_and(Signals::are_told) {
+            let visit = |at: usize, value: &[u8]| {
+                for block in bucket::blocks(value) {
+                    let decoded = signals[at].take(&block.map_err(corrupt)?, &promises[at], &assessing[at]);
+                    self.answering.tally.block(decoded.map_err(corrupt)?)?;
+                }
+                Ok(ControlFlow::Continue(()))
+            };
+            let until_ns = range.1.saturating_add(1);
+            let _ = self.answering.scan(def, devices, range.0, until_ns, visit)?;
+        }
+        let of: Vec<&Chosen> = devices.iter().collect();
+        let newest = self.answering.aside(|| self.answering.newest(def, &of))?;
+        let mut found = Vec::with_capacity(devices.len());
+        for (at, signals) in signals.into_iter().enumerate() {
+            let heard_ns = self.word(def, &devices[at], &newest[at], true)?;
+            let is_young = |heard: i64| def.stale_after_ns().is_some() && !is_silent(&promises[at], heard);
+            found.push(Found {
+                signal_median: signals.median(),
+                heard_ns,
+                online: is_in_service(&promises[at], range.1) && heard_ns.is_some_and(is_young),
+                ..Found::default()
+            });
+        }
+        Ok(found)
     }
 
     /// The reports, each with the health of its device where that is asked for.
@@ -200,17 +260,19 @@ impl Looking<'_> {
         let (from, to) = (self.request.from_ns, self.request.to_ns);
         let lives = lives(self.answering, look.def, devices, (from, to), look.assess_from)?;
         let promise = |life: Life| {
-            let slots = |until: i64| until.saturating_sub(from).max(0) / interval_ns;
-            let begin = match life.begin_ns {
-                begin if begin > from => from + (slots(begin - 1) + 1) * interval_ns,
+            // Whole slots from the begin of the time to another one, which is not before it; that fits (see `check`).
+            let slots = |until: i64| (until - from) / interval_ns;
+            let begin = match life.begin_ns.min(to) {
+                begin if begin > from => from.saturating_add((slots(begin - 1) + 1).saturating_mul(interval_ns)),
                 _ => from,
             };
             let end = to.min(life.end_ns);
             Promise {
                 from_ns: begin,
-                to_ns: (from + slots(end) * interval_ns).max(begin),
+                to_ns: (from + slots(end.max(from)) * interval_ns).max(begin),
                 until_ns: end,
                 since_ns: life.begin_ns,
+                serves: life.begin_ns < to && life.end_ns > from,
                 edge: look.property.kind.edge(),
                 interval_ns,
                 alive_ns: alive_ns(look.def, interval_ns),
@@ -268,18 +330,9 @@ impl Looking<'_> {
         let mut ever = vec![Ever::default(); devices.len()];
         for (at, newest) in silent.into_iter().zip(&newest) {
             let of_property = newest.iter().filter(|value| value.property == number);
-            let is_word = |value: &&NewestValue| {
-                value.report_kind != ReportKind::Test as u8 && value.observed_at <= self.request.to_ns
-            };
-            let word_ns = newest.iter().filter(is_word).map(|value| value.observed_at).max();
-            // A newest value that is no word of the time may have taken the place of one that was.
-            let hidden = looked_at[at].silent().1 && !newest.iter().all(|value| is_word(&value));
             ever[at] = Ever {
                 point_ns: of_property.map(|value| value.observed_at).max(),
-                word_ns: match hidden {
-                    true => word_ns.max(self.last_of(look.def, &devices[at], self.request.to_ns, last_word)?),
-                    false => word_ns,
-                },
+                word_ns: self.word(look.def, &devices[at], newest, looked_at[at].silent().1)?,
                 excusing_ns: match looked_at[at].silent().0 && looked_at[at].has_maintenance() {
                     true => {
                         let of_property = |block: &Block<'_>, to_ns| last_point(block, number, to_ns);
@@ -290,6 +343,19 @@ impl Looking<'_> {
             };
         }
         Ok(ever)
+    }
+
+    /// When a device was heard last, not after the time, as its newest values tell; where these may hide it, and `look` says so, its blocks.
+    fn word(&self, def: &TypeDef, chosen: &Chosen, newest: &[NewestValue], look: bool) -> Result<Option<i64>> {
+        let to_ns = self.request.to_ns;
+        let is_word = |value: &&NewestValue| value.report_kind != ReportKind::Test as u8 && value.observed_at <= to_ns;
+        let word_ns = newest.iter().filter(is_word).map(|value| value.observed_at).max();
+        // A newest value that is no word of the time may have taken the place of one that was.
+        let hidden = look && !newest.iter().all(|value| is_word(&value));
+        Ok(match hidden {
+            true => word_ns.max(self.last_of(def, chosen, to_ns, last_word)?),
+            false => word_ns,
+        })
     }
 
     /// What `last` finds in the newest block of a device that has it and begins no later than a time.
@@ -411,6 +477,11 @@ impl Default for Found {
     }
 }
 
+/// Whether a device is in service at the end of the time.
+fn is_in_service(promise: &Promise, to_ns: i64) -> bool {
+    promise.since_ns <= to_ns && promise.until_ns == to_ns
+}
+
 /// Whether a device that was heard last at a time has been silent for too long.
 fn is_silent(promise: &Promise, heard_ns: i64) -> bool {
     promise.until_ns.saturating_sub(heard_ns) > promise.alive_ns
@@ -432,7 +503,6 @@ fn report(promise: &Promise, found: Assessment, counts: Counts, ever: Ever, gaps
     let length = found.slots as f64 * promise.interval_ns as f64;
     let share = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 0.0 };
     let last = found.last_ns.or(ever.point_ns.filter(|at| *at <= promise.to_ns));
-    let heard = found.heard_ns.or(ever.word_ns);
     let (freshness, spacing_ratio) = match found.freshness {
         Freshness::AsPromised => (Wire::AsPromised, 0.0),
         Freshness::Slower(ratio) => (Wire::Slower, ratio),
@@ -463,7 +533,6 @@ fn report(promise: &Promise, found: Assessment, counts: Counts, ever: Ever, gaps
         points_suspect: counts.suspect,
         duplicates: counts.repeats,
         availability_mean: share(found.alive_ns as f64, length),
-        offline: u64::from(is_offline(promise, heard)),
         as_promised: is(Wire::AsPromised),
         slower: is(Wire::Slower),
         stalled: is(Wire::Stalled),

@@ -12,6 +12,7 @@ use tidemark_proto::v1::{AnswerSummary, GetQualityRequest, GetQualityResponse, Q
 
 use super::health;
 use super::plan::check_range;
+use super::series::check_budget;
 use super::streams::{Answers, Queries, Reads, unexpected};
 use super::terms::{Caller, HasTerms as _};
 use crate::error::{Error, Reason, Result};
@@ -27,7 +28,21 @@ pub(super) struct Reports {
     worst: usize,
     groups: BTreeMap<(String, Vec<String>), QualityReport>,
     /// By completeness, then name; doubles of at most 1 are ordered as their bits are.
-    held: BTreeMap<(u64, String), QualityReport>,
+    held: BTreeMap<(u64, Vec<String>), QualityReport>,
+    /// About what all of these take.
+    bytes: usize,
+}
+
+/// What a report takes beside its texts.
+const REPORT_BYTES: usize = 2 * size_of::<QualityReport>();
+
+/// About what a report takes that is held back, its name among the others included.
+fn bytes_of(report: &QualityReport) -> usize {
+    let tags = report
+        .tags
+        .iter()
+        .map(|(key, value)| 2 * value.len() + key.len() + 2 * size_of::<String>());
+    REPORT_BYTES + 2 * report.device.len() + report.device_type.len() + tags.sum::<usize>()
 }
 
 impl Reports {
@@ -39,7 +54,13 @@ impl Reports {
             worst: usize::try_from(request.worst).unwrap_or(usize::MAX),
             groups: BTreeMap::new(),
             held: BTreeMap::new(),
+            bytes: 0,
         }
+    }
+
+    /// About the bytes that are held back.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Takes the report of a device, of which `tag` tells the tags; gives it back where it need not be held back.
@@ -93,17 +114,19 @@ impl Reports {
 
     fn hold(&mut self, report: QualityReport) {
         let completeness = share(report.slots_filled, report.slots_expected);
-        let mut name = report.device.clone();
-        if name.is_empty() {
+        let mut name = vec![report.device.clone()];
+        if report.device.is_empty() {
             let mut tags: Vec<_> = report.tags.iter().collect();
             tags.sort();
-            let values: Vec<&str> = tags.iter().map(|(_, value)| value.as_str()).collect();
-            name = format!("{} {}", report.device_type, values.join(" "));
+            name.push(report.device_type.clone());
+            name.extend(tags.into_iter().map(|(_, value)| value.clone()));
         }
-        self.held.insert((completeness.to_bits(), name), report);
+        self.bytes += bytes_of(&report);
+        let mut gone = self.held.insert((completeness.to_bits(), name), report);
         if self.held.len() > self.worst {
-            self.held.pop_last();
+            gone = self.held.pop_last().map(|(_, last)| last);
         }
+        self.bytes -= gone.as_ref().map_or(0, bytes_of).min(self.bytes);
     }
 
     fn add(&mut self, report: QualityReport) {
@@ -114,10 +137,15 @@ impl Reports {
         let keys = self.tags.iter().flatten();
         let values = keys.map(|key| report.tags.get(key).cloned().unwrap_or_default());
         let key = (device_type.clone(), values.collect());
-        let group = self.groups.entry(key).or_insert_with(|| QualityReport {
-            device_type,
-            tags: report.tags.clone(),
-            ..QualityReport::default()
+        let bytes = &mut self.bytes;
+        let group = self.groups.entry(key).or_insert_with(|| {
+            let group = QualityReport {
+                device_type,
+                tags: report.tags.clone(),
+                ..QualityReport::default()
+            };
+            *bytes += bytes_of(&group);
+            group
         });
         group.devices += report.devices;
         group.devices_assessed += report.devices_assessed;
@@ -161,6 +189,10 @@ pub(super) fn check(request: &GetQualityRequest) -> Result<()> {
     let factor = request.gap_factor;
     let gaps = factor == 0.0 || (factor >= 1.0 && factor.is_finite());
     let refused = |message: String, field: &str| Err(Error::new(Reason::InvalidValue, message).field(field));
+    if request.to_ns.checked_sub(request.from_ns).is_none() {
+        let message = "promises are judged over 292 years at most".to_owned();
+        return refused(message, "from_ns");
+    }
     if !gaps {
         return refused(
             format!("a gap of {factor} intervals, and it takes at least 1"),
@@ -210,7 +242,7 @@ impl Queries {
                 request.consistency.as_ref(),
             )
             .await?
-            .on(request.terms(caller.deadline))?;
+            .on(request.terms(caller))?;
         if !request.property.is_empty() {
             start
                 .check_properties(std::slice::from_ref(&request.property))
@@ -218,7 +250,7 @@ impl Queries {
         }
         let reports = Arc::new(Mutex::new(Reports::new(&request)));
         let ask = move |selector, _| ask(selector);
-        let taking = reports.clone();
+        let (taking, most, mut held) = (reports.clone(), self.limits().partials_bytes_max, start.held());
         let translate = move |parts: Vec<Part>| {
             let mut taking = taking.lock().unwrap_or_else(PoisonError::into_inner);
             let mut ready = Vec::new();
@@ -228,6 +260,8 @@ impl Queries {
                 };
                 ready.extend(part.reports.into_iter().filter_map(|report| taking.take_sums(report)));
             }
+            held.is_now(taking.bytes())?;
+            check_budget(taking.bytes(), most)?;
             let rows = ready.len() as u64;
             let messages = (rows > 0).then(|| message(ready, None));
             Ok((rows, messages.into_iter().collect()))
