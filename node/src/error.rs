@@ -9,6 +9,7 @@ use std::fmt;
 #[repr(i32)]
 #[allow(missing_docs, reason = "the canonical names")]
 pub enum Code {
+    Cancelled = 1,
     InvalidArgument = 3,
     DeadlineExceeded = 4,
     NotFound = 5,
@@ -92,7 +93,7 @@ reasons! {
     InvalidInit = "INVALID_INIT", InvalidArgument;
     /// The same producer and sequence came with other content.
     SequenceReused = "SEQUENCE_REUSED", InvalidArgument;
-    /// A cursor that was made up or changed, is of another question, user or cluster, too old, or none at all.
+    /// A cursor that was made up or changed, is of another question, application or cluster, too old, or none at all.
     InvalidCursor = "INVALID_CURSOR", InvalidArgument;
     /// No device type of this id.
     UnknownType = "UNKNOWN_TYPE", NotFound;
@@ -204,6 +205,8 @@ reasons! {
     Unreachable = "UNREACHABLE", Unavailable;
     /// The node is stopping.
     Stopping = "STOPPING", Unavailable;
+    /// The client took nothing of an answer for half a minute.
+    AnswerNotTaken = "ANSWER_NOT_TAKEN", Cancelled;
     /// Time ran out.
     DeadlineExceeded = "DEADLINE_EXCEEDED", DeadlineExceeded;
     /// Stored bytes failed a check.

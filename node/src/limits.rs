@@ -37,6 +37,7 @@
 //! | `windows_listed_max` | 100,000 a series by the calendar, between borders, or filled in | RESOURCE_EXHAUSTED `TOO_MANY_WINDOWS` |
 //! | `partials_bytes_max` | 256 MiB a query: unfinished windows, right sides of a join | RESOURCE_EXHAUSTED `QUERY_TOO_LARGE`, or a partial answer |
 //! | `points_read_max` (`points_max` of a request where less) | 1,000,000,000 values decoded for a query | RESOURCE_EXHAUSTED `TOO_MANY_POINTS`, or a partial answer |
+//! | `reader_patience` | 30 s without a message of an answer being taken | CANCELLED `ANSWER_NOT_TAKEN` |
 //! | `cursor_age_ms_max` | 1 day | INVALID_ARGUMENT `INVALID_CURSOR` |
 //! | `RESIDENT_BYTES_MAX` | 32 MiB a node: newest values and devices, decoded | what was not asked for lately is read from its database again |
 //! | `rows_named_max` | 100 | further bad rows are counted, not named |
@@ -109,6 +110,7 @@ pub struct Limits {
     pub partials_bytes_max: usize,
     pub points_read_max: u64,
     pub join_devices_max: usize,
+    pub reader_patience: Duration,
     pub cursor_age_ms_max: u64,
     pub rows_named_max: usize,
     pub write_bytes_in_flight_max: usize,
@@ -200,6 +202,7 @@ impl Limits {
             partials_bytes_max: 256 << 20,
             points_read_max: 1_000_000_000,
             join_devices_max: keys.join_devices_max,
+            reader_patience: keys.reader_patience,
             cursor_age_ms_max: 24 * 3_600_000,
             rows_named_max: 100,
             write_bytes_in_flight_max: keys.write_bytes_in_flight_max,

@@ -182,7 +182,7 @@ fn exit_of(code: i32, kind: ErrorKind) -> Exit {
         6 | 9 => Exit::Refused,
         7 | 16 => Exit::NotPermitted,
         8 if kind != ErrorKind::Retry => Exit::Failed,
-        8 | 10 | 14 => Exit::Unavailable,
+        1 | 8 | 10 | 14 => Exit::Unavailable,
         _ => Exit::Failed,
     }
 }
@@ -208,6 +208,7 @@ fn next_of(reason: &str, exit: Exit) -> &'static str {
         }
         "BATCH_TOO_LARGE" | "MESSAGE_TOO_LARGE" => "the same in smaller pieces",
         "UNIMPLEMENTED" => "tidemark version --server: the nodes are older than this command",
+        "ANSWER_NOT_TAKEN" => "the same command again, where its output is read",
         _ if exit == Exit::Unavailable => "tidemark cluster status --check, then the same command again",
         _ if exit == Exit::TimedOut => {
             "a smaller question, or the same command with a longer --timeout (a node gives a question 60s at most)"

@@ -29,7 +29,7 @@ use crate::route::{ShardAnswer, is_wide, names_few, time_left, too_many_points};
 const MESSAGES_AHEAD: usize = 4;
 /// Who does not take a message for so long reads slowly: others need not wait for that.
 const SLOW_READER: Duration = Duration::from_millis(20);
-/// Who takes none for so long reads no more.
+/// Why an answer ended early is kept so long for who takes nothing.
 const NO_READER: Duration = Duration::from_secs(30);
 /// Shards of one query that work at the same time: bounds threads and memory.
 const SHARDS_AHEAD: usize = 4;
@@ -210,8 +210,10 @@ impl<'o, M> Passing<'o, M> {
             Ok(room) => room,
             Err(_) => {
                 self.start.turn.leave();
-                let room = tokio::time::timeout(NO_READER, self.out.reserve()).await;
-                room.map_err(|_| not_taken())?
+                // Who takes none for so long reads no more.
+                let patience = self.start.limits.reader_patience;
+                let room = tokio::time::timeout(patience, self.out.reserve()).await;
+                room.map_err(|_| not_taken(patience))?
             }
         };
         room.map_err(|_| gone())?.send(Ok(message));
@@ -407,9 +409,9 @@ pub(super) fn gone() -> Error {
     Error::new(Reason::Unreachable, "the client is gone")
 }
 
-fn not_taken() -> Error {
-    let message = format!("nobody took the answer for {} s", NO_READER.as_secs());
-    Error::new(Reason::Unreachable, message)
+fn not_taken(patience: Duration) -> Error {
+    let message = format!("nobody took the answer for {} s", patience.as_secs());
+    Error::new(Reason::AnswerNotTaken, message)
 }
 
 fn too_long() -> Error {

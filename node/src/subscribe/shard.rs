@@ -197,7 +197,7 @@ fn may_go_on(error: &Error) -> bool {
         // One that is on its way in or out does not have the shard.
         Code::FailedPrecondition => error.reason() == Reason::WrongCluster,
         Code::OutOfRange => error.reason() == Reason::CursorExpired,
-        Code::InvalidArgument | Code::NotFound | Code::DeadlineExceeded => false,
+        Code::Cancelled | Code::InvalidArgument | Code::NotFound | Code::DeadlineExceeded => false,
     }
 }
 

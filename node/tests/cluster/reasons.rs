@@ -12,6 +12,7 @@ const END: &str = "\n\n";
 
 fn code(code: Code) -> &'static str {
     match code {
+        Code::Cancelled => "CANCELLED",
         Code::InvalidArgument => "INVALID_ARGUMENT",
         Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
         Code::NotFound => "NOT_FOUND",
@@ -31,7 +32,7 @@ fn exit(code: Code, kind: ErrorKind) -> u8 {
         Code::NotFound => 4,
         Code::FailedPrecondition => 6,
         Code::ResourceExhausted if kind == ErrorKind::Retry => 3,
-        Code::Unavailable => 3,
+        Code::Unavailable | Code::Cancelled => 3,
         _ => 1,
     }
 }
