@@ -126,12 +126,8 @@ impl Deletes {
         }
         for (counts, again) in &counted {
             for (type_number, ordinals) in portions(counts) {
-                let what = self.removal(
-                    type_number,
-                    ordinals,
-                    removal,
-                    counts.windows.iter().any(|some| *some > 0),
-                )?;
+                let and_windows = counts.rolled || counts.windows.iter().any(|some| *some > 0);
+                let what = self.removal(type_number, ordinals, removal, and_windows)?;
                 let removed = self.propose(shard, type_number, what, deadline).await?;
                 sum.devices += if *again { 0 } else { removed.devices };
                 sum.records += removed.records;
@@ -184,7 +180,8 @@ impl Deletes {
         }
     }
 
-    /// The command for some devices; with windows of rollups only where there are any, since nodes of older versions do not know it.
+    /// The command for some devices; with windows of rollups only where there are rollups, since nodes of older versions do not know it.
+    /// (Without them it takes every window beside the range.)
     fn removal(&self, type_number: u32, ordinals: Vec<u32>, removal: &Removal, and_windows: bool) -> Result<What> {
         let catalog = self.router.host().catalog()?;
         let unknown = || {
@@ -314,7 +311,7 @@ mod tests {
             ordinals: ordinals.to_vec(),
             records: ordinals.iter().map(|ordinal| u64::from(*ordinal) + 10).collect(),
             buckets: ordinals.iter().map(|ordinal| u64::from(*ordinal) + 20).collect(),
-            windows: Vec::new(),
+            ..RecordCounts::default()
         };
         let tests = test_lane(7);
         let ordered = in_order(vec![counts(tests, &[1, 2, 3]), counts(7, &[2, 4]), counts(tests, &[4])]);

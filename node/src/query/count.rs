@@ -45,6 +45,7 @@ pub(super) fn answer(answering: &Answering<'_>, request: &ShardCount) -> Result<
                     counts.records.push(counted.records);
                     counts.buckets.push(counted.buckets);
                     counts.windows.push(counted.windows);
+                    counts.rolled |= counted.rolled;
                 }
             }
             if !counts.ordinals.is_empty() && answering.send(Part::Counts(counts)).is_break() {

@@ -62,6 +62,8 @@ pub struct Counted {
     pub windows: u64,
     /// Some of its newest values are of the range.
     pub beside: bool,
+    /// Its type has rollups, whether or not any of them hold something of the range.
+    pub rolled: bool,
 }
 
 impl Shard {
@@ -85,7 +87,11 @@ impl Shard {
         };
         let may_meet = removing.may_meet(&view)?;
         let devices = Devices::new(&view, Rows::blocks(type_number), bucket_span_ns, ordinals);
-        let (mut counted, mut there) = (vec![Counted::default(); ordinals.len()], HashSet::new());
+        let nothing = Counted {
+            rolled: may_meet,
+            ..Counted::default()
+        };
+        let (mut counted, mut there) = (vec![nothing; ordinals.len()], HashSet::new());
         let flow = devices.scan(
             (from_ns, to_ns),
             self.extents.of(type_number),

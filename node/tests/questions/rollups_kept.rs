@@ -9,7 +9,7 @@ use crate::common::{TestCluster, eventually};
 use tidemark_client::{BatchBuilder, Client, Value, answers_of, v1};
 use tidemark_node::clock::now_ns;
 use tidemark_node::config::Tuning;
-use v1::Function;
+use v1::{Function, Kind, ValueType};
 
 const KEPT: &str = "kept";
 const IDS: [&str; 2] = ["g1", "g2"];
@@ -288,6 +288,98 @@ async fn an_hour_that_is_deleted_takes_an_hour_where_shorter_rollups_are_left() 
         .map(|(_, count)| count.clone());
     let expected = [1, 143, 144 - 6 - 1, 143].map(Value::I64);
     assert_eq!(of_first.collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test]
+async fn an_hour_that_is_deleted_beside_sealed_time_takes_nothing_of_it() {
+    // Nothing ends at its stamp: no window of sealed time touches the hour.
+    let gauge = |retention_days: i64, rollups_s: &[u32]| v1::DeviceType {
+        properties: vec![property("level", ValueType::F64, Kind::Gauge)],
+        ..kept(retention_days, rollups_s, 5 * retention_days)
+    };
+    let (_cluster, client) = furnished(gauge(0, &[])).await;
+    let begin = days_ago(4);
+    let mut batch = BatchBuilder::new(KEPT);
+    for (at, id) in (0..3 * 144).flat_map(|at| IDS.map(|id| (at, id))) {
+        batch.row(id, begin + at * 10 * MIN).set("level", (at % 7) as f64);
+    }
+    client.write(write(batch.build().unwrap())).await.unwrap();
+    apply(&client, gauge(2, &[300, 3_600, 86_400])).await;
+    // The bucket that holds the end of what is kept stays.
+    let seal = (now_ns() - 2 * DAY).div_euclid(3 * HOUR) * 3 * HOUR;
+    let left = (begin + 3 * DAY - seal) / (10 * MIN);
+    until_points_left(&client, IDS.len() * left as usize).await;
+    let sealed = async || {
+        let mut found = Vec::new();
+        for (range, step_ns) in [
+            ((seal - 3 * HOUR, seal), 5 * MIN),
+            ((seal - DAY, seal), HOUR),
+            ((begin, seal), 0),
+        ] {
+            found.push(counts(&client, "level", range, step_ns).await);
+        }
+        found
+    };
+    let before = sealed().await;
+    assert_eq!((before[0].len(), before[1].len()), (2 * 18, 2 * 24));
+    let delete = |dry_run| v1::DeletePointsRequest {
+        selector: of_devices(&["g1"]),
+        from_ns: Some(seal),
+        to_ns: Some(seal + HOUR),
+        dry_run,
+        ..v1::DeletePointsRequest::default()
+    };
+    let there_is = client.delete_points(delete(true)).await.unwrap();
+    assert_eq!((there_is.records, there_is.rollup_windows), (6, 0));
+    assert_eq!(client.delete_points(delete(false)).await.unwrap(), there_is);
+    assert_eq!(sealed().await, before);
+    assert_eq!(counts(&client, "level", (seal, seal + HOUR), HOUR).await.len(), 1);
+}
+
+#[tokio::test]
+async fn points_wait_for_rollups_by_the_rule_of_today() {
+    let tuning = Tuning {
+        rollups_every: Duration::from_millis(1_500),
+        ..tuning()
+    };
+    let cluster = TestCluster::start_with(1, tuning).await;
+    let client = cluster.client().await;
+    let limited = |retention_days: i64, max: Option<f64>| {
+        let mut made = kept(retention_days, &[3_600], 5 * retention_days);
+        made.properties[0].max = max;
+        made
+    };
+    apply(&client, limited(0, Some(3.0))).await;
+    let devices = IDS.map(|id| device(id, KEPT, &[]));
+    client.register_devices(devices.to_vec()).await.unwrap();
+    let t0 = days_ago(6);
+    write_hours(&client, t0, 2).await;
+    let range = (t0, t0 + DAY);
+    let by_rollups = || v1::QueryAggregateRequest {
+        selector: of_type(KEPT),
+        properties: vec!["level".into()],
+        functions: vec![Function::Count as i32],
+        from_ns: range.0,
+        to_ns: range.1,
+        explain: true,
+        ..v1::QueryAggregateRequest::default()
+    };
+    eventually("there are rollups", || async {
+        let asked = client.query_aggregate(by_rollups()).await.unwrap();
+        let work = asked.collect().await.unwrap().1.explain.unwrap().total.unwrap();
+        match work.points_decoded {
+            0 => Ok(()),
+            points => Err(format!("{points} points")),
+        }
+    })
+    .await;
+    // The limit was wrong: from now on all values count, and points are to go.
+    let kept_before = counts(&client, "level", range, HOUR).await;
+    apply(&client, limited(2, None)).await;
+    until_points_left(&client, 0).await;
+    let all = counts(&client, "level", range, HOUR).await;
+    assert_ne!(all, kept_before);
+    assert!(all.values().all(|count| *count == Value::I64(6)), "{all:?}");
 }
 
 #[tokio::test]
