@@ -7,6 +7,7 @@ use std::sync::Arc;
 use prost::Message as _;
 use tidemark_proto::peer::{AlertChange, AlertChanges, AlertState};
 use tidemark_proto::v1::AlertStep;
+use tidemark_series::alert::Mark;
 
 use super::state::{self, Changed, silent_at, update};
 use super::{before, replay};
@@ -15,7 +16,7 @@ use crate::catalog::alerts::ProfileDef;
 use crate::clock::now_ns;
 use crate::error::Result;
 use crate::raft::state::store_error;
-use crate::shard::{AlertName, Shard};
+use crate::shard::{AlertName, Shard, bucket_start};
 
 /// A command ends at so many bytes.
 const COMMAND_BYTES_MAX: usize = 1 << 20;
@@ -145,27 +146,56 @@ impl<'a> Making<'a> {
         let mut marks = state
             .as_ref()
             .map_or_else(Vec::new, |state| state::marks(state, profile));
+        let newest = self.newest_of(profile, ordinal)?;
         if marks.is_empty() {
-            let newest = self
-                .shard
-                .newest(profile.def.number(), &[ordinal])
-                .map_err(store_error)?;
-            let of_property = newest.iter().flat_map(|values| values.iter());
-            let newest = of_property
-                .filter(|value| value.property == profile.property)
-                .map(|value| value.observed_at);
-            match newest.max() {
+            match newest {
                 Some(newest) => marks = before(profile, newest.min(self.now_ns)),
                 None if state.is_none() => return Ok((None, None)),
                 None => marks = before(profile, self.now_ns),
             }
+        } else if newest.is_some_and(|newest| newest < self.gone_before(profile)) {
+            // What is known of it stands, as nothing of it would be found again: silence clears no alert.
+            return Ok((None, None));
         }
+        let changed_ns = changed_ns.max(self.kept_since(profile, &marks));
         let (outcome, begun_ns) = replay(self.shard, profile, ordinal, marks, (changed_ns, i64::MAX), |_| Ok(()))?;
         let (newest, was_stale) = (outcome.newest, state.as_ref().is_some_and(|state| state.stale));
         let changed = update(profile, state, outcome, begun_ns, self.now_ns);
         let is_stale = changed.as_ref().map_or(was_stale, |changed| changed.state.stale);
         let silent_at = silent_at(profile, newest, self.now_ns).filter(|_| !is_stale);
         Ok((changed, silent_at))
+    }
+
+    /// When the newest value of the property was observed, be its point gone or not.
+    fn newest_of(&self, profile: &ProfileDef, ordinal: u32) -> Result<Option<i64>> {
+        let newest = self
+            .shard
+            .newest(profile.def.number(), &[ordinal])
+            .map_err(store_error)?;
+        let of_property = newest.iter().flat_map(|values| values.iter());
+        let newest = of_property
+            .filter(|value| value.property == profile.property)
+            .map(|value| value.observed_at);
+        Ok(newest.max())
+    }
+
+    /// Points that were observed before this may be gone for their age.
+    fn gone_before(&self, profile: &ProfileDef) -> i64 {
+        let (def, now_ns) = (&profile.def, self.now_ns);
+        def.retention_ns().map_or(i64::MIN, |kept_ns| {
+            let kept_from_ns = bucket_start(now_ns.saturating_sub(kept_ns), def.bucket_span_ns);
+            kept_from_ns.saturating_add(def.bucket_span_ns)
+        })
+    }
+
+    /// From when on there are marks to go on from: one that needs points which may be gone will not do, where there is another.
+    fn kept_since(&self, profile: &ProfileDef, marks: &[Mark]) -> i64 {
+        let gone_ns = self.gone_before(profile);
+        let first = marks.partition_point(|mark| mark.read_from_ns < gone_ns);
+        match (first, marks.get(first).or(marks.last())) {
+            (1.., Some(mark)) => mark.settled_by_ns.saturating_add(1),
+            _ => i64::MIN,
+        }
     }
 
     /// Whether the catalog here does not know yet of the version that a state was made under. One that was given out and that the profile
