@@ -7,7 +7,7 @@
 //! ```
 //! Never here: silence that lasts (`silence`). Invariant: judged is by the stamp of the entry, as the clock would have judged then,
 //! so a subscriber that goes on is told what it would have been told; a silence and the record that ends it are one event, so no
-//! cursor lies between them.
+//! cursor lies between them. A record that is too old to end it tells nothing of it.
 
 use std::ops::ControlFlow;
 
@@ -61,6 +61,7 @@ impl Follower {
             .known
             .newest(ordinal)
             .map_or(i64::MAX, |newest| newest.saturating_add(1));
+        let after_ns = self.silent_after(here.catalog, def.number()).unwrap_or(i64::MAX);
         let (mut looked_at, mut judged_ns) = (0, i64::MIN);
         let look = |value: &[u8]| {
             looked_at += 1;
@@ -70,8 +71,12 @@ impl Follower {
             };
             let mut found = None;
             for (observed, received) in records.observed_at.iter().zip(&records.received_at) {
-                if *received < stamp_ns {
-                    (found, judged_ns) = (Some(*observed), judged_ns.max(*received));
+                if *received >= stamp_ns {
+                    continue;
+                }
+                found = Some(*observed);
+                if observed.saturating_add(after_ns) > *received {
+                    judged_ns = judged_ns.max(*received);
                 }
             }
             match found {
@@ -92,7 +97,7 @@ impl Follower {
         if let Some(observed) = found {
             self.known.learn(ordinal, observed);
             if self.asked.silence {
-                // With each of its records before, silence up to then was told.
+                // With each of its records before that was young enough to end a silence, it was told.
                 self.told_by_entry.insert(ordinal, judged_ns);
             }
         }
@@ -122,6 +127,11 @@ impl Follower {
         if since_ns <= told_ns || since_ns > stamp_ns {
             return Ok(None);
         }
+        // A record that is as old ends nothing: the next one that does tells of it, or the clock. Told here, it would be told again to who
+        // goes on behind this entry, whose cursor knows of silences by the clock alone.
+        if newest_of(fragments, ordinal)?.saturating_add(after_ns) <= stamp_ns {
+            return Ok(None);
+        }
         let def = here.catalog.type_by_number(device.type_number());
         let def = def.ok_or_else(|| Error::internal("a type is not known any more"))?;
         let silence = Silence {
@@ -129,8 +139,7 @@ impl Follower {
             device_type: def.id().to_owned(),
             last_observed_at_ns: before.unwrap_or(0),
             since_ns,
-            // A record that is as old ends nothing.
-            ended: newest_of(fragments, ordinal)?.saturating_add(after_ns) > stamp_ns,
+            ended: true,
         };
         Ok(Some(Ended { ordinal, silence }))
     }

@@ -31,6 +31,8 @@ pub(crate) struct Seen {
     pub(crate) alerts: Vec<v1::AlertStep>,
     pub(crate) behind_ms: i64,
     pub(crate) cursor: Vec<u8>,
+    /// Each cursor, with how many silences had been told by then.
+    pub(crate) places: Vec<(Vec<u8>, usize)>,
     pub(crate) heartbeats: usize,
 }
 
@@ -55,6 +57,7 @@ impl Seen {
         self.behind_ms = message.behind_ms;
         if !message.cursor.is_empty() {
             self.cursor = message.cursor.to_vec();
+            self.places.push((self.cursor.clone(), self.silent.len()));
         }
     }
 

@@ -383,8 +383,8 @@ async fn who_goes_on_hears_what_came_and_went_meanwhile_and_what_was_late() {
     let since = began + 1_500 * MIN / 60_000;
     assert_eq!(
         told,
-        [("m1", since, true), ("m2", since, false)],
-        "a late record ends no silence"
+        [("m1", since, true), ("m2", since, true)],
+        "a late record ends no silence, the next one does"
     );
     let late = |device: &str| -> Vec<(i64, bool)> {
         let rows = watch.seen.rows.iter().filter(|row| row.device == device);
@@ -392,7 +392,16 @@ async fn who_goes_on_hears_what_came_and_went_meanwhile_and_what_was_late() {
     };
     assert_eq!(late("m1"), [(again, false)]);
     assert_eq!(late("m2"), [(began - S, true), (again, false)], "the first one too");
-    // From behind any of its messages: nothing is told twice.
+    // From behind any of its messages, which are of one shard each: what is told up to there and from there on is told once.
+    let told = |all: &[v1::Silence]| all.iter().filter(|s| s.since_ns == since).count();
+    for (at, (cursor, silent)) in watch.seen.places.clone().iter().enumerate() {
+        let before = told(&watch.seen.silent[..*silent]);
+        let mut behind = Watch::begin(&client, resumed(cursor)).await;
+        behind
+            .until("silence that lasts", |seen| seen.silent.len() - told(&seen.silent) >= 2)
+            .await;
+        assert_eq!(before + told(&behind.seen.silent), 2, "from behind message {at}");
+    }
     let mut watch = Watch::begin(&client, resumed(&watch.seen.cursor.clone())).await;
     watch.until("silence that lasts", |seen| seen.silent.len() >= 2).await;
     assert!(watch.seen.rows.is_empty() && watch.seen.silent.iter().all(|s| s.since_ns > again && !s.ended));
