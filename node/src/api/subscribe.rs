@@ -7,6 +7,7 @@ use tidemark_proto::v1::subscribe_service_server::SubscribeService;
 use tidemark_proto::v1::{SubscribeRequest, SubscribeResponse};
 use tonic::{Request, Response, Status};
 
+use super::caller::caller;
 use super::{Streamed, refused};
 use crate::subscribe::Subscriptions;
 
@@ -21,7 +22,8 @@ impl SubscribeService for SubscribeApi {
     type SubscribeStream = Streamed<SubscribeResponse>;
 
     async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Self::SubscribeStream>, Status> {
-        let begun = self.subscriptions.subscribe(request.into_inner()).await;
+        let application = caller(&request)?.application;
+        let begun = self.subscriptions.subscribe(request.into_inner(), &application).await;
         let messages = begun.map_err(|error| refused(&error))?;
         let messages = stream::unfold(messages, |mut messages| async move {
             let message = messages.next().await?;

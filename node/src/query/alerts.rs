@@ -264,7 +264,7 @@ impl Queries {
                 request.consistency.as_ref(),
             )
             .await?
-            .on(request.terms(caller.deadline))?;
+            .on(request.terms(caller))?;
         for (at, id) in request.profiles.iter().enumerate().filter(|_| !request.history) {
             let known = start.catalog().alert_profile(id);
             known.map_err(|error| error.field(format!("profiles[{at}]")))?;

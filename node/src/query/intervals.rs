@@ -189,7 +189,7 @@ impl Queries {
                 request.consistency.as_ref(),
             )
             .await?
-            .on(request.terms(caller.deadline))?;
+            .on(request.terms(caller))?;
         start
             .check_properties(std::slice::from_ref(&request.property))
             .map_err(|error| error.field("property"))?;

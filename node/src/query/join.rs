@@ -76,7 +76,7 @@ impl Queries {
                 request.consistency.as_ref(),
             )
             .await?
-            .on(request.terms(caller.deadline))?;
+            .on(request.terms(caller))?;
         start.check_properties(&request.properties)?;
         let table = Table::new(self.limits().partials_bytes_max, start.held());
         match request.limit {

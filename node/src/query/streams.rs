@@ -91,7 +91,7 @@ impl Queries {
             .await?
             .on(Terms {
                 test_points: request.test_points,
-                ..request.terms(caller.deadline)
+                ..request.terms(caller)
             })?;
         start.check_properties(&request.properties)?;
         let limit = request.limit;
@@ -143,7 +143,7 @@ impl Queries {
             .await?
             .on(Terms {
                 test_points: request.test_points,
-                ..request.terms(caller.deadline)
+                ..request.terms(caller)
             })?;
         start.check_properties(&request.properties)?;
         let limit = request.limit;
@@ -190,7 +190,7 @@ impl Queries {
                 request.consistency.as_ref(),
             )
             .await?
-            .on(request.terms(caller.deadline))?;
+            .on(request.terms(caller))?;
         let (limit, explain) = (request.limit, request.explain);
         let ask = move |selector, limit| {
             Query::Devices(ShardDevices {
@@ -235,7 +235,7 @@ impl Queries {
                 request.consistency.as_ref(),
             )
             .await?
-            .on(request.terms(caller.deadline))?;
+            .on(request.terms(caller))?;
         if !start.selector.device_type.is_empty() {
             let def = start.catalog.device_type(&start.selector.device_type)?;
             let functions = functions(&request)?;

@@ -48,6 +48,8 @@ pub(super) struct Pages {
     question: Vec<u8>,
     /// As the client gave it; empty: the first page.
     cursor: Bytes,
+    /// The application that asks.
+    user: String,
 }
 
 impl Pages {
@@ -55,7 +57,7 @@ impl Pages {
         Bound {
             kind: self.kind,
             question: &self.question,
-            user: "",
+            user: &self.user,
         }
     }
 
@@ -81,14 +83,14 @@ fn now_ms() -> u64 {
 
 /// Requests that have terms.
 pub(super) trait HasTerms {
-    /// Them; the client stops waiting at `deadline`.
-    fn terms(&self, deadline: Option<Instant>) -> Terms;
+    /// Them, of whoever asks.
+    fn terms(&self, caller: &Caller) -> Terms;
 }
 
 macro_rules! terms {
-    ($request:ident, $deadline:ident) => {
+    ($request:ident, $caller:ident) => {
         Terms {
-            deadline: $deadline,
+            deadline: $caller.deadline,
             points_max: $request.points_max,
             partial_ok: $request.partial_ok,
             explain: $request.explain,
@@ -99,11 +101,11 @@ macro_rules! terms {
     };
 }
 
-/// Of requests for records, which come in pages.
+/// Of requests for records, which come in pages; with what else a page may ask otherwise than the one before.
 macro_rules! terms_of_pages {
-    ($request:ident, $kind:ident) => {
+    ($request:ident, $kind:ident $(, $free:ident)*) => {
         impl HasTerms for $request {
-            fn terms(&self, deadline: Option<Instant>) -> Terms {
+            fn terms(&self, caller: &Caller) -> Terms {
                 let question = $request {
                     limit: 0,
                     consistency: None,
@@ -111,67 +113,68 @@ macro_rules! terms_of_pages {
                     points_max: 0,
                     partial_ok: false,
                     explain: false,
+                    $($free: Default::default(),)*
                     ..self.clone()
                 };
                 Terms {
-                    pages: pages(CursorKind::$kind, &question, &self.cursor),
-                    ..terms!(self, deadline)
+                    pages: pages(CursorKind::$kind, &question, &self.cursor, caller),
+                    ..terms!(self, caller)
                 }
             }
         }
     };
 }
 
-terms_of_pages!(QueryRangeRequest, Range);
+terms_of_pages!(QueryRangeRequest, Range, without_received_at);
 terms_of_pages!(GetLatestRequest, Latest);
 terms_of_pages!(QueryJoinRequest, Join);
 
 impl HasTerms for ListDevicesRequest {
-    fn terms(&self, deadline: Option<Instant>) -> Terms {
+    fn terms(&self, caller: &Caller) -> Terms {
         let question = ListDevicesRequest {
             selector: self.selector.clone(),
             ..ListDevicesRequest::default()
         };
         Terms {
-            deadline,
+            deadline: caller.deadline,
             points_max: 0,
             partial_ok: self.partial_ok,
             explain: self.explain,
             known_at_ns: 0,
             test_points: false,
-            pages: pages(CursorKind::Devices, &question, &self.cursor),
+            pages: pages(CursorKind::Devices, &question, &self.cursor, caller),
         }
     }
 }
 
 impl HasTerms for QueryAggregateRequest {
-    fn terms(&self, deadline: Option<Instant>) -> Terms {
-        terms!(self, deadline)
+    fn terms(&self, caller: &Caller) -> Terms {
+        terms!(self, caller)
     }
 }
 
 impl HasTerms for QueryIntervalsRequest {
-    fn terms(&self, deadline: Option<Instant>) -> Terms {
-        terms!(self, deadline)
+    fn terms(&self, caller: &Caller) -> Terms {
+        terms!(self, caller)
     }
 }
 
 impl HasTerms for GetQualityRequest {
-    fn terms(&self, deadline: Option<Instant>) -> Terms {
-        terms!(self, deadline)
+    fn terms(&self, caller: &Caller) -> Terms {
+        terms!(self, caller)
     }
 }
 
 impl HasTerms for GetHealthRequest {
-    fn terms(&self, deadline: Option<Instant>) -> Terms {
-        terms!(self, deadline)
+    fn terms(&self, caller: &Caller) -> Terms {
+        terms!(self, caller)
     }
 }
 
 impl HasTerms for ListAlertsRequest {
-    fn terms(&self, deadline: Option<Instant>) -> Terms {
+    fn terms(&self, caller: &Caller) -> Terms {
         Terms {
-            deadline,
+            deadline: caller.deadline,
             points_max: self.points_max,
             partial_ok: self.partial_ok,
             explain: self.explain,
@@ -182,11 +185,12 @@ impl HasTerms for ListAlertsRequest {
     }
 }
 
-fn pages(kind: CursorKind, question: &impl Message, cursor: &Bytes) -> Option<Pages> {
+fn pages(kind: CursorKind, question: &impl Message, cursor: &Bytes, caller: &Caller) -> Option<Pages> {
     Some(Pages {
         kind,
         question: question.encode_to_vec(),
         cursor: cursor.clone(),
+        user: caller.application.clone(),
     })
 }
 

@@ -22,39 +22,44 @@ pub(super) struct Cursors {
     key: CursorKey,
     /// What they are bound to. Short, as one is made for every message, and a selector may name many devices.
     question: [u8; 32],
+    /// The application that subscribes.
+    user: String,
 }
 
 impl Cursors {
-    pub(super) fn new(catalog: &Catalog, asked: &Asked, selector: &Selector) -> Cursors {
+    pub(super) fn new(catalog: &Catalog, asked: &Asked, selector: &Selector, user: &str) -> Cursors {
         let state = catalog.state();
         Cursors {
             key: CursorKey::of_cluster(&state.secret, &state.cluster_id),
             question: digest(&asked.bound(selector)),
+            user: user.to_owned(),
         }
     }
 
-    fn bound(&self) -> Bound<'_> {
+    fn bound<'c>(&'c self, user: &'c str) -> Bound<'c> {
         Bound {
             kind: CursorKind::Subscribe,
             question: &self.question,
-            user: "",
+            user,
         }
     }
 
     /// The bytes of a cursor.
     pub(super) fn give(&self, shards: Vec<FollowedUpTo>) -> Bytes {
         let cursor = SubscribeCursor { shards };
-        seal(&self.key, &self.bound(), &cursor.encode_to_vec(), now_ms())
+        seal(&self.key, &self.bound(&self.user), &cursor.encode_to_vec(), now_ms())
     }
 
-    /// The shards of a cursor of this cluster and request. How old it may be, the log says.
+    /// The shards of a cursor of this cluster, request and application, or of one that had no name: so are all of before applications were
+    /// looked at, and these do not age. How old it may be, the log says.
     pub(super) fn take(&self, bytes: &[u8]) -> Result<Vec<FollowedUpTo>> {
         if bytes.starts_with(UNSEALED) {
             let message = "the cursor is of an earlier version of the store";
             let error = Error::new(Reason::InvalidCursor, message).field("cursor");
             return Err(error.hint("subscribe without a cursor, with newest_first"));
         }
-        let opened = open(&self.key, &self.bound(), bytes, now_ms(), u64::MAX).map_err(|error| error.hint(HINT))?;
+        let opened = |user| open(&self.key, &self.bound(user), bytes, now_ms(), u64::MAX);
+        let opened = opened(&self.user).or_else(|error| opened("").map_err(|_| error.hint(HINT)))?;
         let cursor = SubscribeCursor::decode(opened).map_err(|error| Error::internal(format!("a cursor: {error}")))?;
         Ok(cursor.shards)
     }
@@ -70,9 +75,14 @@ mod tests {
     use super::*;
 
     fn cursors(secret: &[u8], asked: &[u8]) -> Cursors {
+        cursors_of("", secret, asked)
+    }
+
+    fn cursors_of(user: &str, secret: &[u8], asked: &[u8]) -> Cursors {
         Cursors {
             key: CursorKey::of_cluster(secret, "c"),
             question: digest(asked),
+            user: user.to_owned(),
         }
     }
 
@@ -102,6 +112,17 @@ mod tests {
             refused(&ours, &changed);
             refused(&ours, &bytes[..at]);
         }
+    }
+
+    #[test]
+    fn one_of_another_application_is_refused_and_one_of_nobody_taken() {
+        let [nobody, flood, roads] = ["", "flood", "roads"].map(|user| cursors_of(user, b"secret", b"asked"));
+        let bytes = flood.give(Vec::new());
+        assert!(flood.take(&bytes).is_ok());
+        for other in [&nobody, &roads] {
+            assert_eq!(other.take(&bytes).unwrap_err().reason(), Reason::InvalidCursor);
+        }
+        assert!(flood.take(&nobody.give(Vec::new())).is_ok());
     }
 
     #[test]

@@ -51,8 +51,8 @@ impl Subscriptions {
         }
     }
 
-    /// Begins one.
-    pub async fn subscribe(&self, request: SubscribeRequest) -> Result<Messages> {
+    /// Begins one of an application; without a name where it has none.
+    pub async fn subscribe(&self, request: SubscribeRequest, application: &str) -> Result<Messages> {
         let full = |_| Error::new(Reason::Overloaded, "this node has as many subscriptions as it may");
         let permit = self.permits.clone().try_acquire_owned().map_err(full)?;
         let asked = Asked::new(&request)?;
@@ -63,7 +63,7 @@ impl Subscriptions {
             let def = def.map_err(|e| e.field("selector.device_type"))?;
             def.choose(&asked.properties)?;
         }
-        let cursors = Cursors::new(&catalog, &asked, &selector);
+        let cursors = Cursors::new(&catalog, &asked, &selector, application);
         let targets = targets(&catalog, &selector);
         let upto = match request.cursor.is_empty() {
             true => None,
@@ -314,7 +314,7 @@ mod tests {
         let disk = Disk::new(dir.path(), DiskReserve::Auto, None).unwrap();
         let (out, inbox) = mpsc::channel(4);
         let mut joined = Joined {
-            cursors: Cursors::new(&Catalog::default(), &asked, &Selector::default()),
+            cursors: Cursors::new(&Catalog::default(), &asked, &Selector::default(), ""),
             waits_for: 2,
             upto: BTreeMap::new(),
             behind: BTreeMap::new(),

@@ -49,7 +49,7 @@ pub struct Bound<'a> {
     pub kind: CursorKind,
     /// The question, but for what may differ from page to page.
     pub question: &'a [u8],
-    /// Who asks; empty while there are no users.
+    /// Who asks: the application, as it names itself; empty where it does not.
     pub user: &'a str,
 }
 

@@ -318,3 +318,25 @@ async fn a_cursor_of_another_cluster_is_foreign() {
     let error = client.list_devices(with_cursor).await.expect_err("a foreign cursor");
     assert_eq!(error.reason, "INVALID_CURSOR");
 }
+
+#[tokio::test]
+async fn a_cursor_is_of_the_application_that_it_was_given_to() {
+    let (cluster, client) = furnished(1).await;
+    write_some(&client, &mut seeded(), 50).await;
+    let flood = cluster.client_for(0, "flood").await;
+    let roads = cluster.client_for(0, "roads").await;
+    let first = v1::QueryRangeRequest {
+        limit: 9,
+        ..everything(of_type(METER))
+    };
+    let (_, summary) = page(&flood, first.clone()).await;
+    let next = v1::QueryRangeRequest {
+        cursor: summary.next_cursor,
+        ..first
+    };
+    for other in [&roads, &client] {
+        let error = other.query_range(next.clone()).await.expect_err("a cursor of others");
+        assert_eq!(error.reason, "INVALID_CURSOR");
+    }
+    assert_eq!(page(&flood, next).await.0.len(), 9);
+}
