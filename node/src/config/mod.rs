@@ -123,6 +123,8 @@ pub struct Tuning {
     pub shard_devices_max: u64,
     /// Devices of a right side of a join.
     pub join_devices_max: usize,
+    /// Bytes of unfinished windows of a question.
+    pub partials_bytes_max: usize,
     /// Connections of clients.
     pub connections_max: usize,
     /// Bytes of batches that a node works on at once.
@@ -159,6 +161,7 @@ impl Default for Tuning {
             application_points_per_minute: 10_000_000_000,
             shard_devices_max: 1_000_000,
             join_devices_max: 10_000,
+            partials_bytes_max: 256 << 20,
             connections_max: 10_000,
             write_bytes_in_flight_max: 256 << 20,
             retention_every: Duration::from_secs(300),
