@@ -35,7 +35,7 @@
 //! | states that a window keeps apart | 1,024 | RESOURCE_EXHAUSTED `QUERY_TOO_LARGE` |
 //! | `windows_max` | 1,000,000 a series | RESOURCE_EXHAUSTED `TOO_MANY_WINDOWS` |
 //! | `windows_listed_max` | 100,000 a series by the calendar, between borders, or filled in | RESOURCE_EXHAUSTED `TOO_MANY_WINDOWS` |
-//! | `partials_bytes_max` | 256 MiB a query: unfinished windows, right sides of a join | RESOURCE_EXHAUSTED `QUERY_TOO_LARGE`, or a partial answer |
+//! | `partials_bytes_max` | 256 MiB a query: unfinished windows with the texts and states in them, right sides of a join | RESOURCE_EXHAUSTED `QUERY_TOO_LARGE`, or a partial answer |
 //! | `points_read_max` (`points_max` of a request where less) | 1,000,000,000 values decoded for a query | RESOURCE_EXHAUSTED `TOO_MANY_POINTS`, or a partial answer |
 //! | `reader_patience` | 30 s without a message of an answer being taken | CANCELLED `ANSWER_NOT_TAKEN` |
 //! | `cursor_age_ms_max` | 1 day | INVALID_ARGUMENT `INVALID_CURSOR` |
@@ -199,7 +199,7 @@ impl Limits {
             future_max_ns: crate::clock::NS_PER_DAY,
             windows_max: 1_000_000,
             windows_listed_max: 100_000,
-            partials_bytes_max: 256 << 20,
+            partials_bytes_max: keys.partials_bytes_max,
             points_read_max: 1_000_000_000,
             join_devices_max: keys.join_devices_max,
             reader_patience: keys.reader_patience,

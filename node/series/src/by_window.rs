@@ -1,7 +1,8 @@
 //! The unfinished aggregates of one series, window by window.
 //!
 //! Never here: which window a time falls into (see `window`). Invariant: windows ascend and each is there once, whatever
-//! the order they came in; what comes at or behind the last one, as it does from ascending blocks, is appended.
+//! the order they came in; what comes at or behind the last one, as it does from ascending blocks, is appended. How much all of
+//! them hold is known at any time without looking at them.
 
 use std::collections::BTreeMap;
 
@@ -13,17 +14,32 @@ use crate::sequence::Sequence;
 pub trait Unfinished {
     /// Adds what other bits gave.
     fn merge(&mut self, other: &Self);
+
+    /// What it holds beyond itself that grows with what is gathered: texts, states. Roughly, bytes.
+    #[inline]
+    fn heap_bytes(&self) -> usize {
+        0
+    }
 }
 
 impl Unfinished for Partial {
     fn merge(&mut self, other: &Partial) {
         Partial::merge(self, other);
     }
+
+    #[inline]
+    fn heap_bytes(&self) -> usize {
+        Partial::heap_bytes(self)
+    }
 }
 
 impl Unfinished for Sequence {
     fn merge(&mut self, other: &Sequence) {
         Sequence::merge(self, other);
+    }
+
+    fn heap_bytes(&self) -> usize {
+        Sequence::heap_bytes(self)
     }
 }
 
@@ -35,6 +51,17 @@ pub struct ByWindow<P = Partial> {
     found: usize,
     /// Windows that came after a later one and are not in the run.
     late: BTreeMap<i64, P>,
+    /// What all windows hold, but for the one that is lent.
+    heap_bytes: usize,
+    /// The window that was handed out last, to be added to: what it holds is known when the next one is.
+    lent: Option<Spot>,
+}
+
+/// Where a window is kept.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Spot {
+    Run(usize),
+    Late(i64),
 }
 
 impl<P> Default for ByWindow<P> {
@@ -43,6 +70,8 @@ impl<P> Default for ByWindow<P> {
             run: Vec::new(),
             found: 0,
             late: BTreeMap::new(),
+            heap_bytes: 0,
+            lent: None,
         }
     }
 }
@@ -51,14 +80,15 @@ impl ByWindow {
     /// The partial of a window, an empty one where there is none yet.
     #[inline]
     pub fn at(&mut self, window: i64, of: ValueType) -> &mut Partial {
-        self.slot(window, || Partial::empty(of))
+        // Partials of other types hold nothing beyond themselves.
+        self.slot(window, of == ValueType::Text, || Partial::empty(of))
     }
 }
 
 impl<P: Unfinished + Default> ByWindow<P> {
     /// What was gathered of a window, nothing yet where it is new.
     pub fn entry(&mut self, window: i64) -> &mut P {
-        self.slot(window, P::default)
+        self.slot(window, true, P::default)
     }
 }
 
@@ -82,11 +112,26 @@ impl<P: Unfinished> ByWindow<P> {
     pub fn clear(&mut self) {
         self.run.clear();
         self.late.clear();
+        (self.heap_bytes, self.lent) = (0, None);
     }
 
+    /// What all windows hold beyond themselves; see [`Unfinished::heap_bytes`].
+    pub fn heap_bytes(&self) -> usize {
+        self.heap_bytes + self.lent.map_or(0, |spot| self.heap_at(spot))
+    }
+
+    /// What was gathered of a window, a new one where there is none yet; `grows`: it may come to hold something beyond itself.
     #[inline]
-    fn slot(&mut self, window: i64, new: impl FnOnce() -> P) -> &mut P {
-        match self.place(window) {
+    fn slot(&mut self, window: i64, grows: bool, new: impl FnOnce() -> P) -> &mut P {
+        let place = self.place(window);
+        if grows {
+            self.lend(match place {
+                Place::End => Spot::Run(self.run.len()),
+                Place::Run(index) => Spot::Run(index),
+                Place::Late => Spot::Late(window),
+            });
+        }
+        match place {
             Place::End => {
                 self.run.push((window, new()));
                 let last = self.run.len() - 1;
@@ -97,29 +142,62 @@ impl<P: Unfinished> ByWindow<P> {
         }
     }
 
+    fn heap_at(&self, spot: Spot) -> usize {
+        match spot {
+            Spot::Run(index) => self.run.get(index).map_or(0, |(_, gathered)| gathered.heap_bytes()),
+            Spot::Late(window) => self.late.get(&window).map_or(0, P::heap_bytes),
+        }
+    }
+
+    /// Stops counting what a window holds until it is taken back.
+    #[inline]
+    fn lend(&mut self, spot: Spot) {
+        if self.lent != Some(spot) {
+            self.take_back();
+            self.heap_bytes -= self.heap_at(spot);
+            self.lent = Some(spot);
+        }
+    }
+
+    fn take_back(&mut self) {
+        if let Some(spot) = self.lent.take() {
+            self.heap_bytes += self.heap_at(spot);
+        }
+    }
+
     /// Adds what another series has seen in a window.
     pub fn add(&mut self, window: i64, partial: P) {
+        self.take_back();
         match self.place(window) {
-            Place::End => self.run.push((window, partial)),
-            Place::Run(index) => self.run[index].1.merge(&partial),
+            Place::End => {
+                self.heap_bytes += partial.heap_bytes();
+                self.run.push((window, partial));
+            }
+            Place::Run(index) => merged(&mut self.run[index].1, &partial, &mut self.heap_bytes),
             Place::Late => self.add_late(window, partial),
         }
     }
 
     /// Adds all that `other` has seen and leaves it empty. Returns how many windows are new.
     pub fn merge(&mut self, other: &mut ByWindow<P>) -> usize {
+        other.take_back();
         other.settle();
+        self.take_back();
         let before = self.len();
         if self.run.is_empty() {
             std::mem::swap(self, other);
             return self.len();
         }
+        other.heap_bytes = 0;
         let mut at = 0;
         for (window, partial) in other.run.drain(..) {
             at = seek(&self.run, at, window);
             match self.run.get_mut(at) {
-                None => self.run.push((window, partial)),
-                Some((found, mine)) if *found == window => mine.merge(&partial),
+                None => {
+                    self.heap_bytes += partial.heap_bytes();
+                    self.run.push((window, partial));
+                }
+                Some((found, mine)) if *found == window => merged(mine, &partial, &mut self.heap_bytes),
                 Some(_) => self.add_late(window, partial),
             }
         }
@@ -145,9 +223,12 @@ impl<P: Unfinished> ByWindow<P> {
     fn add_late(&mut self, window: i64, partial: P) {
         match self.late.entry(window) {
             std::collections::btree_map::Entry::Vacant(slot) => {
+                self.heap_bytes += partial.heap_bytes();
                 slot.insert(partial);
             }
-            std::collections::btree_map::Entry::Occupied(mut slot) => slot.get_mut().merge(&partial),
+            std::collections::btree_map::Entry::Occupied(mut slot) => {
+                merged(slot.get_mut(), &partial, &mut self.heap_bytes);
+            }
         }
     }
 
@@ -176,6 +257,7 @@ impl<P: Unfinished> ByWindow<P> {
         if self.late.is_empty() {
             return;
         }
+        self.take_back();
         let mut merged = Vec::with_capacity(self.len());
         let mut run = std::mem::take(&mut self.run).into_iter().peekable();
         for (window, partial) in std::mem::take(&mut self.late) {
@@ -187,6 +269,13 @@ impl<P: Unfinished> ByWindow<P> {
         merged.extend(run);
         self.run = merged;
     }
+}
+
+/// Merges a window, and keeps count of what all hold.
+fn merged<P: Unfinished>(mine: &mut P, theirs: &P, heap_bytes: &mut usize) {
+    *heap_bytes -= mine.heap_bytes();
+    mine.merge(theirs);
+    *heap_bytes += mine.heap_bytes();
 }
 
 enum Place {
@@ -259,6 +348,64 @@ mod tests {
             }
             assert_eq!(counts(all), expected.into_iter().collect::<Vec<_>>());
         }
+    }
+
+    /// What windows hold, counted one by one.
+    fn heaps(all: &ByWindow) -> usize {
+        all.values().map(Partial::heap_bytes).sum()
+    }
+
+    #[test]
+    fn texts_are_counted_whatever_came_first() {
+        let mut state = 11_u64;
+        let mut next = |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) % below
+        };
+        let mut all = ByWindow::default();
+        for round in 0..400 {
+            let mut some = ByWindow::default();
+            for _ in 0..next(30) {
+                let (window, t_ns) = (next(40) as i64, next(100) as i64);
+                let text = "x".repeat(next(50) as usize);
+                match next(3) {
+                    0 => some
+                        .at(window, ValueType::Text)
+                        .fold(t_ns, crate::ValueRef::Text(&text)),
+                    1 => {
+                        let mut partial = Partial::empty(ValueType::Text);
+                        partial.fold(t_ns, crate::ValueRef::Text(&text));
+                        some.add(window, partial);
+                    }
+                    _ => {
+                        some.sorted();
+                    }
+                }
+                assert_eq!(some.heap_bytes(), heaps(&some), "round {round}");
+            }
+            if next(2) == 0 {
+                all.at(next(40) as i64, ValueType::Text)
+                    .fold(7, crate::ValueRef::Text("a text of its own"));
+            }
+            all.merge(&mut some);
+            assert_eq!((all.heap_bytes(), some.heap_bytes()), (heaps(&all), 0), "round {round}");
+            if next(20) == 0 {
+                all.clear();
+                assert_eq!(all.heap_bytes(), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn states_are_counted_as_they_come() {
+        let mut all = ByWindow::<Sequence>::default();
+        for (window, code) in [(3, 1), (3, 2), (5, 1), (3, 2), (1, 9), (1, 8), (5, 1)] {
+            all.entry(window).states.entry(code).or_default().points += 1;
+            let expected: usize = all.values().map(Sequence::heap_bytes).sum();
+            assert_eq!(all.heap_bytes(), expected, "state {code} of window {window}");
+        }
+        assert!(all.heap_bytes() > 0);
+        assert_eq!(all.sorted().len(), 3);
     }
 
     #[test]

@@ -12,13 +12,15 @@ use crate::codec::{floats, ints, presence, text};
 use crate::corrupt::Corrupt;
 use crate::latest;
 use crate::partial::Partial;
-use crate::record::{ValueType, Values};
+use crate::record::{PropertyNumber, ValueType, Values};
+use crate::rollup::{Follows, Rollup, Wanted};
+use crate::sequence::{Sequence, SequenceFunction};
 
 /// A decoder by itself: the number of values to expect (at most a block's rows), then the bytes.
 pub type Decoder = fn(usize, &[u8]) -> Result<(), Corrupt>;
 
 /// All of them, by name.
-pub const ALL: [(&str, Decoder); 12] = [
+pub const ALL: [(&str, Decoder); 14] = [
     ("ints", read_ints),
     ("floats", read_floats),
     ("text", read_text),
@@ -31,6 +33,17 @@ pub const ALL: [(&str, Decoder); 12] = [
     ("bucket", read_bucket),
     ("latest", read_latest),
     ("partial", read_partial),
+    ("sequence", read_sequence),
+    ("rollup", read_rollup),
+];
+
+/// All types of values.
+const TYPES: [ValueType; 5] = [
+    ValueType::F64,
+    ValueType::I64,
+    ValueType::Bool,
+    ValueType::Enum,
+    ValueType::Text,
 ];
 
 fn front(bytes: &[u8]) -> Result<(u8, &[u8]), Corrupt> {
@@ -91,14 +104,7 @@ pub fn read_presence(count: usize, bytes: &[u8]) -> Result<(), Corrupt> {
 pub fn read_stats(count: usize, bytes: &[u8]) -> Result<(), Corrupt> {
     let (number, rest) = front(bytes)?;
     let (form, rest) = front(rest)?;
-    let types = [
-        ValueType::F64,
-        ValueType::I64,
-        ValueType::Bool,
-        ValueType::Enum,
-        ValueType::Text,
-    ];
-    crate::block::read_stats(rest, types[usize::from(number) % types.len()], form, count as u64).map(drop)
+    crate::block::read_stats(rest, TYPES[usize::from(number) % TYPES.len()], form, count as u64).map(drop)
 }
 
 /// Times that several clocks tell, and which rows each has.
@@ -171,6 +177,58 @@ pub fn read_partial(_count: usize, bytes: &[u8]) -> Result<(), Corrupt> {
     let mut partial = Partial::decode(bytes)?;
     let copy = partial.clone();
     partial.merge(&copy);
+    Ok(())
+}
+
+/// An unfinished answer about a sequence.
+///
+/// # Errors
+/// The bytes are no such answer.
+pub fn read_sequence(_count: usize, bytes: &[u8]) -> Result<(), Corrupt> {
+    let mut sequence = Sequence::decode(bytes)?;
+    let copy = sequence.clone();
+    sequence.merge(&copy);
+    for function in [
+        SequenceFunction::Increase,
+        SequenceFunction::TimeWeightedAvg,
+        SequenceFunction::Stddev,
+        SequenceFunction::Quantile(500_000),
+        SequenceFunction::Mode,
+        SequenceFunction::Duration(1),
+        SequenceFunction::Transitions,
+        SequenceFunction::Bin(0),
+    ] {
+        // More states than are told apart are no damage.
+        let _ = sequence.finish(function, 1);
+    }
+    Ok(())
+}
+
+/// A rollup: windows and loose points of a property of each type, from number 1 on, followed in every way. Windows are as many seconds
+/// long as values are expected.
+///
+/// # Errors
+/// The bytes are no rollup of such properties.
+pub fn read_rollup(count: usize, bytes: &[u8]) -> Result<(), Corrupt> {
+    const S: i64 = 1_000_000_000;
+    let rollup = Rollup::open(bytes, count as i64 * S)?;
+    rollup.windows()?;
+    for (property, value_type) in (1..).map(PropertyNumber).zip(TYPES) {
+        for follows in [
+            None,
+            Some(Follows::Counter(Some(100.0))),
+            Some(Follows::Linear(S)),
+            Some(Follows::Held(S)),
+            Some(Follows::State(S)),
+        ] {
+            rollup.rows(&Wanted {
+                property,
+                value_type,
+                follows,
+            })?;
+        }
+        rollup.loose(property)?;
+    }
     Ok(())
 }
 

@@ -250,6 +250,15 @@ impl Partial {
         }
     }
 
+    /// Bytes of the texts that it holds.
+    #[inline]
+    pub fn heap_bytes(&self) -> usize {
+        match self {
+            Partial::Text(p) => p.bytes(),
+            Partial::F64(_) | Partial::I64(_) | Partial::Bool(_) | Partial::Enum(_) => 0,
+        }
+    }
+
     /// When the last value was seen, and what it was.
     pub fn last(&self) -> Option<(i64, ValueRef<'_>)> {
         match self {

@@ -230,7 +230,7 @@ pub fn fold(
         let Some(window) = window_of(windows, row.start_ns, row.length_ns) else {
             continue;
         };
-        dropped += row.dropped;
+        dropped = row.dropped.saturating_add(dropped);
         if let Some(points) = &row.points {
             partials.at(window, value_type).merge(points);
         }

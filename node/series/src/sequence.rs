@@ -20,6 +20,9 @@ use crate::partial::{Finished, Kind};
 /// Different states of a window that are kept apart; more are an error.
 pub const STATES_MAX: usize = 1_024;
 
+/// What a state costs in memory, roughly, bytes.
+const STATE_BYTES: usize = 64;
+
 /// Nanoseconds of a second.
 const NS_PER_S: f64 = 1e9;
 
@@ -167,6 +170,10 @@ impl Sequence {
             *mine = mine.saturating_add(*theirs);
         }
         for (code, theirs) in &other.states {
+            // One more than is kept apart says that there were more, however many series come together.
+            if self.states.len() > STATES_MAX && !self.states.contains_key(code) {
+                continue;
+            }
             let mine = self.states.entry(*code).or_default();
             mine.held_ns = mine.held_ns.saturating_add(theirs.held_ns);
             mine.entered = mine.entered.saturating_add(theirs.entered);
@@ -176,6 +183,11 @@ impl Sequence {
             self.rise_until(theirs);
         }
         self.most_rise = greater(self.most_rise, other.most_rise);
+    }
+
+    /// What it holds beyond a few values, and grows with what is gathered, roughly, bytes.
+    pub fn heap_bytes(&self) -> usize {
+        self.states.len() * STATE_BYTES + self.quantiles.heap_bytes() + self.bins.len() * size_of::<u64>()
     }
 
     /// Adds how fast the value rose until a point. Of several at one time the fastest counts.
@@ -223,7 +235,8 @@ impl Sequence {
                 known.then(|| Finished::F64(seconds(held)))
             }
             SequenceFunction::Transitions => {
-                let entered = self.states.values().map(|state| state.entered).sum();
+                let entered = self.states.values().map(|state| state.entered);
+                let entered = entered.fold(0, u64::saturating_add);
                 (!self.states.is_empty()).then_some(Finished::U64(entered))
             }
             SequenceFunction::Bin(bin) => {

@@ -5,8 +5,13 @@
 mod common;
 
 use common::Rng;
+use tidemark_series::checks::{Checks, Choice, Suspects};
 use tidemark_series::decoders::{self, ALL, Decoder};
-use tidemark_series::{Partial, block};
+use tidemark_series::rollup::{Follows, Format, Rolled, roll_up};
+use tidemark_series::sequence::State;
+use tidemark_series::{
+    Accepted, Column, Edge, Exact, Partial, PropertyNumber, Records, Sequence, ValueType, Values, block,
+};
 
 /// First bytes that lead into every branch of some decoder.
 fn lead(rng: &mut Rng) -> u8 {
@@ -80,11 +85,114 @@ fn damaged_columns_never_panic() {
     }
 }
 
+/// A sequence of any of the parts there are.
+fn sequence(rng: &mut Rng) -> Vec<u8> {
+    let mut sequence = Sequence::default();
+    if rng.chance(2) {
+        (sequence.steps, sequence.rise, sequence.change) = (rng.below(100), Exact::of(7.25), Exact::of(-0.5));
+    }
+    if rng.chance(2) {
+        (sequence.covered_ns, sequence.area) = (u128::from(rng.next()) << rng.below(50), Exact::of(1e9));
+    }
+    let values = common::floats(rng, 90);
+    for value in values.iter().take(rng.below(90) as usize) {
+        sequence.moments.add(*value);
+        sequence.quantiles.add(*value);
+    }
+    sequence.bins = (0..rng.below(5)).collect();
+    for _ in 0..rng.below(20) {
+        let state = State {
+            held_ns: rng.next().into(),
+            entered: rng.next(),
+            points: rng.below(9),
+        };
+        sequence.states.insert(rng.next() as i64, state);
+    }
+    if rng.chance(3) {
+        sequence.last_rise = Some((rng.next() as i64, Some(0.5)));
+        sequence.most_rise = Some(7.0);
+    }
+    let mut bytes = Vec::new();
+    sequence.encode_to(&mut bytes);
+    bytes
+}
+
+#[test]
+fn damaged_sequences_never_panic() {
+    for seed in 0..3_000 {
+        let rng = &mut Rng(seed);
+        let whole = sequence(rng);
+        assert_eq!(decoders::read_sequence(1, &whole), Ok(()), "seed {seed}");
+        for _ in 0..30 {
+            let mut bytes = whole.clone();
+            for _ in 0..=rng.below(3) {
+                let at = rng.below(bytes.len() as u64) as usize;
+                bytes[at] ^= 1 << rng.below(8);
+            }
+            if rng.chance(8) {
+                bytes.truncate(rng.below(bytes.len() as u64) as usize);
+            }
+            let outcome = std::panic::catch_unwind(|| decoders::read_sequence(1, &bytes).is_ok());
+            assert!(outcome.is_ok(), "seed {seed}, {bytes:?}");
+        }
+    }
+}
+
+/// A rollup of a property of each type, by windows of 50 s.
+fn rollup() -> Vec<u8> {
+    const S: i64 = 1_000_000_000;
+    let values = [
+        Values::F64((0..40).map(|n| f64::from(n * 7 % 11)).collect()),
+        Values::I64((0..40).map(|n| n * 5 % 13).collect()),
+        Values::Bool((0..40).map(|n| n % 3 == 0).collect()),
+        Values::Enum((0..40).map(|n| n / 6 % 4).collect()),
+        Values::Text((0..40).map(|n| format!("gate {}", n / 9)).collect()),
+    ];
+    let column = |(number, values)| Column {
+        property: PropertyNumber(number),
+        presence: None,
+        values,
+        quality: None,
+    };
+    let times: Vec<i64> = (0..40).map(|n| n * 9 * S).collect();
+    let records = Records {
+        received_at: times.clone(),
+        report_kind: vec![0; times.len()],
+        observed_at: times,
+        repeats: Vec::new(),
+        columns: (1..).zip(values).map(column).collect(),
+    };
+    let checks = Checks::default();
+    let follows = [
+        Follows::Linear(60 * S),
+        Follows::Counter(None),
+        Follows::Held(60 * S),
+        Follows::State(60 * S),
+    ];
+    let follows = follows.map(Some).into_iter().chain([None]);
+    let rolled = |(number, follows)| Rolled {
+        property: PropertyNumber(number),
+        edge: Edge::StartClosed,
+        choice: Choice {
+            accepted: Accepted::ALL,
+            checks: &checks,
+            suspect: Suspects::Count,
+        },
+        follows,
+    };
+    let rolled: Vec<Rolled<'_>> = (1..).zip(follows).map(rolled).collect();
+    let value = tidemark_series::bucket::encode(&records);
+    roll_up(&value, Format::WithSequences, (7, 50 * S), &rolled)
+        .unwrap()
+        .unwrap()
+}
+
 #[test]
 fn every_decoder_knows_its_own() {
     let records = common::records(&mut Rng(3), 50);
     let bytes = block::encode(&records);
-    let partial = Partial::empty(tidemark_series::ValueType::I64).encode();
+    let partial = Partial::empty(ValueType::I64).encode();
+    let (sequence, rollup) = (sequence(&mut Rng(5)), rollup());
     let good = |name: &str| match name {
         "ints" => vec![1, 4],
         "floats" => vec![1, 1, 4],
@@ -95,6 +203,8 @@ fn every_decoder_knows_its_own() {
         "like" => vec![2, 1, 4],
         "repeats" => vec![2, 1, 0, 1, 4],
         "partial" => partial.clone(),
+        "sequence" => sequence.clone(),
+        "rollup" => rollup.clone(),
         _ => bytes.clone(),
     };
     for (name, decoder) in ALL {

@@ -9,8 +9,11 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use common::Rng;
-use tidemark_series::{Bitmap, Block, Column, Partial, PropertyNumber, Records, ValueRef, ValueType, Values, block};
-use tidemark_series::{bucket, latest};
+use tidemark_series::sequence::{Quantiles, State};
+use tidemark_series::{
+    Bitmap, Block, Column, Exact, Finished, Partial, PropertyNumber, Records, Sequence, SequenceFunction, ValueRef,
+    ValueType, Values, block, bucket, latest,
+};
 
 fn to_hex(bytes: &[u8]) -> String {
     let mut text = String::new();
@@ -324,4 +327,91 @@ fn partials_of_version_1() {
         let bytes = golden(&format!("partial_{name}"), &partial.encode());
         assert_eq!(Partial::decode(&bytes).unwrap(), partial);
     }
+}
+
+/// The golden bytes of a sequence decode to what gives the same bytes and the same answers.
+#[track_caller]
+fn sequence_of(name: &str, sequence: &Sequence, answers: &[(SequenceFunction, Finished)]) {
+    let mut today = Vec::new();
+    sequence.encode_to(&mut today);
+    let bytes = golden(&format!("sequence_{name}"), &today);
+    let back = Sequence::decode(&bytes).unwrap();
+    let mut again = Vec::new();
+    back.encode_to(&mut again);
+    assert_eq!(to_hex(&again), to_hex(&bytes), "{name} decodes to something else");
+    for (function, expected) in answers {
+        let answer = back.finish(*function, 60_000_000_000);
+        assert_eq!(answer, Ok(Some(expected.clone())), "{function:?} of {name}");
+    }
+}
+
+#[test]
+fn sequences_of_version_2() {
+    use SequenceFunction as F;
+    let f64 = Finished::F64;
+    let mut few = Sequence {
+        rise: Exact::of(12.5),
+        change: Exact::of(-3.25),
+        steps: 300,
+        area: Exact::product(90.0, 1e9),
+        covered_ns: 45_000_000_000,
+        bins: vec![0, 2, 1],
+        ..Sequence::default()
+    };
+    for value in [0.5, -2.0, 7.0] {
+        few.moments.add(value);
+        few.quantiles.add(value);
+    }
+    let answers = [
+        (F::Increase, f64(12.5)),
+        (F::Delta, f64(-3.25)),
+        (F::Integral, f64(90.0)),
+        (F::TimeWeightedAvg, f64(2.0)),
+        (F::Quantile(500_000), f64(0.5)),
+        (F::Bin(1), Finished::U64(2)),
+    ];
+    sequence_of("few", &few, &answers);
+
+    // By numbers of borders and not by values, so that nothing here depends on logarithms of this machine.
+    let many = Sequence {
+        quantiles: Quantiles::Many([(-1_038, 2), (0, 5), (1, 70_000), (1_342, 3)].into()),
+        ..Sequence::default()
+    };
+    sequence_of(
+        "many",
+        &many,
+        &[(F::Quantile(71), f64(0.0)), (F::Quantile(500_000), f64(9.9e-10))],
+    );
+
+    let state = |held_s: u128, entered, points| State {
+        held_ns: held_s * 1_000_000_000,
+        entered,
+        points,
+    };
+    let states = Sequence {
+        states: [(-7, state(1 << 40, 3, 9)), (0, state(0, 0, 1)), (300, state(15, 1, 2))].into(),
+        ..Sequence::default()
+    };
+    let answers = [
+        (F::Mode, Finished::I64(-7)),
+        (F::Duration(300), f64(15.0)),
+        (F::Transitions, Finished::U64(4)),
+    ];
+    sequence_of("states", &states, &answers);
+
+    let rises = Sequence {
+        last_rise: Some((1_700_000_000_000_000_000, Some(0.25))),
+        most_rise: Some(1.5),
+        ..Sequence::default()
+    };
+    sequence_of(
+        "rises",
+        &rises,
+        &[(F::RisePerHour, f64(0.25)), (F::RisePerHourMax, f64(1.5))],
+    );
+    let unknown = Sequence {
+        last_rise: Some((-1, None)),
+        ..Sequence::default()
+    };
+    sequence_of("rise_unknown", &unknown, &[]);
 }

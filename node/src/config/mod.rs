@@ -125,6 +125,8 @@ pub struct Tuning {
     pub join_devices_max: usize,
     /// Who takes nothing of an answer for so long reads no more.
     pub reader_patience: Duration,
+    /// Bytes of unfinished windows of a question.
+    pub partials_bytes_max: usize,
     /// Connections of clients.
     pub connections_max: usize,
     /// Bytes of batches that a node works on at once.
@@ -162,6 +164,7 @@ impl Default for Tuning {
             shard_devices_max: 1_000_000,
             join_devices_max: 10_000,
             reader_patience: Duration::from_secs(30),
+            partials_bytes_max: 256 << 20,
             connections_max: 10_000,
             write_bytes_in_flight_max: 256 << 20,
             retention_every: Duration::from_secs(300),

@@ -10,7 +10,7 @@ use tidemark_proto::peer::Partials;
 use tidemark_proto::peer::read_shard_response::Part;
 use tidemark_proto::v1::{AnswerSummary, QueryAggregateRequest};
 use tidemark_series::rollup::{self, Rollup};
-use tidemark_series::{Function, Needs, Slots, Windows, bucket};
+use tidemark_series::{Function, Needs, Slots, ValueType, Windows, bucket};
 
 use super::asked::Asked as Terms;
 use super::finish::Finishing;
@@ -197,11 +197,16 @@ impl Aggregating<'_> {
 
     /// How many devices may be read together.
     fn together(&self, asked: &[(&PropertyDef, Windows)]) -> usize {
-        let windows: u64 = asked.iter().map(|(_, windows)| windows.count()).sum();
         let slots = if counts_slots(self.request) { SLOTS_BYTES } else { 0 };
-        let bytes = usize::try_from(windows)
-            .unwrap_or(usize::MAX)
-            .saturating_mul(window_bytes(self.following) + slots);
+        let bytes = |(property, windows): &(&PropertyDef, Windows)| {
+            let texts = match property.value_type {
+                ValueType::Text => 2 * property.text_bytes_max,
+                _ => 0,
+            };
+            let windows = usize::try_from(windows.count()).unwrap_or(usize::MAX);
+            windows.saturating_mul(window_bytes(self.following) + slots + texts)
+        };
+        let bytes = asked.iter().map(bytes).fold(0, usize::saturating_add);
         (self.answering.limits.partials_bytes_max / TOGETHER_SHARE / bytes.max(1)).max(1)
     }
 
@@ -264,13 +269,15 @@ impl Aggregating<'_> {
         asked: &[(&PropertyDef, Windows)],
     ) -> Result<ControlFlow<()>> {
         let numbers = numbers(asked);
+        let bytes_max = self.answering.limits.partials_bytes_max;
+        let finishing = |property| Finishing::new(self.request, &self.functions, (def, property), bytes_max);
         // Leaders are of one property.
-        let finishing = match (&self.leaders, asked) {
-            (Some(_), [(property, _)]) => Some(Finishing::new(self.request, &self.functions, def, property)?),
+        let leading = match (&self.leaders, asked) {
+            (Some(_), [(property, _)]) => Some(finishing(*property)?),
             _ => None,
         };
         let areal = asked.iter().filter(|_| self.request.areal.is_some());
-        let areal = areal.map(|(property, _)| Finishing::new(self.request, &self.functions, def, property));
+        let areal = areal.map(|(property, _)| finishing(*property));
         let areal: Vec<Finishing<'_>> = areal.collect::<Result<_>>()?;
         for (chosen, series) in devices.iter().zip(self.folded.chunks_mut(asked.len().max(1))) {
             if let Some(groups) = &mut self.groups {
@@ -287,14 +294,14 @@ impl Aggregating<'_> {
             for (property, series) in series.filter(|(_, series)| all || !series.is_empty()) {
                 // What has no standing is passed on, for the coordinator to refuse.
                 if let Some(leaders) = &mut self.leaders
-                    && let Some(finishing) = &finishing
-                    && let Ok(first) = finishing.first(series)
+                    && let Some(leading) = &leading
+                    && let Ok(first) = leading.first(series, 1)
                 {
                     let name = || vec![chosen.id().to_owned()];
                     let standing = leaders.stands(first.as_ref());
-                    leaders.offer(standing, name, || of_device(def, *property, chosen, series));
-                    let held = leaders.len() * window_bytes(self.following);
-                    self.answering.tally.hold(HeldFor::Later, held)?;
+                    let bytes = series.bytes();
+                    leaders.offer(standing, name, bytes, || of_device(def, *property, chosen, series));
+                    self.answering.tally.hold(HeldFor::Later, leaders.bytes())?;
                     continue;
                 }
                 let part = of_device(def, *property, chosen, series);
@@ -385,6 +392,7 @@ impl Folding<'_> {
             }
             dropped += folding.dropped();
             self.tally.block(folding.decoded())?;
+            self.tally.fits(bytes_of(series))?;
         }
         Ok(dropped)
     }

@@ -3,9 +3,10 @@
 //! Never here: which windows there are. Invariant: what is filled in comes from windows that have a value of their own, and
 //! numbers of points are never filled in.
 
-use tidemark_proto::v1::{AggregateSeries, FillMode, Function, QueryAggregateRequest};
+use tidemark_proto::v1::{AggregateColumn, AggregateSeries, FillMode, Function, QueryAggregateRequest, values};
 use tidemark_series::Finished;
 
+use super::series::check_budget;
 use crate::clock::NS_PER_MS;
 use crate::error::{Error, Reason, Result};
 
@@ -50,11 +51,19 @@ impl Fill {
         }))
     }
 
-    /// Fills in the answers of a function: of windows that begin at `starts`, those that are not their `own` and have none.
-    pub(super) fn fill(&self, function: i32, starts: &[i64], own: &[bool], answers: &mut [Option<Finished>]) {
+    /// Fills in the answers of a function: of windows that begin at `starts`, those that are not their `own` and have none. Texts
+    /// are copied as long as they take so many bytes at most, with those that are `held` already.
+    pub(super) fn fill(
+        &self,
+        function: i32,
+        (starts, own): (&[i64], &[bool]),
+        answers: &mut [Option<Finished>],
+        (held, bytes_max): (usize, usize),
+    ) -> Result<()> {
         if function == Function::Count as i32 || self.mode == FillMode::Null {
-            return;
+            return Ok(());
         }
+        let mut texts = held + answers.iter().flatten().map(text_bytes).sum::<usize>();
         let measured: Vec<bool> = own
             .iter()
             .zip(&*answers)
@@ -88,7 +97,10 @@ impl Fill {
                 }
                 _ => None,
             };
+            texts += answers[at].as_ref().map_or(0, text_bytes);
+            check_budget(texts, bytes_max)?;
         }
+        Ok(())
     }
 
     /// The constant as a value like another one; labels, truth values and texts are no numbers.
@@ -116,9 +128,26 @@ fn between(from: Option<&Finished>, to: Option<&Finished>, share: f64) -> Option
     }
 }
 
+/// What a text takes, bytes; other answers take nothing beyond themselves.
+pub(super) fn text_bytes(answer: &Finished) -> usize {
+    match answer {
+        Finished::Text(text) => text.len(),
+        _ => 0,
+    }
+}
+
+/// What the texts of a column take, bytes.
+pub(super) fn texts_of(column: &AggregateColumn) -> usize {
+    match column.values.as_ref().and_then(|values| values.kind.as_ref()) {
+        Some(values::Kind::Text(texts)) => texts.values.iter().map(String::len).sum(),
+        _ => 0,
+    }
+}
+
 /// What the values of a series cost, roughly, bytes.
 pub(super) fn bytes_of(series: &AggregateSeries) -> usize {
-    series.start_ns.len() * (series.columns.len() + 4) * VALUE_BYTES
+    let texts: usize = series.columns.iter().map(texts_of).sum();
+    texts + series.start_ns.len() * (series.columns.len() + 4) * VALUE_BYTES
 }
 
 /// Series in messages that are not too large: those that are filled in may be long, whatever their devices sent.
@@ -141,7 +170,9 @@ pub(super) fn in_messages(series: Vec<AggregateSeries>) -> Vec<Vec<AggregateSeri
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use tidemark_proto::v1::{TextValues, Values};
 
     /// Fills windows of a second each, by letters: a number is measured, `.` is nothing, `x` is its own and has no answer.
     fn filled(fill: Fill, windows: &str) -> String {
@@ -149,7 +180,8 @@ mod tests {
         let own: Vec<bool> = windows.chars().map(|letter| letter != '.').collect();
         let answer = |letter: char| letter.to_digit(10).map(|digit| Finished::F64(digit.into()));
         let mut answers: Vec<_> = windows.chars().map(answer).collect();
-        fill.fill(Function::Avg as i32, &starts, &own, &mut answers);
+        fill.fill(Function::Avg as i32, (&starts, &own), &mut answers, (0, usize::MAX))
+            .unwrap();
         let letter = |answer: &Option<Finished>| match answer {
             Some(Finished::F64(value)) => value.to_string(),
             _ => "-".into(),
@@ -178,6 +210,50 @@ mod tests {
         check(FillMode::Constant, Some(1), "..1...", "- 7 1 7 - -");
         check(FillMode::Constant, None, "...", "7 7 7");
         check(FillMode::Constant, Some(1), "...", "- - -");
+    }
+
+    #[test]
+    fn a_text_is_filled_in_as_long_as_there_is_room() {
+        let filled = |windows: usize, bytes_max: usize| {
+            let fill = Fill {
+                mode: FillMode::Previous,
+                constant: 0.0,
+                max_gap_ns: None,
+            };
+            let starts: Vec<i64> = (0..windows as i64).collect();
+            let own: Vec<bool> = (0..windows).map(|window| window == 0).collect();
+            let mut answers = vec![None; windows];
+            answers[0] = Some(Finished::Text("x".repeat(1_000)));
+            let told = fill.fill(Function::Last as i32, (&starts, &own), &mut answers, (0, bytes_max));
+            (told.map_err(|error| error.reason()), answers.iter().flatten().count())
+        };
+        assert_eq!(filled(50, 50_000), (Ok(()), 50));
+        assert_eq!(filled(50, 49_999), (Err(Reason::QueryTooLarge), 50));
+        assert_eq!(
+            filled(100_000, 20_000),
+            (Err(Reason::QueryTooLarge), 21),
+            "and no further"
+        );
+    }
+
+    #[test]
+    fn texts_are_among_what_a_series_costs() {
+        let of = |text: &str| {
+            let texts = TextValues {
+                values: vec![text.to_owned(); 3],
+            };
+            bytes_of(&AggregateSeries {
+                start_ns: vec![0; 3],
+                columns: vec![AggregateColumn {
+                    values: Some(Values {
+                        kind: Some(values::Kind::Text(texts)),
+                    }),
+                    ..AggregateColumn::default()
+                }],
+                ..AggregateSeries::default()
+            })
+        };
+        assert_eq!(of("seventeen letters"), of("") + 3 * 17);
     }
 
     #[test]

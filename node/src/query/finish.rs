@@ -10,11 +10,11 @@ use tidemark_series::{
 };
 
 use super::areal::{self, Areal};
-use super::fill::Fill;
+use super::fill::{Fill, text_bytes, texts_of};
 use super::functions::{Asked, ColumnOf, Measure, Unanswerable};
 use super::grid::{Grid, slots};
 use super::plan::{counts_slots, promised};
-use super::series::Series;
+use super::series::{Series, check_budget};
 use crate::catalog::types::{PropertyDef, TypeDef};
 use crate::error::{Error, Reason, Result};
 use crate::wire::answer::FinishedColumn;
@@ -42,6 +42,8 @@ pub(super) struct Finishing<'a> {
     fill: Option<Fill>,
     /// Share of its slots in which a device needs points to have a part in an areal value, where these are asked for.
     areal: Option<f64>,
+    /// Most that texts and states of a series may take, bytes.
+    bytes_max: usize,
 }
 
 impl<'a> Finishing<'a> {
@@ -49,8 +51,8 @@ impl<'a> Finishing<'a> {
     pub(super) fn new(
         request: &'a QueryAggregateRequest,
         functions: &[Asked],
-        def: &'a TypeDef,
-        property: &'a PropertyDef,
+        (def, property): (&'a TypeDef, &'a PropertyDef),
+        bytes_max: usize,
     ) -> Result<Finishing<'a>> {
         let columns = functions.iter().map(|asked| asked.columns(request, property));
         let columns: Vec<Vec<ColumnOf>> = columns.collect::<Result<_>>()?;
@@ -63,11 +65,13 @@ impl<'a> Finishing<'a> {
             slots: slots(request, def, property),
             fill: Fill::of(request)?,
             areal: areal::min_coverage(request)?,
+            bytes_max,
         })
     }
 
-    /// What the first window answers to the first question.
-    pub(super) fn first(&self, series: &mut Series) -> Result<Option<Finished>> {
+    /// What the first window of so many devices answers to the first question; nothing where it is covered too thinly, as in the
+    /// whole answer.
+    pub(super) fn first(&self, series: &mut Series, devices: u64) -> Result<Option<Finished>> {
         let Some(column) = self.columns.first() else {
             return Ok(None);
         };
@@ -77,7 +81,21 @@ impl<'a> Finishing<'a> {
             .map(|(window, _)| *window)
             .or(sequence.map(|(window, _)| *window));
         let (points, sequence) = (points.map(|(_, points)| points), sequence.map(|(_, sequence)| sequence));
-        self.answer(column, points, sequence, self.grid.bounds(window.unwrap_or(0)))
+        let bounds = self.grid.bounds(window.unwrap_or(0));
+        if window.is_some() {
+            let slots = series.slots.sorted().iter().find(|(other, _)| Some(*other) == window);
+            let filled = slots_with_points(points.map_or(0, Partial::count), slots.map(|(_, known)| known));
+            let promised = promised(self.def, bounds.0, bounds.1, devices);
+            if self.is_thin(filled.min(promised), promised) {
+                return Ok(None);
+            }
+        }
+        self.answer(column, points, sequence, bounds)
+    }
+
+    /// Whether so many slots with points are too few, of so many.
+    fn is_thin(&self, filled: u64, promised: u64) -> bool {
+        (filled as f64) < self.request.min_coverage * promised as f64
     }
 
     /// What one device has to say to an areal value, where these are asked for; leaves everything else as it is.
@@ -86,7 +104,7 @@ impl<'a> Finishing<'a> {
             return Ok(series);
         };
         let (mut areal, gaps) = (ByWindow::default(), series.gaps.clone());
-        for (window, one) in self.slid(series) {
+        for (window, one) in self.slid(series)? {
             let (bounds, seen) = (self.grid.bounds(window), one.seen());
             if seen == 0 {
                 continue;
@@ -111,7 +129,7 @@ impl<'a> Finishing<'a> {
 
     /// All windows and columns; who the series is of stays open.
     pub(super) fn finish(&self, series: Series, devices: u64) -> Result<AggregateSeries> {
-        let gathered = self.on_grid(self.gathered(series));
+        let gathered = self.on_grid(self.gathered(series)?);
         let mut answer = AggregateSeries::default();
         let room = gathered.len();
         for per_window in [&mut answer.start_ns, &mut answer.end_ns] {
@@ -125,6 +143,7 @@ impl<'a> Finishing<'a> {
         }
         let mut columns: Vec<Answers> = self.columns.iter().map(|_| Answers::new(room, self.fill)).collect();
         let mut own = Vec::new();
+        let mut texts = 0;
         for (window, one) in &gathered {
             let bounds = self.grid.bounds(*window);
             let Some(measured) = self.window(bounds, one, devices, &mut answer) else {
@@ -132,19 +151,25 @@ impl<'a> Finishing<'a> {
             };
             own.push(measured);
             for (at, (column, answers)) in self.columns.iter().zip(&mut columns).enumerate() {
-                answers.push(match &one.areal {
+                let answered = match &one.areal {
                     Some(areal) => areal.mean(at).filter(|_| measured),
                     None if measured || (one.is_empty() && self.areal.is_none()) => {
                         self.answer(column, one.points.as_ref(), one.sequence.as_deref(), bounds)?
                     }
                     None => None,
-                });
+                };
+                texts += answered.as_ref().map_or(0, text_bytes);
+                check_budget(texts, self.bytes_max)?;
+                answers.push(answered);
             }
         }
-        let columns = self.columns.iter().zip(columns);
-        answer.columns = columns
-            .map(|(column, answers)| answers.finish(column, self.property, &answer.start_ns, &own))
-            .collect();
+        let mut texts = 0;
+        for (column, answers) in self.columns.iter().zip(columns) {
+            let windows = (&answer.start_ns[..], &own[..]);
+            let finished = answers.finish(column, self.property, windows, (texts, self.bytes_max))?;
+            texts += texts_of(&finished);
+            answer.columns.push(finished);
+        }
         if self.fill.is_some() && own.contains(&false) {
             answer.filled = bits(own.iter().map(|own| !own)).into();
         }
@@ -161,7 +186,7 @@ impl<'a> Finishing<'a> {
             _ => end_ns.saturating_sub(start_ns),
         };
         let filled = one.filled(promised);
-        let thin = !one.is_empty() && (filled as f64) < self.request.min_coverage * promised as f64;
+        let thin = !one.is_empty() && self.is_thin(filled, promised);
         if thin {
             answer.insufficient.push(InsufficientWindow {
                 start_ns,
@@ -201,7 +226,7 @@ impl<'a> Finishing<'a> {
     }
 
     /// What windows that were asked for gathered.
-    fn gathered(&self, mut series: Series) -> Vec<(i64, Gathered)> {
+    fn gathered(&self, mut series: Series) -> Result<Vec<(i64, Gathered)>> {
         let gaps = std::mem::take(&mut series.gaps);
         let areal = |(window, areal)| {
             let gathered = Gathered {
@@ -212,24 +237,27 @@ impl<'a> Finishing<'a> {
         };
         let mut gathered = match self.areal {
             Some(_) => series.areal.into_sorted().into_iter().map(areal).collect(),
-            None => self.slid(series),
+            None => self.slid(series)?,
         };
         lay(&mut gathered, gaps.into_sorted(), |one, widest| one.gap = Some(widest));
-        gathered
+        Ok(gathered)
     }
 
     /// What the points of windows that were asked for gathered.
-    fn slid(&self, mut series: Series) -> Vec<(i64, Gathered)> {
+    fn slid(&self, mut series: Series) -> Result<Vec<(i64, Gathered)>> {
         let mut slots = std::mem::take(&mut series.slots).into_sorted();
         if self.slots.as_ref().is_some_and(Slots::of_steps) {
             slots = self.grid.slide(slots, Filled::merge);
         }
-        let mut gathered = self.grid.slide(together(series), Gathered::merge);
-        // Points of which it is not known in which slots they are have one each.
+        let mut held = 0;
+        let mut gathered = self.grid.slide_each(together(series), Gathered::merge, |whole| {
+            held += whole.heap_bytes();
+            check_budget(held, self.bytes_max)
+        })?;
         lay(&mut gathered, slots, |one, known| {
-            one.filled = Some(known.slots.saturating_add(one.seen().saturating_sub(known.points)));
+            one.filled = Some(slots_with_points(one.seen(), Some(&known)));
         });
-        gathered
+        Ok(gathered)
     }
 
     /// Every window that was asked for, where gaps are filled.
@@ -299,6 +327,12 @@ impl Gathered {
         self.points.is_none() && self.sequence.is_none() && self.areal.is_none()
     }
 
+    /// What it holds beyond itself, and grows with what is gathered.
+    fn heap_bytes(&self) -> usize {
+        let points = self.points.as_ref().map_or(0, Partial::heap_bytes);
+        points + self.sequence.as_deref().map_or(0, Sequence::heap_bytes)
+    }
+
     /// Number of points.
     fn seen(&self) -> u64 {
         match &self.areal {
@@ -328,6 +362,13 @@ impl Gathered {
             (_, None) => {}
         }
     }
+}
+
+/// Number of slots with points, of what is known of them: points of which it is not known in which slots they are have one each.
+fn slots_with_points(seen: u64, known: Option<&Filled>) -> u64 {
+    known.map_or(seen, |known| {
+        known.slots.saturating_add(seen.saturating_sub(known.points))
+    })
 }
 
 /// Lays what else is known of windows beside what they gathered.
@@ -407,10 +448,17 @@ impl Answers {
         }
     }
 
-    /// The column; `own` tells of windows, which begin at `starts`, whether they have values of their own.
-    fn finish(mut self, column: &ColumnOf, property: &PropertyDef, starts: &[i64], own: &[bool]) -> AggregateColumn {
+    /// The column; of `windows` it is told when they begin, and whether they have values of their own. Texts that are filled in take
+    /// no more than there is `room` for: what others take, and all may.
+    fn finish(
+        mut self,
+        column: &ColumnOf,
+        property: &PropertyDef,
+        windows: (&[i64], &[bool]),
+        room: (usize, usize),
+    ) -> Result<AggregateColumn> {
         if let Some((fill, mut held)) = self.held.take() {
-            fill.fill(column.function, starts, own, &mut held);
+            fill.fill(column.function, windows, &mut held, room)?;
             held.into_iter().for_each(|finished| self.place(finished));
         }
         let mut answered = self.values.finish(column.function, property);
@@ -419,7 +467,7 @@ impl Answers {
         if self.present.contains(&false) {
             answered.presence = bits(self.present.into_iter()).into();
         }
-        answered
+        Ok(answered)
     }
 }
 

@@ -3,6 +3,7 @@
 //!
 //! Never here: what windows hold. Invariant: all properties and devices of a question have the same windows.
 
+use std::convert::Infallible;
 use std::ops::RangeInclusive;
 
 use tidemark_proto::v1::QueryAggregateRequest;
@@ -43,8 +44,19 @@ impl Grid {
 
     /// Windows that slide, from the steps that they are made of.
     pub(super) fn slide<T: Clone>(&self, steps: Vec<(i64, T)>, merge: impl Fn(&mut T, &T)) -> Vec<(i64, T)> {
+        let Ok(slid) = self.slide_each::<T, Infallible>(steps, merge, |_| Ok(()));
+        slid
+    }
+
+    /// The same, and each of them is looked at before there is a next one: a step is in many windows.
+    pub(super) fn slide_each<T: Clone, E>(
+        &self,
+        steps: Vec<(i64, T)>,
+        merge: impl Fn(&mut T, &T),
+        mut each: impl FnMut(&T) -> Result<(), E>,
+    ) -> Result<Vec<(i64, T)>, E> {
         if self.0.steps == 1 {
-            return steps;
+            return Ok(steps);
         }
         let mut slid = Vec::new();
         let mut from = 0;
@@ -59,8 +71,11 @@ impl Grid {
                     Some(whole)
                 }
             });
-            slid.extend(whole.map(|whole| (window, whole)));
+            if let Some(whole) = whole {
+                each(&whole)?;
+                slid.push((window, whole));
+            }
         }
-        slid
+        Ok(slid)
     }
 }

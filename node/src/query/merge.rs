@@ -8,10 +8,11 @@ use tidemark_proto::peer::Partials;
 use tidemark_proto::v1::{AggregateSeries, QueryAggregateRequest};
 use tidemark_series::PropertyNumber;
 
+use super::fill::bytes_of;
 use super::finish::Finishing;
-use super::functions::{Asked, functions, has_sequences};
+use super::functions::{Asked, functions};
 use super::groups::GroupKey;
-use super::series::{Series, check_budget, window_bytes};
+use super::series::{Series, check_budget};
 use super::top::Leaders;
 use crate::catalog::Catalog;
 use crate::catalog::types::{PropertyDef, TypeDef};
@@ -24,6 +25,8 @@ pub(super) struct Merge {
     groups: BTreeMap<GroupKey, (u64, Series)>,
     leaders: Option<Leaders<Unfinished>>,
     bytes: usize,
+    /// Most bytes that are held, and answered at once.
+    bytes_max: usize,
 }
 
 /// A series of a device or a group.
@@ -37,8 +40,8 @@ struct Unfinished {
 }
 
 impl Merge {
-    /// For a checked request.
-    pub(super) fn new(request: QueryAggregateRequest) -> Result<Merge> {
+    /// For a checked request, to hold so many bytes at most.
+    pub(super) fn new(request: QueryAggregateRequest, bytes_max: usize) -> Result<Merge> {
         let functions = functions(&request)?;
         Ok(Merge {
             leaders: request.top.as_ref().map(Leaders::new),
@@ -46,11 +49,12 @@ impl Merge {
             request,
             groups: BTreeMap::new(),
             bytes: 0,
+            bytes_max,
         })
     }
 
     /// Takes one shard's series; returns it finished at once where it is of one device and need not lead others.
-    pub(super) fn take(&mut self, part: Partials, catalog: &Catalog, most: usize) -> Result<Option<AggregateSeries>> {
+    pub(super) fn take(&mut self, part: Partials, catalog: &Catalog) -> Result<Option<AggregateSeries>> {
         let mut series = Series::from_wire(&part)?;
         if self.request.grouping.is_some() {
             let key = (part.type_number, part.property, part.tags);
@@ -59,7 +63,7 @@ impl Merge {
             self.bytes -= merged.bytes();
             merged.merge(&mut series);
             self.bytes += merged.bytes();
-            check_budget(self.bytes, most)?;
+            check_budget(self.bytes, self.bytes_max)?;
             return Ok(None);
         }
         let series = Unfinished {
@@ -74,15 +78,13 @@ impl Merge {
             return self.finish(series, catalog).map(Some);
         }
         self.offer(series, catalog)?;
-        let held = self.leaders.as_ref().map_or(0, Leaders::len);
-        check_budget(held * window_bytes(has_sequences(&self.functions)), most)?;
+        check_budget(self.leaders.as_ref().map_or(0, Leaders::bytes), self.bytes_max)?;
         Ok(None)
     }
 
     /// Bytes of what is held back.
     pub(super) fn bytes(&self) -> usize {
-        let leaders = self.leaders.as_ref().map_or(0, Leaders::len);
-        self.bytes + leaders * window_bytes(has_sequences(&self.functions))
+        self.bytes + self.leaders.as_ref().map_or(0, Leaders::bytes)
     }
 
     /// What was held back, finished: groups, or those that lead.
@@ -102,32 +104,43 @@ impl Merge {
             .filter(|(_, (_, series))| all || !series.is_empty())
             .map(group);
         if self.leaders.is_none() {
-            return groups.map(|series| self.finish(series, catalog)).collect();
+            return self.finish_all(groups, catalog);
         }
         for series in groups {
             self.offer(series, catalog)?;
         }
         let leaders = self.leaders.take().into_iter().flat_map(Leaders::into_series);
-        leaders.map(|series| self.finish(series, catalog)).collect()
+        self.finish_all(leaders, catalog)
+    }
+
+    fn finish_all(&self, all: impl Iterator<Item = Unfinished>, catalog: &Catalog) -> Result<Vec<AggregateSeries>> {
+        let (mut bytes, mut finished) = (0, Vec::new());
+        for series in all {
+            let series = self.finish(series, catalog)?;
+            bytes += bytes_of(&series);
+            check_budget(bytes, self.bytes_max)?;
+            finished.push(series);
+        }
+        Ok(finished)
     }
 
     /// Offers a series a place among the leaders.
     fn offer(&mut self, mut series: Unfinished, catalog: &Catalog) -> Result<()> {
         let (def, property) = known(&series, catalog)?;
-        let finishing = Finishing::new(&self.request, &self.functions, def, property)?;
-        let first = finishing.first(&mut series.series)?;
+        let finishing = Finishing::new(&self.request, &self.functions, (def, property), self.bytes_max)?;
+        let first = finishing.first(&mut series.series, series.devices)?;
         let mut name: Vec<String> = series.tags.values().cloned().collect();
         name.extend([series.device.clone(), series.type_number.to_string()]);
         if let Some(leaders) = &mut self.leaders {
             let standing = leaders.stands(first.as_ref());
-            leaders.offer(standing, || name, || series);
+            leaders.offer(standing, || name, series.series.bytes(), || series);
         }
         Ok(())
     }
 
     fn finish(&self, unfinished: Unfinished, catalog: &Catalog) -> Result<AggregateSeries> {
         let (def, property) = known(&unfinished, catalog)?;
-        let finishing = Finishing::new(&self.request, &self.functions, def, property)?;
+        let finishing = Finishing::new(&self.request, &self.functions, (def, property), self.bytes_max)?;
         let finished = finishing.finish(unfinished.series, unfinished.devices)?;
         Ok(AggregateSeries {
             device_type: def.id().to_string(),

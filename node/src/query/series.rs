@@ -68,10 +68,12 @@ impl Series {
         self.areal.clear();
     }
 
-    /// What it costs in memory, roughly, bytes.
+    /// What it costs in memory, roughly, bytes: its windows, and the texts and states that they hold.
     pub(super) fn bytes(&self) -> usize {
         self.points.len() * PARTIAL_BYTES
+            + self.points.heap_bytes()
             + self.sequences.len() * SEQUENCE_BYTES
+            + self.sequences.heap_bytes()
             + self.gaps.len() * GAP_BYTES
             + self.slots.len() * SLOTS_BYTES
             + areal::bytes_of(&self.areal)
@@ -172,6 +174,22 @@ mod tests {
     use tidemark_series::{ValueRef, ValueType};
 
     #[test]
+    fn a_window_costs_what_its_texts_do() {
+        let of = |text: &str| {
+            let mut series = Series::default();
+            for window in 0..10 {
+                series
+                    .points
+                    .at(window, ValueType::Text)
+                    .fold(window, ValueRef::Text(text));
+            }
+            series.bytes()
+        };
+        // Each is the first and the last one of its window.
+        assert_eq!(of(&"x".repeat(1_000)), of("") + 10 * 2 * 1_000);
+    }
+
+    #[test]
     fn a_series_comes_back_as_it_went() {
         let mut series = Series::default();
         for (window, value) in [(3, "a"), (-7, "bc"), (3, "d"), (9, "")] {
@@ -204,6 +222,7 @@ mod tests {
         assert_eq!(back.gaps.sorted(), series.gaps.sorted());
         assert_eq!(back.slots.sorted(), series.slots.sorted());
         assert_eq!(back.areal.sorted(), series.areal.sorted());
+        assert_eq!(back.bytes(), series.bytes(), "texts count on both sides");
         let mut nothing = Partials::default();
         Series::default().put_into(&mut nothing);
         assert_eq!(nothing, Partials::default());

@@ -245,8 +245,8 @@ impl Queries {
                     .try_for_each(|asked| asked.columns(&request, property).map(drop))?;
             }
         }
-        let merge = Arc::new(std::sync::Mutex::new(Some(Merge::new(request.clone())?)));
         let (catalog, most) = (start.catalog.clone(), self.limits.partials_bytes_max);
+        let merge = Arc::new(std::sync::Mutex::new(Some(Merge::new(request.clone(), most)?)));
         let ask = move |selector, _| {
             Query::Aggregate(QueryAggregateRequest {
                 selector: Some(selector),
@@ -266,7 +266,7 @@ impl Queries {
                 let Part::Partials(partials) = part else {
                     return Err(unexpected(&part));
                 };
-                let taken = merge.take(partials, &known, most)?;
+                let taken = merge.take(partials, &known)?;
                 bytes += taken.as_ref().map_or(0, fill::bytes_of);
                 check_budget(bytes, most)?;
                 finished.extend(taken);

@@ -112,6 +112,14 @@ impl<'a> Tally<'a> {
         counted
     }
 
+    /// Refuses what is more by itself than may be held, while it is being added to.
+    ///
+    /// # Errors
+    /// `QUERY_TOO_LARGE`.
+    pub(super) fn fits(&self, bytes: usize) -> Result<()> {
+        check_budget(bytes, self.bytes_max)
+    }
+
     /// Values decoded.
     pub(super) fn points(&self) -> u64 {
         self.points.get()
@@ -191,6 +199,7 @@ mod tests {
         assert!(tally.hold(HeldFor::Later, 60).is_ok());
         assert_eq!(gauge.get(), 100);
         assert!(tally.hold(HeldFor::Later, 61).is_err());
+        assert!(tally.fits(100).is_ok() && tally.fits(101).is_err());
         drop(tally);
         assert_eq!(gauge.get(), 0);
     }

@@ -13,7 +13,9 @@ use tidemark_series::Finished;
 pub(super) struct Leaders<T> {
     limit: usize,
     lowest: bool,
-    held: BTreeMap<(Standing, Vec<String>), T>,
+    /// With what each of them takes, bytes.
+    held: BTreeMap<(Standing, Vec<String>), (usize, T)>,
+    bytes: usize,
 }
 
 /// Where a value stands: the least is the best. Doubles stand as they are, whole numbers by the double nearest to them and
@@ -41,6 +43,7 @@ impl<T> Leaders<T> {
             limit: usize::try_from(top.limit).unwrap_or(usize::MAX),
             lowest: top.lowest,
             held: BTreeMap::new(),
+            bytes: 0,
         }
     }
 
@@ -65,15 +68,24 @@ impl<T> Leaders<T> {
         }
     }
 
-    /// Takes a series in, unless enough others are better; names tell equal ones apart.
-    pub(super) fn offer(&mut self, standing: Standing, name: impl FnOnce() -> Vec<String>, series: impl FnOnce() -> T) {
+    /// Takes a series of so many bytes in, unless enough others are better; names tell equal ones apart.
+    pub(super) fn offer(
+        &mut self,
+        standing: Standing,
+        name: impl FnOnce() -> Vec<String>,
+        bytes: usize,
+        series: impl FnOnce() -> T,
+    ) {
         let last = self.held.last_key_value().map(|((last, _), _)| *last);
         if self.held.len() >= self.limit && last.is_none_or(|last| last < standing) {
             return;
         }
-        self.held.insert((standing, name()), series());
-        if self.held.len() > self.limit {
-            self.held.pop_last();
+        let replaced = self.held.insert((standing, name()), (bytes, series()));
+        self.bytes = self.bytes + bytes - replaced.map_or(0, |(bytes, _)| bytes);
+        if self.held.len() > self.limit
+            && let Some((_, (bytes, _))) = self.held.pop_last()
+        {
+            self.bytes -= bytes;
         }
     }
 
@@ -93,14 +105,14 @@ impl<T> Leaders<T> {
         self.held.len() < self.limit || last.is_some_and(|last| last >= standing)
     }
 
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.held.len()
+    /// What all of them take, bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// The series, the leader first.
     pub(super) fn into_series(self) -> impl Iterator<Item = T> {
-        self.held.into_values()
+        self.held.into_values().map(|(_, series)| series)
     }
 }
 
@@ -125,8 +137,9 @@ mod tests {
         let mut leaders = Leaders::new(&Top { limit, lowest });
         for (name, finished) in series {
             let standing = leaders.stands(finished.as_ref());
-            leaders.offer(standing, || vec![(*name).to_owned()], || *name);
+            leaders.offer(standing, || vec![(*name).to_owned()], name.len(), || *name);
         }
+        assert_eq!(leaders.bytes(), expected.iter().map(|name| name.len()).sum::<usize>());
         assert_eq!(leaders.into_series().collect::<Vec<_>>(), expected);
     }
 

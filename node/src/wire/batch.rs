@@ -3,7 +3,7 @@
 //! Invariant: a batch is either wholly good or refused with every bad row named (the first hundred), before anything
 //! of it is stored.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use tidemark_proto::v1::{Batch, Column, EnumValues, ReportKind, values};
 use tidemark_series::{self as series, Bitmap, Records, Values};
@@ -450,12 +450,27 @@ fn enum_codes(v: &EnumValues, property: &PropertyDef, row_of: impl Fn(usize) -> 
     Values::Enum(v.indexes.iter().enumerate().map(code).collect())
 }
 
+/// Of each place in a list of devices the first one of the same device; `None` where all of them differ.
+fn first_places(devices: &[String]) -> Option<Vec<usize>> {
+    // Those of a sorted list are compared at once.
+    if devices.windows(2).all(|pair| pair[0] < pair[1]) {
+        return None;
+    }
+    let mut first = HashMap::with_capacity(devices.len());
+    let each = devices.iter().enumerate();
+    let places: Vec<usize> = each.map(|(at, id)| *first.entry(id.as_str()).or_insert(at)).collect();
+    (first.len() < devices.len()).then_some(places)
+}
+
 fn cut_by_device(batch: &Batch, columns: &[CheckedColumn<'_>], received_at_ns: i64) -> Vec<DeviceRecords> {
     let rows = batch.observed_at_ns.len();
+    // Rows of a device that is listed twice are cut together, or those of its later place would win.
+    let first = first_places(&batch.devices);
     let mut rows_of = vec![Vec::new(); batch.devices.len()];
     for row in 0..rows {
-        let device = batch.device_index.get(row).copied().unwrap_or(0);
-        rows_of[device as usize].push(row as u32);
+        let device = batch.device_index.get(row).copied().unwrap_or(0) as usize;
+        let device = first.as_ref().map_or(device, |first| first[device]);
+        rows_of[device].push(row as u32);
     }
     let received = |row: &u32| {
         let given = batch.received_at_ns.get(*row as usize).copied();
@@ -523,4 +538,23 @@ fn gather(column: &CheckedColumn<'_>, rows: &[u32]) -> Option<series::Column> {
         values,
         quality,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_that_are_listed_again_stand_at_their_first_place() {
+        let check = |devices: &[&str], expected: Option<&[usize]>| {
+            let devices: Vec<String> = devices.iter().map(ToString::to_string).collect();
+            assert_eq!(first_places(&devices).as_deref(), expected, "{devices:?}");
+        };
+        check(&[], None);
+        check(&["a"], None);
+        check(&["a", "b", "c"], None);
+        check(&["c", "a", "b"], None);
+        check(&["a", "a"], Some(&[0, 0]));
+        check(&["b", "a", "b", "c", "a"], Some(&[0, 1, 0, 3, 1]));
+    }
 }

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use crate::common::fleet::*;
 use crate::common::{TestCluster, eventually};
 use tidemark_client::{BatchBuilder, Client, v1};
-use v1::Budget;
-use v1::Function::{Avg, Percentile};
+use tidemark_node::config::Tuning;
+use v1::Function::{Avg, Count, Last, Percentile};
+use v1::{Budget, FillMode};
 
 const IDS: [&str; 6] = ["m1", "m2", "m3", "m4", "m5", "m6"];
 const ROWS: i64 = 3_000;
@@ -161,6 +162,109 @@ async fn an_answer_that_takes_too_long_gives_what_it_has() {
     };
     let error = node.range_within(range, PATIENCE).await.expect_err("nothing came");
     assert_eq!(shown(&error), "DEADLINE_EXCEEDED DEADLINE_EXCEEDED");
+}
+
+/// Texts of the diary `alone`, which says one thing, and of `talkative`, which says a thousand.
+async fn diaries(client: &Client, bytes: usize) {
+    furnish_diaries(client, &["alone".into(), "talkative".into()]).await;
+    let mut batch = BatchBuilder::new(DIARY);
+    batch.row("alone", T0).set("notes", "a".repeat(2 * bytes));
+    for row in 0..1_000 {
+        batch
+            .row("talkative", T0 + row * 10 * S)
+            .set("notes", "t".repeat(bytes));
+    }
+    client.write(write(batch.build().unwrap())).await.unwrap();
+}
+
+#[tokio::test]
+async fn texts_are_charged_to_the_budget_of_a_question() {
+    // A text of 4 kB fits five hundred times, or as first and last one of 250 windows.
+    let tuning = Tuning {
+        partials_bytes_max: 2 << 20,
+        ..Tuning::default()
+    };
+    let cluster = TestCluster::start_with(3, tuning).await;
+    let client = cluster.client().await;
+    diaries(&client, 4_000).await;
+    let over = |device: &str, function: v1::Function, range_s: i64, window: v1::Window| v1::QueryAggregateRequest {
+        selector: of_devices(&[device]),
+        properties: vec!["notes".into()],
+        functions: vec![function as i32],
+        from_ns: T0,
+        to_ns: T0 + range_s * S,
+        window: Some(window),
+        ..Default::default()
+    };
+    let step = |step_s: i64, length_s: i64| v1::Window {
+        step_ns: step_s * S,
+        length_ns: length_s * S,
+        ..Default::default()
+    };
+    let filled = |request| v1::QueryAggregateRequest {
+        fill: Some(v1::Fill {
+            mode: FillMode::Previous as i32,
+            ..Default::default()
+        }),
+        ..request
+    };
+    let grouped = |request| v1::QueryAggregateRequest {
+        grouping: Some(v1::Grouping::default()),
+        ..request
+    };
+    let cases = [
+        (
+            "copies that are filled in",
+            filled(over("alone", Last, 3_000, step(1, 0))),
+        ),
+        (
+            "the same of a group",
+            grouped(filled(over("alone", Last, 3_000, step(1, 0)))),
+        ),
+        (
+            "a text in many windows that slide",
+            over("alone", Last, 1_000, step(1, 3_000)),
+        ),
+        (
+            "texts that nobody asks for",
+            over("talkative", Count, 10_000, step(10, 0)),
+        ),
+        ("the last texts", over("talkative", Last, 10_000, step(10, 0))),
+        (
+            "those of a group",
+            grouped(over("talkative", Last, 10_000, step(10, 0))),
+        ),
+    ];
+    for (what, request) in cases {
+        let refused = match client.query_aggregate(request.clone()).await {
+            Err(error) => error,
+            Ok(answer) => answer.collect().await.expect_err(what),
+        };
+        assert_eq!(
+            shown(&refused),
+            "RESOURCE_EXHAUSTED QUERY_TOO_LARGE; ask for fewer devices, a longer step or a shorter range",
+            "{what}"
+        );
+    }
+
+    let partial = v1::QueryAggregateRequest {
+        partial_ok: true,
+        ..filled(over("alone", Last, 3_000, step(1, 0)))
+    };
+    let (_, summary) = client.query_aggregate(partial).await.unwrap().collect().await.unwrap();
+    let cut = summary.cut_short.expect("it says that it is partial");
+    assert_eq!((cut.budget(), cut.limit), (Budget::Bytes, 2 << 20));
+
+    // What has room is answered.
+    for (request, windows) in [
+        (filled(over("alone", Last, 200, step(1, 0))), 200),
+        (over("alone", Last, 10, step(1, 100)), 10),
+        (over("talkative", Last, 2_000, step(10, 0)), 200),
+        (over("talkative", Last, 10_000, step(100, 0)), 100),
+    ] {
+        let messages = ask(&client, request).await;
+        assert_eq!(messages[0].series[0].start_ns.len(), windows);
+    }
 }
 
 #[tokio::test]

@@ -193,6 +193,51 @@ async fn order_and_repetition_of_rows_do_not_matter_but_the_last_value_wins() {
 }
 
 #[tokio::test]
+async fn the_last_row_wins_also_where_its_device_is_listed_again() {
+    let cluster = TestCluster::start(1).await;
+    let client = cluster.client().await;
+    furnish(&client, &["r1", "r2"]).await;
+    // By hand: the builders list each device once.
+    let level = v1::Column {
+        property: "level".into(),
+        values: Some(v1::Values {
+            kind: Some(v1::values::Kind::F64(v1::F64Values {
+                values: vec![1.0, 5.0, 2.0, 6.0, 7.0],
+            })),
+        }),
+        ..v1::Column::default()
+    };
+    let batch = v1::Batch {
+        device_type: RELIC.into(),
+        devices: ["r1", "r2", "r1"].map(String::from).to_vec(),
+        device_index: vec![2, 1, 0, 0, 2],
+        observed_at_ns: vec![S, S, S, 2 * S, 2 * S],
+        columns: vec![level],
+        ..v1::Batch::default()
+    };
+    let stored = client.write(write(batch)).await.unwrap();
+    assert_eq!((stored.rows, stored.points), (5, 5));
+    let found = read(&client, everything(of_type(RELIC))).await;
+    let mut found: Vec<_> = found
+        .iter()
+        .map(|(id, t, _, value)| (id.as_str(), *t, value.clone()))
+        .collect();
+    found.sort_by_key(|(id, t, _)| (*id, *t));
+    let expected = [("r1", S, 2.0), ("r1", 2 * S, 7.0), ("r2", S, 5.0)];
+    assert_eq!(found, expected.map(|(id, t, level)| (id, t, Value::F64(level))));
+    let request = v1::GetLatestRequest {
+        selector: of_devices(&["r1"]),
+        ..v1::GetLatestRequest::default()
+    };
+    let (messages, _) = client.get_latest(request).await.unwrap().collect().await.unwrap();
+    let newest = latest(&messages);
+    assert_eq!(
+        newest[&(String::from("r1"), String::from("level"))],
+        (2 * S, Value::F64(7.0))
+    );
+}
+
+#[tokio::test]
 async fn a_numbered_batch_is_stored_once() {
     let mut cluster = TestCluster::start(1).await;
     let client = cluster.client().await;

@@ -6,7 +6,7 @@ use crate::common::fleet::*;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tidemark_client::{BatchBuilder, Client, Value, v1, value_at};
-use v1::Function::{self, Avg, Count, First, Last, Max, Min, Sum};
+use v1::Function::{self, Avg, Count, First, Last, Max, Min, Percentile, Sum};
 
 const DEVICES: usize = 40;
 const TOWNS: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
@@ -73,6 +73,11 @@ fn sorted(mut series: Vec<v1::AggregateSeries>, lowest: bool) -> Vec<v1::Aggrega
     };
     let name = |series: &v1::AggregateSeries| (series.tags.get("town").cloned(), series.device.clone());
     series.sort_by(|a, b| {
+        // What is covered too thinly has no value, and comes last.
+        let thin = |series: &v1::AggregateSeries| series.start_ns.is_empty();
+        if thin(a) || thin(b) {
+            return (thin(a), name(a)).cmp(&(thin(b), name(b)));
+        }
         let (a_value, b_value) = if lowest { (a, b) } else { (b, a) };
         let by_value = number(a_value).total_cmp(&number(b_value));
         by_value.then_with(|| name(a).cmp(&name(b)))
@@ -112,6 +117,68 @@ async fn a_list_is_the_front_of_the_whole_answer() {
                     "{limit} of {property} by {by:?}, lowest: {lowest}, grouped: {grouped}"
                 );
                 assert_eq!((of_list.rows, of_list.devices), (list.len() as u64, summary.devices));
+            }
+        }
+    }
+}
+
+const FIVES: &str = "test-fives";
+
+/// A day of a type that promises a record in five minutes. Each fourth device said one thing, by which it would lead; those of town `a`
+/// are such devices.
+async fn a_day_with_holes(client: &Client) {
+    let fives = v1::DeviceType {
+        sample_interval_s: 300,
+        ..device_type(FIVES, 0)
+    };
+    client.apply_device_types(vec![fives]).await.unwrap();
+    let town = |d: usize| [("town", TOWNS[d % 4])];
+    let devices = (0..12).map(|d| device(&device_id(d), FIVES, &town(d)));
+    client.register_devices(devices.collect()).await.unwrap();
+    let mut batch = BatchBuilder::new(FIVES);
+    for d in 0..12 {
+        let id = device_id(d);
+        if d % 4 == 0 {
+            let far = if d % 8 == 0 { 100.0 } else { -100.0 };
+            batch.row(&id, T0 + 12 * HOUR).set("level", far + d as f64);
+            continue;
+        }
+        for slot in 0..288_i64 {
+            let level = (slot * 7 % 50) as f64 - 25.0 + d as f64;
+            batch.row(&id, T0 + slot * 5 * MIN).set("level", level);
+        }
+    }
+    client.write(write(batch.build().unwrap())).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_is_covered_too_thinly_leads_no_list() {
+    let cluster = TestCluster::start(3).await;
+    let client = cluster.client().await;
+    a_day_with_holes(&client).await;
+    for by in [Max, Min, Avg, Last, Percentile] {
+        for grouped in [false, true] {
+            let whole = v1::QueryAggregateRequest {
+                selector: of_type(FIVES),
+                from_ns: T0,
+                to_ns: T0 + DAY,
+                min_coverage: 0.9,
+                percentiles: if by == Percentile { vec![90.0] } else { Vec::new() },
+                ..question("level", by, &[], grouped)
+            };
+            let (all, _) = ask(&client, whole.clone()).await;
+            let thin = all.iter().filter(|series| series.start_ns.is_empty()).count();
+            assert_eq!((all.len(), thin), if grouped { (4, 1) } else { (12, 3) });
+            for (limit, lowest) in [(1, false), (1, true), (3, false), (10, true), (100, false)] {
+                let top = Some(v1::Top { limit, lowest });
+                let (list, _) = ask(&client, v1::QueryAggregateRequest { top, ..whole.clone() }).await;
+                let mut expected = sorted(all.clone(), lowest);
+                expected.truncate(limit as usize);
+                assert_eq!(
+                    list, expected,
+                    "{limit} by {by:?}, lowest: {lowest}, grouped: {grouped}"
+                );
+                assert!(!list[0].start_ns.is_empty(), "who leads has a value");
             }
         }
     }

@@ -289,6 +289,12 @@ impl TextPartial {
         }
     }
 
+    /// Bytes of the texts.
+    pub(super) fn bytes(&self) -> usize {
+        let texts = self.first.iter().chain(&self.last);
+        texts.map(|(_, text)| text.len()).sum()
+    }
+
     pub(super) fn finish(&self, function: Function) -> Option<Finished> {
         match function {
             Function::First => self.first.as_ref().map(|(_, v)| Finished::Text(v.clone())),

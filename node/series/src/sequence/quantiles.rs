@@ -2,7 +2,7 @@
 //! Lee, VLDB 2019: borders grow by a constant ratio, so that the error is a share of the value).
 //!
 //! Never here: which values. Invariant: a quantile of few values is one of them; of many it is wrong by no more than
-//! [`QUANTILE_ERROR`] of itself, whatever was merged with what.
+//! [`QUANTILE_ERROR`] of itself, or zero where that is nearer than 1e-9, whatever was merged with what.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,10 @@ use std::collections::BTreeMap;
 pub const QUANTILE_ERROR: f64 = 0.01;
 /// So many values are kept as they are.
 pub(super) const FEW: usize = 64;
-/// What is nearer to zero than this counts as zero.
+/// What is nearer to zero than this counts as zero: in bytes that were written, numbers of borders begin here.
 const SMALLEST: f64 = 1e-9;
+/// What a count costs in memory, roughly, bytes.
+const COUNT_BYTES: usize = 24;
 /// From border to border.
 const RATIO: f64 = (1.0 + QUANTILE_ERROR) / (1.0 - QUANTILE_ERROR);
 
@@ -75,6 +77,14 @@ impl Quantiles {
         }
     }
 
+    /// What counts cost, roughly, bytes; few values cost nothing beside what has them.
+    pub(super) fn heap_bytes(&self) -> usize {
+        match self {
+            Quantiles::Few(_) => 0,
+            Quantiles::Many(counts) => counts.len() * COUNT_BYTES,
+        }
+    }
+
     fn counts(&mut self) -> &mut BTreeMap<i32, u64> {
         if let Quantiles::Few(few) = self {
             let mut counts = BTreeMap::new();
@@ -92,18 +102,31 @@ impl Quantiles {
 
 /// Number of the borders that a value lies between.
 fn place(value: f64) -> i32 {
-    if value.abs() < SMALLEST {
+    let size = value.abs();
+    if size < SMALLEST {
         return 0;
     }
-    let steps = ((value.abs() / SMALLEST).ln() / RATIO.ln()).ceil() as i32 + 1;
+    // Rounded as it always was, since others count by these numbers; but so large that the ratio leaves the doubles.
+    let ratio = size / SMALLEST;
+    let logarithm = match ratio.is_finite() {
+        true => ratio.ln(),
+        false => size.ln() - SMALLEST.ln(),
+    };
+    let steps = ((logarithm / RATIO.ln()).ceil() as i32).saturating_add(1);
     if value < 0.0 { -steps } else { steps }
 }
 
 /// The value whose distance to both borders is the same share of them.
 fn middle(place: i32) -> f64 {
-    let above = SMALLEST * RATIO.powi(place.abs() - 1);
-    match place {
-        0 => 0.0,
-        _ => above * (1.0 - QUANTILE_ERROR) * f64::from(place.signum()),
+    if place == 0 {
+        return 0.0;
     }
+    let steps = place.unsigned_abs() - 1;
+    let ratio = RATIO.powi(i32::try_from(steps).unwrap_or(i32::MAX));
+    let size = match ratio.is_finite() {
+        true => SMALLEST * ratio * (1.0 - QUANTILE_ERROR),
+        false => (SMALLEST.ln() + RATIO.ln() * f64::from(steps) + (1.0 - QUANTILE_ERROR).ln()).exp(),
+    };
+    // Of the last borders the middle, and no value, lies beyond the doubles.
+    size.min(f64::MAX) * f64::from(place.signum())
 }

@@ -246,6 +246,137 @@ fn quantiles_of_few_are_exact_and_of_many_within_the_error() {
 }
 
 #[test]
+fn quantiles_of_many_hold_at_both_ends_of_the_doubles() {
+    let median = |value: f64| {
+        let mut quantiles = Quantiles::default();
+        (0..65).for_each(|_| quantiles.add(value));
+        assert!(matches!(quantiles, Quantiles::Many(_)));
+        quantiles.at(500_000).unwrap()
+    };
+    for size in [
+        1e-9,
+        1e-3,
+        7.5,
+        1e12,
+        1.7e299,
+        1.8e299,
+        1e300,
+        3e307,
+        1.76e308,
+        1.79e308,
+        f64::MAX,
+    ] {
+        for value in [size, -size] {
+            let found = median(value);
+            let error = (found / value - 1.0).abs();
+            assert!(error <= QUANTILE_ERROR * 1.000_001, "{found}, not {value}");
+        }
+    }
+    // Nearer to zero than the first border, as the contract says.
+    for value in [0.0, 1e-12, -1e-12, 9.9e-10, f64::MIN_POSITIVE] {
+        assert_eq!(median(value), 0.0, "{value}");
+    }
+    let mut all = Quantiles::default();
+    let ends = [-f64::MAX, -1e300, -1.0, 1e-12, 1.0, 1e300, f64::MAX];
+    (0..70).for_each(|n| all.add(ends[n % ends.len()]));
+    let found: Vec<f64> = (1..=7).map(|n| all.at(n * 142_857).unwrap()).collect();
+    for (found, expected) in found.iter().zip(ends) {
+        let near = (found - expected).abs() <= expected.abs().max(1e-9) * QUANTILE_ERROR * 1.000_001;
+        assert!(near, "{found}, not {expected}");
+    }
+}
+
+/// Borders have the numbers that they had when rollups and nodes first counted by them.
+#[test]
+fn values_are_counted_where_they_always_were() {
+    let check = |value: f64, expected: i32| {
+        let mut quantiles = Quantiles::default();
+        (0..65).for_each(|_| quantiles.add(value));
+        let Quantiles::Many(counts) = quantiles else {
+            panic!("few")
+        };
+        assert_eq!(counts.into_iter().collect::<Vec<_>>(), [(expected, 65)], "{value}");
+    };
+    let known = [
+        (1e-9, 1),
+        (1.5e-9, 22),
+        (0.001, 692),
+        (1.0, 1_038),
+        (7.5, 1_138),
+        (442.7, 1_342),
+        (1e6, 1_728),
+        (1e12, 2_419),
+        (1e100, 12_550),
+        (1e299, 35_460),
+    ];
+    for (value, expected) in known {
+        check(value, expected);
+        check(-value, -expected);
+    }
+}
+
+#[test]
+fn too_many_states_of_many_devices_are_an_error_that_fits_its_bytes() {
+    let mut all = Sequence::default();
+    for device in 0..70_i64 {
+        let codes = device * 2_000..device * 2_000 + STATES_MAX as i64 + 1;
+        let of_device = Sequence {
+            states: codes
+                .map(|code| {
+                    (
+                        code,
+                        State {
+                            points: 1,
+                            ..State::default()
+                        },
+                    )
+                })
+                .collect(),
+            ..Sequence::default()
+        };
+        all.merge(&of_device);
+        assert_eq!(all.states.len(), STATES_MAX + 1, "after device {device}");
+    }
+    // What is there already goes on.
+    let again = Sequence {
+        states: [(
+            5,
+            State {
+                points: 3,
+                ..State::default()
+            },
+        )]
+        .into(),
+        ..Sequence::default()
+    };
+    all.merge(&again);
+    assert_eq!(all.states[&5].points, 4);
+    let mut bytes = Vec::new();
+    all.encode_to(&mut bytes);
+    let back = Sequence::decode(&bytes).unwrap();
+    assert_eq!(back.finish(SequenceFunction::Mode, 1), Err(TooManyStates));
+    // As many as are kept apart are told.
+    let mut most = Sequence::default();
+    for device in 0..70 {
+        let code = |at: usize| {
+            (
+                at as i64,
+                State {
+                    points: 1,
+                    ..State::default()
+                },
+            )
+        };
+        let of_device = Sequence {
+            states: (0..STATES_MAX).skip(device).map(code).collect(),
+            ..Sequence::default()
+        };
+        most.merge(&of_device);
+    }
+    assert_eq!(most.finish(SequenceFunction::Mode, 1), Ok(Some(Finished::I64(69))));
+}
+
+#[test]
 fn too_many_states_are_an_error_and_stay_bounded() {
     let gathered = everything(Between::Held, 60);
     let points: Vec<(i64, f64)> = (0..5_000).map(|n| (n, n as f64)).collect();
