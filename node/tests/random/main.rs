@@ -11,6 +11,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod asked;
 mod joins;
 mod known_at;
 mod latest_columns;
@@ -18,6 +19,9 @@ mod recorded;
 mod recorded_alerts;
 mod recorded_answers;
 mod recorded_health;
+mod recorded_intervals;
+mod recorded_joins;
+mod recorded_promises;
 mod selectors;
 mod test_points;
 mod windows;
