@@ -22,6 +22,7 @@ mod recorded_health;
 mod recorded_intervals;
 mod recorded_joins;
 mod recorded_promises;
+mod recorded_rollups;
 mod recorded_top;
 mod selectors;
 mod test_points;
