@@ -20,6 +20,7 @@ pub(crate) mod random;
 pub(crate) mod recomputed;
 pub(crate) mod recordings;
 pub(crate) mod watch;
+pub(crate) mod zones;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -18,6 +18,7 @@ mod latest_columns;
 mod recorded;
 mod recorded_alerts;
 mod recorded_answers;
+mod recorded_calendar;
 mod recorded_health;
 mod recorded_intervals;
 mod recorded_joins;
