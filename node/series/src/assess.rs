@@ -70,8 +70,8 @@ pub struct Gap {
 /// How often a device reports, against what it promises.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub enum Freshness {
-    /// Mostly in step.
-    AsPromised,
+    /// Mostly in step: so many times slower, at most 1.5.
+    AsPromised(f64),
     /// So many times slower.
     Slower(f64),
     /// Nothing for ten intervals and more.
@@ -350,7 +350,7 @@ impl<'a> Assessing<'a> {
         };
         let ratio = median as f64 / interval as f64;
         match ratio <= 1.5 {
-            true => Freshness::AsPromised,
+            true => Freshness::AsPromised(ratio),
             false => Freshness::Slower(ratio),
         }
     }
@@ -522,13 +522,17 @@ mod tests {
     fn verdicts() {
         let verdict = |points: &[(i64, i64)]| assessed(&hour(Edge::StartClosed), points).freshness;
         let each = |step: usize| (0..3_600).step_by(step).map(|t| (t, 5)).collect::<Vec<_>>();
-        assert_eq!(verdict(&each(300)), Freshness::AsPromised);
-        assert_eq!(verdict(&each(450)), Freshness::AsPromised, "one and a half intervals");
+        assert_eq!(verdict(&each(300)), Freshness::AsPromised(1.0));
+        assert_eq!(
+            verdict(&each(450)),
+            Freshness::AsPromised(1.5),
+            "one and a half intervals"
+        );
         assert_eq!(verdict(&each(453)), Freshness::Slower(1.51));
         assert_eq!(verdict(&each(1_200)), Freshness::Slower(4.0));
         assert_eq!(
             verdict(&[(0, 5), (300, 5), (600, 5)]),
-            Freshness::AsPromised,
+            Freshness::AsPromised(1.0),
             "ten of silence"
         );
         assert_eq!(verdict(&[(0, 5), (300, 5), (599, 5)]), Freshness::Stalled);

@@ -154,7 +154,10 @@ impl<'a> Exceeding<'a> {
             open: open || cut,
             ..current
         };
-        let single = ended.from_ns == ended.to_ns && (asked.from_ns..asked.to_ns).contains(&ended.from_ns);
+        // A state that ends as the time begins is not of it: nobody saw it there.
+        let was_over = asked.between == Between::Held && !unknown_after && !open && to_ns == asked.from_ns;
+        let inside = (asked.from_ns..asked.to_ns).contains(&ended.from_ns);
+        let single = ended.from_ns == ended.to_ns && inside && !was_over;
         if ended.from_ns < ended.to_ns || single {
             self.found.push(ended);
         }
@@ -259,5 +262,24 @@ mod tests {
             ..asked(0.5)
         };
         assert_eq!(found(&within, &points), [(0.0, 500.0, 3.0, 300, "open")]);
+    }
+
+    #[test]
+    fn a_state_that_ends_as_the_time_begins_is_not_in_it() {
+        let from_zero = |between| Threshold { between, ..asked(1.0) };
+        let ends = [(-300, 1.0), (0, 0.0), (300, 0.0)];
+        assert_eq!(found(&from_zero(Between::Held), &ends), []);
+        // It may have gone on, and was seen when the time began.
+        let unknown = [(-300, 1.0), (0, 1.0), (1_000, 0.0)];
+        assert_eq!(
+            found(&from_zero(Between::Held), &unknown),
+            [(0.0, 0.0, 1.0, 0, "unknown")]
+        );
+        // Along a line, the threshold is met at that very moment.
+        let meets = [(-300, 2.0), (0, 1.0), (300, 0.0)];
+        assert_eq!(
+            found(&from_zero(Between::Linear), &meets),
+            [(0.0, 0.0, 1.0, 0, "ended")]
+        );
     }
 }

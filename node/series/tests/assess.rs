@@ -176,8 +176,13 @@ impl Grid<'_> {
         let mut spacings: Vec<i64> = seen.windows(2).filter(measured).map(|pair| pair[1] - pair[0]).collect();
         spacings.sort_unstable();
         match spacings.get(spacings.len() / 2) {
-            Some(median) if slots >= 3 && *median * 2 <= interval_ns * 3 => Freshness::AsPromised,
-            Some(median) if slots >= 3 => Freshness::Slower(*median as f64 / interval_ns as f64),
+            Some(median) if slots >= 3 => {
+                let ratio = *median as f64 / interval_ns as f64;
+                match *median * 2 <= interval_ns * 3 {
+                    true => Freshness::AsPromised(ratio),
+                    false => Freshness::Slower(ratio),
+                }
+            }
             _ => Freshness::NotAssessable,
         }
     }

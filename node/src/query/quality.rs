@@ -7,7 +7,9 @@ use std::ops::ControlFlow;
 
 use tidemark_proto::peer::QualityReports;
 use tidemark_proto::peer::read_shard_response::Part;
-use tidemark_proto::v1::{AnswerSummary, GetHealthRequest, GetQualityRequest, Health, QualityReport, ReportKind};
+use tidemark_proto::v1::{
+    AnswerSummary, GetHealthRequest, GetQualityRequest, Health, Quality, QualityReport, ReportKind,
+};
 use tidemark_series::assess::{Assessing, Assessment, Freshness, Promise};
 use tidemark_series::{Block, Corrupt, Edge, NewestValue, bucket};
 
@@ -15,7 +17,7 @@ use super::asked::Asked;
 use super::health::{self, Signals};
 use super::last_good::{Sought, last_good};
 use super::plan::{check_range, one_property, passes_over_types};
-use super::quality_device::{Counts, Device, Look, last_point, last_word};
+use super::quality_device::{Counts, Device, Look, is_apart, last_point, last_word};
 use super::quality_merge::{Reports, check};
 use super::quality_scope::{Life, lives};
 use super::shard_side::{Answering, Chosen, Wanted, corrupt};
@@ -329,9 +331,12 @@ impl Looking<'_> {
             .aside(|| self.answering.newest(look.def, &silent_devices))?;
         let mut ever = vec![Ever::default(); devices.len()];
         for (at, newest) in silent.into_iter().zip(&newest) {
-            let of_property = newest.iter().filter(|value| value.property == number);
+            let of_property = || newest.iter().filter(|value| value.property == number);
+            let is_point =
+                |value: &&NewestValue| value.quality != Quality::Missing as u8 && !is_apart(value.report_kind);
             ever[at] = Ever {
-                point_ns: of_property.map(|value| value.observed_at).max(),
+                point_ns: of_property().map(|value| value.observed_at).max(),
+                last_ns: of_property().filter(is_point).map(|value| value.observed_at).max(),
                 word_ns: self.word(look.def, &devices[at], newest, looked_at[at].silent().1)?,
                 excusing_ns: match looked_at[at].silent().0 && looked_at[at].has_maintenance() {
                     true => {
@@ -437,7 +442,10 @@ impl<'a> Around<'a> {
 /// When a device was heard last, as far as its newest values tell.
 #[derive(Copy, Clone, Default)]
 struct Ever {
+    /// That of the property, whatever it is.
     point_ns: Option<i64>,
+    /// The same, where it is a point.
+    last_ns: Option<i64>,
     word_ns: Option<i64>,
     /// The last point before what was looked at, where maintenance may say why there is none in it.
     excusing_ns: Option<i64>,
@@ -502,9 +510,9 @@ fn report(promise: &Promise, found: Assessment, counts: Counts, ever: Ever, gaps
     use tidemark_proto::v1::Freshness as Wire;
     let length = found.slots as f64 * promise.interval_ns as f64;
     let share = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 0.0 };
-    let last = found.last_ns.or(ever.point_ns.filter(|at| *at <= promise.to_ns));
+    let last = found.last_ns.or(ever.last_ns.filter(|at| *at <= promise.to_ns));
     let (freshness, spacing_ratio) = match found.freshness {
-        Freshness::AsPromised => (Wire::AsPromised, 0.0),
+        Freshness::AsPromised(ratio) => (Wire::AsPromised, ratio),
         Freshness::Slower(ratio) => (Wire::Slower, ratio),
         Freshness::Stalled => (Wire::Stalled, 0.0),
         Freshness::Never if ever.excusing_ns.is_some_and(|at| promise.excuses(at)) => (Wire::NotAssessable, 0.0),

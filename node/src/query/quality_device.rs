@@ -293,7 +293,7 @@ pub(super) fn last_point(
 }
 
 /// Tests are stored apart, and who only says that it is there has nothing else to say.
-fn is_apart(kind: u8) -> bool {
+pub(super) fn is_apart(kind: u8) -> bool {
     kind == ReportKind::Test as u8 || kind == ReportKind::Keepalive as u8
 }
 

@@ -21,7 +21,7 @@ impl Played {
     pub(crate) fn counting(&self, device: &str, drop_suspect: bool) -> Vec<(i64, f64)> {
         let limits = &self.recording.limits;
         let by_itself = |said: &Said| {
-            let doubtful = said.stated == Quality::Suspect || limits.typical_max.is_some_and(|max| said.value > max);
+            let doubtful = said.stated == Quality::Suspect || !is_typical(limits, said.value);
             let failed = matches!(said.stated, Quality::Fail | Quality::Missing);
             !failed && is_in_range(limits, said.value) && !(drop_suspect && doubtful)
         };
@@ -81,7 +81,7 @@ impl Played {
                 None => Some(Wrong::Fail),
                 Some(Some(wrong)) => Some(*wrong),
                 Some(None) => {
-                    let typical = limits.typical_max.is_none_or(|max| said.value <= max);
+                    let typical = is_typical(limits, said.value);
                     (said.stated == Quality::Suspect || !typical).then_some(Wrong::Suspect)
                 }
             };
@@ -97,7 +97,12 @@ fn values<'a>(said: impl Iterator<Item = (&'a i64, &'a Said)>) -> Vec<(i64, f64)
 
 /// Whether a sensor can tell a value.
 fn is_in_range(limits: &Limits, value: f64) -> bool {
-    limits.max.is_none_or(|max| value <= max)
+    limits.min.is_none_or(|min| value >= min) && limits.max.is_none_or(|max| value <= max)
+}
+
+/// Whether a value is a usual one.
+fn is_typical(limits: &Limits, value: f64) -> bool {
+    limits.typical_min.is_none_or(|min| value >= min) && limits.typical_max.is_none_or(|max| value <= max)
 }
 
 /// What neighbours say of points that are in range: spikes fail, changes that are too fast and values that stand still are suspect.
@@ -115,10 +120,7 @@ fn judge(interval_s: i64, limits: &Limits, points: &[(i64, f64)]) -> Vec<Option<
             Some(near && ((to > spike && from < -spike) || (to < -spike && from > spike)))
         };
         let is_too_fast = || {
-            let sure = |other: &usize| {
-                let typical = limits.typical_max.is_none_or(|max| points[*other].1 <= max);
-                wrong[*other].is_none() && typical
-            };
+            let sure = |other: &usize| wrong[*other].is_none() && is_typical(limits, points[*other].1);
             let (u, sure) = points[(0..at).rev().find(sure)?];
             let minutes = (t - u) as f64 / MIN as f64;
             let reached = t - u <= 3 * interval_s * S;
@@ -138,7 +140,10 @@ fn judge(interval_s: i64, limits: &Limits, points: &[(i64, f64)]) -> Vec<Option<
             let least = together.iter().map(|(_, v)| *v).fold(f64::INFINITY, f64::min);
             let most = together.iter().map(|(_, v)| *v).fold(f64::NEG_INFINITY, f64::max);
             let covered = slots.len() as f64 * interval_s as f64 >= 0.8 * over_s as f64;
-            most - least <= within && together.len() >= 3 && covered
+            let normal = limits
+                .flat_ignore
+                .is_some_and(|ignore| (value - ignore).abs() <= within);
+            most - least <= within && together.len() >= 3 && covered && !normal
         });
         if stands || is_too_fast() == Some(true) {
             wrong[at] = Some(Wrong::Suspect);

@@ -8,15 +8,19 @@
 pub(crate) mod afternoon;
 pub(crate) mod alarm;
 pub(crate) mod alerted;
+pub(crate) mod columns;
+pub(crate) mod derived;
 pub(crate) mod direct;
 pub(crate) mod fleet;
 pub(crate) mod gate;
 pub(crate) mod judged;
 pub(crate) mod operator;
+pub(crate) mod placed;
 pub(crate) mod random;
 pub(crate) mod recomputed;
 pub(crate) mod recordings;
 pub(crate) mod watch;
+pub(crate) mod zones;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

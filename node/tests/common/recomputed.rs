@@ -1,9 +1,10 @@
 //! Functions of a window recomputed from a list of points, by their definitions and nothing of the store.
 //! Never here: which points count. Invariant: every function looks at the whole list.
 
-use tidemark_client::v1::Function;
+use tidemark_client::v1::{Function, Kind};
 
 use super::fleet::*;
+use super::recordings::Played;
 
 /// How points are looked at.
 #[derive(Copy, Clone, Debug)]
@@ -15,6 +16,23 @@ pub(crate) struct Look {
     pub(crate) gap_ns: i64,
     pub(crate) interval_ns: i64,
     pub(crate) over_ns: i64,
+    /// Where a counter begins anew.
+    pub(crate) wrap: Option<f64>,
+}
+
+impl Played {
+    /// How its points are looked at where a question says nothing else.
+    pub(crate) fn look(&self) -> Look {
+        let kind = self.recording.kind;
+        Look {
+            ends: matches!(kind, Kind::Increment | Kind::Mean),
+            held: kind == Kind::State,
+            gap_ns: 3 * self.interval_ns(),
+            interval_ns: self.interval_ns(),
+            over_ns: 0,
+            wrap: self.recording.wrap,
+        }
+    }
 }
 
 impl Look {
@@ -77,15 +95,29 @@ impl Look {
     }
 
     /// Change and rise from the last point at or before the start to the last one at or before the end; none where no step ends there.
-    fn steps(&self, points: &[(i64, f64)], (start, end): (i64, i64)) -> Option<(f64, f64)> {
+    pub(crate) fn steps(&self, points: &[(i64, f64)], (start, end): (i64, i64)) -> Option<(f64, f64)> {
         let steps = points.windows(2).filter(|pair| pair[1].0 > start && pair[1].0 <= end);
-        let rise = |a: f64, b: f64| if b < a { b } else { b - a };
-        let each = steps.map(|pair| (pair[1].1 - pair[0].1, rise(pair[0].1, pair[1].1)));
+        let each = steps.map(|pair| (pair[1].1 - pair[0].1, self.risen(pair[0].1, pair[1].1)));
         each.reduce(|a, b| (a.0 + b.0, a.1 + b.1))
     }
 
+    /// How far a counter rose from a value to the next one. A fall is a turn where that makes it less than half of one, else a new begin.
+    fn risen(&self, from: f64, to: f64) -> f64 {
+        if to >= from {
+            return to - from;
+        }
+        let turned = self
+            .wrap
+            .filter(|wrap| from <= *wrap)
+            .map(|wrap| (wrap - from + to, wrap));
+        match turned {
+            Some((rise, wrap)) if rise < wrap / 2.0 => rise,
+            _ => to,
+        }
+    }
+
     /// Area under the values, their unit times seconds, and the seconds that it covers.
-    fn area(&self, points: &[(i64, f64)], window: (i64, i64)) -> Option<(f64, f64)> {
+    pub(crate) fn area(&self, points: &[(i64, f64)], window: (i64, i64)) -> Option<(f64, f64)> {
         let (mut area, mut covered) = (0.0, 0.0);
         for (from, to, a, b) in self.pieces(points, window) {
             let seconds = (to - from) as f64 / S as f64;
@@ -111,7 +143,7 @@ impl Look {
     }
 
     /// How fast it rose until a point, per hour.
-    fn rise(&self, points: &[(i64, f64)], (t, value): (i64, f64)) -> Option<f64> {
+    pub(crate) fn rise(&self, points: &[(i64, f64)], (t, value): (i64, f64)) -> Option<f64> {
         let (u, before) = points.iter().rev().find(|(u, _)| *u <= t - self.over_ns)?;
         let near = *u >= t - self.over_ns - self.interval_ns;
         near.then(|| (value - before) / ((t - u) as f64 / HOUR as f64))

@@ -13,6 +13,7 @@ use tidemark_client::{BatchBuilder, Client, Value, v1};
 use v1::{Kind, Quality, ValueType};
 
 use super::fleet::*;
+use super::placed::{east_deg, tags};
 
 /// Points of a series that are played at most.
 const POINTS_MAX: usize = 700;
@@ -27,36 +28,62 @@ pub(crate) const VALUE: &str = "value";
 pub(crate) struct Recording {
     pub(crate) file: &'static str,
     /// Device and property, as the recording calls them; each becomes a device of its own.
-    series: &'static [(&'static str, &'static str)],
+    pub(super) series: &'static [(&'static str, &'static str)],
     pub(crate) kind: Kind,
     pub(crate) interval_s: i64,
     pub(crate) limits: Limits,
     /// Labels, where values are some.
     pub(crate) labels: &'static [&'static str],
+    /// Where a counter begins anew.
+    pub(crate) wrap: Option<f64>,
+    /// Values by which a device says that it has none.
+    pub(crate) missing: &'static [f64],
+    /// What becomes of the recorded values of a device before they are played.
+    pub(super) made: fn(&mut StdRng, &mut [(i64, f64)]),
 }
+
+/// As it was recorded, with nothing promised but what is added.
+pub(super) const PLAIN: Recording = Recording {
+    file: "",
+    series: &[],
+    kind: Kind::Gauge,
+    interval_s: 0,
+    limits: NO_LIMITS,
+    labels: &[],
+    wrap: None,
+    missing: &[],
+    made: |_, _| {},
+};
 
 /// What is checked of values.
 #[derive(Copy, Clone, Debug, Default)]
 pub(crate) struct Limits {
+    pub(crate) min: Option<f64>,
     pub(crate) max: Option<f64>,
+    pub(crate) typical_min: Option<f64>,
     pub(crate) typical_max: Option<f64>,
     pub(crate) spike: Option<f64>,
     pub(crate) rate_per_min: Option<f64>,
     /// So long, seconds, within so much.
     pub(crate) flat: Option<(i64, f64)>,
+    /// Standing still here, as near as that is still standing, is normal.
+    pub(crate) flat_ignore: Option<f64>,
 }
 
-const NO_LIMITS: Limits = Limits {
+pub(super) const NO_LIMITS: Limits = Limits {
+    min: None,
     max: None,
+    typical_min: None,
     typical_max: None,
     spike: None,
     rate_per_min: None,
     flat: None,
+    flat_ignore: None,
 };
 
 /// One or more of each kind of file: levels, a noisy optical sensor, rain by tips, rooms that report on change, machines, energy, its
 /// states, air, and wind that is summed up until it turns.
-pub(crate) const RECORDINGS: [Recording; 9] = [
+pub(crate) static RECORDINGS: [Recording; 9] = [
     Recording {
         file: "lro_river.csv.zst",
         series: &[("BlackSmithFork", "stage")],
@@ -67,7 +94,7 @@ pub(crate) const RECORDINGS: [Recording; 9] = [
             flat: Some((7_200, 0.25)),
             ..NO_LIMITS
         },
-        labels: &[],
+        ..PLAIN
     },
     Recording {
         file: "lro_river.csv.zst",
@@ -80,7 +107,7 @@ pub(crate) const RECORDINGS: [Recording; 9] = [
             spike: Some(1.0),
             ..NO_LIMITS
         },
-        labels: &[],
+        ..PLAIN
     },
     Recording {
         file: "tharandt_rain.csv.zst",
@@ -92,7 +119,7 @@ pub(crate) const RECORDINGS: [Recording; 9] = [
             typical_max: Some(0.4),
             ..NO_LIMITS
         },
-        labels: &[],
+        ..PLAIN
     },
     Recording {
         file: "smart_home.csv.zst",
@@ -107,7 +134,7 @@ pub(crate) const RECORDINGS: [Recording; 9] = [
             flat: Some((3 * 3_600, 0.2)),
             ..NO_LIMITS
         },
-        labels: &[],
+        ..PLAIN
     },
     Recording {
         file: "nab_machines.csv.zst",
@@ -123,7 +150,7 @@ pub(crate) const RECORDINGS: [Recording; 9] = [
             rate_per_min: Some(2.0),
             ..NO_LIMITS
         },
-        labels: &[],
+        ..PLAIN
     },
     Recording {
         file: "steel_energy.csv.zst",
@@ -134,15 +161,15 @@ pub(crate) const RECORDINGS: [Recording; 9] = [
             typical_max: Some(100.0),
             ..NO_LIMITS
         },
-        labels: &[],
+        ..PLAIN
     },
     Recording {
         file: "steel_energy.csv.zst",
         series: &[("plant", "load_type")],
         kind: Kind::State,
         interval_s: 900,
-        limits: NO_LIMITS,
         labels: &["Light_Load", "Medium_Load", "Maximum_Load"],
+        ..PLAIN
     },
     Recording {
         file: "beijing_air.csv.zst",
@@ -154,15 +181,14 @@ pub(crate) const RECORDINGS: [Recording; 9] = [
             spike: Some(15.0),
             ..NO_LIMITS
         },
-        labels: &[],
+        ..PLAIN
     },
     Recording {
         file: "beijing_air.csv.zst",
         series: &[("us_embassy", "wind_cum")],
         kind: Kind::Counter,
         interval_s: 3_600,
-        limits: NO_LIMITS,
-        labels: &[],
+        ..PLAIN
     },
 ];
 
@@ -265,22 +291,45 @@ impl Played {
     }
 }
 
+/// What is played, and how.
+pub(crate) struct Stage {
+    pub(crate) recordings: &'static [Recording],
+    /// Begin of the names of their types, which are numbered.
+    pub(crate) stem: &'static str,
+    /// Lengths of rollups, by type in turn.
+    pub(crate) rollups_s: Vec<Vec<u32>>,
+    /// Each is shifted so that its last point is of this time, if one is given.
+    pub(crate) end_ns: Option<i64>,
+}
+
 /// Plays every recording to a store: registers a type and devices for each, and sends their points.
 pub(crate) async fn play(client: &Client, random: &mut StdRng, rollups_s: &[u32]) -> Vec<Played> {
     play_until(client, random, rollups_s, None).await
 }
 
 /// The same, each shifted so that its last point is of some time, if one is given.
-#[allow(clippy::print_stdout, reason = "whether recordings are there is seen nowhere else")]
 pub(crate) async fn play_until(
     client: &Client,
     random: &mut StdRng,
     rollups_s: &[u32],
     end_ns: Option<i64>,
 ) -> Vec<Played> {
+    let stage = Stage {
+        recordings: &RECORDINGS,
+        stem: "recorded",
+        rollups_s: vec![rollups_s.to_vec()],
+        end_ns,
+    };
+    play_on(client, random, &stage).await
+}
+
+/// Plays what is on a stage.
+#[allow(clippy::print_stdout, reason = "whether recordings are there is seen nowhere else")]
+pub(crate) async fn play_on(client: &Client, random: &mut StdRng, stage: &Stage) -> Vec<Played> {
     let mut all = Vec::new();
-    for (number, recording) in RECORDINGS.iter().enumerate() {
-        let device_type = format!("recorded-{number}");
+    for (number, recording) in stage.recordings.iter().enumerate() {
+        let device_type = format!("{}-{number}", stage.stem);
+        let rollups_s = &stage.rollups_s[number % stage.rollups_s.len()];
         client
             .apply_device_types(vec![made_type(recording, &device_type, rollups_s)])
             .await
@@ -289,16 +338,26 @@ pub(crate) async fn play_until(
         let how = if recorded.is_some() { "recorded" } else { "made up" };
         let series = recorded.unwrap_or_else(|| made_up(recording, random));
         let ids: Vec<String> = (0..series.len()).map(|at| format!("{device_type}.{at}")).collect();
-        let devices = ids.iter().map(|id| device(id, &device_type, &[]));
+        let devices = ids.iter().enumerate().map(|(at, id)| v1::Device {
+            place: Some(v1::Place {
+                latitude_deg: 0.0,
+                longitude_deg: east_deg(at),
+            }),
+            ..device(id, &device_type, &tags(at))
+        });
         client.register_devices(devices.collect()).await.unwrap();
         let mut stretch = stretch(series, random);
         let last = stretch.iter().flatten().map(|(t, _)| *t).max().unwrap();
-        let shift = end_ns.map_or(0, |end| end - last);
+        let shift = stage.end_ns.map_or(0, |end| end - last);
         stretch.iter_mut().flatten().for_each(|(t, _)| *t += shift);
         let points = stretch.iter().map(Vec::len).sum::<usize>();
-        println!("{} {:?}: {points} points, {how}", recording.file, recording.series[0].1);
+        println!(
+            "{device_type}: {} {:?}: {points} points, {how}, rollups {rollups_s:?}",
+            recording.file, recording.series[0].1
+        );
         let mut said = BTreeMap::new();
-        for (id, points) in ids.into_iter().zip(stretch) {
+        for (id, mut points) in ids.into_iter().zip(stretch) {
+            (recording.made)(random, &mut points);
             let of_one = send(client, random, recording, &device_type, &id, points).await;
             said.insert(id, of_one);
         }
@@ -326,6 +385,7 @@ fn made_type(recording: &Recording, id: &str, rollups_s: &[u32]) -> v1::DeviceTy
     set("rate_per_min", limits.rate_per_min);
     set("flat_s", limits.flat.map(|(over_s, _)| over_s as f64));
     set("flat_eps", limits.flat.map(|(_, within)| within));
+    set("flat_ignore", limits.flat_ignore);
     let value_type = if recording.labels.is_empty() {
         ValueType::F64
     } else {
@@ -334,8 +394,12 @@ fn made_type(recording: &Recording, id: &str, rollups_s: &[u32]) -> v1::DeviceTy
     v1::DeviceType {
         id: id.into(),
         properties: vec![v1::Property {
+            min: limits.min,
             max: limits.max,
+            typical_min: limits.typical_min,
             typical_max: limits.typical_max,
+            wrap: recording.wrap,
+            missing: recording.missing.iter().map(ToString::to_string).collect(),
             attributes,
             labels: recording.labels.iter().map(ToString::to_string).collect(),
             ..property(VALUE, value_type, recording.kind)
@@ -497,9 +561,13 @@ async fn deliver(
             .received_at(message.received_ns)
             .set_with_quality(VALUE, value, message.stated);
         let before = said.get(&message.t_ns).map_or(0, |said| said.again + 1);
+        let stated = match recording.missing.contains(&message.value) {
+            true => Quality::Missing,
+            false => message.stated,
+        };
         let now = Said {
             value: message.value,
-            stated: message.stated,
+            stated,
             received_ns: message.received_ns,
             again: before,
         };

@@ -107,6 +107,7 @@ impl Asked {
             gap_ns: 0,
             interval_ns: MIN,
             over_ns: 0,
+            wrap: None,
         };
         let slots = |points: &Points| look.slots_filled(points, bounds);
         let filled: u64 = devices.iter().map(slots).sum();

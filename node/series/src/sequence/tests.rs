@@ -233,6 +233,17 @@ fn quantiles_of_few_are_exact_and_of_many_within_the_error() {
         (Some(1.0), Some(2.0), Some(3.0), Some(10.0))
     );
     assert_eq!(Quantiles::default().at(500_000), None);
+    for count in 1..=64_u32 {
+        let all = of(&(1..=count).map(f64::from).collect::<Vec<_>>());
+        for percent in 1..=100_u32 {
+            let rank = (percent * count).div_ceil(100);
+            assert_eq!(
+                all.at(percent * 10_000),
+                Some(f64::from(rank)),
+                "{percent} % of {count}"
+            );
+        }
+    }
     let many: Vec<f64> = (-2_000..3_000).map(|n| f64::from(n) * 0.37).collect();
     let sketch = of(&many);
     for millionths in (1..=100).map(|n| n * 10_000) {
