@@ -124,7 +124,7 @@ async fn an_outage_is_silence_until_its_points_come() {
         .write(write(observed(&["RG2"], between(at(14, 0), at(15, 20)), shift)))
         .await
         .unwrap();
-    goes(&client, "RG2", "rain_3h", &["15:50 normal stale"], shift).await;
+    goes(&client, "RG2", "rain_3h", &["15:55 normal stale"], shift).await;
     goes(&client, "PD1", "depth", &DEPTH_STEPS[..4], shift).await;
     goes(&client, "RG1", "rain_3h", &["15:40 orange"], shift).await;
     goes(&client, "RL1", "rise", &["15:45 yellow", "16:00 orange"], shift).await;
@@ -160,7 +160,7 @@ async fn an_outage_is_silence_until_its_points_come() {
         &client,
         "RG2",
         "rain_3h",
-        &["15:50 normal stale", "15:40 orange", "16:10 orange fresh"],
+        &["15:55 normal stale", "15:40 orange", "16:10 orange fresh"],
         shift,
     )
     .await;
@@ -169,16 +169,16 @@ async fn an_outage_is_silence_until_its_points_come() {
         .write(write(observed(&["RG2"], between(at(16, 15), at(17, 0)), shift)))
         .await
         .unwrap();
-    let all = ["15:50 normal stale", "15:40 orange", "16:10 orange fresh", "16:35 red"];
+    let all = ["15:55 normal stale", "15:40 orange", "16:10 orange fresh", "16:35 red"];
     goes(&client, "RG2", "rain_3h", &all, shift).await;
 
-    // Another river, where it is ten past five: nothing came for half an hour.
-    let later = tidemark_node::clock::now_ns() - at(17, 10) - S;
+    // Another river, where it is a quarter past five: nothing came for more than half an hour.
+    let later = tidemark_node::clock::now_ns() - at(17, 15) - S;
     client
         .write(write(observed(&["RL2"], between(at(14, 0), at(16, 40)), later)))
         .await
         .unwrap();
-    goes(&client, "RL2", "river", &["16:35 yellow", "17:10 yellow stale"], later).await;
+    goes(&client, "RL2", "river", &["16:35 yellow", "17:15 yellow stale"], later).await;
     let in_force = v1::ListAlertsRequest {
         selector: of_devices(&["RL2"]),
         profiles: vec!["river".into()],
@@ -209,8 +209,8 @@ async fn who_only_says_that_it_is_there_is_silent_all_the_same() {
     let client = cluster.client().await;
     let rivers = ["RL1", "RL2", "RL3"];
     ready(&client, &rivers).await;
-    // It is a little before four o'clock.
-    let shift = tidemark_node::clock::now_ns() - at(16, 0) + 4 * S;
+    // It is a little before five past four: half an hour has passed, and no sample is missing since.
+    let shift = tidemark_node::clock::now_ns() - at(16, 5) + 4 * S;
     let mut batch = BatchBuilder::new(GAUGE);
     for river in rivers {
         batch.row(river, at(15, 30) + shift).set("level", 1.45);
@@ -224,7 +224,8 @@ async fn who_only_says_that_it_is_there_is_silent_all_the_same() {
         .set_with_quality("level", failed, v1::Quality::Fail);
     client.write(write(batch.build().unwrap())).await.unwrap();
     for river in rivers {
-        goes(&client, river, "river", &["15:30 yellow", "16:00 yellow stale"], shift).await;
+        let steps = goes(&client, river, "river", &["15:30 yellow", "16:05 yellow stale"], shift).await;
+        assert!(steps[1].raised_at_ns >= steps[1].since_ns, "{steps:?}");
     }
     // That it is there makes nothing fresh.
     let mut batch = BatchBuilder::new(GAUGE);
@@ -234,7 +235,7 @@ async fn who_only_says_that_it_is_there_is_silent_all_the_same() {
     row.set("level", 1.0);
     batch.row("RL3", at(15, 55) + shift).set("level", 1.45);
     write_and_see(&cluster, &client, batch.build().unwrap()).await;
-    let fresh = ["15:30 yellow", "16:00 yellow stale", "15:55 yellow fresh"];
+    let fresh = ["15:30 yellow", "16:05 yellow stale", "15:55 yellow fresh"];
     goes(&client, "RL3", "river", &fresh, shift).await;
     goes(&client, "RL1", "river", &fresh[..2], shift).await;
 }
