@@ -16,6 +16,7 @@ pub(crate) mod operator;
 pub(crate) mod random;
 pub(crate) mod recomputed;
 pub(crate) mod recordings;
+pub(crate) mod story;
 pub(crate) mod watch;
 
 use std::net::SocketAddr;
