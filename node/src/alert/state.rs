@@ -78,13 +78,15 @@ pub(super) fn update(
 /// When silence begins that nobody has been told of, after the newest point that counts; `None` where it would be no news.
 pub(super) fn silent_at(profile: &ProfileDef, newest: Option<(i64, f64)>, now_ns: i64) -> Option<i64> {
     let ((t_ns, _), after_ns) = newest.zip(profile.stale_after_ns)?;
+    let from_ns = profile.silent_from_ns(t_ns)?;
     // It may be just that old.
-    is_news(now_ns.saturating_sub(t_ns), after_ns).then_some(t_ns.saturating_add(after_ns).saturating_add(1))
+    let due_ns = from_ns.max(t_ns.saturating_add(after_ns).saturating_add(1));
+    is_news(from_ns, now_ns).then_some(due_ns)
 }
 
-/// Whether it is news that a device is silent whose newest point is so old: it is not where the silence itself began long ago.
-fn is_news(age_ns: i64, after_ns: i64) -> bool {
-    age_ns.saturating_sub(after_ns) <= ALERT_LOOKBACK_NS
+/// Whether it is news that a device is silent: it is not where the silence began long ago.
+fn is_news(from_ns: i64, now_ns: i64) -> bool {
+    now_ns.saturating_sub(from_ns) <= ALERT_LOOKBACK_NS
 }
 
 /// What becomes of a state whose profile is gone, as a catalog says that gave out this version last; `None` where that has been recorded.
@@ -263,10 +265,14 @@ impl<'a> Making<'a> {
         let (Some((t_ns, value)), Some(after_ns)) = (newest, self.profile.stale_after_ns) else {
             return;
         };
-        let age_ns = self.now_ns.saturating_sub(t_ns);
-        let (reason, since_ns) = match (self.state.stale, age_ns > after_ns) {
-            (false, true) if is_news(age_ns, after_ns) => (AlertReason::Stale, t_ns.saturating_add(after_ns)),
-            (true, false) => (AlertReason::Fresh, t_ns),
+        let Some(from_ns) = self.profile.silent_from_ns(t_ns) else {
+            return;
+        };
+        let is_old = self.now_ns.saturating_sub(t_ns) > after_ns;
+        let begins = is_old && self.now_ns >= from_ns && is_news(from_ns, self.now_ns);
+        let (reason, since_ns) = match self.state.stale {
+            false if begins => (AlertReason::Stale, from_ns),
+            true if !is_old => (AlertReason::Fresh, t_ns),
             _ => return,
         };
         self.state.stale = reason == AlertReason::Stale;

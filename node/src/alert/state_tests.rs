@@ -13,7 +13,7 @@ use tidemark_series::checks::Checks;
 use super::super::read::before;
 use super::*;
 use crate::catalog::types::TypeDef;
-use crate::clock::NS_PER_DAY;
+use crate::clock::{NS_PER_DAY, NS_PER_S};
 
 const MIN: i64 = 60_000_000_000;
 /// 2024-06-20 at UTC+8.
@@ -212,8 +212,9 @@ fn silence_is_told_however_long_it_takes_to_be_one() {
         let mut device = Device::default();
         device.take(&promised, [(5, 9.0)]);
         let silent_at = |now_ns: i64| silent_at(&promised, Some((newest_ns, 9.0)), now_ns);
-        assert_eq!(silent_at(newest_ns), Some(newest_ns + after_days * NS_PER_DAY + 1));
-        let now_ns = newest_ns + days * NS_PER_DAY + 1;
+        // The first sample that is missing when the newest one is older than that.
+        assert_eq!(silent_at(newest_ns), Some(newest_ns + after_days * NS_PER_DAY + MIN));
+        let now_ns = newest_ns + days * NS_PER_DAY + MIN + 1;
         assert_eq!(
             silent_at(now_ns).is_some(),
             days < after_days + 7,
@@ -236,4 +237,49 @@ fn silence_is_told_however_long_it_takes_to_be_one() {
     check(8, 7, &[]);
     check(8, 8, &["Stale"]);
     check(31, 32, &["Stale"]);
+}
+
+#[test]
+fn silence_begins_with_the_first_sample_that_is_missing() {
+    // Silent after so many seconds, one sample in so many; each look by seconds behind the newest point, and what it says: seconds again.
+    let check = |after_s: i64, interval_s: i64, looks: &[(i64, &str)]| {
+        let mut promised = profile(1, 0);
+        promised.stale_after_ns = Some(after_s * NS_PER_S);
+        promised.rule.interval_ns = interval_s * NS_PER_S;
+        let (mut state, mut due_ns) = (None, None);
+        for (age_s, expected) in looks {
+            let known = state.as_ref().map_or_else(Vec::new, |state| marks(state, &promised));
+            let known = if known.is_empty() { before(&promised, T0) } else { known };
+            let checks = Checks::default();
+            let mut replay = Replay::new(&promised.rule, (&checks, NOBODY), known, i64::MAX, i64::MAX);
+            let begun_ns = replay.begun_ns();
+            replay.point(T0, 1.0, 0);
+            let now_ns = T0 + age_s * NS_PER_S;
+            let changed = update(&promised, state.clone(), replay.finish(), begun_ns, now_ns);
+            let steps = changed.as_ref().map_or(&[][..], |changed| changed.steps.as_slice());
+            let steps = steps
+                .iter()
+                .map(|step| format!("{:?} {}", step.reason(), (step.since_ns - T0) / NS_PER_S));
+            assert_eq!(steps.collect::<String>(), *expected, "{after_s} {interval_s} {age_s}");
+            state = changed.map(|changed| changed.state).or(state);
+            due_ns = silent_at(&promised, Some((T0, 1.0)), T0);
+        }
+        (due_ns.unwrap() - T0) as f64 / NS_PER_S as f64
+    };
+    let story = [(1_800, ""), (1_801, ""), (2_099, ""), (2_100, "Stale 2100")];
+    assert_eq!(check(1_800, 300, &story), 2_100.0);
+    assert_eq!(check(1_801, 300, &[(2_099, ""), (2_100, "Stale 2100")]), 2_100.0);
+    assert_eq!(check(1_799, 300, &[(1_799, ""), (1_800, "Stale 1800")]), 1_800.0);
+    assert_eq!(
+        check(100, 300, &[(299, ""), (300, "Stale 300")]),
+        300.0,
+        "and never between two samples"
+    );
+    // Whoever looks later says the same of when it began.
+    assert_eq!(check(1_800, 300, &[(9_000, "Stale 2100"), (9_001, "")]), 2_100.0);
+    // Nothing is promised.
+    assert_eq!(
+        check(1_800, 0, &[(1_800, ""), (1_801, "Stale 1800")]),
+        1_800.000_000_001
+    );
 }

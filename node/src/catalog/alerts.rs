@@ -102,6 +102,18 @@ impl ProfileDef {
         }
     }
 
+    /// When a device falls silent whose newest point that counts is of a time: when the first promised sample is missing at which that
+    /// point is older than `stale_after_ns`. Where no interval is promised, once it is that old. `None`: nobody is ever silent.
+    pub fn silent_from_ns(&self, newest_ns: i64) -> Option<i64> {
+        let (after_ns, interval_ns) = (self.stale_after_ns?, self.rule.interval_ns);
+        let span_ns = match interval_ns > 0 {
+            // Strictly older: a point of just that age is young enough.
+            true => (after_ns / interval_ns).saturating_add(1).saturating_mul(interval_ns),
+            false => after_ns,
+        };
+        Some(newest_ns.saturating_add(span_ns))
+    }
+
     /// The level at a position from 1; `None` is normal.
     pub fn level(&self, rank: u32) -> Option<&AlertLevel> {
         self.stored.levels.get((rank as usize).checked_sub(1)?)

@@ -1,6 +1,6 @@
 //! An afternoon of rain, 2024-06-20 from 14:00 to 20:00 at UTC+8: two gauges, an underpass, a river, and what their day of data
 //! is known to answer.
-//! Never here: questions. Invariant: all points but those that an outage held back are sent at once.
+//! Never here: questions, and what they are answered (see `story`). Invariant: records are made of lists alone, whenever they are sent.
 
 use tidemark_client::{BatchBuilder, Client, v1};
 use v1::{Kind, ValueType};
@@ -77,6 +77,16 @@ pub(crate) fn level(t: i64) -> f64 {
     listed(&LEVEL, at(15, 15), t, outside)
 }
 
+/// What the first gauge has counted, millimetres, of which it can show 10,000.
+fn total(t: i64) -> f64 {
+    let fallen: f64 = stamps()
+        .take_while(|stamp| *stamp <= t)
+        .map(|stamp| rain(0, stamp))
+        .sum();
+    let total = (9_950.0 + fallen) % 10_000.0;
+    if total == 0.0 { 10_000.0 } else { total }
+}
+
 /// The type and the devices, without points.
 pub(crate) async fn equip(client: &Client, ids: &[&str]) {
     let total = v1::Property {
@@ -102,6 +112,7 @@ pub(crate) async fn equip(client: &Client, ids: &[&str]) {
         id: GAUGE.into(),
         properties: vec![rain_5min, total, depth, property("level", ValueType::F64, Kind::Gauge)],
         sample_interval_s: 300,
+        latency_s: 120,
         ..v1::DeviceType::default()
     };
     client.apply_device_types(vec![gauge]).await.unwrap();
@@ -111,38 +122,52 @@ pub(crate) async fn equip(client: &Client, ids: &[&str]) {
 
 pub(crate) async fn afternoon(client: &Client) {
     equip(client, &["RG1", "RG2", "PD1", "RL1"]).await;
-    client.write(write(reports(|_| 0))).await.unwrap();
+    client.write(write(records(stamps(), |_| 0))).await.unwrap();
 }
 
 /// The afternoon as it came: each record five seconds after it was observed, those that the outage held back together at 16:12:30, and
 /// the river's record of 15:30 once more.
 pub(crate) async fn afternoon_as_it_came(client: &Client) {
     equip(client, &["RG1", "RG2", "PD1", "RL1"]).await;
-    client.write(write(reports(|t| t + 5 * S))).await.unwrap();
-    let mut batch = BatchBuilder::new(GAUGE);
-    for t in stamps().filter(held_back) {
-        let row = batch.row("RG2", t).received_at(at(16, 12) + 30 * S);
-        row.report_kind(v1::ReportKind::Backfill).set("rain", rain(1, t));
+    for batch in [records(stamps(), soon), records_held_back(), record_again()] {
+        client.write(write(batch)).await.unwrap();
     }
-    let again = batch.row("RL1", at(15, 30)).received_at(at(15, 30) + 9 * S);
-    again.set("level", level(at(15, 30)));
-    client.write(write(batch.build().unwrap())).await.unwrap();
+}
+
+/// When a record came that nothing held back.
+pub(crate) fn soon(t: i64) -> i64 {
+    t + 5 * S
 }
 
 fn held_back(t: &i64) -> bool {
     (at(15, 25)..=at(16, 10)).contains(t)
 }
 
-/// All points but those that the outage held back.
-fn reports(received_at: impl Fn(i64) -> i64) -> v1::Batch {
-    let mut total = 9_950.0;
+/// What the outage held back, as it came.
+pub(crate) fn records_held_back() -> v1::Batch {
     let mut batch = BatchBuilder::new(GAUGE);
-    for t in stamps() {
-        total = (total + rain(0, t)) % 10_000.0;
-        let total = if total == 0.0 { 10_000.0 } else { total };
+    for t in stamps().filter(held_back) {
+        let row = batch.row("RG2", t).received_at(at(16, 12) + 30 * S);
+        row.report_kind(v1::ReportKind::Backfill).set("rain", rain(1, t));
+    }
+    batch.build().unwrap()
+}
+
+/// The river's record of 15:30 once more.
+pub(crate) fn record_again() -> v1::Batch {
+    let mut batch = BatchBuilder::new(GAUGE);
+    let again = batch.row("RL1", at(15, 30)).received_at(at(15, 30) + 9 * S);
+    again.set("level", level(at(15, 30)));
+    batch.build().unwrap()
+}
+
+/// All records of some times but those that the outage held back.
+pub(crate) fn records(times: impl IntoIterator<Item = i64>, received_at: impl Fn(i64) -> i64) -> v1::Batch {
+    let mut batch = BatchBuilder::new(GAUGE);
+    for t in times {
         let received = received_at(t);
         let first = batch.row("RG1", t).received_at(received);
-        first.set("rain", rain(0, t)).set("total", total);
+        first.set("rain", rain(0, t)).set("total", total(t));
         if !held_back(&t) {
             batch.row("RG2", t).received_at(received).set("rain", rain(1, t));
         }

@@ -11,6 +11,16 @@ use super::{TestCluster, eventually};
 /// Two gauges of rain, an underpass and a river.
 pub(crate) const ALL: [&str; 4] = ["RG1", "RG2", "PD1", "RL1"];
 
+/// What the underpass goes through.
+pub(crate) const DEPTH_STEPS: [&str; 6] = [
+    "15:25 blue",
+    "15:30 yellow",
+    "15:35 orange",
+    "15:40 red",
+    "16:45 orange",
+    "17:00 normal",
+];
+
 fn profile(id: &str, property: &str, function: v1::AlertFunction, window_s: i64, hold_s: i64) -> v1::AlertProfile {
     v1::AlertProfile {
         id: id.into(),
@@ -71,6 +81,17 @@ pub(crate) fn profiles() -> Vec<v1::AlertProfile> {
             &[("yellow", 0.095, 0.065), ("orange", 0.195, 0.145)],
         ),
     ]
+}
+
+/// What sees depths that no other profile believes. It is evaluated with the others of its device and before them, as its name is: once
+/// it has said something of a point, they have seen that point too.
+pub(crate) fn witness() -> v1::AlertProfile {
+    let depth = profile("any_depth", "depth", v1::AlertFunction::Last, 0, 0);
+    let believes = v1::AlertProfile {
+        accept_suspect: true,
+        ..depth
+    };
+    with(believes, &[("red", 1.5, 1.5)])
 }
 
 /// Registers devices and applies all profiles.

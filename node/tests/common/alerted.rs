@@ -69,6 +69,13 @@ pub(crate) fn stale_after_ns(profile: &v1::AlertProfile, interval_ns: i64) -> i6
     }
 }
 
+/// How long after the newest point it is told: with the first sample after that silence.
+pub(crate) fn silent_after_ns(profile: &v1::AlertProfile, interval_ns: i64) -> i64 {
+    let mut samples = (1..).map(|missing| missing * interval_ns);
+    let young_ns = stale_after_ns(profile, interval_ns);
+    samples.find(|age_ns| *age_ns > young_ns).unwrap()
+}
+
 /// The steps of a device under a profile.
 pub(crate) fn steps(profile: &v1::AlertProfile, interval_ns: i64, values: &[Measured]) -> Vec<Stepped> {
     let sign = if profile.below { -1.0 } else { 1.0 };

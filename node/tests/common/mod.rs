@@ -19,6 +19,7 @@ pub(crate) mod placed;
 pub(crate) mod random;
 pub(crate) mod recomputed;
 pub(crate) mod recordings;
+pub(crate) mod story;
 pub(crate) mod watch;
 pub(crate) mod zones;
 

@@ -14,6 +14,7 @@ mod common;
 mod alerts;
 mod alerts_answered;
 mod alerts_kept;
+mod storm;
 mod subscribe;
 mod subscribe_failures;
 mod subscribe_slow;

@@ -4,6 +4,7 @@
 use crate::common::TestCluster;
 use crate::common::afternoon::*;
 use crate::common::fleet::*;
+use crate::common::story;
 use tidemark_client::{BatchBuilder, Client, Value, v1, value_at};
 use v1::query_intervals_request::Condition;
 
@@ -28,30 +29,9 @@ async fn thresholds_are_crossed_where_the_line_crosses_them() {
     let cluster = TestCluster::start(3).await;
     let client = cluster.client().await;
     afternoon(&client).await;
-    let seconds = |ns: i64| ns as f64 / 1e9;
-    let near = |a: f64, b: f64| assert!((a - b).abs() < 0.1, "{a}, not {b}");
-
-    let found = intervals(&client, over("PD1", "depth", Condition::AtLeast(0.15))).await;
-    let one = &found[0].intervals[0];
-    assert_eq!(
-        (found.len(), found[0].intervals.len()),
-        (1, 1),
-        "1.9 at 15:05 was a spike"
-    );
-    near(seconds(found[0].total_ns), 4_998.7);
-    near(seconds(one.from_ns), seconds(at(15, 29)) + 32.7);
-    near(seconds(one.to_ns), seconds(at(16, 52)) + 51.4);
-    assert_eq!(
-        (one.peak, one.peak_at_ns, one.open, one.unknown_after),
-        (0.46, at(15, 50), false, false)
-    );
-    let total = async |value: f64| {
-        let found = intervals(&client, over("PD1", "depth", Condition::AtLeast(value))).await;
-        seconds(found.iter().map(|device| device.total_ns).sum())
-    };
-    near(total(0.27).await, 4_039.3);
-    near(total(0.40).await, 2_427.3);
-    assert_eq!(total(0.47).await, 0.0);
+    story::exceedance(&client).await;
+    let deeper = intervals(&client, over("PD1", "depth", Condition::AtLeast(0.47))).await;
+    assert!(deeper.is_empty(), "{deeper:?}");
     let dry = intervals(&client, over("PD1", "depth", Condition::AtMost(0.0))).await;
     let ends: Vec<(i64, i64)> = dry[0].intervals.iter().map(|i| (i.from_ns, i.to_ns)).collect();
     assert_eq!(ends, [(TWO, at(15, 20)), (at(17, 0), at(20, 0))]);

@@ -16,6 +16,7 @@ mod coverage;
 mod explain;
 mod flat;
 mod fleet_health;
+mod fleet_recomputed;
 mod health;
 mod intervals;
 mod join;

@@ -8,6 +8,7 @@ use crate::common::TestCluster;
 use crate::common::afternoon::*;
 use crate::common::fleet::*;
 use crate::common::random::*;
+use crate::common::story;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tidemark_client::{Client, Value, answers_of, v1};
@@ -62,17 +63,9 @@ async fn number(client: &Client, request: v1::QueryAggregateRequest) -> f64 {
     numbers[0]
 }
 
-/// Ends and numbers of an answer's windows.
-async fn by_end(client: &Client, request: v1::QueryAggregateRequest) -> Vec<(i64, f64)> {
-    let series = one_series(client, request).await;
-    let numbers = numbers(&series.columns[0]);
-    series.end_ns.iter().copied().zip(numbers).collect()
-}
-
-/// The greatest of some windows, and when the first of these ends.
-fn greatest(windows: Vec<(i64, f64)>) -> (i64, f64) {
-    let most = windows.iter().map(|(_, value)| *value).fold(f64::MIN, f64::max);
-    *windows.iter().find(|(_, value)| *value == most).unwrap()
+/// Numbers of an answer's windows, in order.
+async fn by_window(client: &Client, request: v1::QueryAggregateRequest) -> Vec<f64> {
+    numbers(&one_series(client, request).await.columns[0])
 }
 
 #[tokio::test]
@@ -82,35 +75,22 @@ async fn an_afternoon_of_rain_is_answered_as_it_was() {
     afternoon(&client).await;
     let all = (TWO, at(20, 0));
 
-    let hourly = by(HOUR, 0, over("RG1", "rain", Sum, (TWO, at(19, 0))));
-    let hours: Vec<f64> = by_end(&client, hourly).await.into_iter().map(|(_, sum)| sum).collect();
-    assert_eq!(hours, [8.0, 69.0, 17.5, 3.5, 0.0]);
-    assert_eq!(
-        number(&client, over("RG1", "total", Increase, (at(15, 0), at(16, 0)))).await,
-        69.0
-    );
+    story::counter(&client).await;
     assert_eq!(
         number(&client, over("RG1", "total", Rate, (at(15, 0), at(16, 0)))).await,
         69.0 / 3_600.0
     );
-    let rises = by(HOUR, 0, over("RG1", "total", Increase, (TWO, at(19, 0))));
-    let rises: Vec<f64> = by_end(&client, rises).await.into_iter().map(|(_, rise)| rise).collect();
-    assert_eq!(rises, hours, "a counter rises by what fell, across its wrap");
+    let hourly = |property, function| by(HOUR, 0, over("RG1", property, function, (TWO, at(19, 0))));
+    assert_eq!(
+        by_window(&client, hourly("total", Increase)).await,
+        by_window(&client, hourly("rain", Sum)).await,
+        "a counter rises by what fell, across its wrap"
+    );
 
-    let sliding = |device: &'static str, hours: i64| by(FIVE, hours * HOUR, over(device, "rain", Sum, all));
-    assert_eq!(greatest(by_end(&client, sliding("RG1", 1)).await), (at(16, 5), 70.0));
-    assert_eq!(greatest(by_end(&client, sliding("RG1", 3)).await).1, 98.0);
-
+    story::lower_bound(&client).await;
     let live = over("RG2", "rain", Sum, (at(15, 0), at(16, 0)));
     let series = one_series(&client, live.clone()).await;
-    assert_eq!(
-        (
-            numbers(&series.columns[0]),
-            &series.points_seen[..],
-            &series.points_promised[..]
-        ),
-        (vec![9.0], &[4][..], &[12][..])
-    );
+    assert_eq!((series.points_seen[0], series.points_promised[0]), (4, 12));
     let sure = v1::QueryAggregateRequest {
         min_coverage: 0.9,
         ..live
@@ -123,14 +103,8 @@ async fn an_afternoon_of_rain_is_answered_as_it_was() {
     );
     assert_eq!((thin.points_seen, thin.points_promised), (4, 12));
     backfill(&client).await;
-    assert_eq!(greatest(by_end(&client, sliding("RG2", 1)).await), (at(16, 10), 80.0));
-    assert_eq!(greatest(by_end(&client, sliding("RG2", 3)).await).1, 112.0);
-
-    let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-6, "{a}, not {b}");
-    let depth = over("PD1", "depth", TimeWeightedAvg, (at(15, 0), at(17, 0)));
-    near(number(&client, depth).await, 0.263_333);
-    let level = over("RL1", "level", TimeWeightedAvg, (at(15, 0), at(18, 0)));
-    near(number(&client, level).await, 1.342_917);
+    story::sums(&client).await;
+    story::averages(&client).await;
     let deepest = over("PD1", "depth", Max, all);
     let mut answer = client.query_aggregate(deepest).await.unwrap();
     let message = answer.next().await.unwrap().unwrap();
@@ -141,17 +115,6 @@ async fn an_afternoon_of_rain_is_answered_as_it_was() {
     );
     while answer.next().await.is_some() {}
     assert_eq!(answer.summary().map(|summary| summary.points_dropped), Some(1));
-
-    let sure = v1::QueryAggregateRequest {
-        drop_suspect: true,
-        ..over("RG1", "rain", Sum, all)
-    };
-    assert_eq!(
-        number(&client, sure).await,
-        81.0,
-        "17 mm in five minutes are untypical, and were real"
-    );
-    assert_eq!(number(&client, over("RG1", "rain", Sum, all)).await, 98.0);
 }
 
 /// One window, recomputed from the points that count, in order.

@@ -4,7 +4,7 @@
 //! node knew it.
 
 use crate::common::alarm::alerts;
-use crate::common::alerted::{Measured, Stepped, measured, over, stale_after_ns, standing, steps};
+use crate::common::alerted::{Measured, Stepped, measured, over, silent_after_ns, stale_after_ns, standing, steps};
 use crate::common::fleet::*;
 use crate::common::random::seed;
 use crate::common::recordings::{Played, VALUE, play, play_until};
@@ -366,15 +366,17 @@ async fn silence_of_recordings_is_told_by_the_clock() {
     )
     .await;
     // That it fell silent long ago is no news.
-    let stale = |newest: i64| {
-        let step = (AlertReason::Stale, newest + stale_s * S, true);
-        (now_ns() - newest - stale_s * S <= LOOKBACK).then_some(step)
+    let stale = |one: &Watched, newest: i64| {
+        let from_ns = newest + silent_after_ns(&one.profile, all[one.played].interval_ns());
+        (now_ns() - from_ns <= LOOKBACK).then_some((AlertReason::Stale, from_ns, true))
     };
-    assert!(silent.iter().filter(|(newest, _)| stale(*newest).is_some()).count() > 3);
-    for (one, (newest, _)) in watched.iter().zip(&silent) {
+    let each = watched.iter().zip(&silent);
+    let stale: Vec<_> = each.map(|(one, (newest, _))| stale(one, *newest)).collect();
+    assert!(stale.iter().flatten().count() > 3);
+    for (one, stale) in watched.iter().zip(&stale) {
         let rows = one.listed(&client, 0).await;
         let now = rows.iter().find(|row| is_now(row)).unwrap();
-        let expected = Vec::from_iter(stale(*newest));
+        let expected = Vec::from_iter(*stale);
         assert_eq!(of_silence(&now.steps), expected, "seed {seed}: {}", one.device);
         assert!(now.stale, "seed {seed}: {}", one.device);
     }
@@ -392,10 +394,10 @@ async fn silence_of_recordings_is_told_by_the_clock() {
         &format!("seed {seed}, again"),
     )
     .await;
-    for (one, (newest, _)) in watched.iter().zip(&silent) {
+    for (one, stale) in watched.iter().zip(&stale) {
         let what = format!("seed {seed}: {}", one.device);
-        let fresh = stale(*newest).map(|_| (AlertReason::Fresh, again, false));
-        let expected: Vec<_> = stale(*newest).into_iter().chain(fresh).collect();
+        let fresh = stale.map(|_| (AlertReason::Fresh, again, false));
+        let expected: Vec<_> = stale.iter().copied().chain(fresh).collect();
         eventually(&what, || async {
             let rows = one.listed(&client, 0).await;
             let now = rows.iter().find(|row| is_now(row)).unwrap();

@@ -317,11 +317,14 @@ pub fn random_records(random: &mut Random) -> Records {
     .normalise()
 }
 
-/// Seeds to run: TIDEMARK_SEED alone, or `count` fixed ones. Printed, so that a failure can be run again.
+/// Seeds to run: TIDEMARK_SEED alone, or `count` new ones in a row. Printed by each test, so that a failure can be run again.
 pub fn seeds(count: u64) -> Vec<u64> {
-    match std::env::var("TIDEMARK_SEED").ok().and_then(|seed| seed.parse().ok()) {
-        Some(seed) => vec![seed],
-        None => (1..=count).collect(),
+    match std::env::var("TIDEMARK_SEED") {
+        Ok(seed) => vec![seed.parse().unwrap()],
+        Err(_) => {
+            let first: u64 = rand::random();
+            (0..count).map(|n| first.wrapping_add(n)).collect()
+        }
     }
 }
 
