@@ -30,6 +30,7 @@ mod query;
 mod range_filters;
 mod rollups;
 mod rollups_kept;
+mod rollups_sealed;
 mod selectors;
 mod sequences;
 mod spikes;
