@@ -1,17 +1,20 @@
 //! Rollups: of one bucket of a device, the unfinished aggregates of all windows of one length, as a value of its own.
 //!
 //! ```text
-//! rollup   = version u8 = 2 | rule u64 LE: which points count | bytes of the windows u32 LE | windows | loose points
+//! rollup   = version u8 = 3 | rule u64 LE: which points count | interval i64 LE: of slots, nanoseconds, 0 where nothing is promised |
+//!            bytes of the windows u32 LE | windows | loose points
 //! windows  = a bucket value, one row a window that has points that count, or that do not
 //! row      = observed_at is the start of the window, a multiple of the length; received_at the same; report kind 0
 //! property = columns of number 4096 * property + part (see `rollup/cells`), each only where there is something to say
 //! loose    = a bucket value: the points of properties with a spike check of which only points of other buckets can tell whether
 //!            they count, mostly none
 //!
+//! version 2 = 2 | rule u64 LE | bytes of the windows u32 LE | windows | loose points; nothing of slots
 //! version 1 = 1 | rule u64 LE | windows, with columns of number 16 * property + part; nothing of points as a sequence, no texts
 //! ```
 //! A rollup is made of the points of its bucket alone. What reaches over the border of a bucket is not in it: whoever asks joins one
-//! to the next by the first and the last point of each window, and tells from neighbours which loose points count.
+//! to the next by the first and the last point of each window, and tells from neighbours which loose points count. So it is with slots that
+//! have points in two buckets: the first and the last point of each tell which these are (see `slots`).
 //!
 //! Never here: keys, when rollups are made. Invariant: what is folded from a rollup is what is folded from its bucket, for
 //! windows that are made of whole windows of the length.
@@ -30,9 +33,8 @@ use crate::corrupt::Corrupt;
 use crate::partial::Partial;
 use crate::record::{Column, PropertyNumber, Records, ValueRef, ValueType};
 use crate::sequence::Run;
-use crate::slots::{Filled, Slots};
 use crate::window::{Edge, Windows};
-use cells::{COUNT, Columns, DROPPED};
+use cells::{COUNT, Columns, DROPPED, EMPTY};
 
 /// What follows the version and the rule.
 const HEADER_BYTES: usize = 9;
@@ -86,6 +88,17 @@ pub struct Row {
     pub run: Option<Run>,
     /// Points that do not count.
     pub dropped: u64,
+    /// How points are spread over slots, where that was kept.
+    pub empty: Option<Empty>,
+}
+
+/// Slots without a point, of a window and within its bucket.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Empty {
+    /// How long a slot is. They are told from the edge that belongs to the window; what is left at the other one is as one more.
+    pub interval_ns: i64,
+    /// Those between the slot of the first point and that of the last one.
+    pub slots: u64,
 }
 
 impl Row {
@@ -103,10 +116,10 @@ impl<'r> Rollup<'r> {
     pub fn open(rollup: &'r [u8], length_ns: i64) -> Result<Rollup<'r>, Corrupt> {
         let damaged = || Corrupt::new("rollup", 0);
         let ([version, rule @ ..], rest) = rollup.split_first_chunk::<HEADER_BYTES>().ok_or_else(damaged)?;
-        let format = Format::of(*version).ok_or_else(damaged)?;
+        let (format, rest) = Format::read(*version, rest).ok_or_else(damaged)?;
         let (windows, loose) = match format {
             Format::PointsOnly => (rest, &[][..]),
-            Format::WithSequences => {
+            Format::WithSequences | Format::WithSlots(_) => {
                 let (bytes, rest) = rest.split_first_chunk::<4>().ok_or_else(damaged)?;
                 rest.split_at_checked(u32::from_le_bytes(*bytes) as usize)
                     .ok_or_else(damaged)?
@@ -151,7 +164,11 @@ impl<'r> Rollup<'r> {
             if found.integer(COUNT).is_some() {
                 let damaged = || Corrupt::new("rollup", 0);
                 let partial = found.partial(wanted.value_type, *start_ns).ok_or_else(damaged)?;
-                if let Some(follows) = wanted.follows.filter(|_| self.format == Format::WithSequences) {
+                row.empty = self.format.interval_ns().map(|interval_ns| Empty {
+                    interval_ns,
+                    slots: found.integer(EMPTY).unwrap_or(0).unsigned_abs(),
+                });
+                if let Some(follows) = wanted.follows.filter(|_| self.format != Format::PointsOnly) {
                     row.run = runs::read(&found, &partial, follows, *start_ns);
                 }
                 row.points = Some(partial);
@@ -241,31 +258,6 @@ pub fn fold(
         }
     })?;
     Ok(dropped)
-}
-
-/// Notes which slots the points of a property may fill, as far as that is told by how many there are: see [`Slots::fill_about`].
-///
-/// # Errors
-/// The rollup is damaged.
-pub fn fill(
-    rollup: &Rollup<'_>,
-    (property, value_type): (PropertyNumber, ValueType),
-    edge: Edge,
-    slots: &Slots,
-    filled: &mut ByWindow<Filled>,
-) -> Result<(), Corrupt> {
-    let wanted = Wanted {
-        property,
-        value_type,
-        follows: None,
-    };
-    for row in rollup.rows(&wanted)? {
-        let points = row.points.as_ref().map_or(0, Partial::count);
-        slots.fill_about((row.start_ns, row.length_ns), points, filled);
-    }
-    rollup.each_loose(property, edge, |start_ns, _, _| {
-        slots.fill_about((start_ns, rollup.length_ns), 1, filled);
-    })
 }
 
 /// A rollup without the windows that touch `[from_ns, to_ns)`, given its length, whichever ends belong to windows; `None` where
@@ -400,3 +392,7 @@ mod tests;
 #[cfg(test)]
 #[path = "rollup/cut_tests.rs"]
 mod cut_tests;
+
+#[cfg(test)]
+#[path = "rollup/slots_tests.rs"]
+mod slots_tests;

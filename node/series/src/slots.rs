@@ -6,11 +6,14 @@
 //! ```
 //! For what is left of a window beside whole slots no point is promised, and no slot is counted.
 //!
+//! Of points that a window of a rollup stands for, the first and the last are known, and how many slots between theirs have none: all
+//! others from the one to the other have a point.
+//!
 //! Never here: which points count, when they were received (see `assess`). Invariant: a slot counts once, however many points it
-//! has and in however many blocks these are; slots of devices add up.
+//! has and in however many blocks and rollups these are; slots of devices add up.
 
 use crate::by_window::{ByWindow, Unfinished};
-use crate::rollup::window_of;
+use crate::rollup::{Row, window_of};
 use crate::stamps::Stamps;
 use crate::window::{Edge, Sliding};
 
@@ -20,6 +23,15 @@ pub struct Slots {
     windows: Sliding,
     interval_ns: i64,
     of_steps: bool,
+}
+
+/// What is known of points that are not there.
+struct Told {
+    /// When the first and the last were observed.
+    ends: (i64, i64),
+    points: u64,
+    /// Slots between theirs that have none.
+    empty: u64,
 }
 
 /// What is known of the slots of a window.
@@ -120,29 +132,25 @@ impl Slots {
         }
     }
 
-    /// Adds points of one device of which nothing is known but that they are in a window of a rollup that begins here and is so long:
-    /// they fill as many slots as they are, at most as many as it has.
-    pub fn fill_about(&self, (start_ns, length_ns): (i64, i64), points: u64, filled: &mut ByWindow<Filled>) {
+    /// Adds points of one device that a window of a rollup stands for, in the order of time with all others. Where it knows nothing of slots
+    /// of this length, its points fill one each, as far as there are slots from that of the first to that of the last.
+    pub fn fill_row(&self, row: &Row, filled: &mut ByWindow<Filled>) {
         let Sliding { asked, stepped, steps } = &self.windows;
-        let step = window_of(stepped, start_ns, length_ns);
-        let Some((step, (first, last))) = step.zip(asked.index_range()).filter(|_| points > 0) else {
+        let step = window_of(stepped, row.start_ns, row.length_ns);
+        let Some((points, (step, (first, last)))) = row.points.as_ref().zip(step.zip(asked.index_range())) else {
             return;
         };
+        let Some(((first_ns, _), (last_ns, _))) = points.first().zip(points.last()) else {
+            return;
+        };
+        let known = row.empty.filter(|known| known.interval_ns == self.interval_ns);
+        let told = Told {
+            ends: (first_ns, last_ns),
+            points: points.count(),
+            empty: known.map_or(0, |known| known.slots),
+        };
         for window in step.max(first)..=step.saturating_add(steps - 1).min(last) {
-            let one = filled.entry(window);
-            if length_ns > self.interval_ns {
-                one.points = one.points.saturating_add(points);
-                one.slots = one
-                    .slots
-                    .saturating_add(points.min(self.slots_of(length_ns.unsigned_abs())));
-                continue;
-            }
-            let within = match asked.edge {
-                Edge::StartClosed => start_ns,
-                Edge::EndClosed => start_ns.saturating_add(length_ns),
-            };
-            self.count(&[within][..], self.windows.bounds(window), one);
-            one.points = one.points.saturating_add(points - 1);
+            self.count_told(&told, self.windows.bounds(window), filled.entry(window));
         }
     }
 
@@ -151,15 +159,40 @@ impl Slots {
         length_ns / self.interval_ns.unsigned_abs()
     }
 
+    /// The slot of a time within a window of so many, by number, as they ascend; `None` where the rest is.
+    #[inline]
+    fn slot(&self, t: i64, (start_ns, end_ns): (i64, i64), whole: u64) -> Option<u64> {
+        match self.windows.asked.edge {
+            Edge::StartClosed => Some(self.slots_of(t.abs_diff(start_ns))).filter(|slot| *slot < whole),
+            Edge::EndClosed => whole.checked_sub(self.slots_of(end_ns.abs_diff(t)).saturating_add(1)),
+        }
+    }
+
+    /// Adds points of a window that are known by their ends.
+    fn count_told(&self, told: &Told, bounds: (i64, i64), filled: &mut Filled) {
+        filled.points = filled.points.saturating_add(told.points);
+        let whole = self.slots_of(bounds.1.abs_diff(bounds.0));
+        let [first, last] = [told.ends.0, told.ends.1].map(|t| self.slot(t, bounds, whole));
+        // The rest is as one slot more, behind all others or before them, which is not counted in the end.
+        let place = |slot: Option<u64>| match self.windows.asked.edge {
+            Edge::StartClosed => slot.unwrap_or(whole),
+            Edge::EndClosed => slot.map_or(0, |slot| slot.saturating_add(1)),
+        };
+        let between = place(last).saturating_sub(place(first)).saturating_add(1);
+        // Where slots of windows and of rollups lie otherwise, those of the ends have a point all the same.
+        let reached = between.saturating_sub(told.empty).max(between.min(2)).min(told.points);
+        let rest = u64::from(first.is_none() || last.is_none());
+        let again = u64::from(first.is_some() && filled.last == first);
+        let new = reached.saturating_sub(rest).saturating_sub(again);
+        filled.slots = filled.slots.saturating_add(new);
+        filled.last = last.or(filled.last);
+    }
+
     /// Adds points of a window.
     fn count<S: Stamps>(&self, times: S, (start_ns, end_ns): (i64, i64), filled: &mut Filled) {
         filled.points = filled.points.saturating_add(times.len() as u64);
         let whole = self.slots_of(end_ns.abs_diff(start_ns));
-        // Slots by number, as they ascend; none where the rest is.
-        let slot = |t: i64| match self.windows.asked.edge {
-            Edge::StartClosed => Some(self.slots_of(t.abs_diff(start_ns))).filter(|slot| *slot < whole),
-            Edge::EndClosed => whole.checked_sub(self.slots_of(end_ns.abs_diff(t)).saturating_add(1)),
-        };
+        let slot = |t: i64| self.slot(t, (start_ns, end_ns), whole);
         let (from, to) = match self.windows.asked.edge {
             Edge::StartClosed => (0, times.partition(|t| slot(t).is_some())),
             Edge::EndClosed => (times.partition(|t| slot(t).is_none()), times.len()),

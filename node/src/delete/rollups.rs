@@ -12,14 +12,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidemark_proto::peer::upkeep::What;
-use tidemark_proto::peer::{RollUp, RolledBucket, RolledProperty};
+use tidemark_proto::peer::{RollUp, RolledBucket};
 
 use super::Deletes;
 use crate::catalog::CATALOG_GROUP;
 use crate::catalog::types::{ROLLUPS_S, TypeDef};
 use crate::clock::{NS_PER_S, monotonic, now_ns};
 use crate::error::Result;
-use crate::query::rolled_properties;
+use crate::query::rolled;
 use crate::raft::machine::blocking;
 use crate::raft::replica::Replica;
 use crate::raft::state::store_error;
@@ -44,8 +44,8 @@ type Cursors = BTreeMap<(u32, Level), Cursor>;
 /// What is made.
 struct Making<'a> {
     level: Level,
-    rule: u64,
-    properties: &'a [RolledProperty],
+    /// Of no length and no buckets.
+    rolled: &'a RollUp,
 }
 
 impl Deletes {
@@ -72,7 +72,8 @@ impl Deletes {
     async fn roll_up(&self, replica: &Replica, quiet_before_ns: i64, cursors: &mut Cursors) -> Result<()> {
         let catalog = self.router.host().catalog()?;
         for def in catalog.types().filter(|def| !def.stored.rollups_s.is_empty()) {
-            let (rule, properties) = rolled_properties(def);
+            let rolled = rolled(def);
+            let rule = rolled.rule;
             let (state, number) = (replica.state().clone(), def.number());
             let before_ns = bucket_start(quiet_before_ns, def.bucket_span_ns);
             let take = move || state.with_shard(|shard| Ok(shard.take_stale(number, before_ns)));
@@ -80,8 +81,7 @@ impl Deletes {
             for length_s in &def.stored.rollups_s {
                 let making = Making {
                     level: (number, *length_s),
-                    rule,
-                    properties: &properties,
+                    rolled: &rolled,
                 };
                 let cursor = cursors.entry((replica.group(), making.level)).or_insert(Cursor {
                     of: (rule, epoch),
@@ -107,7 +107,7 @@ impl Deletes {
     async fn make(&self, replica: &Replica, making: &Making<'_>, (from_ns, before_ns): (i64, i64)) -> Result<()> {
         let mut next_ns = Some(from_ns);
         while let Some(from_ns) = next_ns.filter(|from_ns| *from_ns < before_ns) {
-            let (state, level, rule) = (replica.state().clone(), making.level, making.rule);
+            let (state, level, rule) = (replica.state().clone(), making.level, making.rolled.rule);
             let look = move || {
                 state.with_shard(|shard| {
                     shard
@@ -120,13 +120,12 @@ impl Deletes {
             for buckets in portions(missing) {
                 let roll_up = RollUp {
                     length_s: level.1,
-                    rule,
-                    properties: making.properties.to_vec(),
                     buckets,
+                    ..making.rolled.clone()
                 };
                 let deadline = monotonic() + self.limits.request_timeout();
                 let made = self
-                    .propose(replica.group(), level.0, What::RollUpSequences(roll_up), deadline)
+                    .propose(replica.group(), level.0, What::RollUpSlots(roll_up), deadline)
                     .await?;
                 self.router.host().metrics().rollups_made.add(made.buckets);
                 tokio::time::sleep(REST).await;

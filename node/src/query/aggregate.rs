@@ -122,8 +122,8 @@ impl Aggregating<'_> {
         let gone_ns = self.answering.shard.sealed_before(def.number());
         let any_gone = gone_ns.is_some_and(|before_ns| range.0 < before_ns);
         self.rolling = rolling(&def, any_gone, self.request, &self.functions, &asked);
-        // Slots are counted in the order of time, and rollups of several lengths are read in turns.
-        self.following |= counts_slots(self.request) && any_gone && self.rolling.is_some();
+        // Slots are counted in the order of time, and rollups are read before points.
+        self.following |= counts_slots(self.request) && self.rolling.is_some();
         let rollup_s = self.rolling.and_then(|rolling| rolling.length_s).unwrap_or(0);
         self.answering.concerned.note(&def, range, rollup_s);
         // Devices of a group fill slots each by itself.
@@ -330,7 +330,7 @@ fn of_device(def: &TypeDef, property: u32, chosen: &Chosen, series: &mut Series)
 struct Folding<'a> {
     request: &'a QueryAggregateRequest,
     asked: &'a [(&'a PropertyDef, Windows)],
-    /// By property, where slots are counted.
+    /// By property, where slots are counted: of points alone.
     slots: Vec<Option<Slots>>,
     needs: Needs,
     /// What any of the windows may hold.
@@ -399,13 +399,10 @@ impl Folding<'_> {
 
     fn fold_rollup(&self, rolled: &Rollup<'_>, series: &mut [Series]) -> Result<u64> {
         let mut dropped = 0;
-        for (((property, windows), slots), series) in self.asked.iter().zip(&self.slots).zip(series.iter_mut()) {
+        for ((property, windows), series) in self.asked.iter().zip(series.iter_mut()) {
             let of = (property.number, property.value_type);
             let folded = rollup::fold(rolled, of, windows, &mut series.points);
             dropped += folded.map_err(corrupt)?;
-            if let Some(slots) = slots {
-                rollup::fill(rolled, of, windows.edge, slots, &mut series.slots).map_err(corrupt)?;
-            }
         }
         Ok(dropped)
     }

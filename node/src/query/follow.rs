@@ -6,7 +6,7 @@
 use tidemark_proto::v1::QueryAggregateRequest;
 use tidemark_series::gaps::{Stretch, Stretches, Widest};
 use tidemark_series::rollup::{self, Row};
-use tidemark_series::{Feed, Gathered, Needs, Partial, Rise, Slots, Windows};
+use tidemark_series::{Feed, Gathered, Needs, Rise, Slots, Windows};
 
 use super::functions::{Asked, gathered};
 use super::grid::{Grid, slots};
@@ -92,8 +92,7 @@ impl<'a> Follower<'a> {
                 Piece::Row(row) => {
                     left_out += self.add_row(row, windows, series);
                     if let Some(slots) = slots {
-                        let points = row.points.as_ref().map_or(0, Partial::count);
-                        slots.fill_about((row.start_ns, row.length_ns), points, &mut series.slots);
+                        slots.fill_row(row, &mut series.slots);
                     }
                     if let Some(run) = &row.run {
                         feeds[at].run(run, &mut series.sequences);

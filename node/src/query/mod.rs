@@ -52,7 +52,7 @@ mod top;
 mod walk;
 mod way;
 
-pub use rollups::{edges, rolled_properties};
+pub use rollups::{edges, rolled};
 pub(crate) use shard_side::device_filter;
 pub use shard_side::shard_job;
 pub use start::targets;

@@ -14,7 +14,7 @@ use tidemark_series::{Kind, SequenceFunction, ValueType, Windows, window::Edge};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::functions::{Asked, max_gap_ns};
-use super::plan::counts_slots;
+use super::plan::{counts_slots, steps};
 use super::shard_side::{Answering, Chosen, outcome, passed};
 use super::walk::choice;
 use crate::catalog::types::{PropertyDef, ROLLUPS_S, TypeDef};
@@ -75,8 +75,8 @@ pub fn edges(def: &TypeDef) -> impl Iterator<Item = (u32, Edge)> + '_ {
     def.properties.iter().map(of)
 }
 
-/// What of a type is rolled up, and the rule that names just that.
-pub fn rolled_properties(def: &TypeDef) -> (u64, Vec<RolledProperty>) {
+/// What of a type is rolled up, and the rule that names just that; no length and no buckets.
+pub fn rolled(def: &TypeDef) -> RollUp {
     let rolled = |property: &PropertyDef| {
         let checks = &property.checks;
         let mut rolled = RolledProperty {
@@ -110,10 +110,37 @@ pub fn rolled_properties(def: &TypeDef) -> (u64, Vec<RolledProperty>) {
     let properties = def.properties.iter().filter(|property| is_rolled(property)).map(rolled);
     let all = RollUp {
         properties: properties.collect(),
+        interval_ns: def.sample_interval_ns().unwrap_or(0),
         ..RollUp::default()
     };
-    // Rollups of the first version, which have less, have a rule without this.
-    (xxh3_64(&[&all.encode_to_vec()[..], b"2"].concat()), all.properties)
+    // Rollups of the versions before, which have less, have a rule without this or with a "2".
+    let rule = xxh3_64(&[&all.encode_to_vec()[..], b"3"].concat());
+    RollUp { rule, ..all }
+}
+
+/// Whether rollups of a length tell how many slots of all windows have a point as the points would: where no slot that is counted lies
+/// across the border of two rollups. `windows` are those of a property, made of whole windows of the length.
+fn tells_slots(def: &TypeDef, request: &QueryAggregateRequest, windows: &Windows, length_ns: i64) -> bool {
+    let interval_ns = match def.sample_interval_ns() {
+        Some(interval_ns) if counts_slots(request) => interval_ns,
+        _ => return true,
+    };
+    // Windows so short touch two slots at most: those of their first and last point.
+    if length_ns <= interval_ns {
+        return true;
+    }
+    // A window that the range cuts short has its slots from there.
+    let begins_ns = match windows.edge {
+        Edge::StartClosed => windows.from_ns,
+        Edge::EndClosed => windows.to_ns,
+    };
+    let same_slots = length_ns % interval_ns == 0 && begins_ns % interval_ns == 0;
+    let slides = request.window.as_ref().is_some_and(|window| steps(window) > 1);
+    let same_windows = match windows.step_ns {
+        Some(step_ns) => step_ns == length_ns && windows.borders.is_none() && !slides,
+        None => windows.from_ns % length_ns == 0 && windows.to_ns.checked_sub(windows.from_ns) == Some(length_ns),
+    };
+    same_slots || same_windows
 }
 
 /// Whether rollups have all that is asked of a property.
@@ -124,9 +151,9 @@ fn has_all(def: &TypeDef, request: &QueryAggregateRequest, functions: &[Asked], 
     is_rolled(property) && functions.iter().all(|asked| asked.of_sequence().is_none_or(known))
 }
 
-/// The rollups that will do for functions over some windows: the longest that windows are made of; where points are gone (`any_gone`),
-/// rollups of all lengths that windows are made of, which the type may have no more. In which slots the points of their
-/// windows are is not told by them: where that is asked, they stand for points that are gone, and for no others.
+/// The rollups that will do for functions over some windows: the longest that windows are made of and, where slots are counted, that tell
+/// of these; where points are gone (`any_gone`), rollups of all lengths that windows are made of, which the type may have no more, and
+/// which tell of slots as well as they can.
 pub(super) fn rolling(
     def: &TypeDef,
     any_gone: bool,
@@ -165,18 +192,22 @@ pub(super) fn rolling(
     };
     // Each is made of those before it.
     let gone_s = &ROLLUPS_S[..ROLLUPS_S.partition_point(will_do)];
+    let tells = |length_s: &&u32| {
+        let length_ns = i64::from(**length_s) * NS_PER_S;
+        let tells = |(_, windows): &(&PropertyDef, Windows)| tells_slots(def, request, windows, length_ns);
+        asked.iter().all(tells)
+    };
     let of_today = def.stored.rollups_s.iter().filter(|length_s| gone_s.contains(length_s));
-    let length_s = of_today.max().copied();
+    let length_s = of_today.filter(tells).max().copied();
     let of_gone = gone_s.last().filter(|_| any_gone).copied();
     length_s.or(of_gone)?;
     let ends = |pick: fn(&Windows) -> i64| asked.iter().map(move |(_, windows)| pick(windows));
     Some(Rolling {
         length_s,
         gone_s,
-        rule: rolled_properties(def).0,
+        rule: rolled(def).rule,
         from_ns: ends(|windows| windows.from_ns).min()?,
         to_ns: ends(|windows| windows.to_ns).max()?,
-        sealed_only: counts_slots(request),
     })
 }
 
@@ -350,7 +381,7 @@ mod tests {
             };
             assert!(rolling(&def, false, &request, &[], &asked).is_none());
         }
-        let (rule, properties) = rolled_properties(&def);
+        let RollUp { rule, properties, .. } = rolled(&def);
         assert_eq!(properties.len(), 3);
         for change in [
             |checks: &mut Checks| checks.max = Some(5.0),
@@ -358,11 +389,90 @@ mod tests {
         ] {
             let mut other = def.clone();
             change(&mut other.properties[0].checks);
-            assert_ne!(rolled_properties(&other).0, rule);
+            assert_ne!(rolled(&other).rule, rule);
         }
         let mut other = def.clone();
         other.stored.sample_interval_s = 60;
-        assert_ne!(rolled_properties(&other).0, rule, "gaps are bridged otherwise");
+        assert_ne!(rolled(&other).rule, rule, "gaps are bridged otherwise");
+        let mut events = def.clone();
+        events.properties.retain(|property| property.id == "note");
+        let rule = rolled(&events).rule;
+        events.stored.sample_interval_s = 60;
+        assert_ne!(rolled(&events).rule, rule, "slots are others");
+    }
+
+    #[test]
+    fn slots_are_told_where_none_lies_across_two_rollups() {
+        let check = |interval_s: i64, windows: Windows, slides: bool, expected: Option<u32>| {
+            let mut def = def();
+            def.stored.sample_interval_s = interval_s;
+            let window = windows.step_ns.map(|step_ns| v1::Window {
+                step_ns,
+                length_ns: if slides { 2 * step_ns } else { 0 },
+                ..v1::Window::default()
+            });
+            let request = QueryAggregateRequest {
+                min_coverage: 0.5,
+                window,
+                ..QueryAggregateRequest::default()
+            };
+            let asked = [(&def.properties[0], windows)];
+            let found = rolling(&def, false, &request, &[], &asked);
+            assert_eq!(
+                found.and_then(|found| found.length_s),
+                expected,
+                "{interval_s}: {asked:?}"
+            );
+        };
+        let from_7 = windows(Some(6 * HOUR), 0);
+        let from_0 = Windows {
+            from_ns: 0,
+            ..from_7.clone()
+        };
+        let hours = windows(Some(HOUR), 0);
+        check(0, from_7.clone(), false, Some(3_600));
+        check(300, from_0.clone(), false, Some(3_600));
+        check(300, from_0.clone(), true, Some(3_600));
+        // Seven nanoseconds later all slots of the first window are others, but for those that no rollup is longer than.
+        check(300, from_7.clone(), false, Some(300));
+        check(200, from_7.clone(), false, None);
+        check(3_600, from_7, false, Some(3_600));
+        // Of 7 minutes none goes into an hour: an hour has its own.
+        check(420, from_0.clone(), false, Some(300));
+        check(420, hours.clone(), false, Some(3_600));
+        check(420, hours.clone(), true, Some(300));
+        // Of 40 seconds some go into an hour, and none into five minutes.
+        check(40, from_0.clone(), false, Some(3_600));
+        check(40, windows(Some(HOUR / 4), 0), false, None);
+        check(7 * 3_600, from_0.clone(), false, Some(3_600));
+        let ends = Windows {
+            edge: Edge::EndClosed,
+            ..from_0
+        };
+        check(300, ends.clone(), false, Some(3_600));
+        check(
+            200,
+            Windows {
+                to_ns: ends.to_ns + 7,
+                ..ends
+            },
+            false,
+            None,
+        );
+        let one = |to_ns: i64| Windows {
+            from_ns: 0,
+            to_ns,
+            ..windows(None, 0)
+        };
+        check(420, one(24 * HOUR), false, Some(86_400));
+        check(420, one(48 * HOUR), false, Some(300));
+        let borders: Vec<i64> = [0, 24, 120].iter().map(|hours| hours * HOUR).collect();
+        let between = Windows {
+            borders: Some(borders.into()),
+            ..windows(Some(0), 0)
+        };
+        check(420, between.clone(), false, Some(300));
+        check(300, Windows { from_ns: 0, ..between }, false, Some(86_400));
     }
 
     #[test]

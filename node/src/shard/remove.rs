@@ -174,6 +174,10 @@ impl Chunk<'_> {
             }
             Some(What::RollUp(roll_up)) => self.roll_up(upkeep.type_number, roll_up, Format::PointsOnly)?,
             Some(What::RollUpSequences(roll_up)) => self.roll_up(upkeep.type_number, roll_up, Format::WithSequences)?,
+            Some(What::RollUpSlots(roll_up)) => {
+                let format = Format::WithSlots(roll_up.interval_ns);
+                self.roll_up(upkeep.type_number, roll_up, format)?
+            }
             Some(What::RemoveRollups(rollups)) => {
                 self.remove_rollups((upkeep.type_number, rollups.length_s), rollups.before_ns);
                 Removed::default()

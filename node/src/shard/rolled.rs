@@ -33,8 +33,6 @@ pub struct Rolling {
     pub from_ns: i64,
     /// See `from_ns`.
     pub to_ns: i64,
-    /// Only where points are gone for their age.
-    pub sealed_only: bool,
 }
 
 /// A bucket of a device.
@@ -83,7 +81,7 @@ impl Rolling {
         from_ns: i64,
         sealed_ns: i64,
     ) -> Result<Vec<Turn>, StoreError> {
-        let today = self.length_s.filter(|_| !self.sealed_only);
+        let today = self.length_s;
         let turn = |length_s: u32, extent: Option<(i64, i64)>| Turn {
             length_s,
             extent,

@@ -1,8 +1,9 @@
 //! Coverage of windows: slots that have a point, not points, through the public client on three nodes.
-//! Never here: random questions (see `random/windows`), time of which only rollups are left (see `rollups`).
+//! Never here: random questions (see `random/windows` and `rollups`).
 
-use crate::common::TestCluster;
+use super::rollups::tuning;
 use crate::common::fleet::*;
+use crate::common::{TestCluster, eventually};
 use tidemark_client::{BatchBuilder, Client, Value, answers_of, v1};
 use v1::Function::{Avg, Count, Max, Sum};
 
@@ -24,14 +25,19 @@ fn id(kind: &str, at: usize) -> String {
     format!("{kind}-{at}")
 }
 
-/// A type that promises a record in five minutes, and an hour of devices that keep it, do twice as much, or burst once.
-async fn an_hour(client: &Client) {
-    let fives = v1::DeviceType {
+/// A type that promises a record in five minutes, and keeps them for some days.
+fn fives(retention_days: i64) -> v1::DeviceType {
+    v1::DeviceType {
         sample_interval_s: 300,
         bucket_span_s: 3_600,
-        ..device_type(FIVES, 0)
-    };
-    client.apply_device_types(vec![fives]).await.unwrap();
+        rollups_s: vec![3_600],
+        ..device_type(FIVES, retention_days)
+    }
+}
+
+/// An hour of devices that keep what their type promises, do twice as much, or burst once.
+async fn an_hour(client: &Client) {
+    client.apply_device_types(vec![fives(0)]).await.unwrap();
     let all: Vec<(&str, String)> = KINDS
         .iter()
         .flat_map(|kind| (0..EACH).map(|at| (*kind, id(kind, at))))
@@ -75,16 +81,12 @@ fn numbers(series: &v1::AggregateSeries) -> Vec<Option<f64>> {
     windows.map(|answer| answer.map(number)).collect()
 }
 
-#[tokio::test]
-async fn twelve_points_in_one_slot_are_no_hour() {
-    let cluster = TestCluster::start(3).await;
-    let client = cluster.client().await;
-    an_hour(&client).await;
+/// Asks about that hour in all ways in which coverage tells.
+async fn check_hour(client: &Client) {
     let hour = (T0, T0 + HOUR);
-
     // Stamps at the full five minutes end slots of rain and begin those of a level: the last one is of the next hour.
     for (property, function, steady) in [("rain", Sum, 12), ("level", Avg, 11), ("speed", Max, 12)] {
-        let all = series_of(&client, over(property, function, hour)).await;
+        let all = series_of(client, over(property, function, hour)).await;
         assert_eq!(all.len(), KINDS.len() * EACH);
         for series in &all {
             let slots = match series.device.split('-').next().unwrap() {
@@ -102,7 +104,7 @@ async fn twelve_points_in_one_slot_are_no_hour() {
         slots_filled: false,
         ..over("rain", Sum, hour)
     };
-    for series in series_of(&client, sure.clone()).await {
+    for series in series_of(client, sure.clone()).await {
         if series.device.starts_with("burst") {
             let thin = &series.insufficient[0];
             assert_eq!(
@@ -121,7 +123,7 @@ async fn twelve_points_in_one_slot_are_no_hour() {
         functions: vec![Count as i32],
         ..sure.clone()
     };
-    let pair = &series_of(&client, pairs).await[0].insufficient[0];
+    let pair = &series_of(client, pairs).await[0].insufficient[0];
     assert_eq!(
         (pair.points_seen, pair.points_promised, pair.slots_filled),
         (36, 24, 13)
@@ -132,7 +134,7 @@ async fn twelve_points_in_one_slot_are_no_hour() {
         areal: Some(v1::Areal::default()),
         ..over("rain", Sum, hour)
     };
-    let series = &series_of(&client, areal.clone()).await[0];
+    let series = &series_of(client, areal.clone()).await[0];
     assert_eq!(numbers(series), [Some(18.0)], "12 and 24, and not the bursts");
     let devices = v1::ArealDevices {
         used: 2 * EACH as u64,
@@ -149,7 +151,7 @@ async fn twelve_points_in_one_slot_are_no_hour() {
         }),
         ..areal
     };
-    for series in series_of(&client, by_kind).await {
+    for series in series_of(client, by_kind).await {
         let expected = match series.tags["kind"].as_str() {
             "burst" => None,
             "steady" => Some(12.0),
@@ -157,6 +159,44 @@ async fn twelve_points_in_one_slot_are_no_hour() {
         };
         assert_eq!(numbers(&series), [expected], "{:?}", series.tags);
     }
+}
+
+#[tokio::test]
+async fn twelve_points_in_one_slot_are_no_hour() {
+    let cluster = TestCluster::start(3).await;
+    let client = cluster.client().await;
+    an_hour(&client).await;
+    check_hour(&client).await;
+}
+
+#[tokio::test]
+async fn twelve_points_in_one_slot_are_no_hour_where_only_their_rollups_are_left() {
+    let cluster = TestCluster::start_with(3, tuning()).await;
+    let client = cluster.client().await;
+    an_hour(&client).await;
+    eventually("rollups answer", || async {
+        let request = v1::QueryAggregateRequest {
+            explain: true,
+            ..over("level", Avg, (T0, T0 + HOUR))
+        };
+        let answer = client.query_aggregate(request).await.unwrap().collect().await.unwrap();
+        let work = answer.1.explain.unwrap().total.unwrap();
+        match work.points_decoded {
+            0 => Ok(()),
+            _ => Err(format!("{work:?}")),
+        }
+    })
+    .await;
+    check_hour(&client).await;
+    client.apply_device_types(vec![fives(2)]).await.unwrap();
+    eventually("points are gone", || async {
+        match read(&client, everything(of_type(FIVES))).await.len() {
+            0 => Ok(()),
+            others => Err(format!("{others} points")),
+        }
+    })
+    .await;
+    check_hour(&client).await;
 }
 
 #[tokio::test]

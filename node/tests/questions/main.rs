@@ -32,6 +32,7 @@ mod range_filters;
 mod reports;
 mod rollups;
 mod rollups_kept;
+mod rollups_sealed;
 mod selectors;
 mod sequences;
 mod spikes;

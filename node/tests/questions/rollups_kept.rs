@@ -169,7 +169,7 @@ async fn rollups_of_other_lengths_answer_for_points_that_are_gone() {
         let (finer, sealed) = windows(&client, functions[0], range, 5 * MIN).await;
         assert_eq!(finer.len(), 0, "with {rollups_s:?}");
         assert_eq!(sealed, Some(if rollups_s == [300] { 300 } else { 0 }));
-        // In which slots points were is not told, only how many there were.
+        // In how many slots points were is told too.
         let covered = v1::QueryAggregateRequest {
             selector: of_type(KEPT),
             properties: vec!["level".into()],

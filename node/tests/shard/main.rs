@@ -20,6 +20,7 @@ mod producers;
 mod recovery;
 mod rollups;
 mod rollups_alone;
+mod rollups_slots;
 mod support;
 mod test_points;
 mod void;

@@ -14,14 +14,14 @@ use tidemark_proto::peer::{
 use tidemark_series::window::{Edge, Windows};
 use tidemark_series::{ByWindow, Choice, Function, Needs, PropertyNumber, ValueType, bucket, rollup};
 
-const DEVICES: u32 = 20;
+pub(super) const DEVICES: u32 = 20;
 /// Of windows, seconds; a bucket here is three of them.
-const LENGTH_S: u32 = 300;
-const LENGTH: i64 = 300_000_000_000;
-const BUCKET: i64 = 3 * LENGTH;
-const RULE: u64 = 7;
+pub(super) const LENGTH_S: u32 = 300;
+pub(super) const LENGTH: i64 = 300_000_000_000;
+pub(super) const BUCKET: i64 = 3 * LENGTH;
+pub(super) const RULE: u64 = 7;
 
-fn upkeep(what: What) -> ApplyEntry {
+pub(super) fn upkeep(what: What) -> ApplyEntry {
     let upkeep = Upkeep {
         type_number: KIND,
         what: Some(what),
@@ -45,15 +45,17 @@ fn roll_up(rule: u64, buckets: &[(i64, Vec<u32>)]) -> ApplyEntry {
         rule,
         properties: (1..=3).map(property).collect(),
         buckets: buckets.iter().map(bucket).collect(),
+        interval_ns: 60_000_000_000,
     };
-    // Of either version.
-    upkeep(match buckets.len() % 2 {
+    // Of any version.
+    upkeep(match buckets.len() % 3 {
         0 => What::RollUp(roll_up),
-        _ => What::RollUpSequences(roll_up),
+        1 => What::RollUpSequences(roll_up),
+        _ => What::RollUpSlots(roll_up),
     })
 }
 
-fn removed(answer: &Applied) -> Removed {
+pub(super) fn removed(answer: &Applied) -> Removed {
     match &answer.result {
         Some(applied::Result::Removed(removed)) => *removed,
         other => panic!("{other:?}"),
@@ -81,7 +83,6 @@ fn ask(shard: &Shard, property: u32, (from_ns, to_ns): (i64, i64), rolling: Opti
     let mut folded: Vec<ByWindow> = ordinals.iter().map(|_| ByWindow::default()).collect();
     let mut used = 0;
     let rolling = Rolling {
-        sealed_only: false,
         length_s: Some(LENGTH_S),
         gone_s: &[LENGTH_S],
         rule: rolling.unwrap_or(0),
@@ -147,13 +148,13 @@ fn compare(shard: &Shard, random: &mut Random) -> usize {
     used
 }
 
-fn missing(shard: &Shard, rule: u64) -> Missing {
+pub(super) fn missing(shard: &Shard, rule: u64) -> Missing {
     let all = (i64::MIN, i64::MAX);
     shard.rollups_missing((KIND, LENGTH_S), rule, all, usize::MAX).unwrap()
 }
 
 /// A few rows over some buckets.
-fn random_write(random: &mut Random, index: u64) -> ApplyEntry {
+pub(super) fn random_write(random: &mut Random, index: u64) -> ApplyEntry {
     let parts: Vec<_> = (0..1 + random.below(6))
         .map(|_| {
             let mut records = random_records(random);
@@ -173,7 +174,7 @@ fn random_write(random: &mut Random, index: u64) -> ApplyEntry {
 }
 
 /// Often on a border.
-fn random_place(random: &mut Random) -> i64 {
+pub(super) fn random_place(random: &mut Random) -> i64 {
     let place = random.below(30) as i64 * LENGTH - 5 * LENGTH;
     match random.below(3) {
         0 => place,

@@ -59,11 +59,12 @@ fn roll_up(shard: &Shard, length_s: u32, rule: u64, before_ns: i64) -> ApplyEntr
         accepted: u64::MAX,
         ..RolledProperty::default()
     };
-    upkeep(What::RollUpSequences(RollUp {
+    upkeep(What::RollUpSlots(RollUp {
         length_s,
         rule,
         properties: vec![property(1), property(2)],
         buckets: missing.buckets.into_iter().map(bucket).collect(),
+        interval_ns: 60_000_000_000,
     }))
 }
 
@@ -109,7 +110,6 @@ fn ask(shard: &Shard, property: u32, step_ns: i64, length_s: Option<u32>, gone_s
         rule: RULE,
         from_ns: windows.from_ns,
         to_ns: windows.to_ns,
-        sealed_only: false,
     };
     let ordinals: Vec<u32> = (0..DEVICES).collect();
     let mut folded: Vec<ByWindow> = ordinals.iter().map(|_| ByWindow::default()).collect();

@@ -302,6 +302,7 @@ impl Play {
             rule: RULE,
             properties: vec![property],
             buckets: buckets.into_iter().map(bucket).collect(),
+            ..RollUp::default()
         }));
     }
 

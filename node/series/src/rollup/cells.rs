@@ -3,9 +3,10 @@
 //! ```text
 //! part = 0 count | 1 sum (of bools the true ones) | 2 what rounding took from a sum of doubles, or what of a sum of integers is
 //!        above 64 bits | 3 least | 4 greatest | 5 first value | 6 last value | 7, 8 when these were, nanoseconds after the start |
-//!        9 points that do not count | from 10 on: see `rollup/runs`
+//!        9 points that do not count | 20 slots without a point between that of the first point and that of the last | others from 10 on:
+//!        see `rollup/runs`
 //! ```
-//! A window of one point says only what its first value is, and when it was; 2 is left out where it is 0.
+//! A window of one point says only what its first value is, and when it was; 2 and 20 are left out where they are 0.
 //!
 //! Never here: which points count, points as a sequence. Invariant: what is read is what was put, to the last bit.
 
@@ -25,6 +26,7 @@ const LAST: u32 = 6;
 const FIRST_AFTER: u32 = 7;
 const LAST_AFTER: u32 = 8;
 pub(super) const DROPPED: u32 = 9;
+pub(super) const EMPTY: u32 = 20;
 
 /// Puts the cells of a partial. `short`: without what follows from others.
 pub(super) fn put(partial: &Partial, start_ns: i64, short: bool, cell: &mut impl FnMut(u32, ValueRef<'_>)) {

@@ -3,7 +3,6 @@
 use super::*;
 use crate::checks::{Checks, Choice};
 use crate::record::Values;
-use crate::window::Sliding;
 
 const LENGTH: i64 = 100;
 const FIRST: PropertyNumber = PropertyNumber(1);
@@ -79,7 +78,8 @@ fn windows_go_that_hold_something_of_the_range_and_no_others() {
         times.extend((0..random.below(5)).map(|_| (random.below(9) as i64 - 3) * LENGTH));
         times.sort_unstable();
         times.dedup();
-        let format = [Format::PointsOnly, Format::WithSequences][(seed % 2) as usize];
+        let formats = [Format::PointsOnly, Format::WithSequences, Format::WithSlots(7)];
+        let format = formats[(seed % 3) as usize];
         let rollup = rollup_of(&records(&times, |_| 1.0), format, &nothing);
         let mut end = || match random.below(3) {
             0 => random.below(1_000) as i64 - 350,
@@ -137,7 +137,7 @@ fn loose_points_go_with_their_window_and_count_where_no_neighbours_are_asked() {
     // The first and the last one are far from their neighbour, and only another bucket tells whether also from one on the other side.
     let times = [0, 40, 80, 120, 160, 200];
     let value = |t_ns: i64| if t_ns % 200 == 0 { 100.0 } else { t_ns as f64 / 100.0 };
-    let rollup = rollup_of(&records(&times, value), Format::WithSequences, &spikes);
+    let rollup = rollup_of(&records(&times, value), Format::WithSlots(40), &spikes);
     let opened = Rollup::open(&rollup, LENGTH).unwrap();
     let loose = |opened: &Rollup<'_>, property| opened.loose(property).unwrap().observed_at;
     assert_eq!(
@@ -163,19 +163,6 @@ fn loose_points_go_with_their_window_and_count_where_no_neighbours_are_asked() {
             .into_iter()
             .map(|(window, partial)| (window, partial.count()));
         assert_eq!(counts.collect::<Vec<_>>(), expected);
-        let sliding = Sliding {
-            asked: all.clone(),
-            stepped: all,
-            steps: 1,
-        };
-        let mut filled = ByWindow::default();
-        let slots = Slots::new(sliding, 40);
-        fill(&opened, (property, ValueType::F64), edge(property), &slots, &mut filled).unwrap();
-        let points = filled
-            .into_sorted()
-            .into_iter()
-            .map(|(window, filled)| (window, filled.points));
-        assert_eq!(points.collect::<Vec<_>>(), expected);
     }
     let cut = opened.cut((0, 1), |property| Some(edge(property))).unwrap().unwrap();
     assert_eq!(cut.windows, 2, "that of the first from 0, that of the second up to 0");

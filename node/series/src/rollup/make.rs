@@ -16,22 +16,37 @@ use crate::needs::Needs;
 use crate::partial::Partial;
 use crate::record::{Column, PropertyNumber, Records, ValueRef, ValueType};
 use crate::window::{Edge, Windows};
-use cells::{DROPPED, Filling};
+use cells::{DROPPED, EMPTY, Filling};
 
 /// Which version of the bytes.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Format {
     /// The first one: of points one by one, without texts, and where each is chosen by itself.
     PointsOnly,
-    /// All there is.
+    /// The second one: nothing of slots.
     WithSequences,
+    /// All there is. With the length of slots, nanoseconds; 0: nothing is promised, and nothing is kept of them.
+    WithSlots(i64),
 }
 
 impl Format {
-    pub(super) fn of(version: u8) -> Option<Format> {
+    /// What the version says, and what follows it and the rule, given the bytes from there on.
+    pub(super) fn read(version: u8, rest: &[u8]) -> Option<(Format, &[u8])> {
         match version {
-            1 => Some(Format::PointsOnly),
-            2 => Some(Format::WithSequences),
+            1 => Some((Format::PointsOnly, rest)),
+            2 => Some((Format::WithSequences, rest)),
+            3 => {
+                let (interval, rest) = rest.split_first_chunk::<8>()?;
+                Some((Format::WithSlots(i64::from_le_bytes(*interval)), rest))
+            }
+            _ => None,
+        }
+    }
+
+    /// How long slots are, where they are kept.
+    pub(super) fn interval_ns(self) -> Option<i64> {
+        match self {
+            Format::WithSlots(interval_ns) if interval_ns > 0 => Some(interval_ns),
             _ => None,
         }
     }
@@ -40,7 +55,7 @@ impl Format {
     fn parts(self) -> u32 {
         match self {
             Format::PointsOnly => 16,
-            Format::WithSequences => 4_096,
+            Format::WithSequences | Format::WithSlots(_) => 4_096,
         }
     }
 
@@ -60,9 +75,13 @@ impl Format {
         let mut out = vec![match self {
             Format::PointsOnly => 1,
             Format::WithSequences => 2,
+            Format::WithSlots(_) => 3,
         }];
         out.extend(rule.to_le_bytes());
-        if self == Format::WithSequences {
+        if let Format::WithSlots(interval_ns) = self {
+            out.extend(interval_ns.to_le_bytes());
+        }
+        if self != Format::PointsOnly {
             // A bucket is far below 4 GiB, and so is what is kept of it.
             out.extend((windows.len() as u32).to_le_bytes());
         }
@@ -72,8 +91,10 @@ impl Format {
     }
 
     fn takes(self, rolled: &Rolled<'_>, value_type: ValueType) -> bool {
-        self == Format::WithSequences && self.columns(rolled.property).is_some()
-            || value_type != ValueType::Text && self == Format::PointsOnly
+        match self {
+            Format::PointsOnly => value_type != ValueType::Text,
+            _ => self.columns(rolled.property).is_some(),
+        }
     }
 }
 
@@ -134,9 +155,7 @@ pub fn roll_up(
             false => points,
         };
         made.add(rolled, &points);
-        if let Some(follows) = rolled.follows {
-            made.follow(rolled, &points, follows);
-        }
+        made.follow(rolled, &points);
     }
     Ok(made.finish(rule))
 }
@@ -155,6 +174,8 @@ struct Kept {
     partial: Option<Partial>,
     followed: Option<Followed>,
     dropped: i64,
+    /// Slots without a point.
+    empty: u64,
 }
 
 impl Made {
@@ -183,14 +204,19 @@ impl Made {
         }
     }
 
-    /// Keeps of each window how its points go on.
-    fn follow(&mut self, rolled: &Rolled<'_>, points: &Points, follows: Follows) {
+    /// Keeps of each window how its points go on, and how they are spread.
+    fn follow(&mut self, rolled: &Rolled<'_>, points: &Points) {
         let windows = all_of_time(self.length_ns, rolled.edge);
         let window = |t_ns: &i64| windows.index_of(*t_ns);
         let mut from = 0;
         for times in points.times.chunk_by(|a, b| window(a) == window(b)) {
             if let Some(window) = times.first().and_then(window) {
-                self.kept(window, rolled.property).followed = runs::follow(times, &points.values, from, follows);
+                let interval_ns = self.format.interval_ns();
+                let empty = interval_ns.map_or(0, |interval_ns| empty_slots(times, &windows, window, interval_ns));
+                let kept = self.kept(window, rolled.property);
+                kept.empty = empty;
+                let followed = |follows| runs::follow(times, &points.values, from, follows);
+                kept.followed = rolled.follows.and_then(followed);
             }
             from += times.len();
         }
@@ -237,7 +263,7 @@ impl Made {
         let format = self.format;
         let starts = self.rows.keys().map(|window| window.checked_mul(self.length_ns));
         let starts: Vec<i64> = starts.collect::<Option<_>>()?;
-        let short = format == Format::WithSequences;
+        let short = format != Format::PointsOnly;
         let mut filling = Filling::new(starts.len());
         for ((row, start_ns), properties) in starts.iter().enumerate().zip(self.rows.values()) {
             for (property, kept) in properties {
@@ -248,6 +274,9 @@ impl Made {
                 }
                 if let Some(partial) = &kept.partial {
                     cells::put(partial, *start_ns, short, &mut cell);
+                    if kept.empty > 0 {
+                        cell(EMPTY, ValueRef::I64(kept.empty as i64));
+                    }
                     if let Some(followed) = &kept.followed {
                         followed.put(partial, *start_ns, &mut cell);
                     }
@@ -264,6 +293,17 @@ impl Made {
         let loose = Records::merge_all(self.loose);
         Some(format.put(rule, &bucket::encode(&windows), &bucket::encode(&loose)))
     }
+}
+
+/// Slots of a window that lie between two of its points and have none; times ascend.
+fn empty_slots(times: &[i64], windows: &Windows, window: i64, interval_ns: i64) -> u64 {
+    let (start_ns, end_ns) = windows.bounds(window);
+    let slot = |t_ns: i64| match windows.edge {
+        Edge::StartClosed => t_ns.abs_diff(start_ns) / interval_ns.unsigned_abs(),
+        Edge::EndClosed => end_ns.abs_diff(t_ns) / interval_ns.unsigned_abs(),
+    };
+    let between = |pair: &[i64]| slot(pair[0]).abs_diff(slot(pair[1])).saturating_sub(1);
+    times.windows(2).map(between).sum()
 }
 
 fn all_of_time(length_ns: i64, edge: Edge) -> Windows {

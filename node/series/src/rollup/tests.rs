@@ -121,7 +121,8 @@ fn a_rollup_answers_as_its_bucket_does() {
                 follows: None,
             })
             .collect();
-        let format = [Format::PointsOnly, Format::WithSequences][(seed % 2) as usize];
+        let formats = [Format::PointsOnly, Format::WithSequences, Format::WithSlots(7)];
+        let format = formats[(seed % 3) as usize];
         let rollup = roll_up(&value, format, (seed, LENGTH), &rolled).unwrap().unwrap();
         let kept = Rollup::open(&rollup, LENGTH).unwrap();
         assert_eq!(kept.rule, seed);
@@ -203,7 +204,7 @@ fn windows_that_were_deleted_from_are_gone() {
     check(150, 201, &[0, 300]);
     check(i64::MIN, i64::MAX, &[]);
     check(500, 600, &[0, 100, 200, 300]);
-    assert!(Rollup::open(&rollup[..5], LENGTH).is_err() && Rollup::open(&[3; 20], LENGTH).is_err());
+    assert!(Rollup::open(&rollup[..5], LENGTH).is_err() && Rollup::open(&[4; 40], LENGTH).is_err());
     assert!(without(&rollup[..20], LENGTH, 0, 1).is_err());
 }
 
@@ -346,7 +347,7 @@ fn followed(told: &Told, windows: &Windows, mut as_rollup: impl FnMut() -> bool)
         let records = records_of(told, points);
         if as_rollup() {
             let value = bucket::encode(&records);
-            let made = roll_up(&value, Format::WithSequences, (1, LENGTH), &rolled)
+            let made = roll_up(&value, Format::WithSlots(7), (1, LENGTH), &rolled)
                 .unwrap()
                 .unwrap();
             let rows = Rollup::open(&made, LENGTH).unwrap().rows(&wanted).unwrap();
@@ -469,14 +470,14 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-const FIRST_VERSION: &str = "010201000000000000010d030000000000000000c8010001200302010101100200040001000206000100600f000100020600\
+pub(super) const FIRST_VERSION: &str = "010201000000000000010d030000000000000000c8010001200302010101100200040001000206000100600f000100020600\
         0100020600010002060001000206000200030002000400020102060200040002000401020004000200040002000400020004\
         0002000300020004000201020602000400020004030300040003000400020003000200040702000402040003000400030004\
         0003000400030002000300020004c35b35ef01c8010100010802020211780aeacb00060080808080808080c03c0800010113\
         14b808d110113c0b08ca201314b808d110113c0b08ca20020a321328141e010208020101131e0b07130e041713100215130e\
         041713100215020a321328141e010408020203080002130800010508000105020a321328141e080202030204010204010204\
         01020401020a321328141e";
-const SECOND_VERSION: &str = "02020100000000000041010000010d030000000000000000c801000228030201020101010180200201030001020102000102\
+pub(super) const SECOND_VERSION: &str = "02020100000000000041010000010d030000000000000000c801000228030201020101010180200201030001020102000102\
         600a00010201020001020102000101010300010201020002010300020202000202020001020203000102600af41f02000400\
         02020201020202000202020002000400020202000200030002020200020202f61f0200040002020203030004000302020002\
         000300020202170202020002020200020202000202020002020200020202da1f020004020402020004020200040003000402\
@@ -485,7 +486,9 @@ const SECOND_VERSION: &str = "02020100000000000041010000010d030000000000000000c8
         0a320128010a0102010201140102010608020203010401040204010104020a320128010d01ff000000000000000000010201\
         01020337219be2010001ba0e";
 
-/// What the first version made of known records, and what the second one makes of them.
+pub(super) const THIRD_VERSION: &str = "";
+
+/// What each version made of known records.
 #[test]
 fn bytes_stay_as_they_are() {
     let checks = Checks {
@@ -527,4 +530,5 @@ fn bytes_stay_as_they_are() {
     };
     assert_eq!(made(Format::PointsOnly, &checks, 0.25), FIRST_VERSION);
     assert_eq!(made(Format::WithSequences, &jumps, 9.25), SECOND_VERSION);
+    assert_eq!(made(Format::WithSlots(2), &jumps, 9.25), THIRD_VERSION);
 }

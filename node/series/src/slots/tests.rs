@@ -4,16 +4,23 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::partial::Partial;
+use crate::record::{ValueRef, ValueType};
+use crate::rollup::Empty;
 use crate::stamps::Even;
 use crate::window::Windows;
 
-/// Windows of so many steps over a range.
+/// Windows of so many steps over a range, on a grid that goes through none of its ends.
 fn sliding(range: (i64, i64), step: Option<i64>, steps: i64, edge: Edge) -> Sliding {
+    sliding_from(3, range, step, steps, edge)
+}
+
+fn sliding_from(origin_ns: i64, range: (i64, i64), step: Option<i64>, steps: i64, edge: Edge) -> Sliding {
     let asked = Windows {
         from_ns: range.0,
         to_ns: range.1,
         step_ns: step,
-        origin_ns: 3,
+        origin_ns,
         borders: None,
         edge,
     };
@@ -173,21 +180,147 @@ fn what_is_left_beside_whole_slots_is_none() {
     check(Edge::EndClosed, &[50, 100, 101, 1_000], (4, 2));
 }
 
+/// A window of a rollup that stands for points at these times, and what it knows of their slots.
+fn row(start_ns: i64, length_ns: i64, times: &[i64], empty: Option<Empty>) -> Row {
+    let mut points = Partial::empty(ValueType::I64);
+    times.iter().for_each(|t| points.fold(*t, ValueRef::I64(1)));
+    Row {
+        start_ns,
+        length_ns,
+        points: Some(points),
+        empty,
+        ..Row::default()
+    }
+}
+
+/// Windows of a rollup over points of one bucket, with their empty slots told one by one.
+fn rows_of(times: &[i64], length: i64, interval: i64, edge: Edge) -> Vec<Row> {
+    let start = |t: i64| match edge {
+        Edge::StartClosed => t.div_euclid(length) * length,
+        Edge::EndClosed => (t - 1).div_euclid(length) * length,
+    };
+    let row_of = |times: &[i64]| {
+        let begin = start(times[0]);
+        let slot = |at: i64| match edge {
+            Edge::StartClosed => (begin + at * interval, begin + (at + 1) * interval),
+            Edge::EndClosed => (begin + length - (at + 1) * interval, begin + length - at * interval),
+        };
+        let has = |at: &i64| times.iter().any(|t| edge.holds(slot(*at).0, *t, slot(*at).1));
+        let filled: Vec<i64> = (0..=length / interval).filter(has).collect();
+        let slots = (filled[0]..filled[filled.len() - 1])
+            .filter(|at| !filled.contains(at))
+            .count() as u64;
+        let known = Empty {
+            interval_ns: interval,
+            slots,
+        };
+        row(begin, length, times, Some(known))
+    };
+    times.chunk_by(|a, b| start(*a) == start(*b)).map(row_of).collect()
+}
+
 #[test]
-fn windows_of_rollups_fill_as_many_slots_as_they_can_have() {
-    let check = |length: i64, rows: &[(i64, u64)], expected: (u64, u64)| {
-        for edge in [Edge::StartClosed, Edge::EndClosed] {
+fn windows_of_rollups_fill_the_slots_of_their_points() {
+    let mut state = 11_u64;
+    let mut next = |below: i64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) as i64 % below
+    };
+    let (mut exact, mut of_steps) = (0, 0);
+    for round in 0..6_000 {
+        let interval = 1 + next(12);
+        let length = match next(3) {
+            0 => interval * (1 + next(4)),
+            1 => 1 + next(interval),
+            _ => 1 + next(40),
+        };
+        let (step, steps) = (length * (1 + next(4)), 1 + next(3));
+        let edge = [Edge::StartClosed, Edge::EndClosed][next(2) as usize];
+        let from = length * (next(12) - 6);
+        let windows = sliding_from(0, (from, from + length * next(20)), Some(step), steps, edge);
+        let slots = Slots::new(windows.clone(), interval);
+        of_steps += u64::from(slots.of_steps());
+        let (bucket, spread) = (1 + next(100), 1 + next(interval * 2));
+        let (mut t, mut times) = (from - 60, Vec::new());
+        for _ in 0..next(120) {
+            t += if next(9) == 0 { next(50) } else { next(spread) } + 1;
+            times.push(t);
+        }
+        let mut filled = ByWindow::default();
+        for of_bucket in times.chunk_by(|a, b| a.div_euclid(bucket) == b.div_euclid(bucket)) {
+            match next(4) {
+                0 => slots.fill(of_bucket, &mut filled),
+                _ => {
+                    let rows = rows_of(of_bucket, length, interval, edge);
+                    rows.iter().for_each(|row| slots.fill_row(row, &mut filled));
+                }
+            }
+        }
+        let found = noted(&windows, &slots, filled);
+        let expected = expected(&windows, interval, &times);
+        let message = format!("round {round}: {slots:?}, rollups of {length} and buckets of {bucket}, {times:?}");
+        if length <= interval || length % interval == 0 || (step == length && steps == 1) {
+            exact += 1;
+            assert_eq!(found, expected, "{message}");
+            continue;
+        }
+        // Where slots lie across borders of rollups, none is there that is not promised.
+        assert!(found.keys().eq(expected.keys()), "{message}");
+        for (window, (points, slots)) in &found {
+            let ((start, end), (all, truly)) = (windows.bounds(*window), expected[window]);
+            assert_eq!(*points, all, "{message}");
+            assert!(
+                *slots <= ((end - start) / interval) as u64,
+                "{slots} in {window}, {message}"
+            );
+            assert_eq!(*slots > 0, truly > 0, "{message}");
+        }
+    }
+    assert!(exact > 3_000 && of_steps > 1_000, "{exact} exact, {of_steps} by steps");
+}
+
+#[test]
+fn windows_of_rollups_that_know_no_slots_fill_as_many_as_there_may_be() {
+    let check = |length: i64, rows: &[(i64, &[i64])], expected: (u64, u64)| {
+        for (edge, empty) in [
+            (Edge::StartClosed, None),
+            // Of slots of another length.
+            (
+                Edge::StartClosed,
+                Some(Empty {
+                    interval_ns: 60,
+                    slots: 7,
+                }),
+            ),
+            (Edge::EndClosed, None),
+        ] {
             let mut filled = ByWindow::default();
-            for (start, points) in rows {
-                hour(edge).fill_about((*start, length), *points, &mut filled);
+            for (start, times) in rows {
+                hour(edge).fill_row(&row(*start, length, times, empty), &mut filled);
             }
             assert_eq!(told(filled), [(0, expected)].into(), "{length} {rows:?} {edge:?}");
         }
     };
-    check(3_600, &[(0, 5)], (5, 5));
-    check(3_600, &[(0, 40)], (40, 12));
-    check(300, &[(0, 7), (600, 1)], (8, 2));
-    check(100, &[(0, 7), (100, 1), (300, 1)], (9, 2));
+    let often: Vec<i64> = (0..40).map(|n| 10 + n * 90).collect();
+    check(3_600, &[(0, &[10, 50, 60, 1_000, 3_000])], (5, 5));
+    check(3_600, &[(0, &often)], (40, 12));
+    check(3_600, &[(0, &[310, 330, 350, 370])], (4, 1));
+    check(300, &[(0, &[10, 20, 30]), (600, &[700])], (4, 2));
+    check(100, &[(0, &[10, 20]), (100, &[150]), (300, &[390])], (4, 2));
+}
+
+#[test]
+fn slots_across_rollups_are_all_filled_where_all_of_them_are() {
+    // Seven into sixty goes not, and not into a day of them.
+    for edge in [Edge::StartClosed, Edge::EndClosed] {
+        let day = sliding_from(0, (0, 1_440), None, 1, edge);
+        let slots = Slots::new(day, 7);
+        let times: Vec<i64> = (0..206).map(|at| at * 7 + 3).collect();
+        let mut filled = ByWindow::default();
+        let rows = rows_of(&times, 60, 7, edge);
+        rows.iter().for_each(|row| slots.fill_row(row, &mut filled));
+        assert_eq!(told(filled), [(0, (206, 205))].into(), "{edge:?}");
+    }
 }
 
 #[test]
