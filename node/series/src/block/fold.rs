@@ -70,7 +70,7 @@ impl<'a> Block<'a> {
     pub fn stats_of_chosen(&self, property: PropertyNumber, choice: &Choice<'_>) -> Option<ColumnStats> {
         let stated = choice.accepted != Accepted::ALL && self.has_qualities(property);
         let stats = self.stats(property).filter(|_| !stated)?;
-        choice.takes_all(stats.ends()).then_some(stats)
+        choice.takes_all(stats.ends_of_all()).then_some(stats)
     }
 }
 
@@ -158,7 +158,7 @@ impl Folding<'_, '_> {
             return Ok(None);
         };
         let stated = choice.accepted != Accepted::ALL && self.block.has_qualities(property);
-        let ends = || self.block.stats(property).and_then(|stats| stats.ends());
+        let ends = || self.block.stats(property).and_then(|stats| stats.ends_of_all());
         let unsure = !stated && !choice.limits_nothing() && !choice.takes_all(ends());
         if stated || unsure && self.block.stats(property).is_some() {
             return self.fold_chosen(property, windows, needs, choice, partials);
