@@ -28,7 +28,9 @@ mod replay;
 
 pub use ladder::{Standing, Step};
 pub use marks::{MARKS_MAX, Mark, start};
-pub use replay::{Outcome, Replay, Stated};
+pub use replay::{Outcome, Replay};
+
+pub use crate::checks::Stated;
 
 /// A level: entered at or beyond `on`, left short of `off`.
 #[derive(Copy, Clone, Debug, PartialEq)]

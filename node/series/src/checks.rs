@@ -7,6 +7,10 @@
 use crate::block::Accepted;
 use crate::flat::{Flat, Still};
 
+mod settling;
+
+use settling::Settling;
+
 /// Limits of a property; what is not set is not checked.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Checks {
@@ -30,11 +34,30 @@ pub struct Checks {
     pub flat: Option<Flat>,
 }
 
+/// What a source says of points that count for nothing, and of suspect ones.
+#[derive(Copy, Clone, Debug)]
+pub struct Stated {
+    /// Fail, or missing.
+    pub discounts: fn(u8) -> bool,
+    /// Suspect.
+    pub suspects: fn(u8) -> bool,
+}
+
+impl Stated {
+    /// Whatever it says.
+    pub const NOTHING: Stated = Stated {
+        discounts: |_| false,
+        suspects: |_| false,
+    };
+}
+
 /// Which points of a property are looked at.
 #[derive(Clone, Debug)]
 pub struct Choice<'c> {
-    /// By the quality that the source states.
+    /// By the quality that the source states: none that counts for nothing.
     pub accepted: Accepted,
+    /// Which of these the source calls suspect.
+    pub doubted: fn(u8) -> bool,
     /// By what can be judged from the values.
     pub checks: &'c Checks,
     /// What becomes of suspect values.
@@ -79,6 +102,7 @@ impl Choice<'static> {
     /// Everything.
     pub const ALL: Choice<'static> = Choice {
         accepted: Accepted::ALL,
+        doubted: Stated::NOTHING.suspects,
         checks: NOTHING,
         suspect: Suspects::Count,
     };
@@ -97,14 +121,22 @@ impl Choice<'_> {
 
     /// Place of one of some points from which on a judge has to see them, so that it tells which one is the last that counts and judges all
     /// behind that, whatever came before. That one's step to the next makes it no spike, it changed too fast from none that it could be
-    /// compared with, and it does not stand still. `points` are all since `begin_ns` that may be looked at, in order. `None`: more has to
-    /// be known.
-    pub fn settled(&self, begin_ns: i64, points: &[(i64, f64)]) -> Option<usize> {
+    /// compared with, and it does not stand still. `points` are all since `begin_ns` that may be looked at, in order; `stated` is what the
+    /// source says of each. `None`: more has to be known.
+    pub fn settled(&self, begin_ns: i64, points: &[(i64, f64)], stated: impl Fn(usize) -> u8) -> Option<usize> {
+        let flat = self.checks.flat.filter(|_| self.tells());
+        let rate = self.checks.rate_per_s.filter(|_| self.tells());
+        let must_be_sure = self.drops() || rate.is_some();
+        let is_alone = |at: usize| {
+            let before_ns = at.checked_sub(1).map_or(begin_ns, |before| points[before].0);
+            self.checks.are_apart(before_ns, points[at].0)
+        };
         let goes_on = |at: usize| {
             let next = points.get(at + 1);
             next.is_some_and(|next| self.checks.jump(points[at], *next).is_none())
         };
-        let is_no_spike = |at: usize| self.checks.spike.is_none() || goes_on(at);
+        let is_no_spike = |at: &usize| self.checks.spike.is_none() || is_alone(*at) || goes_on(*at);
+        let is_usual = |at: usize| self.checks.is_typical(points[at].1) && !(self.doubted)(stated(at));
         let changed_slowly = |at: usize| {
             let (t_ns, value) = points[at];
             let reached_ns = t_ns.saturating_sub(self.checks.reach_ns);
@@ -113,26 +145,29 @@ impl Choice<'_> {
                 let mut steps = reached.map(|(u, other)| ((t_ns - u) as f64 / 1e9, (value - other).abs()));
                 begin_ns <= reached_ns && steps.all(|(seconds, step)| step <= limit * seconds)
             };
-            self.checks.rate_per_s.filter(|_| self.tells()).is_none_or(slow)
+            rate.is_none_or(slow)
         };
-        let flat = self.checks.flat.filter(|_| self.tells());
         let still_since = |at: usize, flat: &Flat| {
             let since = points[at].0.saturating_sub(flat.over_ns);
             (since, points[..=at].partition_point(|(u, _)| *u <= since))
         };
-        let moves = |at: usize| {
-            flat.as_ref().is_none_or(|flat| {
-                let (since, first) = still_since(at, flat);
-                let values = points[first..=at].iter().map(|(_, value)| *value);
-                let least = values.clone().fold(f64::INFINITY, f64::min);
-                let most = values.fold(f64::NEG_INFINITY, f64::max);
-                begin_ns <= since && most - least > flat.within
-            })
+        let moves = |at: usize, flat: &Flat| {
+            let (_, first) = still_since(at, flat);
+            // A spike does not move anything.
+            let values = (first..=at).filter(is_no_spike).map(|at| points[at].1);
+            let least = values.clone().fold(f64::INFINITY, f64::min);
+            let most = values.fold(f64::NEG_INFINITY, f64::max);
+            flat.is_normal(points[at].1) || most - least > flat.within
         };
-        let usual = |at: usize| !self.tells() || self.checks.is_typical(points[at].1);
-        let settled = |at: &usize| is_no_spike(*at) && usual(*at) && changed_slowly(*at) && moves(*at);
+        let is_sure = |at: usize| is_usual(at) && flat.as_ref().is_none_or(|flat| moves(at, flat));
+        let settled = |at: &usize| {
+            let all_known = flat.as_ref().is_none_or(|flat| begin_ns <= still_since(*at, flat).0);
+            is_no_spike(at) && all_known && changed_slowly(*at) && (!must_be_sure || is_sure(*at))
+        };
         let last = (0..points.len()).rev().find(settled)?;
-        Some(flat.map_or(last, |flat| still_since(last, &flat).1))
+        let first = flat.map_or(last, |flat| still_since(last, &flat).1);
+        // What stood still is told right from one on that is no spike itself.
+        (0..=first).rev().find(is_no_spike)
     }
 
     /// How far before a point others tell whether it is one of those to leave out, nanoseconds, neighbours aside.
@@ -143,21 +178,31 @@ impl Choice<'_> {
 
     /// Looks at points as far as is needed to choose.
     pub fn judge(&self) -> Judge<'_> {
-        let judge = Judge::new(self.checks, |_| false);
+        let stated = Stated {
+            suspects: self.doubted,
+            ..Stated::NOTHING
+        };
+        let judge = Judge::new(self.checks, stated);
         match self.tells() {
             true => judge,
             false => judge.without_flat(),
         }
     }
 
-    /// Whether a finding leaves a value out.
-    pub fn leaves_out(&self, finding: Finding) -> bool {
-        finding.fails() || self.drops()
+    /// Whether a point is left out for what was found of it or what its source says.
+    pub fn leaves_out(&self, judged: &Judged) -> bool {
+        let is_suspect = || judged.finding.is_some() || (self.doubted)(judged.stated);
+        judged.finding.is_some_and(Finding::fails) || self.drops() && is_suspect()
     }
 
-    /// Whether a value may be looked at, neighbours aside.
+    /// Whether a value may be looked at, neighbours aside. Where these decide, suspect values may: they are the neighbours of others.
     pub fn takes(&self, value: f64) -> bool {
-        self.checks.is_in_range(value) && (!self.drops() || self.checks.is_typical(value))
+        self.checks.is_in_range(value) && (!self.drops_alone() || self.checks.is_typical(value))
+    }
+
+    /// The same by what the source says of it.
+    pub fn accepts(&self, stated: u8) -> bool {
+        self.accepted.accepts(stated) && !(self.drops_alone() && (self.doubted)(stated))
     }
 
     /// Whether values from the least to the greatest may all be looked at.
@@ -168,16 +213,23 @@ impl Choice<'_> {
     /// Whether values need not be looked at to choose, neighbours aside.
     pub(crate) fn limits_nothing(&self) -> bool {
         let checks = self.checks;
-        let usual = !self.drops() || (checks.typical_min.is_none() && checks.typical_max.is_none());
+        let usual = !self.drops_alone() || (checks.typical_min.is_none() && checks.typical_max.is_none());
         checks.min.is_none() && checks.max.is_none() && usual
     }
 
-    fn drops(&self) -> bool {
+    /// Whether suspect values are left out.
+    pub fn drops(&self) -> bool {
         self.suspect == Suspects::LeftOut
     }
 
-    fn tells(&self) -> bool {
+    /// Whether it matters which values are suspect.
+    pub fn tells(&self) -> bool {
         self.suspect != Suspects::Count
+    }
+
+    /// Whether a value that is suspect by itself is left out without a look at others.
+    fn drops_alone(&self) -> bool {
+        self.drops() && !self.needs_order()
     }
 }
 
@@ -299,8 +351,7 @@ impl Checks {
 #[derive(Debug)]
 pub struct Judge<'a> {
     checks: &'a Checks,
-    /// Whether the source does not count a value of this quality.
-    discounts: fn(u8) -> bool,
+    stated: Stated,
     /// The last point that counts and was judged.
     before: Option<(i64, f64)>,
     /// The last one that was not even suspect.
@@ -309,8 +360,7 @@ pub struct Judge<'a> {
     waiting: Vec<Judged>,
     /// The points that count and were judged, where values may not stand still.
     flat: Option<(Flat, Still)>,
-    /// See [`Judge::is_settled`].
-    settled: bool,
+    settling: Settling,
 }
 
 /// What a judge remembers of the points before one that it has not judged yet.
@@ -325,11 +375,11 @@ pub struct Remembered {
 impl<'a> Judge<'a> {
     /// Goes on with the point that [`Judge::remembers`] was asked for. It is blind to values that stand still: what it would take to
     /// see them is not remembered.
-    pub fn resume(checks: &'a Checks, discounts: fn(u8) -> bool, remembered: Remembered) -> Judge<'a> {
+    pub fn resume(checks: &'a Checks, stated: Stated, remembered: Remembered) -> Judge<'a> {
         Judge {
             before: remembered.before,
             sure: remembered.sure,
-            ..Judge::new(checks, discounts).without_flat()
+            ..Judge::new(checks, stated).without_flat()
         }
     }
 
@@ -342,23 +392,30 @@ impl<'a> Judge<'a> {
         })
     }
 
-    /// Nothing was seen yet. `discounts` tells which qualities that a source states make a value count for nothing.
-    pub fn new(checks: &'a Checks, discounts: fn(u8) -> bool) -> Judge<'a> {
+    /// Nothing was seen yet.
+    pub fn new(checks: &'a Checks, stated: Stated) -> Judge<'a> {
         Judge {
             checks,
-            discounts,
+            stated,
             before: None,
             sure: None,
             waiting: Vec::new(),
             flat: checks.flat.map(|flat| (flat, Still::default())),
-            settled: checks.spike.is_none(),
+            settling: Settling::new(checks),
         }
     }
 
-    /// Whether the points that were given out from the last one on are the same spikes or none, whatever lies before the first that
-    /// was given in.
+    /// The same, where all points from a time on are given, and nobody knows of those before it.
+    pub fn since(self, begin_ns: i64) -> Judge<'a> {
+        Judge {
+            settling: self.settling.since(begin_ns),
+            ..self
+        }
+    }
+
+    /// Whether the points that were given out from the last one on are judged alike, whatever lies before the first that was given in.
     pub fn is_settled(&self) -> bool {
-        self.settled
+        self.settling.is_settled()
     }
 
     /// Whether the next point decides if the last one is a spike.
@@ -375,7 +432,7 @@ impl<'a> Judge<'a> {
 
     /// The next point; gives out those that can be judged now.
     pub fn point(&mut self, t_ns: i64, value: f64, stated: u8, mut out: impl FnMut(Judged)) {
-        let counts = !(self.discounts)(stated);
+        let counts = !(self.stated.discounts)(stated);
         let finding = (counts && !self.checks.is_in_range(value)).then_some(Finding::Range);
         let point = Judged {
             t_ns,
@@ -411,7 +468,8 @@ impl<'a> Judge<'a> {
         if let Some(first) = waiting.first_mut() {
             first.finding = self.find(first, next);
             let point = (first.t_ns, first.value);
-            self.settled |= next.is_some_and(|next| self.checks.jump(point, next).is_none());
+            let goes_on = next.is_some_and(|next| self.checks.jump(point, next).is_none());
+            let mut is_sure = false;
             if !first.finding.is_some_and(Finding::fails) {
                 self.before = Some(point);
                 if let Some((flat, still)) = &mut self.flat
@@ -420,10 +478,13 @@ impl<'a> Judge<'a> {
                     first.still = true;
                     first.finding = first.finding.or(Some(Finding::Flat));
                 }
-                if first.finding.is_none() {
+                // A suspect value, whoever says so, is no reference for others.
+                is_sure = first.finding.is_none() && !(self.stated.suspects)(first.stated);
+                if is_sure {
                     self.sure = Some(point);
                 }
             }
+            self.settling.point(self.checks, point.0, goes_on, is_sure);
         }
         waiting.drain(..).for_each(out);
         self.waiting = waiting;

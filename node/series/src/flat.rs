@@ -25,6 +25,13 @@ pub struct Flat {
     pub interval_ns: i64,
 }
 
+impl Flat {
+    /// Whether to stand still at a value is normal.
+    pub fn is_normal(&self, value: f64) -> bool {
+        self.ignore.is_some_and(|ignore| (value - ignore).abs() <= self.within)
+    }
+}
+
 /// The points of one device over the time that is looked at.
 #[derive(Debug, Default)]
 pub struct Still {
@@ -64,10 +71,9 @@ impl Still {
                 }
             }
         }
-        let normal = flat.ignore.is_some_and(|ignore| (value - ignore).abs() <= flat.within);
         let ends = self.lows.front().zip(self.highs.front());
         let near = ends.is_some_and(|((_, low), (_, high))| high - low <= flat.within);
-        near && !normal && self.times.len() >= POINTS_MIN && self.covers(flat, t_ns)
+        near && !flat.is_normal(value) && self.times.len() >= POINTS_MIN && self.covers(flat, t_ns)
     }
 
     /// Whether points cover enough of the time; where nothing is promised, whether they span it.

@@ -37,7 +37,7 @@ pub use asof::{AsOf, Toward};
 pub use bitmap::Bitmap;
 pub use block::{Accepted, BLOCK_ROWS_MAX, Block, ColumnStats, Folding, Points, Projection, Sizes};
 pub use by_window::{ByWindow, Unfinished};
-pub use checks::{Checks, Choice, Suspects};
+pub use checks::{Checks, Choice, Stated, Suspects};
 pub use corrupt::Corrupt;
 pub use exact::Exact;
 pub use known::LeftOut;

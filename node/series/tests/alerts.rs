@@ -31,7 +31,7 @@ fn replay(rule: &Rule, checks: &Checks, points: &Points, marks: Vec<Mark>, chang
 
 /// Points that count, judged from the first one on.
 fn counted(rule: &Rule, checks: &Checks, points: &Points) -> Vec<(i64, f64)> {
-    let mut judge = Judge::new(checks, STATED.discounts);
+    let mut judge = Judge::new(checks, STATED);
     let mut judged = Vec::new();
     for (t, (value, stated)) in points {
         judge.point(*t, *value, *stated, |point| judged.push(point));

@@ -219,7 +219,11 @@ fn property_def(p: &Property, sample_interval_s: i64) -> Result<PropertyDef> {
         text_bytes_max: if p.max_len == 0 { TEXT_DEFAULT_BYTES } else { p.max_len } as usize,
         allow_non_finite: p.allow_non_finite,
         wrap: p.wrap,
-        checks: checks(p, sample_interval_s),
+        // What is no number has no limits and no neighbours.
+        checks: match value_type {
+            ValueType::F64 | ValueType::I64 => checks(p, sample_interval_s),
+            ValueType::Bool | ValueType::Enum | ValueType::Text => Checks::default(),
+        },
         diagnostic: p.attributes.get("diag").and_then(|role| diagnostic(role)),
         missing: Missing::of(p, value_type).map_err(|message| Error::new(Reason::InvalidType, message))?,
     })

@@ -26,7 +26,7 @@ use crate::catalog::types::{ROLLUPS_S, TypeDef};
 use crate::catalog::{CATALOG_GROUP, Catalog};
 use crate::clock::monotonic;
 use crate::error::Result;
-use crate::query::rolled_properties;
+use crate::query::rolled;
 use crate::raft::machine::blocking;
 use crate::raft::replica::Replica;
 use crate::raft::state::store_error;
@@ -101,7 +101,7 @@ impl Deletes {
             let group = replica.group();
             let before_ns = bucket_start(now_ns.saturating_sub(kept_ns), def.bucket_span_ns);
             let rolled_ns = first_rolled_ns(def, now_ns);
-            let (rule, _) = rolled_properties(def);
+            let rule = rolled(def).rule;
             while let Some(first_ns) = first_bucket(replica, number, before_ns).await? {
                 let next = next_to_go((first_ns, before_ns), def.bucket_span_ns, &lengths_s, rolled_ns);
                 let before_ns = next.before_ns;

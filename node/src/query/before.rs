@@ -30,8 +30,17 @@ struct Back<'w> {
 enum Found {
     /// The last point.
     Last(Option<Points>),
-    /// Points from the one on that is known to count, or more; whether each is known to.
-    Neighbours(Vec<((i64, f64), bool)>),
+    /// Points from the one on that is known to count, or more.
+    Neighbours(Vec<Neighbour>),
+}
+
+#[derive(Copy, Clone)]
+struct Neighbour {
+    point: (i64, f64),
+    /// What its source says of it.
+    stated: u8,
+    /// It is known to count.
+    known: bool,
 }
 
 impl Walk<'_> {
@@ -141,9 +150,13 @@ impl Found {
                 }
             }
             Found::Neighbours(found) => {
-                let inside = |(t_ns, _): &(i64, f64)| (from_ns..to_ns).contains(t_ns);
-                let numbers = points.numbers().into_iter().filter(inside);
-                found.extend(numbers.map(|point| (point, false)));
+                let inside = |(t_ns, ..): &(i64, f64, u8)| (from_ns..to_ns).contains(t_ns);
+                let numbers = points.stated_numbers().filter(inside);
+                found.extend(numbers.map(|(t_ns, number, stated)| Neighbour {
+                    point: (t_ns, number),
+                    stated,
+                    known: false,
+                }));
             }
         }
     }
@@ -169,12 +182,17 @@ impl Found {
                 }
             }
             Found::Neighbours(found) => {
+                let of_rollup = |point: (i64, f64), known: bool| Neighbour {
+                    point,
+                    stated: 0,
+                    known,
+                };
                 let known = number(newest);
                 let after = known.map_or(i64::MIN, |(t_ns, _)| t_ns);
-                found.extend(known.map(|point| (point, true)));
+                found.extend(known.map(|point| of_rollup(point, true)));
                 let loose = loose(rollup, wanted)?.into_iter();
                 let loose = loose.filter(|(t_ns, _)| inside(*t_ns) && (known.is_none() || *t_ns > after));
-                found.extend(loose.map(|point| (point, false)));
+                found.extend(loose.map(|point| of_rollup(point, false)));
             }
         }
         Ok(())
@@ -205,16 +223,17 @@ impl<'w> Back<'w> {
 
     /// Whether what lies before a time matters. `enough`: without any point from then on it does not.
     fn judge_done(&mut self, begin_ns: i64, enough: i64) {
-        let checks = self.walked.choice.checks;
+        let choice = &self.walked.choice;
         self.begin_ns = begin_ns;
         self.is_done = match &self.found {
             Found::Last(last) => last.is_some() || begin_ns <= enough,
             Found::Neighbours(found) => match found.first() {
                 None => begin_ns <= enough,
                 Some(_) if found.len() > SETTLING_MAX => true,
-                Some(((first_ns, _), _)) => {
-                    self.anchor().is_some()
-                        || !self.walked.choice.tells_suspects() && checks.are_apart(begin_ns, *first_ns)
+                Some(first) => {
+                    let alone = !choice.tells_suspects() && choice.checks.are_apart(begin_ns, first.point.0);
+                    // Of these none may count, where suspect ones do not.
+                    self.anchor().is_some() || alone && (!choice.drops() || begin_ns <= enough)
                 }
             },
         };
@@ -225,12 +244,13 @@ impl<'w> Back<'w> {
         let Found::Neighbours(found) = &self.found else {
             return None;
         };
-        let points: Vec<(i64, f64)> = found.iter().map(|(point, _)| *point).collect();
-        if self.walked.choice.tells_suspects() {
-            return self.walked.choice.settled(self.begin_ns, &points);
+        let points: Vec<(i64, f64)> = found.iter().map(|one| one.point).collect();
+        let choice = &self.walked.choice;
+        if choice.tells() {
+            return choice.settled(self.begin_ns, &points, |at| found[at].stated);
         }
-        let known = found.iter().rposition(|(_, known)| *known);
-        known.max(self.walked.choice.checks.anchors(&points).next_back())
+        let known = found.iter().rposition(|one| one.known);
+        known.max(choice.checks.anchors(&points).next_back())
     }
 
     fn into_points(self) -> Option<Points> {
@@ -238,8 +258,13 @@ impl<'w> Back<'w> {
         match self.found {
             Found::Last(last) => last,
             Found::Neighbours(found) => {
-                let numbers: Vec<(i64, f64)> = found.into_iter().skip(first).map(|(point, _)| point).collect();
-                (!numbers.is_empty()).then(|| points_of(self.walked.property.value_type, &numbers))
+                let found = found.get(first..).filter(|found| !found.is_empty())?;
+                let numbers: Vec<(i64, f64)> = found.iter().map(|one| one.point).collect();
+                let points = points_of(self.walked.property.value_type, &numbers);
+                Some(Points {
+                    stated: found.iter().map(|one| one.stated).collect(),
+                    ..points
+                })
             }
         }
     }

@@ -10,9 +10,9 @@ use tidemark_proto::v1::{Order, Quality, QueryRangeRequest, ValueFilter};
 use tidemark_series::{Accepted, Choice, PropertyNumber, Records, ValueRef, ValueType};
 
 use super::functions::state_code;
+use super::judging::Verdicts;
 use super::plan::one_property;
-use super::shard_side::{Answering, Chosen};
-use super::walk::{Walk, Walked, choice};
+use super::walk::{choice, is_doubted};
 use crate::catalog::types::{PropertyDef, TypeDef};
 use crate::error::{Error, Reason, Result};
 
@@ -67,9 +67,7 @@ pub(super) struct Filter<'d> {
     holds: Vec<(PropertyNumber, Holds)>,
     accepted: Accepted,
     /// Where the checks of the type count.
-    choices: Vec<(PropertyNumber, Choice<'d>)>,
-    /// Properties whose points are judged by their neighbours.
-    judged: Vec<&'d PropertyDef>,
+    choices: Vec<(&'d PropertyDef, Choice<'d>)>,
     drop_suspect: bool,
 }
 
@@ -107,17 +105,11 @@ impl<'d> Filter<'d> {
             decoded.dedup();
             decoded
         });
-        let (mut choices, mut judged) = (Vec::new(), Vec::new());
+        let mut choices = Vec::new();
         if quality.drop_failed || quality.drop_suspect {
             let looked_at = |property: &&PropertyDef| decoded.as_ref().is_none_or(|all| all.contains(&property.number));
-            for property in def.properties.iter().filter(looked_at) {
-                let choice = choice(property, quality.drop_suspect);
-                let numeric = matches!(property.value_type, ValueType::F64 | ValueType::I64);
-                if numeric && choice.needs_order() {
-                    judged.push(property);
-                }
-                choices.push((property.number, choice));
-            }
+            let looked_at = def.properties.iter().filter(looked_at);
+            choices.extend(looked_at.map(|property| (property, choice(property, quality.drop_suspect))));
         }
         Ok(Some(Filter {
             wanted,
@@ -125,7 +117,6 @@ impl<'d> Filter<'d> {
             holds,
             accepted: accepted(&quality.accept),
             choices,
-            judged,
             drop_suspect: quality.drop_suspect,
         }))
     }
@@ -135,23 +126,32 @@ impl<'d> Filter<'d> {
         self.decoded.as_deref()
     }
 
+    /// The properties of which checks decide what passes.
+    pub(super) fn checked(&self) -> impl Iterator<Item = &'d PropertyDef> + '_ {
+        self.choices.iter().map(|(property, _)| *property)
+    }
+
+    /// Whether suspect values do not pass.
+    pub(super) fn drops_suspect(&self) -> bool {
+        self.drop_suspect
+    }
+
     /// True where records need not be looked at one by one.
     pub(super) fn takes_all(&self) -> bool {
         self.holds.is_empty() && self.choices.is_empty() && self.accepted == Accepted::ALL
     }
 
     /// The records with the values that pass, the rows of them, ascending, that are wanted between two times, and how many values of
-    /// wanted properties between these did not pass.
+    /// wanted properties between these did not pass. `verdicts` are those of neighbours.
     pub(super) fn apply(
         &self,
-        answering: &Answering<'_>,
-        chosen: &Chosen,
+        verdicts: &Verdicts,
         records: Records,
         (from_ns, to_ns): (i64, i64),
-    ) -> Result<(Records, Vec<usize>, u64)> {
+    ) -> (Records, Vec<usize>, u64) {
         let rows = records.rows_between(from_ns, to_ns);
         let before = self.wanted_values(&records, &rows);
-        let records = self.passing(answering, chosen, records, &rows)?;
+        let records = self.passing(verdicts, records);
         let dropped = before - self.wanted_values(&records, &rows);
         let mut holds = vec![true; rows.len()];
         for (property, condition) in &self.holds {
@@ -172,7 +172,7 @@ impl<'d> Filter<'d> {
             .clone()
             .filter(|row| holds[row - rows.start] && any[row - rows.start])
             .collect();
-        Ok((records, rows, dropped))
+        (records, rows, dropped)
     }
 
     /// Values of wanted properties in some rows; 0 where no value is left out anyway.
@@ -187,58 +187,28 @@ impl<'d> Filter<'d> {
     }
 
     /// The values that pass by their quality.
-    fn passing(
-        &self,
-        answering: &Answering<'_>,
-        chosen: &Chosen,
-        records: Records,
-        rows: &Range<usize>,
-    ) -> Result<Records> {
+    fn passing(&self, verdicts: &Verdicts, records: Records) -> Records {
         if self.accepted == Accepted::ALL && self.choices.is_empty() {
-            return Ok(records);
+            return records;
         }
         let times = records.observed_at.clone();
-        let judged = match (times.get(rows.start), times.get(..rows.end).and_then(<[i64]>::last)) {
-            (Some(first), Some(last)) if first <= last => self.judge(answering, chosen, (*first, *last))?,
-            _ => Vec::new(),
-        };
-        Ok(records.keep_values(|property, row, value, quality| {
-            let by_itself = || match self.choices.iter().find(|(number, _)| *number == property) {
-                None => true,
-                Some((_, choice)) => {
-                    let takes = value.number().is_none_or(|number| choice.takes(number));
-                    choice.accepted.accepts(quality) && takes
-                }
+        records.keep_values(|number, row, value, quality| {
+            let choice = self.choices.iter().find(|(property, _)| property.number == number);
+            let counts = choice.is_none_or(|(_, choice)| self.counts(choice, value, quality));
+            let by_others = || {
+                let found = verdicts.of(number, times[row]).and_then(|verdict| verdict.finding);
+                found.is_none_or(|finding| !self.drop_suspect && !finding.fails())
             };
-            let by_others = || match self.judged.iter().position(|other| other.number == property) {
-                None => true,
-                Some(at) => judged
-                    .get(at)
-                    .is_some_and(|kept: &Vec<i64>| kept.binary_search(&times[row]).is_ok()),
-            };
-            self.accepted.accepts(quality) && by_itself() && by_others()
-        }))
+            self.accepted.accepts(quality) && counts && (choice.is_none() || by_others())
+        })
     }
 
-    /// When the points that count were observed, of each property that is judged by neighbours, from the first time to the last.
-    fn judge(&self, answering: &Answering<'_>, chosen: &Chosen, (first, last): (i64, i64)) -> Result<Vec<Vec<i64>>> {
-        let mut kept: Vec<Vec<i64>> = self.judged.iter().map(|_| Vec::new()).collect();
-        if self.judged.is_empty() {
-            return Ok(kept);
-        }
-        let walked = self.judged.iter().map(|property| Walked {
-            property,
-            choice: choice(property, self.drop_suspect),
-        });
-        let range = (first, last.saturating_add(1));
-        let walk = Walk::new(answering, &chosen.def, walked.collect(), range, (0, 0));
-        answering.aside(|| {
-            walk.over(chosen, |at, points| {
-                kept[at].extend(points.times.iter().filter(|t| (first..=last).contains(t)));
-                Ok(())
-            })
-        })?;
-        Ok(kept)
+    /// Whether a value counts by itself.
+    fn counts(&self, choice: &Choice<'_>, value: ValueRef<'_>, quality: u8) -> bool {
+        let number = value.number();
+        let is_suspect = || is_doubted(quality) || number.is_some_and(|number| !choice.checks.finds_nothing(number));
+        let takes = choice.accepts(quality) && number.is_none_or(|number| choice.takes(number));
+        takes && !(self.drop_suspect && is_suspect())
     }
 }
 

@@ -26,6 +26,7 @@ mod join_match;
 mod join_shard;
 mod join_table;
 mod join_values;
+mod judging;
 mod last_good;
 mod latencies;
 mod latest;

@@ -7,97 +7,44 @@ use std::ops::Range;
 
 use tidemark_proto::v1::{Qualifier, Quality, ReportKind};
 use tidemark_series::checks::Finding;
-use tidemark_series::{Column, Records, ValueType};
+use tidemark_series::{Column, Records};
 
+use super::judging::{Verdict, Verdicts};
 use super::latencies::Latencies;
 use super::quality_device::counts_for_nothing;
-use super::shard_side::{Answering, Chosen};
-use super::walk::{Walk, Walked, telling};
+use super::shard_side::Chosen;
 use crate::catalog::types::{PropertyDef, TypeDef};
-use crate::error::Result;
 use crate::wire::answer::Qualified;
 
 /// Looks at the values of devices of one type.
 pub(super) struct Qualifying<'d> {
-    def: &'d TypeDef,
     properties: Vec<&'d PropertyDef>,
-    /// Those of them whose points are judged by their neighbours.
-    judged: Vec<&'d PropertyDef>,
     latencies: Latencies,
 }
 
 impl<'d> Qualifying<'d> {
     pub(super) fn new(def: &'d TypeDef, properties: &[&'d PropertyDef]) -> Qualifying<'d> {
-        let by_neighbours = |property: &&&PropertyDef| {
-            let numeric = matches!(property.value_type, ValueType::F64 | ValueType::I64);
-            numeric && property.checks.needs_order()
-        };
         Qualifying {
-            def,
             properties: properties.to_vec(),
-            judged: properties.iter().filter(by_neighbours).copied().collect(),
             latencies: Latencies::of_type(def),
         }
     }
 
-    /// Of some rows of a device.
-    pub(super) fn of(
-        &self,
-        answering: &Answering<'_>,
-        chosen: &Chosen,
-        records: &Records,
-        rows: Range<usize>,
-    ) -> Result<Qualified> {
-        let Some(times) = records.observed_at.get(rows.clone()).filter(|times| !times.is_empty()) else {
-            return Ok(Vec::new());
-        };
-        // The newest may come first.
-        let (one, other) = (times[0], times[times.len() - 1]);
-        let range = (one.min(other), one.max(other));
-        let found = self.findings(answering, chosen, range)?;
+    /// What is said of any value, or would be.
+    pub(super) fn properties(&self) -> &[&'d PropertyDef] {
+        &self.properties
+    }
+
+    /// Of some rows of a device, of which neighbours say so much.
+    pub(super) fn of(&self, verdicts: &Verdicts, chosen: &Chosen, records: &Records, rows: Range<usize>) -> Qualified {
         let of_record = |row| self.of_record(chosen, records, row);
         let of_records: Vec<u32> = rows.clone().map(of_record).collect();
         let of_column = |property: &&'d PropertyDef| {
             let column = records.column(property.number)?;
-            let judged = self.judged.iter().position(|other| other.number == property.number);
-            let found = judged.and_then(|at| found.get(at)).map_or(&[][..], Vec::as_slice);
-            let bits = self.of_values(property, column, records, (&rows, &of_records), found);
+            let bits = of_values(property, column, records, (&rows, &of_records), verdicts);
             Some((property.number, bits))
         };
-        Ok(self.properties.iter().filter_map(of_column).collect())
-    }
-
-    fn of_values(
-        &self,
-        property: &PropertyDef,
-        column: &Column,
-        records: &Records,
-        (rows, of_records): (&Range<usize>, &[u32]),
-        found: &[(i64, u32)],
-    ) -> Vec<u32> {
-        let cells = column.cells().filter(|(row, ..)| rows.contains(row));
-        let bits = cells.map(|(row, value, stated)| {
-            let mut bits = of_records[row - rows.start];
-            if stated == Quality::Manual as u8 {
-                bits |= Qualifier::Manual as u32;
-            }
-            if counts_for_nothing(stated) {
-                return bits;
-            }
-            if let Some(number) = value.number() {
-                let checks = &property.checks;
-                bits |= match (checks.is_in_range(number), checks.finds_nothing(number)) {
-                    (false, _) => Qualifier::Range as u32,
-                    (true, false) => Qualifier::Untypical as u32,
-                    (true, true) => 0,
-                };
-            }
-            match found.binary_search_by_key(&records.observed_at[row], |(t_ns, _)| *t_ns) {
-                Ok(at) => bits | found[at].1,
-                Err(_) => bits,
-            }
-        });
-        bits.collect()
+        self.properties.iter().filter_map(of_column).collect()
     }
 
     /// What holds for all values of a record.
@@ -124,35 +71,45 @@ impl<'d> Qualifying<'d> {
         }
         bits
     }
+}
 
-    /// What is found by neighbours, by property and time, from the first time to the last.
-    fn findings(
-        &self,
-        answering: &Answering<'_>,
-        chosen: &Chosen,
-        (first, last): (i64, i64),
-    ) -> Result<Vec<Vec<(i64, u32)>>> {
-        let mut found: Vec<Vec<(i64, u32)>> = self.judged.iter().map(|_| Vec::new()).collect();
-        if self.judged.is_empty() {
-            return Ok(found);
+fn of_values(
+    property: &PropertyDef,
+    column: &Column,
+    records: &Records,
+    (rows, of_records): (&Range<usize>, &[u32]),
+    verdicts: &Verdicts,
+) -> Vec<u32> {
+    let cells = column.cells().filter(|(row, ..)| rows.contains(row));
+    let bits = cells.map(|(row, value, stated)| {
+        let mut bits = of_records[row - rows.start];
+        if stated == Quality::Manual as u8 {
+            bits |= Qualifier::Manual as u32;
         }
-        let walked = self.judged.iter().map(|property| Walked {
-            property,
-            choice: telling(property),
-        });
-        let range = (first, last.saturating_add(1));
-        let walk = Walk::new(answering, self.def, walked.collect(), range, (0, 0));
-        answering.aside(|| {
-            walk.findings(chosen, |at, judged| {
-                let by_neighbours = match judged.finding {
-                    Some(Finding::Spike) => Qualifier::Spike as u32,
-                    Some(Finding::Rate) => Qualifier::Rate as u32,
-                    _ => 0,
-                };
-                let still = if judged.still { Qualifier::Flat as u32 } else { 0 };
-                found[at].push((judged.t_ns, by_neighbours | still));
-            })
-        })?;
-        Ok(found)
-    }
+        if counts_for_nothing(stated) {
+            return bits;
+        }
+        if let Some(number) = value.number() {
+            let checks = &property.checks;
+            bits |= match (checks.is_in_range(number), checks.finds_nothing(number)) {
+                (false, _) => Qualifier::Range as u32,
+                (true, false) => Qualifier::Untypical as u32,
+                (true, true) => 0,
+            };
+        }
+        let found = verdicts.of(property.number, records.observed_at[row]);
+        bits | found.map_or(0, by_neighbours)
+    });
+    bits.collect()
+}
+
+/// What neighbours say of a value; what it is by itself is told anyway.
+fn by_neighbours(verdict: Verdict) -> u32 {
+    let found = match verdict.finding {
+        Some(Finding::Spike) => Qualifier::Spike as u32,
+        Some(Finding::Rate) => Qualifier::Rate as u32,
+        _ => 0,
+    };
+    let still = if verdict.still { Qualifier::Flat as u32 } else { 0 };
+    found | still
 }

@@ -22,7 +22,7 @@ use super::quality_merge::{Reports, check};
 use super::quality_scope::{Life, lives};
 use super::shard_side::{Answering, Chosen, Wanted, corrupt};
 use super::tally::HeldFor;
-use super::walk::{Walk, Walked, choice};
+use super::walk::{Walk, Walked, choice, telling};
 use crate::catalog::types::{PropertyDef, TypeDef};
 use crate::error::Result;
 
@@ -144,7 +144,7 @@ impl Looking<'_> {
         let before = alive_ns(def, interval_ns).max(interval_ns.saturating_mul(INTERVALS_BEFORE));
         // Values are judged by more of what was before than devices are.
         let assess_from = self.request.from_ns.saturating_sub(before);
-        let from = assess_from.min(self.request.from_ns.saturating_sub(looks_back_ns(property)));
+        let from = assess_from.saturating_sub(looks_back_ns(property));
         let look = Look {
             def,
             property,
@@ -161,7 +161,7 @@ impl Looking<'_> {
                 looked_at[at].take(&self.answering.tally, value)?;
                 Ok(ControlFlow::Continue(()))
             })?;
-        if property.checks.spike.is_some() {
+        if property.checks.needs_order() {
             let around = Around::new(self.answering, look);
             for ((chosen, promise), device) in devices.iter().zip(&promises).zip(&mut looked_at) {
                 self.answering.aside(|| around.tell(chosen, device, promise))?;
@@ -392,7 +392,7 @@ impl Looking<'_> {
     }
 }
 
-/// What lies around the time where that tells which points in it are spikes, as it is looked for wherever these are left out.
+/// What lies around the time where that tells what is wrong with points in it, as it is looked for wherever these are left out.
 struct Around<'a> {
     walk: Walk<'a>,
     look: Look<'a>,
@@ -400,14 +400,16 @@ struct Around<'a> {
 
 impl<'a> Around<'a> {
     fn new(answering: &'a Answering<'a>, look: Look<'a>) -> Around<'a> {
-        let walked = Walked {
-            property: look.property,
-            choice: choice(look.property, false),
+        let property = look.property;
+        let choice = match property.checks.rate_per_s {
+            // Rates are told from what is not even suspect.
+            Some(_) => telling(property),
+            None => choice(property, false),
         };
-        Around {
-            walk: Walk::new(answering, look.def, vec![walked], look.range, (0, 0)),
-            look,
-        }
+        let walked = vec![Walked { property, choice }];
+        let mut walk = Walk::new(answering, look.def, walked, look.range, (0, 0));
+        walk.from_ns = look.range.0;
+        Around { walk, look }
     }
 
     /// Tells a device of its neighbours, if they decide; begins it anew where points before what was read do.

@@ -6,15 +6,21 @@
 
 use tidemark_proto::v1::{Quality, ReportKind};
 use tidemark_series::assess::{Assessing, Assessment, Promise};
-use tidemark_series::checks::{Judge, Judged};
-use tidemark_series::{Block, Column, Corrupt, Edge, Points, PropertyNumber, ValueRef, bucket};
+use tidemark_series::checks::{Judge, Judged, Stated};
+use tidemark_series::{Block, Column, Corrupt, Edge, Points, PropertyNumber, bucket};
 
 use super::health::Signals;
 use super::latencies::Latencies;
 use super::shard_side::corrupt;
 use super::tally::Tally;
+use super::walk::is_doubted;
 use crate::catalog::types::{PropertyDef, TypeDef};
 use crate::error::Result;
+
+const STATED: Stated = Stated {
+    discounts: counts_for_nothing,
+    suspects: is_doubted,
+};
 
 /// What is looked at of devices of one type.
 #[derive(Copy, Clone)]
@@ -40,7 +46,7 @@ pub(super) struct Device<'a> {
     judge: Judge<'a>,
     counts: Counts,
     signals: Signals<'a>,
-    /// A point within the time was judged by others of which nobody knows whether they are spikes.
+    /// A point within the time was judged by others of which nobody knows what is wrong with them.
     unsettled: bool,
     /// The same of the last one before the time.
     begin_unsettled: bool,
@@ -62,7 +68,7 @@ impl<'a> Device<'a> {
             promise,
             latencies: Latencies::of_type(look.def),
             assessing: Assessing::new(promise),
-            judge: Judge::new(&look.property.checks, counts_for_nothing),
+            judge: Judge::new(&look.property.checks, STATED).since(look.range.0),
             counts: Counts::default(),
             signals: Signals::of(look.def, look.signals),
             look,
@@ -76,7 +82,7 @@ impl<'a> Device<'a> {
         self.judge.is_undecided()
     }
 
-    /// Whether points before those that were seen may tell otherwise which of them are spikes.
+    /// Whether points before those that were seen may tell otherwise what of them is wrong.
     pub(super) fn is_unsettled(&self) -> bool {
         self.unsettled || self.look.gaps && self.begin_unsettled
     }
@@ -103,10 +109,8 @@ impl<'a> Device<'a> {
 
     /// Points before or behind the time, that count: they tell of those in it.
     pub(super) fn neighbours(&mut self, points: &Points) {
-        for (place, t_ns) in points.times.iter().enumerate() {
-            if let Some(value) = points.values.get(place).and_then(number_of) {
-                self.judge(*t_ns, value, 0);
-            }
+        for (t_ns, value, stated) in points.stated_numbers() {
+            self.judge(t_ns, value, stated);
         }
     }
 
@@ -194,10 +198,9 @@ impl<'a> Device<'a> {
             if t_ns >= assess_from {
                 self.assessing.point(t_ns, records.received_at[row], latency_ns);
             }
-            match number_of(value) {
+            match value.number() {
                 Some(value) => self.judge(t_ns, value, stated),
-                None if counts_for_nothing(stated) => {}
-                None => self.assessing.counting(t_ns),
+                None => self.by_its_source(t_ns, stated),
             }
         }
         Ok(records.points() as u64)
@@ -226,6 +229,19 @@ impl<'a> Device<'a> {
         }
     }
 
+    /// What is no number is what its source says of it.
+    fn by_its_source(&mut self, t_ns: i64, stated: u8) {
+        let point = Judged {
+            t_ns,
+            value: f64::NAN,
+            stated,
+            finding: None,
+            still: false,
+        };
+        self.counts.note(point, &self.assessing);
+        note_counting(&mut self.assessing, point, self.look.range);
+    }
+
     /// Records that were sent again count for that whatever they say.
     fn repeats(&mut self, times: &[i64], repeats: &[u32], counts: impl Fn(usize) -> bool) {
         let within = |row: &usize| self.assessing.takes(times[*row]) && counts(*row);
@@ -242,7 +258,7 @@ impl Counts {
         }
         if fails(point) {
             self.fail += 1;
-        } else if point.stated == Quality::Suspect as u8 || point.finding.is_some() {
+        } else if is_doubted(point.stated) || point.finding.is_some() {
             self.suspect += 1;
         }
         true
@@ -300,15 +316,4 @@ pub(super) fn is_apart(kind: u8) -> bool {
 /// What a source calls failed or missing.
 pub(super) fn counts_for_nothing(stated: u8) -> bool {
     stated == Quality::Fail as u8 || stated == Quality::Missing as u8
-}
-
-/// What is checked of a value; texts have nothing to check.
-fn number_of(value: ValueRef<'_>) -> Option<f64> {
-    match value {
-        ValueRef::F64(value) => Some(value),
-        ValueRef::I64(value) => Some(value as f64),
-        ValueRef::Bool(value) => Some(f64::from(u8::from(value))),
-        ValueRef::Enum(value) => Some(f64::from(value)),
-        ValueRef::Text(_) => None,
-    }
 }

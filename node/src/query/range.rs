@@ -8,15 +8,16 @@ use std::ops::{ControlFlow, Range};
 use prost::Message as _;
 use tidemark_proto::peer::Position;
 use tidemark_proto::peer::read_shard_response::Part;
-use tidemark_proto::v1::{AnswerSummary, Order, QueryRangeRequest};
-use tidemark_series::{Projection, Records, bucket};
+use tidemark_proto::v1::{AnswerSummary, CutShort, Order, QueryRangeRequest};
+use tidemark_series::{Block, Projection, Records, bucket};
 
 use super::asked::{Asked, position};
 use super::filter::{self, Filter};
+use super::judging::{Judging, Verdicts};
 use super::plan::{check_range, passes_over_types};
 use super::qualifiers::Qualifying;
 use super::shard_side::{Answering, Begin, Chosen, Wanted, corrupt};
-use crate::catalog::types::TypeDef;
+use crate::catalog::types::{PropertyDef, TypeDef};
 use crate::error::Result;
 use crate::wire::answer::BatchWriter;
 
@@ -39,6 +40,7 @@ pub(super) fn answer(answering: &Answering<'_>, request: &QueryRangeRequest, ask
         after: after.as_ref(),
         newest_first: request.order() == Order::NewestFirst,
         pass_over: passes_over_types(&selector),
+        gets_further: false,
         summary: AnswerSummary::default(),
     };
     let begin = after.as_ref().map(|position| Begin {
@@ -58,6 +60,32 @@ struct OfType<'d> {
     filter: Filter<'d>,
     /// Where qualifiers are wanted.
     qualifying: Option<Qualifying<'d>>,
+    /// For both.
+    judging: Judging<'d>,
+}
+
+impl<'d> OfType<'d> {
+    fn new(filter: Filter<'d>, qualifying: Option<Qualifying<'d>>, def: &'d TypeDef) -> OfType<'d> {
+        let qualified = qualifying.iter().flat_map(|all| all.properties().iter().copied());
+        let mut properties: Vec<&'d PropertyDef> = filter.checked().chain(qualified).collect();
+        properties.sort_unstable_by_key(|property| property.number);
+        properties.dedup_by_key(|property| property.number);
+        let tells = filter.drops_suspect() || qualifying.is_some();
+        OfType {
+            judging: Judging::new(def, &properties, tells),
+            filter,
+            qualifying,
+        }
+    }
+}
+
+/// What neighbours say of the values of some blocks.
+struct Neighbours {
+    verdicts: Verdicts,
+    /// Of so many of them, from the first one on.
+    blocks: usize,
+    /// The answer ends behind these.
+    cut: Option<CutShort>,
 }
 
 struct Reading<'a> {
@@ -68,6 +96,8 @@ struct Reading<'a> {
     after: Option<&'a Position>,
     newest_first: bool,
     pass_over: bool,
+    /// A block was passed: the next page begins elsewhere than this one.
+    gets_further: bool,
     summary: AnswerSummary,
 }
 
@@ -86,7 +116,7 @@ impl Reading<'_> {
             return Ok(ControlFlow::Continue(()));
         };
         let qualifying = self.request.qualifiers.then(|| Qualifying::new(&def, &properties));
-        let of_type = OfType { filter, qualifying };
+        let of_type = OfType::new(filter, qualifying, &def);
         let range = (self.request.from_ns, self.request.to_ns);
         self.answering.concern(&def, range);
         let mut batch = BatchWriter::new(&def, &properties);
@@ -155,13 +185,15 @@ impl Reading<'_> {
         let mut blocks = bucket::blocks(value)
             .collect::<std::result::Result<Vec<_>, _>>()
             .map_err(corrupt)?;
+        blocks.retain(|block| block.last_ns() >= from_ns && block.first_ns() < to_ns);
         if self.newest_first {
             blocks.reverse();
         }
-        for block in blocks {
-            if block.last_ns() < from_ns || block.first_ns() >= to_ns {
-                continue;
-            }
+        let Some(neighbours) = self.neighbours(chosen, &blocks, (from_ns, to_ns), &of_type.judging)? else {
+            return Ok(());
+        };
+        let told = blocks.iter().take(neighbours.blocks);
+        for (block, left) in told.zip((0..neighbours.blocks).rev()) {
             let projection = Projection {
                 properties: of_type.filter.decoded(),
                 // Whether a record came late is told from when it was received.
@@ -169,32 +201,93 @@ impl Reading<'_> {
             };
             let records = block.decode_between(projection, (from_ns, to_ns)).map_err(corrupt)?;
             let points = records.points() as u64;
-            self.push(chosen, records, (from_ns, to_ns), of_type, batch)?;
+            self.push(
+                chosen,
+                records,
+                (from_ns, to_ns),
+                (of_type, &neighbours.verdicts),
+                batch,
+            );
+            self.gets_further = true;
             if self.summary.limited {
                 // Counted all the same; whether there were too many matters no more.
                 self.answering.tally.block(points).ok();
                 break;
             }
-            if let Err(error) = self.answering.tally.block(points) {
-                let Some(cut) = self.asked.cut_short(&error, self.answering.limits) else {
-                    return Err(error);
-                };
-                self.summary.cut_short = Some(cut);
+            let cut = match self.answering.tally.block(points) {
+                Ok(()) => neighbours.cut.filter(|_| left == 0),
+                Err(error) => Some(self.asked.cut_short(&error, self.answering.limits).ok_or(error)?),
+            };
+            if let Some(cut) = cut {
                 // This block is given, so that the next page goes on behind it even where nothing of it was wanted.
-                let position = Position {
-                    shard: 0,
-                    device: chosen.id().to_owned(),
-                    t_ns: if self.newest_first {
-                        block.first_ns()
-                    } else {
-                        block.last_ns()
-                    },
+                let t_ns = if self.newest_first {
+                    block.first_ns()
+                } else {
+                    block.last_ns()
                 };
-                self.summary.next_cursor = position.encode_to_vec().into();
+                self.cut_behind(chosen, t_ns, cut);
                 break;
             }
         }
         Ok(())
+    }
+
+    /// What neighbours say of the values of some blocks, looked at together. Where a budget does not allow for that and the answer may be
+    /// partial it ends before them (`None`); but a page that has got nowhere yet gets as far as the first of them, whatever it costs.
+    fn neighbours(
+        &mut self,
+        chosen: &Chosen,
+        blocks: &[Block<'_>],
+        (from_ns, to_ns): (i64, i64),
+        judging: &Judging<'_>,
+    ) -> Result<Option<Neighbours>> {
+        let spanned = |blocks: &[Block<'_>]| {
+            let first = blocks.iter().map(Block::first_ns).min().unwrap_or(i64::MAX);
+            let last = blocks.iter().map(Block::last_ns).max().unwrap_or(i64::MIN);
+            (first.max(from_ns), last.min(to_ns.saturating_sub(1)))
+        };
+        let answering = self.answering;
+        let error = match judging.over(answering, chosen, spanned(blocks)) {
+            Ok(verdicts) => {
+                return Ok(Some(Neighbours {
+                    verdicts,
+                    blocks: blocks.len(),
+                    cut: None,
+                }));
+            }
+            Err(error) => error,
+        };
+        let Some(cut) = self.asked.cut_short(&error, answering.limits) else {
+            return Err(error);
+        };
+        if !self.gets_further {
+            let first = blocks.get(..1).unwrap_or_default();
+            let judge = || judging.over(answering, chosen, spanned(first));
+            return Ok(Some(Neighbours {
+                verdicts: answering.tally.whatever_it_costs(judge)?,
+                blocks: first.len(),
+                cut: Some(cut),
+            }));
+        }
+        let (first, last) = spanned(blocks);
+        let t_ns = if self.newest_first {
+            last.saturating_add(1)
+        } else {
+            first.saturating_sub(1)
+        };
+        self.cut_behind(chosen, t_ns, cut);
+        Ok(None)
+    }
+
+    /// Ends the answer; the next page goes on behind a time of a device.
+    fn cut_behind(&mut self, chosen: &Chosen, t_ns: i64, cut: CutShort) {
+        let position = Position {
+            shard: 0,
+            device: chosen.id().to_owned(),
+            t_ns,
+        };
+        self.summary.cut_short = Some(cut);
+        self.summary.next_cursor = position.encode_to_vec().into();
     }
 
     fn push(
@@ -202,10 +295,10 @@ impl Reading<'_> {
         chosen: &Chosen,
         mut records: Records,
         (from_ns, to_ns): (i64, i64),
-        of_type: &OfType<'_>,
+        (of_type, verdicts): (&OfType<'_>, &Verdicts),
         batch: &mut BatchWriter<'_>,
-    ) -> Result<()> {
-        let OfType { filter, qualifying } = of_type;
+    ) {
+        let filter = &of_type.filter;
         let room = usize::try_from(self.limit - self.summary.rows).unwrap_or(usize::MAX);
         if filter.takes_all() && !self.newest_first {
             if filter.decoded().is_some() {
@@ -217,9 +310,9 @@ impl Reading<'_> {
                 self.summary.limited = true;
             }
             self.summary.rows += rows.len() as u64;
-            return self.give(chosen, records, rows, qualifying.as_ref(), batch);
+            return self.give(chosen, records, rows, (of_type, verdicts), batch);
         }
-        let (records, mut rows, dropped) = filter.apply(self.answering, chosen, records, (from_ns, to_ns))?;
+        let (records, mut rows, dropped) = filter.apply(verdicts, records, (from_ns, to_ns));
         self.summary.points_dropped += dropped;
         if self.newest_first {
             rows.reverse();
@@ -229,16 +322,11 @@ impl Reading<'_> {
             self.summary.limited = true;
         }
         if rows.is_empty() {
-            return Ok(());
+            return;
         }
         self.summary.rows += rows.len() as u64;
-        self.give(
-            chosen,
-            records.pick_rows(&rows),
-            0..rows.len(),
-            qualifying.as_ref(),
-            batch,
-        )
+        let records = records.pick_rows(&rows);
+        self.give(chosen, records, 0..rows.len(), (of_type, verdicts), batch);
     }
 
     fn give(
@@ -246,21 +334,20 @@ impl Reading<'_> {
         chosen: &Chosen,
         mut records: Records,
         rows: Range<usize>,
-        qualifying: Option<&Qualifying<'_>>,
+        (of_type, verdicts): (&OfType<'_>, &Verdicts),
         batch: &mut BatchWriter<'_>,
-    ) -> Result<()> {
+    ) {
         self.make_room(batch, rows.len());
-        match qualifying {
+        match &of_type.qualifying {
             None => batch.push(chosen.id(), records, rows),
             Some(qualifying) => {
-                let qualified = qualifying.of(self.answering, chosen, &records, rows.clone())?;
+                let qualified = qualifying.of(verdicts, chosen, &records, rows.clone());
                 if self.request.without_received_at {
                     records.received_at.clear();
                 }
                 batch.push_qualified(chosen.id(), records, rows, &qualified);
             }
         }
-        Ok(())
     }
 
     /// Sends what waits where more would make too many rows: those of a large block go out as they were decoded.

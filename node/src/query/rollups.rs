@@ -23,11 +23,6 @@ use crate::error::Result;
 use crate::raft::state::store_error;
 use crate::shard::{Rolling, Stored};
 
-/// Whether a property is rolled up: only numbers have neighbours that tell which of them count.
-fn is_rolled(property: &PropertyDef) -> bool {
-    matches!(property.value_type, ValueType::F64 | ValueType::I64) || !choice(property, false).needs_order()
-}
-
 /// How points of a property go on from one to the next, where rollups keep that.
 fn follows(def: &TypeDef, property: &PropertyDef) -> Option<Follows> {
     let numbers = matches!(property.value_type, ValueType::F64 | ValueType::I64);
@@ -107,9 +102,8 @@ pub fn rolled(def: &TypeDef) -> RollUp {
         rolled.max_gap_ns = max_gap_ns;
         rolled
     };
-    let properties = def.properties.iter().filter(|property| is_rolled(property)).map(rolled);
     let all = RollUp {
-        properties: properties.collect(),
+        properties: def.properties.iter().map(rolled).collect(),
         interval_ns: def.sample_interval_ns().unwrap_or(0),
         ..RollUp::default()
     };
@@ -148,7 +142,7 @@ fn has_all(def: &TypeDef, request: &QueryAggregateRequest, functions: &[Asked], 
     let usual_gaps = max_gap_ns(request.max_gap_ms, def) == def.max_gap_ns();
     let known =
         |function: SequenceFunction| usual_gaps && answers(follows(def, property), property.value_type, function);
-    is_rolled(property) && functions.iter().all(|asked| asked.of_sequence().is_none_or(known))
+    functions.iter().all(|asked| asked.of_sequence().is_none_or(known))
 }
 
 /// The rollups that will do for functions over some windows: the longest that windows are made of and, where slots are counted, that tell

@@ -5,7 +5,6 @@
 use std::ops::ControlFlow;
 
 use tidemark_proto::v1::Quality;
-use tidemark_series::checks::Judged;
 use tidemark_series::rollup::Wanted;
 use tidemark_series::{Accepted, Choice, Points, Suspects, bucket};
 
@@ -45,15 +44,20 @@ pub(super) fn spans_ahead(def: &TypeDef, from_ns: i64, highest_ns: i64) -> impl 
 /// Which values of a property count: none that failed a check or stand for a missing one.
 pub(super) fn choice(property: &PropertyDef, drop_suspect: bool) -> Choice<'_> {
     let left_out = |quality: Quality| 1_u64 << quality as u64;
-    let suspect = if drop_suspect { left_out(Quality::Suspect) } else { 0 };
     Choice {
-        accepted: Accepted(!(left_out(Quality::Fail) | left_out(Quality::Missing) | suspect)),
+        accepted: Accepted(!(left_out(Quality::Fail) | left_out(Quality::Missing))),
+        doubted: is_doubted,
         checks: &property.checks,
         suspect: Suspects::left_out(drop_suspect),
     }
 }
 
-/// The same, but suspect ones, which are told.
+/// What a source calls suspect.
+pub(super) fn is_doubted(stated: u8) -> bool {
+    stated == Quality::Suspect as u8
+}
+
+/// Which values count, suspect ones too, which are told.
 pub(super) fn telling(property: &PropertyDef) -> Choice<'_> {
     Choice {
         suspect: Suspects::Told,
@@ -118,16 +122,6 @@ impl<'a> Walk<'a> {
         })
     }
 
-    /// Gives `each` the points of a device of which something is found by their neighbours, where choices tell.
-    pub(super) fn findings(&self, chosen: &Chosen, mut each: impl FnMut(usize, &Judged)) -> Result<()> {
-        self.pieces(chosen, &mut |at, piece| {
-            if let Piece::Told(found) = piece {
-                found.iter().for_each(|judged| each(at, judged));
-            }
-            Ok(())
-        })
-    }
-
     /// The same, with windows of rollups in the place of their points.
     pub(super) fn pieces(&self, chosen: &Chosen, each: &mut Each<'_>) -> Result<()> {
         let walked = self.walked.iter().enumerate();
@@ -140,7 +134,7 @@ impl<'a> Walk<'a> {
         let until = self.to_ns.saturating_add(self.ahead_ns);
         let _ = self.scan(chosen, (self.from_ns, until), |stored| {
             match stored {
-                Stored::Points(value) => self.take(value, &mut ways, each)?,
+                Stored::Points(value) => self.take(value, until, &mut ways, each)?,
                 Stored::Rollup { rollup, .. } => {
                     for (way, wanted) in ways.iter_mut().zip(&self.wanted) {
                         way.take_rollup(&rollup, wanted, self.from_ns, each)?;
@@ -159,11 +153,14 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn take(&self, value: &[u8], ways: &mut [Way<'_>], each: &mut Each<'_>) -> Result<()> {
+    fn take(&self, value: &[u8], until_ns: i64, ways: &mut [Way<'_>], each: &mut Each<'_>) -> Result<()> {
         for block in bucket::blocks(value) {
             let block = block.map_err(corrupt)?;
             if block.last_ns() < self.from_ns {
                 continue;
+            }
+            if block.first_ns() >= until_ns || ways.iter().all(|way| way.is_past) {
+                break;
             }
             let mut folding = block.folding();
             for way in ways.iter_mut() {

@@ -6,7 +6,7 @@
 
 use tidemark_series::checks::{Judge, Judged};
 use tidemark_series::rollup::{Rollup, Row, Wanted};
-use tidemark_series::{Choice, Points, Suspects, ValueRef, ValueType};
+use tidemark_series::{Choice, Points, Suspects, ValueRef, ValueType, Values};
 
 use super::shard_side::corrupt;
 use crate::catalog::types::PropertyDef;
@@ -68,18 +68,16 @@ impl<'w> Way<'w> {
 
     /// Points that count by themselves.
     pub(super) fn take(&mut self, points: &Points, each: &mut Each<'_>) -> Result<()> {
-        let Some(judge) = &mut self.judge else {
+        let numbers = matches!(points.values, Values::F64(_) | Values::I64(_));
+        // What is no number has no neighbours.
+        let Some(judge) = self.judge.as_mut().filter(|_| numbers) else {
             self.is_past |= points.times.last().is_some_and(|last| *last >= self.to_ns);
             return each(self.at, Piece::Points(points));
         };
         self.judged.points.dropped.extend_from_slice(&points.dropped);
-        for (place, t_ns) in points.times.iter().enumerate() {
-            // What is no number has no neighbours.
-            let Some(value) = points.values.get(place).and_then(ValueRef::number) else {
-                continue;
-            };
+        for (t_ns, value, stated) in points.stated_numbers() {
             let (judged, walked) = (&mut self.judged, self.walked);
-            judge.point(*t_ns, value, 0, |point| sort(walked, point, judged));
+            judge.point(t_ns, value, stated, |point| sort(walked, point, judged));
         }
         self.hand_on(each)
     }
@@ -175,7 +173,7 @@ pub(super) fn number(point: Option<(i64, ValueRef<'_>)>) -> Option<(i64, f64)> {
     point.and_then(|(t_ns, value)| Some((t_ns, value.number()?)))
 }
 
-/// Numbers as points.
+/// Numbers as points, of which the source says nothing.
 pub(super) fn points_of(value_type: ValueType, numbers: &[(i64, f64)]) -> Points {
     let mut points = Points::empty(value_type);
     numbers.iter().for_each(|(t_ns, number)| points.push(*t_ns, *number));
@@ -187,7 +185,7 @@ fn sort(walked: &Walked<'_>, point: Judged, sorted: &mut Sorted) {
     if walked.choice.suspect == Suspects::Told && point.finding.is_some() {
         sorted.told.push(point);
     }
-    match point.finding.is_some_and(|finding| walked.choice.leaves_out(finding)) {
+    match walked.choice.leaves_out(&point) {
         true => sorted.points.dropped.push(point.t_ns),
         false => sorted.points.push(point.t_ns, point.value),
     }

@@ -22,7 +22,7 @@ use tidemark_proto::peer::{RemoveRecords, Removed, RollUp, RolledProperty, Rolle
 use tidemark_proto::v1::Failure;
 use tidemark_series::rollup::{self, Follows, Format, Rolled, Rollup};
 use tidemark_series::window::Edge;
-use tidemark_series::{Accepted, Checks, Choice, PropertyNumber, Suspects, bucket};
+use tidemark_series::{Accepted, Checks, Choice, PropertyNumber, Stated, Suspects, bucket};
 
 use super::Shard;
 use super::apply::{Chunk, code, failure};
@@ -348,6 +348,7 @@ fn rolled<'c>((property, checks): (&RolledProperty, &'c Checks)) -> Rolled<'c> {
         },
         choice: Choice {
             accepted: Accepted(property.accepted),
+            doubted: Stated::NOTHING.suspects,
             checks,
             suspect: Suspects::Count,
         },

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::fleet::*;
 use crate::common::{TestCluster, eventually};
-use tidemark_client::{BatchBuilder, Client, v1};
+use tidemark_client::{BatchBuilder, Client, rows, v1};
 use tidemark_node::config::Tuning;
 use v1::Function::{Avg, Count, Last, Percentile};
 use v1::{Budget, FillMode};
@@ -134,6 +134,103 @@ async fn a_range_goes_on_where_a_budget_cut_it() {
     };
     let refused = client.query_range(impatient).await.expect_err("more than one value");
     assert_eq!(refused.reason, "TOO_MANY_POINTS");
+}
+
+/// Two devices with four blocks each, and a spike now and then.
+async fn seed_spikes(client: &Client) {
+    const SPIKY: &str = "test-spiky";
+    let level = v1::Property {
+        attributes: [("spike".to_owned(), "50".to_owned())].into(),
+        ..property("level", v1::ValueType::F64, v1::Kind::Gauge)
+    };
+    let spiky = v1::DeviceType {
+        id: SPIKY.into(),
+        properties: vec![level],
+        sample_interval_s: 60,
+        ..v1::DeviceType::default()
+    };
+    client.apply_device_types(vec![spiky]).await.unwrap();
+    for id in ["s1", "s2"] {
+        client.register_devices(vec![device(id, SPIKY, &[])]).await.unwrap();
+        for block in 0..4 {
+            let rows = (block * ROWS..(block + 1) * ROWS).map(|row| {
+                let spike = if row % 500 == 250 { 1_000.0 } else { 0.0 };
+                (id, T0 + row * S, (row % 97) as f64 / 10.0 + spike)
+            });
+            client.write(write(batch(SPIKY, "level", rows))).await.unwrap();
+        }
+    }
+}
+
+/// All records of a range, page by page, with what is said of their levels; and how many pages there were.
+async fn paged(client: &Client, mut request: v1::QueryRangeRequest) -> (Vec<(String, i64, usize)>, u64, usize) {
+    let (mut found, mut dropped, mut pages) = (Vec::new(), 0, 0);
+    loop {
+        let answer = client.query_range(request.clone()).await.unwrap();
+        let (messages, summary) = answer.collect().await.unwrap();
+        let batches = messages.iter().filter_map(|message| message.batch.as_ref());
+        for row in batches.flat_map(rows) {
+            let said = row.qualifiers.get("level").map_or(0, |said| {
+                said.iter().filter(|one| **one == v1::Qualifier::Spike).count()
+            });
+            found.push((row.device.to_owned(), row.observed_at_ns, said));
+        }
+        (dropped, pages) = (dropped + summary.points_dropped, pages + 1);
+        assert_eq!(summary.cut_short.is_some(), !summary.next_cursor.is_empty());
+        if summary.next_cursor.is_empty() {
+            return (found, dropped, pages);
+        }
+        request.cursor = summary.next_cursor;
+    }
+}
+
+#[tokio::test]
+async fn a_range_of_which_neighbours_decide_goes_on_where_a_budget_cut_it() {
+    let cluster = TestCluster::start(1).await;
+    let client = cluster.client().await;
+    seed_spikes(&client).await;
+    for (drop_failed, qualifiers) in [(true, false), (false, true)] {
+        for order in [v1::Order::OldestFirst, v1::Order::NewestFirst] {
+            let request = v1::QueryRangeRequest {
+                quality: drop_failed.then(|| v1::QualityFilter {
+                    drop_failed,
+                    ..Default::default()
+                }),
+                qualifiers,
+                order: order as i32,
+                partial_ok: true,
+                ..everything(of_type("test-spiky"))
+            };
+            let whole = paged(&client, request.clone()).await;
+            let said: usize = whole.0.iter().map(|(.., said)| said).sum();
+            let spikes = if drop_failed { (48, 0) } else { (0, 48) };
+            assert_eq!(((whole.1, said as u64), whole.2), (spikes, 1));
+            for (points_max, at_least) in [(1, 8), (10_000, 3), (30_000, 2)] {
+                let request = v1::QueryRangeRequest {
+                    points_max,
+                    ..request.clone()
+                };
+                let (found, dropped, pages) = paged(&client, request).await;
+                let what = format!("{drop_failed}, {qualifiers}, {order:?}, {points_max}");
+                assert!(
+                    found == whole.0 && dropped == whole.1,
+                    "{what}: {} records",
+                    found.len()
+                );
+                assert!((at_least..=16).contains(&pages), "{what}: {pages} pages");
+            }
+            let impatient = v1::QueryRangeRequest {
+                points_max: 10_000,
+                partial_ok: false,
+                ..request
+            };
+            let refused = match client.query_range(impatient).await {
+                Err(error) => error,
+                Ok(answer) => answer.collect().await.expect_err("more than so many values"),
+            };
+            assert_eq!(refused.reason, "TOO_MANY_POINTS");
+        }
+    }
 }
 
 #[tokio::test]

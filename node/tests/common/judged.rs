@@ -19,29 +19,19 @@ pub(crate) enum Wrong {
 impl Played {
     /// The points of a device that count, in order.
     pub(crate) fn counting(&self, device: &str, drop_suspect: bool) -> Vec<(i64, f64)> {
-        let limits = &self.recording.limits;
-        let by_itself = |said: &Said| {
-            let doubtful = said.stated == Quality::Suspect || !is_typical(limits, said.value);
-            let failed = matches!(said.stated, Quality::Fail | Quality::Missing);
-            !failed && is_in_range(limits, said.value) && !(drop_suspect && doubtful)
-        };
-        let points = values(self.said[device].iter().filter(|(_, said)| by_itself(said)));
-        let wrong = judge(self.recording.interval_s, limits, &points);
-        let counts = |wrong: &Option<Wrong>| match wrong {
+        let told = self.told(&self.recording.limits, self.said[device].iter());
+        let counts = |wrong: Option<Wrong>| match wrong {
             None => true,
             Some(Wrong::Suspect) => !drop_suspect,
             Some(Wrong::Fail) => false,
         };
-        let all = points.into_iter().zip(wrong);
-        all.filter(|(_, wrong)| counts(wrong)).map(|(point, _)| point).collect()
+        let counting = told.into_iter().filter(|(_, wrong)| counts(*wrong));
+        counting.map(|(t, _)| (t, self.said[device][&t].value)).collect()
     }
 
-    /// Every point that was measured within a time, with what is wrong with it. Which are spikes is told from all points, the rest
-    /// from those of that time.
+    /// Every point that was measured within a time, with what is wrong with it: told from all points.
     pub(crate) fn verdicts(&self, device: &str, (from, to): (i64, i64)) -> BTreeMap<i64, Option<Wrong>> {
-        let limits = &self.recording.limits;
-        let begin = limits.spike.map_or(from, |_| i64::MIN);
-        let mut told = self.told(limits, self.said[device].range(begin..));
+        let mut told = self.told(&self.recording.limits, self.said[device].iter());
         told.retain(|t, _| (from..=to).contains(t));
         told
     }
@@ -70,7 +60,8 @@ impl Played {
     ) -> BTreeMap<i64, Option<Wrong>> {
         let measured: Vec<_> = said.filter(|(_, said)| said.stated != Quality::Missing).collect();
         let sound = |said: &Said| said.stated != Quality::Fail && is_in_range(limits, said.value);
-        let points = values(measured.iter().copied().filter(|(_, said)| sound(said)));
+        let sound = measured.iter().filter(|(_, said)| sound(said));
+        let points: Vec<(i64, Said)> = sound.map(|(t, said)| (**t, **said)).collect();
         let found: BTreeMap<i64, Option<Wrong>> = points
             .iter()
             .map(|(t, _)| *t)
@@ -80,10 +71,7 @@ impl Played {
             let wrong = match found.get(t) {
                 None => Some(Wrong::Fail),
                 Some(Some(wrong)) => Some(*wrong),
-                Some(None) => {
-                    let typical = is_typical(limits, said.value);
-                    (said.stated == Quality::Suspect || !typical).then_some(Wrong::Suspect)
-                }
+                Some(None) => is_doubtful(limits, said).then_some(Wrong::Suspect),
             };
             (*t, wrong)
         };
@@ -91,8 +79,9 @@ impl Played {
     }
 }
 
-fn values<'a>(said: impl Iterator<Item = (&'a i64, &'a Said)>) -> Vec<(i64, f64)> {
-    said.map(|(t, said)| (*t, said.value)).collect()
+/// Whether a value is suspect by itself.
+fn is_doubtful(limits: &Limits, said: &Said) -> bool {
+    said.stated == Quality::Suspect || !is_typical(limits, said.value)
 }
 
 /// Whether a sensor can tell a value.
@@ -106,7 +95,8 @@ fn is_typical(limits: &Limits, value: f64) -> bool {
 }
 
 /// What neighbours say of points that are in range: spikes fail, changes that are too fast and values that stand still are suspect.
-fn judge(interval_s: i64, limits: &Limits, points: &[(i64, f64)]) -> Vec<Option<Wrong>> {
+fn judge(interval_s: i64, limits: &Limits, said: &[(i64, Said)]) -> Vec<Option<Wrong>> {
+    let points: Vec<(i64, f64)> = said.iter().map(|(t, said)| (*t, said.value)).collect();
     let mut wrong: Vec<Option<Wrong>> = vec![None; points.len()];
     for at in 0..points.len() {
         let (t, value) = points[at];
@@ -120,7 +110,7 @@ fn judge(interval_s: i64, limits: &Limits, points: &[(i64, f64)]) -> Vec<Option<
             Some(near && ((to > spike && from < -spike) || (to < -spike && from > spike)))
         };
         let is_too_fast = || {
-            let sure = |other: &usize| wrong[*other].is_none() && is_typical(limits, points[*other].1);
+            let sure = |other: &usize| wrong[*other].is_none() && !is_doubtful(limits, &said[*other].1);
             let (u, sure) = points[(0..at).rev().find(sure)?];
             let minutes = (t - u) as f64 / MIN as f64;
             let reached = t - u <= 3 * interval_s * S;

@@ -280,6 +280,61 @@ async fn what_the_checks_of_a_type_reject_is_left_out_on_request() {
 }
 
 #[tokio::test]
+async fn neighbours_are_looked_at_once_however_many_blocks_there_are() {
+    const BLOCKS: i64 = 20;
+    const ROWS: i64 = 3_000;
+    let cluster = TestCluster::start(1).await;
+    let client = cluster.client().await;
+    furnish_gauges(&client).await;
+    let mut random = seeded();
+    for block in 0..BLOCKS {
+        let rows = (block * ROWS..(block + 1) * ROWS).map(|row| {
+            let level = if row % 700 == 350 {
+                90.0
+            } else {
+                random.random_range(0.0..1.0)
+            };
+            ("g1", T0 + row * S, level)
+        });
+        client.write(write(batch(GAUGE, "spiky", rows))).await.unwrap();
+    }
+    let plain = v1::QueryRangeRequest {
+        explain: true,
+        ..everything(of_devices(&["g1"]))
+    };
+    let cost = async |request: v1::QueryRangeRequest| {
+        let (_, summary) = client.query_range(request).await.unwrap().collect().await.unwrap();
+        let work = summary.explain.unwrap().total.unwrap();
+        (summary.rows, summary.points_read, work.blocks)
+    };
+    let (rows, points, blocks) = cost(plain.clone()).await;
+    assert!(
+        rows == (BLOCKS * ROWS) as u64 && points == rows && blocks >= 16,
+        "{rows}, {points}, {blocks}"
+    );
+    for order in [v1::Order::OldestFirst, v1::Order::NewestFirst] {
+        for (drop_failed, qualifiers) in [(true, false), (false, true), (true, true)] {
+            let request = v1::QueryRangeRequest {
+                order: order as i32,
+                quality: drop_failed.then(|| v1::QualityFilter {
+                    drop_failed,
+                    ..Default::default()
+                }),
+                qualifiers,
+                ..plain.clone()
+            };
+            let spikes = if drop_failed { (rows + 349) / 700 } else { 0 };
+            let (left, judged, _) = cost(request).await;
+            assert_eq!(left, rows - spikes);
+            assert!(
+                judged <= 4 * points,
+                "{judged} values for {points}, {drop_failed}, {qualifiers}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn conditions_that_mean_nothing_are_refused() {
     let cluster = TestCluster::start(1).await;
     let client = cluster.client().await;

@@ -147,9 +147,7 @@ fn expected_report(played: &Played, device: &str, (from, to): (i64, i64), factor
     let slot = |t: i64| (t - from - i64::from(ends)).div_euclid(interval);
     let filled: BTreeSet<i64> = points.iter().map(|(t, _)| slot(*t)).collect();
     let in_time = points.iter().filter(|(t, said)| said.received_ns - t <= LATENCY_S * S);
-    // What was said ten intervals before tells of values too.
-    let still = played.recording.limits.flat.map_or(0, |(over_s, _)| over_s * S);
-    let verdicts = played.verdicts(device, (from - still.max(10 * interval), to));
+    let verdicts = played.verdicts(device, (from, to));
     let wrong = |what: Wrong| {
         verdicts
             .iter()
@@ -301,6 +299,45 @@ async fn compare(client: &Client, played: &Played, random: &mut StdRng, what: &s
     }
 }
 
+/// The times of the points of a device that a range gives.
+async fn in_range(client: &Client, device: &str, span: (i64, i64), drop_suspect: bool) -> BTreeSet<i64> {
+    let request = v1::QueryRangeRequest {
+        selector: of_devices(&[device]),
+        from_ns: span.0,
+        to_ns: span.1,
+        quality: Some(v1::QualityFilter {
+            drop_failed: true,
+            drop_suspect,
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    read(client, request).await.into_iter().map(|(_, t, ..)| t).collect()
+}
+
+/// To leave suspect points out leaves out those that a report counts, and lets none in. Returns how many.
+async fn compare_counts(client: &Client, played: &Played, random: &mut StdRng, what: &str) -> usize {
+    let device = played.any(random).to_owned();
+    let (from, to) = some_time(played, random);
+    let end = from + (to - from) / played.interval_ns() * played.interval_ns();
+    let request = v1::GetQualityRequest {
+        selector: of_devices(&[&device]),
+        from_ns: from,
+        to_ns: to,
+        ..Default::default()
+    };
+    let told = reports(client, request).await.remove(0);
+    let ends = matches!(played.recording.kind, Kind::Increment | Kind::Mean);
+    let span = (from + i64::from(ends), end + i64::from(ends));
+    let all = in_range(client, &device, span, false).await;
+    let sure = in_range(client, &device, span, true).await;
+    let what = format!("{what}: {device} {span:?}");
+    assert!(sure.is_subset(&all), "{what}: {:?}", sure.difference(&all));
+    let counted = (all.len() as u64, (all.len() - sure.len()) as u64);
+    assert_eq!(counted, (told.points - told.points_fail, told.points_suspect), "{what}");
+    all.len() - sure.len()
+}
+
 /// The devices, or groups of them, that kept least of their promises: equal ones by name.
 async fn compare_worst(client: &Client, played: &Played, random: &mut StdRng, what: &str) -> usize {
     let (from, to) = some_time(played, random);
@@ -358,13 +395,14 @@ async fn promises_of_recordings_are_kept_as_a_recomputation_says() {
         end_ns: None,
     };
     all.extend(play_on(&client, &mut random, &derived).await);
-    let (mut seen, mut worst) = (Verdicts::new(), 0);
+    let (mut seen, mut worst, mut suspect) = (Verdicts::new(), 0, 0);
     for flushed in [false, true] {
         for round in 0..10 {
             for played in &all {
                 let file = played.recording.file;
                 let what = format!("seed {seed}, round {round}, flushed {flushed}, {file}");
                 compare(&client, played, &mut random, &what, &mut seen).await;
+                suspect += compare_counts(&client, played, &mut random, &what).await;
                 if played.said.len() > 1 {
                     worst += compare_worst(&client, played, &mut random, &what).await;
                 }
@@ -378,4 +416,5 @@ async fn promises_of_recordings_are_kept_as_a_recomputation_says() {
         assert!(count > 10, "{verdict:?}: {seen:?}");
     }
     assert!(worst > 50, "{worst} lists of the worst");
+    assert!(suspect > 200, "{suspect} points left out");
 }

@@ -8,19 +8,10 @@ use super::Rule;
 use super::ladder::{Standing, Step};
 use super::marks::{self, Mark};
 use super::measure::{Measure, span_ns};
-use crate::checks::{Checks, Finding, Judge, Judged, Remembered};
+use crate::checks::{Checks, Finding, Judge, Judged, Remembered, Stated};
 
 /// Marks that wait to be thinned out.
 const MARKS_AT_ONCE: usize = 128;
-
-/// What a source says of points that count for nothing, and of suspect ones.
-#[derive(Copy, Clone, Debug)]
-pub struct Stated {
-    /// Fail, or missing.
-    pub discounts: fn(u8) -> bool,
-    /// Suspect.
-    pub suspects: fn(u8) -> bool,
-}
 
 /// What came out.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,7 +67,7 @@ impl<'a> Replay<'a> {
         Replay {
             rule,
             stated,
-            judge: Judge::resume(checks, stated.discounts, mark.remembered),
+            judge: Judge::resume(checks, stated, mark.remembered),
             measure: Measure::new(rule),
             begun_ns: mark.t_ns,
             given: given.into_iter(),

@@ -31,11 +31,7 @@ impl Block<'_> {
         Ok(match values {
             Values::F64(values) => values.iter().all(|value| checks.finds_nothing(*value)),
             Values::I64(values) => values.iter().all(|value| checks.finds_nothing(*value as f64)),
-            Values::Bool(values) => values
-                .iter()
-                .all(|value| checks.finds_nothing(f64::from(u8::from(*value)))),
-            Values::Enum(values) => values.iter().all(|value| checks.finds_nothing(f64::from(*value))),
-            Values::Text(_) => true,
+            Values::Bool(_) | Values::Enum(_) | Values::Text(_) => true,
         })
     }
 }

@@ -44,6 +44,8 @@ pub struct Points {
     pub values: Values,
     /// When those were observed that are not accepted, ascending.
     pub dropped: Vec<i64>,
+    /// What the source says of each, where neighbours decide; empty where it says nothing of any.
+    pub stated: Vec<u8>,
 }
 
 /// Folds columns of one block; what they share is decoded once.
@@ -70,7 +72,7 @@ impl<'a> Block<'a> {
     pub fn stats_of_chosen(&self, property: PropertyNumber, choice: &Choice<'_>) -> Option<ColumnStats> {
         let stated = choice.accepted != Accepted::ALL && self.has_qualities(property);
         let stats = self.stats(property).filter(|_| !stated)?;
-        choice.takes_all(stats.ends()).then_some(stats)
+        choice.takes_all(stats.ends_of_all()).then_some(stats)
     }
 }
 
@@ -158,7 +160,7 @@ impl Folding<'_, '_> {
             return Ok(None);
         };
         let stated = choice.accepted != Accepted::ALL && self.block.has_qualities(property);
-        let ends = || self.block.stats(property).and_then(|stats| stats.ends());
+        let ends = || self.block.stats(property).and_then(|stats| stats.ends_of_all());
         let unsure = !stated && !choice.limits_nothing() && !choice.takes_all(ends());
         if stated || unsure && self.block.stats(property).is_some() {
             return self.fold_chosen(property, windows, needs, choice, partials);
@@ -234,18 +236,30 @@ impl Folding<'_, '_> {
         };
         let mut values = column.values;
         let mut dropped = Vec::new();
-        let quality = column.quality.unwrap_or_default();
+        let mut quality = column.quality.unwrap_or_default();
         if !quality.is_empty() || !choice.limits_nothing() {
             let stated = |at: usize| quality.get(at).copied().unwrap_or(0);
             let number = |at: usize| values.get(at).and_then(ValueRef::number);
             let takes = |at: usize| number(at).is_none_or(|number| choice.takes(number));
-            let chosen = |at: &usize| choice.accepted.accepts(stated(*at)) && takes(*at);
+            let chosen = |at: &usize| choice.accepts(stated(*at)) && takes(*at);
             let (kept, left): (Vec<usize>, Vec<usize>) = (0..times.len()).partition(chosen);
             dropped = left.into_iter().map(|at| times[at]).collect();
             times = kept.iter().map(|at| times[*at]).collect();
+            if !quality.is_empty() {
+                quality = kept.iter().map(|at| quality[*at]).collect();
+            }
             values = values.gather(kept.into_iter());
         }
-        Ok(Some(Points { times, values, dropped }))
+        let stated = match choice.needs_order() {
+            true => quality,
+            false => Vec::new(),
+        };
+        Ok(Some(Points {
+            times,
+            values,
+            dropped,
+            stated,
+        }))
     }
 
     /// Points that were not accepted, of all columns folded so far, within their windows.
@@ -279,6 +293,7 @@ impl Points {
             times: Vec::new(),
             values: Values::empty(of),
             dropped: Vec::new(),
+            stated: Vec::new(),
         }
     }
 
@@ -295,7 +310,13 @@ impl Points {
             times: vec![t_ns],
             values,
             dropped: Vec::new(),
+            stated: Vec::new(),
         }
+    }
+
+    /// What the source says of one, where that is known.
+    pub fn stated_of(&self, place: usize) -> u8 {
+        self.stated.get(place).copied().unwrap_or(0)
     }
 
     /// Adds a point of a number.
@@ -310,14 +331,21 @@ impl Points {
 
     /// Times and values of those that are numbers.
     pub fn numbers(&self) -> Vec<(i64, f64)> {
-        let number = |(at, t_ns): (usize, &i64)| Some((*t_ns, self.values.get(at)?.number()?));
-        self.times.iter().enumerate().filter_map(number).collect()
+        let numbers = self.stated_numbers();
+        numbers.map(|(t_ns, number, _)| (t_ns, number)).collect()
+    }
+
+    /// The same, with what the source says of each.
+    pub fn stated_numbers(&self) -> impl Iterator<Item = (i64, f64, u8)> + '_ {
+        let number = |(at, t_ns): (usize, &i64)| Some((*t_ns, self.values.get(at)?.number()?, self.stated_of(at)));
+        self.times.iter().enumerate().filter_map(number)
     }
 
     /// Some of them, by their places; of those that are not accepted, none.
     pub fn part(&self, places: std::ops::Range<usize>) -> Points {
         Points {
             times: self.times[places.clone()].to_vec(),
+            stated: self.stated.get(places.clone()).unwrap_or_default().to_vec(),
             values: self.values.gather(places),
             dropped: Vec::new(),
         }

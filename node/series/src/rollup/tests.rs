@@ -4,7 +4,7 @@ use super::*;
 use crate::bitmap::Bitmap;
 use crate::block::Accepted;
 use crate::checks::Checks;
-use crate::checks::{Choice, Suspects};
+use crate::checks::{Choice, Stated, Suspects};
 use crate::needs::Needs;
 use crate::partial::Function;
 use crate::record::{Column, Values};
@@ -103,6 +103,7 @@ fn a_rollup_answers_as_its_bucket_does() {
         let value = bucket::encode(&records(&mut random));
         let choice = |number: u32| Choice {
             accepted: Accepted(!(1 << 3)),
+            doubted: Stated::NOTHING.suspects,
             checks: if number == 1 { &checks } else { &nothing },
             suspect: Suspects::Count,
         };
@@ -515,6 +516,7 @@ fn bytes_stay_as_they_are() {
             },
             choice: Choice {
                 accepted: Accepted::ALL,
+                doubted: Stated::NOTHING.suspects,
                 checks: if number == 1 { checks_of_the_first } else { &checks },
                 suspect: Suspects::Count,
             },
