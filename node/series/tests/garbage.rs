@@ -5,7 +5,7 @@
 mod common;
 
 use common::Rng;
-use tidemark_series::checks::{Checks, Choice, Suspects};
+use tidemark_series::checks::{Checks, Choice, Stated, Suspects};
 use tidemark_series::decoders::{self, ALL, Decoder};
 use tidemark_series::rollup::{Follows, Format, Rolled, roll_up};
 use tidemark_series::sequence::State;
@@ -175,6 +175,7 @@ fn rollup() -> Vec<u8> {
         edge: Edge::StartClosed,
         choice: Choice {
             accepted: Accepted::ALL,
+            doubted: Stated::NOTHING.suspects,
             checks: &checks,
             suspect: Suspects::Count,
         },
@@ -182,7 +183,7 @@ fn rollup() -> Vec<u8> {
     };
     let rolled: Vec<Rolled<'_>> = (1..).zip(follows).map(rolled).collect();
     let value = tidemark_series::bucket::encode(&records);
-    roll_up(&value, Format::WithSequences, (7, 50 * S), &rolled)
+    roll_up(&value, Format::WithSlots(10 * S), (7, 50 * S), &rolled)
         .unwrap()
         .unwrap()
 }

@@ -8,7 +8,6 @@ use crate::asked::{Asked, Span, Whose, answered, ask_for, functions_of, told};
 use crate::common::TestCluster;
 use crate::common::columns::{Expected, Points, about};
 use crate::common::derived::DERIVED;
-use crate::common::fleet::*;
 use crate::common::placed::TAGS;
 use crate::common::random::seed;
 use crate::common::recordings::{Played, Stage, play_on};
