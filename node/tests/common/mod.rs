@@ -13,6 +13,7 @@ pub(crate) mod fleet;
 pub(crate) mod gate;
 pub(crate) mod judged;
 pub(crate) mod operator;
+pub(crate) mod program;
 pub(crate) mod random;
 pub(crate) mod recomputed;
 pub(crate) mod recordings;

@@ -4,10 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::process::Command;
 
-use crate::common::TestCluster;
 use crate::common::fleet::*;
+use crate::common::{TestCluster, program};
 use tidemark_client::{BatchBuilder, Client, Value, v1};
 use tidemark_node::clock::now_ns;
 use v1::ValueType;
@@ -41,17 +40,6 @@ fn fault(seq: u64, numeric: bool) -> Fault {
         _ if seq % 500 == 77 => Fault::Never,
         _ => Fault::None,
     }
-}
-
-fn tidemark(endpoint: &str, arguments: &[&str]) {
-    let program = Path::new(env!("CARGO_BIN_EXE_tidemarkd")).with_file_name("tidemark");
-    let mut command = Command::new(program);
-    let output = command.args(["-e", endpoint]).args(arguments).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
 }
 
 /// A value of the first property: in the middle of its range, or above it.
@@ -365,12 +353,12 @@ async fn a_day_of_the_fleet_is_reported_as_it_was() {
     let cluster = TestCluster::start(3).await;
     let client = cluster.client().await;
     let endpoint = cluster.client_address(0);
-    tokio::task::spawn_blocking(move || {
-        tidemark(&endpoint, &["type", "apply", CATALOGUE]);
-        tidemark(&endpoint, &["device", "import", "--catalogue", CATALOGUE]);
-    })
-    .await
-    .unwrap();
+    for arguments in [
+        &["type", "apply", CATALOGUE][..],
+        &["device", "import", "--catalogue", CATALOGUE],
+    ] {
+        program::printed("tidemark", &[&["-e", &endpoint][..], arguments].concat()).await;
+    }
     // Eight in the morning at UTC+8, two days ago.
     let from = (now_ns() / DAY - 2) * DAY;
     a_day(&client, from).await;
