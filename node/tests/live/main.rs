@@ -13,6 +13,7 @@ mod common;
 
 mod alerts;
 mod alerts_answered;
+mod flood_monitor;
 mod subscribe;
 mod subscribe_failures;
 mod subscribe_slow;
