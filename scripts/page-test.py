@@ -123,16 +123,19 @@ def check(what, holds, more=""):
     print(f"{'ok  ' if holds else 'FAIL'} {what}{f': {more}' if more != '' else ''}", flush=True)
 
 
-def write(gauge, value):
-    """A reading of now, as the device would send it."""
-    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    rows = f"device,property,timestamp,value\n{gauge},{options['property']},{now},{value:.2f}\n"
-    args = [tidemark, "ingest", "-", "--type", options["type"]]
+def write(gauge, value, kind="", minutes_ago=0, more=()):
+    """A reading of now, or of some minutes ago, as the device would send it."""
+    at = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(minutes=minutes_ago)
+    at = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    rows = f"device,property,timestamp,value\n{gauge},{options[kind + 'property']},{at},{value:.2f}\n"
+    args = [tidemark, "ingest", "-", "--type", options[kind + "type"], *more]
     done = subprocess.run(args, input=rows, text=True, capture_output=True, check=False)
     check(f"a reading of {value:.2f} is written to {gauge}", done.returncode == 0, done.stderr.strip() if done.returncode else "")
 
 
-options = {"type": os.environ.get("PAGE_TYPE", "ponding_gauge"), "property": os.environ.get("PAGE_PROPERTY", "depth")}
+options = {"type": os.environ.get("PAGE_TYPE", "ponding_gauge"), "property": os.environ.get("PAGE_PROPERTY", "depth"),
+           "rain_type": os.environ.get("PAGE_RAIN_TYPE", "rain_gauge"),
+           "rain_property": os.environ.get("PAGE_RAIN_PROPERTY", "rain_5min")}
 
 
 def look_at_monitor(tab):
@@ -164,10 +167,23 @@ def look_at_monitor(tab):
         document.querySelectorAll('#list tbody tr')[i].textContent.includes('STALE'))"""))
     check("text is escaped", tab.value("esc(`<a '\">&`)") == "&#60;a &#39;&#34;&#62;&#38;")
     check("scales end at 1, 2 or 5", tab.value("[0.46, 1, 69, 0.1].map(nice).map(n => +n.toPrecision(3)).join()") == "0.5,1,100,0.1")
+    silent(tab)
     tab.picture("page-monitor.png")
     moves(tab)
     dark(tab)
     cut_off(tab)
+
+
+def silent(tab):
+    """Forty minutes are too old in a flood, also for a gauge that reports once an hour in dry weather."""
+    gauge = "page-test-silent"
+    write(gauge, 0, kind="rain_", minutes_ago=40, more=["--register", "--tag", "town=" + tab.value("board.town")])
+    found = f"board.gauges.find(g => g.device === '{gauge}')"
+    check("a gauge whose newest reading is 40 minutes old is stale", tab.until(f"{found}?.stale", 10), tab.value(f"JSON.stringify({found})"))
+    line = f"[...document.querySelectorAll('#list tbody tr')].find(tr => tr.children[1].textContent.trim() === '{gauge}')?.textContent"
+    check("which its line says", tab.until(f"({line} || '').includes('STALE 40 min')", 10), tab.value(line))
+    check("and it comes behind all of which more is known", tab.value(
+        f"board.gauges.indexOf({found}) > board.gauges.map(g => !g.stale && g.value != null).lastIndexOf(true)"))
 
 
 def moves(tab):
@@ -226,7 +242,11 @@ def cut_off(tab):
 def look_at_health(tab):
     tab.open("file://" + os.path.abspath(health_page), 1200, 1600)
     check("the report of the device office has sections", tab.until("document.querySelectorAll('table').length >= 7", 10))
-    check("with lines", tab.value("[...document.querySelectorAll('table')].every(t => t.rows.length > 1)"))
+    slower = "t.rows[0].cells[0].textContent === 'slower than promised'"
+    check("one of them of what reports more slowly than promised",
+          tab.value(f"[...document.querySelectorAll('table')].filter(t => {slower}).length") == 1)
+    # Of a fleet that plays by the book nobody is slower.
+    check("with lines", tab.value(f"[...document.querySelectorAll('table')].every(t => t.rows.length > 1 || {slower})"))
     check("and no scripts", tab.value("document.scripts.length") == 0)
     tab.picture("page-health.png")
 

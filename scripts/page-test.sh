@@ -2,7 +2,8 @@
 # Opens the pages of the reference applications in a headless browser, against a demo that runs: what an operator would see
 # is there, in order and moving, nothing comes from elsewhere, no script fails. Pictures for people: data/page-*.png.
 #   make demo && scripts/page-test.sh
-# Writes two readings to two gauges, as their devices would. Chromium comes from apt where it is missing (as root, 20 s).
+# Writes two readings to two gauges, as their devices would, and an old one to a third that it registers, page-test-silent.
+# Chromium comes from apt where it is missing (as root, 20 s).
 . "$(dirname "$0")/lib.sh"
 load_env
 cd "$root"

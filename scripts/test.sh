@@ -7,4 +7,6 @@ if [ $# = 0 ]; then set -- --workspace; fi
 if have cargo-nextest; then
     exec cargo nextest run --locked "$@"
 fi
+# Tests run the examples of the client too, which nextest builds by itself.
+cargo build --locked -p tidemark-client --examples
 exec cargo test --locked --lib --bins --tests "$@"

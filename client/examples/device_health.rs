@@ -8,30 +8,30 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
+use serde_json::{Value as Json, json};
 use tidemark_client::{Client, v1};
 
 const HOUR_NS: i64 = 3_600_000_000_000;
-const WORST: u64 = 20;
 /// What devices are grouped by, each by itself.
 const TAGS: [&str; 5] = ["town", "vendor", "vendor_support", "department", "warranty"];
 
-/// A heading, and the reports below it by name.
-type Section = (&'static str, Vec<(String, v1::QualityReport)>);
+/// Lines of cells for people, the first of which says what the columns are; the same for programs.
+type Section = (Vec<Vec<String>>, Vec<Json>);
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let mut args = std::env::args().skip(1);
     let form = args.next().unwrap_or_else(|| "table".to_owned());
-    let hours = args.next().unwrap_or_else(|| "24".to_owned());
-    let hours: i64 = hours.parse().context("how many hours?")?;
+    let hours = args.next().map_or(Ok(24), |hours| hours.parse::<i64>());
+    let hours = hours.context("how many hours?")?;
     let endpoints = args.next().or_else(|| std::env::var("TIDEMARK_ENDPOINT").ok());
-    let endpoints = endpoints.unwrap_or_else(|| "127.0.0.1:7777".to_owned());
+    let endpoints = endpoints.as_deref().unwrap_or("127.0.0.1:7777");
     let client = Client::connect(endpoints.split(',')).await?;
-    let sections = report(&client, hours).await?;
+    let (tables, lines): (Vec<_>, Vec<_>) = report(&client, hours).await?.into_iter().unzip();
     match form.as_str() {
-        "json" => println!("{}", json(&sections)),
-        "html" => println!("{}", html(&sections, hours)),
-        "table" => sections.iter().for_each(print),
+        "json" => println!("{:#}", Json::Array(lines.concat())),
+        "html" => println!("{}", html(&tables, hours)),
+        "table" => tables.iter().for_each(|table| print(table)),
         other => anyhow::bail!("{other:?} is none of table, json, html"),
     }
     Ok(())
@@ -39,41 +39,38 @@ async fn main() -> anyhow::Result<()> {
 
 async fn report(client: &Client, hours: i64) -> anyhow::Result<Vec<Section>> {
     let now_ns = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_nanos() as i64;
-    let mut request = v1::GetHealthRequest {
+    let fleet = |grouping| v1::GetHealthRequest {
         selector: Some(v1::Selector {
             everything: true,
             ..Default::default()
         }),
         from_ns: now_ns - hours * HOUR_NS,
         to_ns: now_ns,
+        grouping,
         ..Default::default()
     };
-    let grouped = v1::GetHealthRequest {
-        grouping: Some(v1::Grouping {
-            tags: TAGS.map(str::to_owned).to_vec(),
-        }),
-        ..request.clone()
-    };
     // Asked once, in the smallest groups; all others are sums of these.
-    let groups = reports(client, grouped).await?;
-    let by = |key: &dyn Fn(&v1::QualityReport) -> String| {
+    let tags = TAGS.map(str::to_owned).to_vec();
+    let groups = reports(client, fleet(Some(v1::Grouping { tags }))).await?;
+    let by = |title: &str, key: &dyn Fn(&v1::QualityReport) -> String| {
         let mut sums: BTreeMap<String, v1::QualityReport> = BTreeMap::new();
         for group in &groups {
             add(sums.entry(key(group)).or_default(), group);
         }
-        sums.into_iter().collect::<Vec<_>>()
+        promises(title, sums)
     };
-    let mut sections = vec![
-        ("the fleet", by(&|_| "all".to_owned())),
-        ("type", by(&|group| group.device_type.clone())),
-    ];
+    let mut sections = vec![by("the fleet", &|_| "all".to_owned())];
+    sections.push(by("type", &|group| group.device_type.clone()));
     for tag in TAGS {
-        sections.push((tag, by(&|group| group.tags.get(tag).cloned().unwrap_or_default())));
+        sections.push(by(tag, &|group| group.tags.get(tag).cloned().unwrap_or_default()));
     }
-    request.worst = WORST;
-    let worst = reports(client, request).await?;
-    let named = |report: v1::QualityReport| (format!("{} {}", report.device, report.device_type), report);
-    sections.push(("the worst devices", worst.into_iter().map(named).collect()));
+    let named = |one: v1::QualityReport| (format!("{} {}", one.device, one.device_type), one);
+    let mut devices: Vec<_> = reports(client, fleet(None)).await?.into_iter().map(named).collect();
+    let complete = |report: &v1::QualityReport| shares(report)[0].unwrap_or(1.0);
+    devices.sort_by(|(a, one), (b, other)| complete(one).total_cmp(&complete(other)).then(a.cmp(b)));
+    let types = client.list_device_types(Vec::new()).await?;
+    sections.push(slower("slower than promised", &devices, &types));
+    sections.push(promises("the worst devices", devices.into_iter().take(20)));
     Ok(sections)
 }
 
@@ -91,7 +88,6 @@ fn add(sum: &mut v1::QualityReport, other: &v1::QualityReport) {
     sum.slower += other.slower;
     sum.stalled += other.stalled;
     sum.never += other.never;
-    sum.under_maintenance += other.under_maintenance;
     sum.health.get_or_insert_default().battery_low += low_batteries(other);
 }
 
@@ -131,60 +127,72 @@ fn remark(report: &v1::QualityReport) -> String {
     }
 }
 
-const HEADS: [&str; 6] = ["devices", "offline", "complete", "in time", "accurate", "repeated"];
-
-fn cells(report: &v1::QualityReport) -> [String; 6] {
+fn promises(title: &str, reports: impl IntoIterator<Item = (String, v1::QualityReport)>) -> Section {
     let percent = |share: Option<f64>| share.map_or("-".to_owned(), |share| format!("{:.2} %", share * 100.0));
-    let [complete, timely, accurate] = shares(report).map(percent);
-    [
-        report.devices.to_string(),
-        report.offline.to_string(),
-        complete,
-        timely,
-        accurate,
-        report.duplicates.to_string(),
-    ]
+    let line = |(name, report): (String, v1::QualityReport)| {
+        let (shares, remark) = (shares(&report), remark(&report));
+        let json = json!({
+            "section": title, "name": name, "devices": report.devices, "offline": report.offline,
+            "completeness": shares[0], "timeliness": shares[1], "accuracy": shares[2],
+            "repeated": report.duplicates, "low_battery": low_batteries(&report), "remark": remark,
+        });
+        let [devices, offline, repeated] = [report.devices, report.offline, report.duplicates].map(|n| n.to_string());
+        let [complete, timely, accurate] = shares.map(percent);
+        let cells = [name, devices, offline, complete, timely, accurate, repeated, remark];
+        (cells.to_vec(), json)
+    };
+    let heads = format!("{title},devices,offline,complete,in time,accurate,repeated,");
+    section(&heads, reports.into_iter().map(line))
 }
 
-fn print((title, lines): &Section) {
-    let row = |name: &str, cells: [String; 6], remark: &str| {
-        let cells: String = cells.iter().map(|cell| format!(" {cell:>10}")).collect();
-        println!("{name:<44}{cells}  {remark}");
+/// Who reports more slowly than promised, the slowest first.
+fn slower(title: &str, devices: &[(String, v1::QualityReport)], types: &[v1::DeviceType]) -> Section {
+    let mut slow: Vec<_> = devices.iter().filter(|(_, report)| report.slower > 0).collect();
+    slow.sort_by(|(_, a), (_, b)| b.spacing_ratio.total_cmp(&a.spacing_ratio));
+    let span = |seconds: f64| {
+        let (unit_s, unit) = [(60.0, "min"), (3_600.0, "h")][usize::from(seconds >= 7_200.0)];
+        format!("{:.1} {unit}", seconds / unit_s)
     };
+    let line = |(name, report): &(String, v1::QualityReport)| {
+        let promising = types.iter().find(|one| one.id == report.device_type);
+        let promised_s = promising.map_or(0, |one| one.sample_interval_s) as f64;
+        let (ratio, actual_s) = (report.spacing_ratio, promised_s * report.spacing_ratio);
+        let json = json!({
+            "section": title, "name": name, "device": report.device,
+            "promised_s": promised_s, "actual_s": actual_s, "ratio": ratio,
+        });
+        let cells = [name.clone(), span(promised_s), span(actual_s), format!("{ratio:.1}")];
+        (cells.to_vec(), json)
+    };
+    section(&format!("{title},promised,actual,ratio"), slow.into_iter().map(line))
+}
+
+fn section(heads: &str, lines: impl Iterator<Item = (Vec<String>, Json)>) -> Section {
+    let (mut table, lines): Section = lines.unzip();
+    table.insert(0, heads.split(',').map(str::to_owned).collect());
+    (table, lines)
+}
+
+fn print(table: &[Vec<String>]) {
     println!();
-    row(title, HEADS.map(str::to_owned), "");
-    for (name, report) in lines {
-        row(name, cells(report), &remark(report));
+    for line in table {
+        let cells: String = line[1..].iter().map(|cell| format!(" {cell:>10}")).collect();
+        println!("{:<44}{cells}", line[0]);
     }
 }
 
-fn json(sections: &[Section]) -> String {
-    let line = |title: &str, (name, report): &(String, v1::QualityReport)| {
-        let [completeness, timeliness, accuracy] = shares(report);
-        serde_json::json!({
-            "section": title, "name": name, "devices": report.devices, "offline": report.offline,
-            "completeness": completeness, "timeliness": timeliness, "accuracy": accuracy,
-            "repeated": report.duplicates, "low_battery": low_batteries(report), "remark": remark(report),
-        })
-    };
-    let each = sections
-        .iter()
-        .flat_map(|(title, lines)| lines.iter().map(move |one| line(title, one)));
-    format!("{:#}", each.collect::<serde_json::Value>())
-}
-
-fn html(sections: &[Section], hours: i64) -> String {
-    let escape = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;");
+fn html(tables: &[Vec<Vec<String>>], hours: i64) -> String {
+    let escape = |text: &String| text.replace('&', "&amp;").replace('<', "&lt;");
     let mut page = format!(
         "<!doctype html><meta charset=utf-8><title>Device health</title><style>body{{font:14px sans-serif;margin:2em}}\
-         td,th{{padding:3px 9px;border-bottom:1px solid #ddd;text-align:right}}td:first-child{{text-align:left}}</style>\
-         <h1>Device health, the last {hours} hours</h1>"
+         td{{padding:3px 9px;border-bottom:1px solid #ddd;text-align:right}}td:first-child{{text-align:left}}\
+         table{{margin-top:2em}}tr:first-child{{font-weight:bold}}</style><h1>Device health, the last {hours} hours</h1>"
     );
-    for (title, lines) in sections {
-        page += &format!("<h2>{title}</h2><table><tr><th><th>{}<th></tr>", HEADS.join("<th>"));
-        for (name, report) in lines {
-            let (name, remark) = (escape(name), escape(&remark(report)));
-            page += &format!("<tr><td>{name}<td>{}<td>{remark}</tr>", cells(report).join("<td>"));
+    for table in tables {
+        page += "<table>";
+        for line in table {
+            let cells: Vec<_> = line.iter().map(escape).collect();
+            page += &format!("<tr><td>{}</tr>", cells.join("<td>"));
         }
         page += "</table>";
     }

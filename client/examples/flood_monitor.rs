@@ -24,9 +24,9 @@ mod tests;
 
 /// Asks for `/board` every two seconds and draws it.
 const PAGE: &str = include_str!("flood_monitor/page.html");
-/// What `--NAME VALUE` may say, and what holds otherwise. Levels: the most serious first.
+/// What `--NAME VALUE` may say, and what holds otherwise. Levels: most serious first. Stale: whatever the type promises.
 const FLAGS: &str = "endpoint=127.0.0.1:7777 town=danghu type=ponding_gauge property=depth rain-type=rain_gauge \
-    rain-property=rain_5min levels=red,orange,yellow,blue port=0 o=table";
+    rain-property=rain_5min levels=red,orange,yellow,blue stale-after-s=1800 look-every-s=2 port=0 o=table";
 /// What a gauge without a level is, in order of danger.
 const CALM: [&str; 3] = ["normal", "silent", "never heard"];
 /// Lengths of windows: the interval of the type, and two for sums of rain. Charts go back as far as the last.
@@ -88,11 +88,10 @@ async fn main() -> anyhow::Result<()> {
         return tokio::select! { served = serving => served, ended = monitor.follow() => ended };
     }
     let gauges = monitor.look().await?;
+    let line = |gauge: &Gauge| println!("{}", show::line(gauge, now_ns()));
     match (verb.as_str(), monitor.flags["o"].as_str()) {
         ("list", "json") => println!("{}", gauges.iter().map(show::json).collect::<Json>()),
-        ("list", "table") => gauges
-            .iter()
-            .for_each(|gauge| println!("{}", show::line(gauge, now_ns()))),
+        ("list", "table") => gauges.iter().for_each(line),
         other => anyhow::bail!("{other:?}: list (-o table or json) or serve"),
     }
     Ok(())
@@ -115,10 +114,8 @@ impl Monitor {
     /// Every gauge of the town, the most dangerous first. Those of which nothing is known are last, never left out.
     async fn look(&self) -> anyhow::Result<Vec<Gauge>> {
         let mut gauges = self.gauges(&self.flags["type"], &self.flags["property"]).await?;
-        gauges.extend(
-            self.gauges(&self.flags["rain-type"], &self.flags["rain-property"])
-                .await?,
-        );
+        let (rain_type, rain) = (&self.flags["rain-type"], &self.flags["rain-property"]);
+        gauges.extend(self.gauges(rain_type, rain).await?);
         anyhow::ensure!(!gauges.is_empty(), "no gauge has the tag town={}", self.flags["town"]);
         for alert in self.alerts(seen::most_serious()).await? {
             if let Some(gauge) = gauges.get_mut(&alert.device) {
@@ -158,6 +155,7 @@ impl Monitor {
         let request = v1::GetLatestRequest {
             selector: self.selector(device_type),
             properties: vec![property.id.clone()],
+            stale_after_ms: self.flags["stale-after-s"].parse::<i64>()?.saturating_mul(1_000),
             ..Default::default()
         };
         let (latest, _) = self.client.get_latest(request).await?.collect().await?;
@@ -216,12 +214,13 @@ impl Monitor {
         Ok(messages.into_iter().flat_map(|message| message.alerts).collect())
     }
 
-    /// Looks every two seconds, and at once when an alert changes. A failure is shown, with the time of what was known before.
+    /// Looks every few seconds, and at once when an alert changes. A failure is shown, with the time of what was known before.
     async fn follow(&self) -> anyhow::Result<()> {
+        let pause = Duration::from_secs(self.flags["look-every-s"].parse()?);
         let mut changes = None;
         loop {
             let shown = self.show().await;
-            let heard = tokio::time::timeout(Duration::from_secs(2), self.hear(&mut changes)).await;
+            let heard = tokio::time::timeout(pause, self.hear(&mut changes)).await;
             if let Err(error) = shown.and(heard.unwrap_or(Ok(()))) {
                 changes = None;
                 self.board
@@ -250,18 +249,22 @@ impl Monitor {
         Ok(())
     }
 
-    /// The next change. A subscription goes on by itself after a failure, from where it was, as long as it is kept.
+    /// The next change, or that from now on changes are heard: what came before that is there for another look. A subscription
+    /// goes on by itself after a failure, from where it was, as long as it is kept.
     async fn hear(&self, changes: &mut Option<Subscription>) -> anyhow::Result<()> {
         let request = v1::SubscribeRequest {
             selector: self.selector(""),
             alerts: true,
             ..Default::default()
         };
-        let changes = match changes {
-            Some(changes) => changes,
-            None => changes.insert(self.client.subscribe(request).await?),
+        let Some(begun) = changes else {
+            *changes = Some(self.client.subscribe(request).await?);
+            return Ok(());
         };
-        let heard = changes.next().await?;
+        let mut heard = begun.next().await?;
+        while heard.heartbeat {
+            heard = begun.next().await?;
+        }
         self.board.send_modify(|board| {
             let steps = board["steps"].as_array_mut().into_iter();
             steps.for_each(|steps| steps.extend(heard.alerts.iter().map(show::step)));
@@ -289,12 +292,9 @@ fn number(value: Value) -> Option<f64> {
     value.to_string().parse().ok()
 }
 
-/// By level, then by value.
+/// By level, then by value; equal ones stay as they came.
 fn by_danger(gauges: &mut [Gauge], rank: impl Fn(&str) -> usize) {
     let key = |gauge: &Gauge| (rank(&gauge.level), gauge.is_summed);
     let value = |gauge: &Gauge| gauge.value.unwrap_or(f64::NEG_INFINITY);
-    gauges.sort_by(|a, b| {
-        let order = key(a).cmp(&key(b)).then(value(b).total_cmp(&value(a)));
-        order.then(a.id.cmp(&b.id))
-    });
+    gauges.sort_by(|a, b| key(a).cmp(&key(b)).then(value(b).total_cmp(&value(a))));
 }

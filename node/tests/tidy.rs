@@ -138,6 +138,16 @@ const NOT_IN_MANIFEST: &[(&str, &[&str], &str)] = &[
 /// Functions of tests that may sleep between two looks, because they end at a deadline.
 const POLLING: &[&str] = &["until", "eventually"];
 
+/// Files that people copy, and their most lines: the two applications, as promised, and what `flood_monitor` has beside its main file, as
+/// ARCHITECTURE.md says.
+const COPIED: &[(&str, usize)] = &[
+    ("client/examples/device_health.rs", 200),
+    ("client/examples/flood_monitor.rs", 300),
+    ("client/examples/flood_monitor/http.rs", 84),
+    ("client/examples/flood_monitor/seen.rs", 36),
+    ("client/examples/flood_monitor/show.rs", 63),
+];
+
 const FILE_LINES_MAX: usize = 600;
 const FUNCTION_LINES_MAX: usize = 70;
 const TEST_FUNCTION_LINES_MAX: usize = 100;
@@ -282,6 +292,28 @@ fn files_and_functions_are_short() {
         }
     }
     report("files and functions are short", &faults);
+}
+
+#[test]
+fn what_people_copy_is_small() {
+    let mut faults = Vec::new();
+    let examples = read_all(&root().join("client/examples"), &["rs"]);
+    for (path, most) in COPIED {
+        let file = examples.iter().find(|file| file.path == *path);
+        match file.map(|file| file.text.lines().count()) {
+            Some(lines) if lines <= *most => {}
+            Some(lines) => faults.push(format!("{path}:{lines}: {lines} lines, at most {most}")),
+            None => faults.push(format!("{path}:1: is not there")),
+        }
+    }
+    // Nor does a main file become small by files that nobody counts.
+    for file in &examples {
+        let is_beside = file.path.starts_with("client/examples/flood_monitor/") && !file.is_test(1);
+        if is_beside && !COPIED.iter().any(|(path, _)| *path == file.path) {
+            faults.push(format!("{}:1: has no limit in COPIED", file.path));
+        }
+    }
+    report("the reference applications are small", &faults);
 }
 
 #[test]

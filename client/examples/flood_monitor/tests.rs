@@ -21,10 +21,10 @@ fn gauge(id: &str, level: &str, value: Option<f64>, is_summed: bool) -> Gauge {
 fn the_most_dangerous_come_first_and_nothing_is_left_out() {
     let mut gauges = vec![
         gauge("never", CALM[2], None, false),
-        gauge("dry-b", CALM[0], Some(0.0), false),
+        gauge("dry-a", CALM[0], Some(0.0), false),
         gauge("rain", CALM[0], Some(17.0), true),
         gauge("silent", CALM[1], Some(0.3), false),
-        gauge("dry-a", CALM[0], Some(0.0), false),
+        gauge("dry-b", CALM[0], Some(0.0), false),
         gauge("wet", CALM[0], Some(0.04), false),
         gauge("blue", "blue", Some(0.06), false),
         gauge("red-stale", "red", Some(0.41), false),

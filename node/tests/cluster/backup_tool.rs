@@ -6,28 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::common::fleet::*;
-use crate::common::{TestCluster, eventually};
+use crate::common::{TestCluster, eventually, program};
 use serde_json::Value;
 use tidemark_client::{Client, v1};
 use tidemark_node::config::Tuning;
 
-/// The program lies beside the server's: both are built with the workspace.
-fn tidemark() -> PathBuf {
-    let path = Path::new(env!("CARGO_BIN_EXE_tidemarkd")).with_file_name("tidemark");
-    assert!(
-        path.exists(),
-        "{} is missing: cargo build -p tidemark-tools",
-        path.display()
-    );
-    path
-}
-
 async fn run(endpoint: &str, arguments: &[&str]) -> Output {
-    let mut command = Command::new(tidemark());
-    command.args(["-o", "json", "-e", endpoint, "backup"]).args(arguments);
-    tokio::task::spawn_blocking(move || command.output().unwrap())
-        .await
-        .unwrap()
+    let arguments = [&["-o", "json", "-e", endpoint, "backup"][..], arguments].concat();
+    program::run("tidemark", &arguments).await
 }
 
 /// What a command that goes well says.
@@ -211,7 +197,7 @@ async fn a_restore_that_was_killed_goes_on_when_it_is_run_again() {
     let target = TestCluster::uninitialised(1, Tuning::default()).await;
     let (endpoint, peers) = (target.client_address(0), target.peer_address(0));
     let arguments = ["restore", folder, "--peers", &peers];
-    let mut command = Command::new(tidemark());
+    let mut command = Command::new(program::built("tidemark"));
     command
         .args(["-e", &endpoint, "backup"])
         .args(arguments)

@@ -16,6 +16,7 @@ pub(crate) mod gate;
 pub(crate) mod judged;
 pub(crate) mod operator;
 pub(crate) mod placed;
+pub(crate) mod program;
 pub(crate) mod random;
 pub(crate) mod recomputed;
 pub(crate) mod recordings;

@@ -14,6 +14,7 @@ mod common;
 mod alerts;
 mod alerts_answered;
 mod alerts_kept;
+mod flood_monitor;
 mod storm;
 mod subscribe;
 mod subscribe_failures;

@@ -5,11 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::common::TestCluster;
 use crate::common::fleet::*;
+use crate::common::{TestCluster, program};
 use crate::fleet_recomputed;
 use tidemark_client::{BatchBuilder, Client, Value, v1};
 use tidemark_node::clock::now_ns;
@@ -68,17 +67,6 @@ impl Fault {
 fn fault_of(device: &str, of: &v1::DeviceType) -> Fault {
     let numeric = matches!(of.properties[0].value_type(), ValueType::F64 | ValueType::I64);
     fault(device.rsplit('-').next().unwrap().parse().unwrap(), numeric)
-}
-
-fn tidemark(endpoint: &str, arguments: &[&str]) {
-    let program = Path::new(env!("CARGO_BIN_EXE_tidemarkd")).with_file_name("tidemark");
-    let mut command = Command::new(program);
-    let output = command.args(["-e", endpoint]).args(arguments).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
 }
 
 /// A value of the first property: in the middle of its range, or above it.
@@ -434,12 +422,12 @@ async fn a_day_of_the_fleet_is_reported_as_it_was() {
     let cluster = TestCluster::start(3).await;
     let client = cluster.client().await;
     let endpoint = cluster.client_address(0);
-    tokio::task::spawn_blocking(move || {
-        tidemark(&endpoint, &["type", "apply", CATALOGUE]);
-        tidemark(&endpoint, &["device", "import", "--catalogue", CATALOGUE]);
-    })
-    .await
-    .unwrap();
+    for arguments in [
+        &["type", "apply", CATALOGUE][..],
+        &["device", "import", "--catalogue", CATALOGUE],
+    ] {
+        program::printed("tidemark", &[&["-e", &endpoint][..], arguments].concat()).await;
+    }
     let types = client.list_device_types(Vec::new()).await.unwrap();
     let types: Types = types.into_iter().map(|of| (of.id.clone(), of)).collect();
     // Eight in the morning at UTC+8, two days ago.

@@ -13,6 +13,7 @@ mod common;
 
 mod aggregate;
 mod coverage;
+mod device_health;
 mod explain;
 mod flat;
 mod fleet_health;
