@@ -24,6 +24,8 @@ const REST_MAX: Duration = Duration::from_secs(5);
 const GONE_AFTER: u32 = 3;
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// An answer of some hundred kilobytes comes in a few frames, not in dozens.
+const FRAME_BYTES_MAX: u32 = 256 << 10;
 /// A refused batch names a hundred rows in the trailers of the answer, each with its message: more than the 16 KiB of the HTTP layer.
 const TRAILERS_BYTES_MAX: u32 = 1 << 20;
 
@@ -71,6 +73,7 @@ impl Node {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_frame_size(FRAME_BYTES_MAX)
             .http2_max_header_list_size(TRAILERS_BYTES_MAX);
         Ok(Self {
             address: bare.to_owned(),

@@ -65,9 +65,14 @@ impl<'a> Follower<'a> {
         let looking = asked.iter().filter(|(_, gathered)| gathered.looks_around());
         let around = looking.map(|(_, gathered)| gathered.max_gap_ns).max().unwrap_or(0);
         let steps = asked.iter().any(|(_, gathered)| gathered.steps);
-        let back = if steps { i64::MAX } else { around };
+        // A step belongs to the time it ends at: the one that ends with the last window is read, in whatever block it begins.
+        let (back, ahead) = if steps {
+            (i64::MAX, around.max(1))
+        } else {
+            (around, around)
+        };
         Follower {
-            walk: Walk::new(answering, def, walked, range, (back, around)).with_rollups(rolling),
+            walk: Walk::new(answering, def, walked, range, (back, ahead)).with_rollups(rolling),
             asked,
             grids,
             slots,

@@ -11,7 +11,7 @@ use crate::common::random::*;
 use crate::common::story;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use tidemark_client::{Client, Value, answers_of, v1};
+use tidemark_client::{BatchBuilder, Client, Value, answers_of, v1};
 use v1::Function::{self, Avg, Delta, Duration, Histogram, Increase, Max, Mode, Percentile, Rate, Stddev, Sum};
 use v1::Function::{Count, Integral, Spread, TimeWeightedAvg, Transitions};
 
@@ -409,4 +409,38 @@ async fn a_bucket_whose_points_all_lie_before_the_range_does_not_end_the_answer(
     // Silent from the second minute of the first day on, and asked about from the second hour on.
     let from_then = over("r1", "level", TimeWeightedAvg, (T0 + 2 * HOUR, T0 + 3 * DAY));
     assert_eq!(number(&client, from_then).await, 3.0);
+}
+
+#[tokio::test]
+async fn the_step_that_ends_with_a_window_is_of_it_wherever_it_is_kept() {
+    let cluster = TestCluster::start(1).await;
+    let client = cluster.client().await;
+    furnish(&client, &["m1", "m2"]).await;
+    // A day is a bucket; one device is written record by record, and so in as many blocks.
+    let hours = |device: &'static str| (0..=48).map(move |hour| (device, T0 + hour * HOUR, 10 * hour));
+    let whole = |rows: Vec<(&str, i64, i64)>| {
+        let mut batch = BatchBuilder::new(METER);
+        for (device, t, count) in rows {
+            batch.row(device, t).set("count", count);
+        }
+        write(batch.build().unwrap())
+    };
+    client.write(whole(hours("m1").collect())).await.unwrap();
+    for row in hours("m2") {
+        client.write(whole(vec![row])).await.unwrap();
+    }
+    for device in ["m1", "m2"] {
+        let rise = async |from_hour: i64, to_hour: i64| {
+            let range = (T0 + from_hour * HOUR, T0 + to_hour * HOUR);
+            number(&client, over(device, "count", Increase, range)).await
+        };
+        for (from_hour, to_hour) in [(0, 24), (24, 48), (0, 48), (5, 6), (23, 24), (24, 25), (12, 36)] {
+            let expected = 10.0 * (to_hour - from_hour) as f64;
+            assert_eq!(
+                rise(from_hour, to_hour).await,
+                expected,
+                "{device} {from_hour} to {to_hour}"
+            );
+        }
+    }
 }
