@@ -74,7 +74,7 @@ async fn aggregates_of_recordings_are_those_of_a_recomputation() {
             }
         }
         for kind in [Kind::Gauge, Kind::Mean, Kind::Increment, Kind::Counter, Kind::State] {
-            compared.check(functions_of(kind), 50);
+            compared.check(functions_of(kind), 3);
         }
         cluster.stop(0).await;
         cluster.restart(0).await;
