@@ -155,7 +155,7 @@ fn slots_of_rollups_are_those_of_points_that_come_late_are_corrected_or_go() {
             used += compare(&shard, &mut random);
             index += 1;
         }
-        assert!(used > 500, "{used} rollups told");
+        assert!(used > 50, "{used} rollups told");
 
         // And on, where only they are left.
         apply(&shard, index, &[roll_up(&missing(&shard, RULE).buckets)]);
@@ -166,7 +166,7 @@ fn slots_of_rollups_are_those_of_points_that_come_late_are_corrected_or_go() {
             lengths_s: vec![LENGTH_S],
         });
         let gone = removed(&apply(&shard, index + 1, &[upkeep(expire)])[0]);
-        assert!(gone.buckets > 50, "{gone:?}");
+        assert!(gone.buckets > 3, "{gone:?}");
         for (property, expected) in (1..).zip(expected) {
             assert!(
                 ask(&shard, property, range, Some(RULE)).0 == expected,
