@@ -242,8 +242,8 @@ async fn what_the_source_calls_suspect_is_no_reference_for_others() {
         (10.0, Unspecified),
         (20.0, Suspect),
         (20.0, Unspecified),
-        (10.0, Suspect),
-        (10.0, Unspecified),
+        (10.9, Suspect),
+        (12.0, Unspecified),
         (20.0, Suspect),
         (20.0, Unspecified),
         (20.0, Unspecified),
@@ -252,7 +252,11 @@ async fn what_the_source_calls_suspect_is_no_reference_for_others() {
     send(&client, PROBE, LEVEL, &points).await;
     let said = minutes(0, 9).qualifiers(&client).await;
     let fast = [1, 2, 5, 6, 7].map(|minute| (minute, vec![Rate]));
-    assert_eq!(said, fast.into(), "told from 10.0, which is too old at last");
+    assert_eq!(
+        said,
+        fast.into(),
+        "told from 10.0 and 12.0, which are too old at last, never from 10.9"
+    );
     for from in 0..9 {
         let suspect = [1, 2, 3, 5, 6, 7].iter().filter(|minute| **minute >= from).count();
         minutes(from, 9).check(&client, [9 - from as usize, 0, suspect]).await;

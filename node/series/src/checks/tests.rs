@@ -77,6 +77,18 @@ fn what_stands_still_settles_where_it_moved_last() {
     // The last one that is less than three minutes behind the change, and what lies that long before it.
     check(-180, &[1.0, 2.0, 1.0, 1.0, 1.0, 1.0], Some(1));
     check(0, &[1.0, 2.0, 1.0], None);
+    // What begins its window is a spike: it is told from one that is none.
+    let checks = Checks {
+        spike: Some(1.0),
+        ..checks.clone()
+    };
+    let choice = Choice {
+        checks: &checks,
+        suspect: Suspects::LeftOut,
+        ..Choice::ALL
+    };
+    let points: Vec<(i64, f64)> = (0..).map(|n| n * 60 * S).zip([1.0, 1.2, 9.0, 1.0, 1.2, 1.2]).collect();
+    assert_eq!(choice.settled(-180 * S, &points, |_| 0), Some(0));
 }
 
 #[test]
@@ -296,12 +308,13 @@ fn what_is_suspect_whoever_says_so_is_no_reference_for_rates() {
     };
     let mut judge = Judge::new(&checks, STATED);
     let mut judged = Vec::new();
-    for (minute, value, stated) in [(0, 1.0, 0), (1, 9.0, 5), (2, 9.0, 0), (3, 1.0, 5), (4, 1.5, 0)] {
+    // 2.95 is near enough to 1.0, two minutes before, and too far from what is doubted.
+    for (minute, value, stated) in [(0, 1.0, 0), (1, 1.9, 5), (2, 2.95, 0), (3, 9.0, 5), (4, 9.0, 0)] {
         judge.point(minute * 60 * S, value, stated, |point| judged.push(point.finding));
     }
     judge.end(|point| judged.push(point.finding));
     let rate = Some(Finding::Rate);
-    assert_eq!(judged, [None, rate, rate, None, None]);
+    assert_eq!(judged, [None, None, None, rate, rate]);
 }
 
 #[test]
