@@ -173,7 +173,9 @@ fn rollups_of_all_versions_are_read() {
 
 /// Bytes per window of a property in the second version, and how many more in the third one.
 fn cost(times: &[i64], length_ns: i64, interval_ns: i64) -> (f64, f64) {
-    let value = bucket::encode(&records(times, |t_ns| (t_ns * 7_919).rem_euclid(500) as f64 / 100.0));
+    let value = bucket::encode(&records(times, |t_ns| {
+        (t_ns / interval_ns * 7_919).rem_euclid(500) as f64 / 100.0
+    }));
     let nothing = Checks::default();
     let rolled = rolled(&nothing, Some(Follows::Linear(3 * interval_ns)));
     let made = |format| roll_up(&value, format, (1, length_ns), &rolled).unwrap().unwrap();
