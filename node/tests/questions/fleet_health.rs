@@ -17,8 +17,9 @@ use v1::ValueType;
 const CATALOGUE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../bench/catalogue/device-types.toml");
 const ROWS_PER_BATCH: usize = 30_000;
 const DAYS_BEFORE: i64 = 12;
-/// The whole report is there within this.
-const REPORTED_WITHIN: Duration = Duration::from_secs(5);
+/// The whole report is there within this. The aim is 5 s on machines that do nothing else (see `bench/README.md`); here many tests share
+/// two cores.
+const REPORTED_WITHIN: Duration = Duration::from_secs(15);
 
 /// Device types by id.
 type Types = BTreeMap<String, v1::DeviceType>;
