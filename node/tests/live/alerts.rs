@@ -229,11 +229,16 @@ async fn who_only_says_that_it_is_there_is_silent_all_the_same() {
     goes(&client, "RL1", "river", &fresh[..2], shift).await;
 }
 
+/// The shard of a device.
+pub(crate) fn shard_of(map: &v1::GetShardMapResponse, device: &str) -> u32 {
+    let slot = xxhash_rust::xxh3::xxh3_64(device.as_bytes()) % map.slots.len() as u64;
+    map.slots[slot as usize]
+}
+
 /// The shard of a device, and the number of the node that leads it.
 pub(crate) async fn shard_and_leader(client: &Client, device: &str) -> (u32, usize) {
     let map = client.shard_map().await.unwrap();
-    let slot = xxhash_rust::xxh3::xxh3_64(device.as_bytes()) % map.slots.len() as u64;
-    let shard = map.slots[slot as usize];
+    let shard = shard_of(&map, device);
     let leader = map.leaders.iter().find(|leader| leader.shard == shard);
     let leader = leader.and_then(|found| found.leader.as_ref());
     (shard, leader.unwrap().id as usize - 1)
