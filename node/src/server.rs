@@ -53,8 +53,6 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
-/// A message of some hundred kilobytes comes in a few frames, not in dozens.
-const FRAME_BYTES_MAX: u32 = 256 << 10;
 const PEER_STREAMS_MAX: u32 = 4_096;
 /// Longest wait for the last answers to clients.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -389,5 +387,4 @@ fn server(streams_max: u32) -> Server {
         .max_concurrent_streams(Some(streams_max))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_frame_size(FRAME_BYTES_MAX)
 }

@@ -34,7 +34,6 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(4);
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
-const FRAME_BYTES_MAX: u32 = 256 << 10;
 /// Of an answer that nobody takes, so much may be on this side.
 const ANSWER_WINDOW_BYTES: u32 = 256 << 10;
 /// More answers at once are asked of no node: four for each of twice the questions that a node takes by default, and some more.
@@ -179,7 +178,6 @@ fn lane(address: &str, stream_window: u32, window: u32) -> Result<Channel> {
         .keep_alive_while_idle(true)
         .initial_stream_window_size(stream_window)
         .initial_connection_window_size(window)
-        .max_frame_size(FRAME_BYTES_MAX)
         .connect_lazy())
 }
 
