@@ -75,6 +75,28 @@ async fn until_points_left(client: &Client, expected: usize) {
     .await;
 }
 
+/// Waits until rollups answer for all levels of a time.
+async fn until_rolled(client: &Client, (from_ns, to_ns): (i64, i64)) {
+    let explained = || v1::QueryAggregateRequest {
+        selector: of_type(KEPT),
+        properties: vec!["level".into()],
+        functions: vec![Function::Count as i32],
+        from_ns,
+        to_ns,
+        explain: true,
+        ..v1::QueryAggregateRequest::default()
+    };
+    eventually("there are rollups", || async {
+        let asked = client.query_aggregate(explained()).await.unwrap();
+        let work = asked.collect().await.unwrap().1.explain.unwrap().total.unwrap();
+        match work.points_decoded {
+            0 => Ok(()),
+            points => Err(format!("{points} points")),
+        }
+    })
+    .await;
+}
+
 /// A function of a property over windows by device and start, and the length of rollups that answered for points that are gone.
 async fn windows(
     client: &Client,
@@ -204,24 +226,7 @@ async fn what_was_deleted_does_not_come_back_with_rollups() {
     write_hours(&client, t0, 3).await;
     let range = (t0, t0 + DAY);
     let expected = counts(&client, "level", range, HOUR).await;
-    let explained = || v1::QueryAggregateRequest {
-        selector: of_type(KEPT),
-        properties: vec!["level".into()],
-        functions: vec![Function::Count as i32],
-        from_ns: range.0,
-        to_ns: range.1,
-        explain: true,
-        ..v1::QueryAggregateRequest::default()
-    };
-    eventually("there are rollups", || async {
-        let asked = client.query_aggregate(explained()).await.unwrap();
-        let work = asked.collect().await.unwrap().1.explain.unwrap().total.unwrap();
-        match work.points_decoded {
-            0 => Ok(()),
-            points => Err(format!("{points} points")),
-        }
-    })
-    .await;
+    until_rolled(&client, range).await;
     // Points go while the type has no rollups: those that there are stay, and say that they are alone.
     apply(&client, kept(2, &[], 0)).await;
     until_points_left(&client, 0).await;
@@ -355,24 +360,7 @@ async fn points_wait_for_rollups_by_the_rule_of_today() {
     let t0 = days_ago(6);
     write_hours(&client, t0, 2).await;
     let range = (t0, t0 + DAY);
-    let by_rollups = || v1::QueryAggregateRequest {
-        selector: of_type(KEPT),
-        properties: vec!["level".into()],
-        functions: vec![Function::Count as i32],
-        from_ns: range.0,
-        to_ns: range.1,
-        explain: true,
-        ..v1::QueryAggregateRequest::default()
-    };
-    eventually("there are rollups", || async {
-        let asked = client.query_aggregate(by_rollups()).await.unwrap();
-        let work = asked.collect().await.unwrap().1.explain.unwrap().total.unwrap();
-        match work.points_decoded {
-            0 => Ok(()),
-            points => Err(format!("{points} points")),
-        }
-    })
-    .await;
+    until_rolled(&client, range).await;
     // The limit was wrong: from now on all values count, and points are to go.
     let kept_before = counts(&client, "level", range, HOUR).await;
     apply(&client, limited(2, None)).await;

@@ -27,12 +27,12 @@ pub(crate) fn tuning() -> Tuning {
     }
 }
 
-/// Derived series with rollups of an hour.
-fn derived() -> Stage {
+/// Derived series with rollups of these lengths.
+pub(crate) fn derived(rollups_s: &[u32]) -> Stage {
     Stage {
         recordings: &DERIVED,
         stem: "derived",
-        rollups_s: vec![vec![3_600]],
+        rollups_s: vec![rollups_s.to_vec()],
         end_ns: None,
     }
 }
@@ -62,7 +62,7 @@ async fn aggregates_of_recordings_are_those_of_a_recomputation() {
     let mut cluster = TestCluster::start_with(1, tuning()).await;
     let client = cluster.client().await;
     let mut all = play(&client, &mut random, &[3_600]).await;
-    all.extend(play_on(&client, &mut random, &derived()).await);
+    all.extend(play_on(&client, &mut random, &derived(&[3_600])).await);
     for restarted in [false, true] {
         let mut compared = Compared::default();
         for round in 0..10 {
@@ -270,7 +270,7 @@ async fn areas_and_gaps_of_recordings_are_those_of_a_recomputation() {
     let cluster = TestCluster::start(1).await;
     let client = cluster.client().await;
     let mut all = play(&client, &mut random, &[]).await;
-    all.extend(play_on(&client, &mut random, &derived()).await);
+    all.extend(play_on(&client, &mut random, &derived(&[3_600])).await);
     let (mut areal, mut filled) = (0, 0);
     for round in 0..10 {
         for played in &all {

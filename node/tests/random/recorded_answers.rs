@@ -5,10 +5,10 @@
 
 use crate::asked::number;
 use crate::common::TestCluster;
-use crate::common::derived::DERIVED;
 use crate::common::fleet::*;
 use crate::common::random::seed;
-use crate::common::recordings::{Played, Stage, play, play_on};
+use crate::common::recordings::{Played, play, play_on};
+use crate::recorded::derived;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tidemark_client::{Client, v1};
@@ -92,13 +92,7 @@ async fn answers_about_recordings_are_those_of_a_recomputation() {
     let mut cluster = TestCluster::start(1).await;
     let client = cluster.client().await;
     let mut all = play(&client, &mut random, &[]).await;
-    let derived = Stage {
-        recordings: &DERIVED,
-        stem: "derived",
-        rollups_s: vec![vec![]],
-        end_ns: None,
-    };
-    all.extend(play_on(&client, &mut random, &derived).await);
+    all.extend(play_on(&client, &mut random, &derived(&[])).await);
     let (mut dropped, mut below, mut none) = (0, 0, 0);
     for played in &all {
         let limits = &played.recording.limits;

@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 
 use crate::common::TestCluster;
-use crate::common::derived::DERIVED;
 use crate::common::fleet::*;
 use crate::common::random::seed;
-use crate::common::recordings::{Played, Stage, VALUE, play, play_on};
+use crate::common::recordings::{Played, VALUE, play, play_on};
+use crate::recorded::derived;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tidemark_client::{Client, v1};
@@ -215,13 +215,7 @@ async fn intervals_of_recordings_are_those_of_a_walk_along_their_points() {
     let mut cluster = TestCluster::start(1).await;
     let client = cluster.client().await;
     let mut all = play(&client, &mut random, &[]).await;
-    let derived = Stage {
-        recordings: &DERIVED,
-        stem: "derived",
-        rollups_s: vec![vec![]],
-        end_ns: None,
-    };
-    all.extend(play_on(&client, &mut random, &derived).await);
+    all.extend(play_on(&client, &mut random, &derived(&[])).await);
     let mut seen = Seen::default();
     for flushed in [false, true] {
         for round in 0..10 {

@@ -5,12 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::common::TestCluster;
-use crate::common::derived::DERIVED;
 use crate::common::fleet::*;
 use crate::common::judged::Wrong;
 use crate::common::placed::{TAGS, tag_of};
 use crate::common::random::seed;
-use crate::common::recordings::{LATENCY_S, Played, Said, Stage, play, play_on};
+use crate::common::recordings::{LATENCY_S, Played, Said, play, play_on};
+use crate::recorded::derived;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tidemark_client::{Client, v1};
@@ -388,13 +388,7 @@ async fn promises_of_recordings_are_kept_as_a_recomputation_says() {
     let mut cluster = TestCluster::start(1).await;
     let client = cluster.client().await;
     let mut all = play(&client, &mut random, &[]).await;
-    let derived = Stage {
-        recordings: &DERIVED,
-        stem: "derived",
-        rollups_s: vec![vec![]],
-        end_ns: None,
-    };
-    all.extend(play_on(&client, &mut random, &derived).await);
+    all.extend(play_on(&client, &mut random, &derived(&[])).await);
     let (mut seen, mut worst, mut suspect) = (Verdicts::new(), 0, 0);
     for flushed in [false, true] {
         for round in 0..10 {

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use crate::asked::{Asked, Span, Whose, answered, ask_for, functions_of, told};
 use crate::common::TestCluster;
 use crate::common::columns::{Expected, Points, about};
-use crate::common::derived::DERIVED;
 use crate::common::placed::TAGS;
 use crate::common::random::seed;
-use crate::common::recordings::{Played, Stage, play_on};
+use crate::common::recordings::{Played, play_on};
+use crate::recorded::derived;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tidemark_client::{Client, v1};
@@ -155,13 +155,7 @@ async fn leaders_among_recordings_are_those_of_a_recomputation() {
     let mut random = StdRng::seed_from_u64(seed);
     let mut cluster = TestCluster::start(1).await;
     let client = cluster.client().await;
-    let derived = Stage {
-        recordings: &DERIVED,
-        stem: "derived",
-        rollups_s: vec![vec![]],
-        end_ns: None,
-    };
-    let all = play_on(&client, &mut random, &derived).await;
+    let all = play_on(&client, &mut random, &derived(&[])).await;
     for flushed in [false, true] {
         let (mut leaders, mut equal) = (0, 0);
         for round in 0..25 {
