@@ -105,7 +105,18 @@ impl Stage {
                 .await?;
             }
             Work::Settle {} => self.settle(figures).await?,
-            Work::Ask { kinds, seconds, times } => self.ask(kinds, *seconds, *times, figures).await?,
+            Work::Ask {
+                kinds,
+                seconds,
+                times,
+                about,
+            } => {
+                let questions = match about {
+                    Some(subjects) => Questioner::new(&self.fleet, subjects)?,
+                    None => self.questions.clone(),
+                };
+                self.ask(&questions, kinds, (*seconds, *times), figures).await?;
+            }
             Work::Mixed {
                 kinds,
                 readers,
@@ -135,7 +146,11 @@ impl Stage {
     }
 
     pub(crate) fn examiner(&self) -> Examiner {
-        let examiner = Examiner::new(&self.fleet, self.written.clone(), self.questions.clone());
+        self.examiner_of(&self.questions)
+    }
+
+    fn examiner_of(&self, questions: &Questioner) -> Examiner {
+        let examiner = Examiner::new(&self.fleet, self.written.clone(), questions.clone());
         match self.store.is_tidemark() {
             true => examiner.promised(),
             false => examiner,
@@ -219,11 +234,17 @@ impl Stage {
         Ok(false)
     }
 
-    async fn ask(&mut self, kinds: &[Kind], seconds: f64, times: usize, figures: &mut PhaseFigures) -> Result<()> {
+    async fn ask(
+        &mut self,
+        questions: &Questioner,
+        kinds: &[Kind],
+        (seconds, times): (f64, usize),
+        figures: &mut PhaseFigures,
+    ) -> Result<()> {
         let mut session = self.store.session(&self.fleet).await?;
-        let mut examiner = self.examiner();
+        let mut examiner = self.examiner_of(questions);
         examiner.prepare(kinds);
-        let (waited, early) = self.examiner().readable(&mut session, kinds).await?;
+        let (waited, early) = self.examiner_of(questions).readable(&mut session, kinds).await?;
         figures.add("all of it readable after", "s", waited.as_secs_f64());
         for kind in kinds {
             // The first one warms up what a store keeps of earlier questions.

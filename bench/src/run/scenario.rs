@@ -94,6 +94,9 @@ pub(crate) enum Work {
         /// At least so long, and at least so often.
         seconds: f64,
         times: usize,
+        /// Instead of what the scenario's questions are about.
+        #[serde(default)]
+        about: Option<Subjects>,
     },
     /// Readers that ask in turns, one question at a time each, beside ingest by the clock.
     Mixed {
@@ -244,7 +247,13 @@ mod tests {
             }
             let scenario = Scenario::read(&path).unwrap();
             let fleet = Fleet::new(&scenario.fleet).unwrap();
-            Questioner::new(&fleet, &scenario.questions).unwrap();
+            let of_phase = scenario.phases.iter().filter_map(|phase| match &phase.work {
+                Work::Ask { about, .. } => about.as_ref(),
+                _ => None,
+            });
+            for subjects in of_phase.chain([&scenario.questions]) {
+                Questioner::new(&fleet, subjects).unwrap();
+            }
             assert_eq!(path.file_stem().unwrap().to_str().unwrap(), scenario.name);
             count += 1;
         }
