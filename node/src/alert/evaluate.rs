@@ -146,14 +146,13 @@ impl<'a> Making<'a> {
         let mut marks = state
             .as_ref()
             .map_or_else(Vec::new, |state| state::marks(state, profile));
-        let newest = self.newest_of(profile, ordinal)?;
         if marks.is_empty() {
-            match newest {
+            match self.newest_of(profile, ordinal)? {
                 Some(newest) => marks = before(profile, newest.min(self.now_ns)),
                 None if state.is_none() => return Ok((None, None)),
                 None => marks = before(profile, self.now_ns),
             }
-        } else if newest.is_some_and(|newest| newest < self.gone_before(profile)) {
+        } else if self.is_gone(profile, ordinal)? {
             // What is known of it stands, as nothing of it would be found again: silence clears no alert.
             return Ok((None, None));
         }
@@ -164,6 +163,15 @@ impl<'a> Making<'a> {
         let is_stale = changed.as_ref().map_or(was_stale, |changed| changed.state.stale);
         let silent_at = silent_at(profile, newest, self.now_ns).filter(|_| !is_stale);
         Ok((changed, silent_at))
+    }
+
+    /// Whether all points of the property may be gone for their age.
+    fn is_gone(&self, profile: &ProfileDef, ordinal: u32) -> Result<bool> {
+        if profile.def.retention_ns().is_none() {
+            return Ok(false);
+        }
+        let newest = self.newest_of(profile, ordinal)?;
+        Ok(newest.is_some_and(|newest| newest < self.gone_before(profile)))
     }
 
     /// When the newest value of the property was observed, be its point gone or not.
