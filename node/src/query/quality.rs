@@ -512,7 +512,8 @@ fn report(promise: &Promise, found: Assessment, counts: Counts, ever: Ever, gaps
     use tidemark_proto::v1::Freshness as Wire;
     let length = found.slots as f64 * promise.interval_ns as f64;
     let share = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 0.0 };
-    let last = found.last_ns.or(ever.last_ns.filter(|at| *at <= promise.to_ns));
+    let until_the_end = |at: &i64| promise.edge.holds(i64::MIN, *at, promise.to_ns);
+    let last = found.last_ns.or(ever.last_ns.filter(until_the_end));
     let (freshness, spacing_ratio) = match found.freshness {
         Freshness::AsPromised(ratio) => (Wire::AsPromised, ratio),
         Freshness::Slower(ratio) => (Wire::Slower, ratio),
