@@ -112,7 +112,7 @@ async fn a_killed_node_is_left_for_another() {
     send(&mut writer, 2).await;
     assert_eq!(stored(&writer.finish().await.unwrap()), [3, 4, 5, 6]);
     assert_eq!(two.state.sequences(), [3, 4, 5, 6]);
-    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
 }
 
 #[tokio::test]
@@ -158,8 +158,8 @@ async fn a_stream_refused_for_one_batch_costs_that_batch_alone() {
 async fn a_stream_that_stalls_is_left() {
     let fake = Fake::start();
     fake.state.script([Step::Silence, Step::Silence]);
-    let mut options = options(&[&fake.address], 5000);
-    options.attempt_timeout = Duration::from_millis(150);
+    let mut options = options(&[&fake.address], 20_000);
+    options.attempt_timeout = Duration::from_secs(1);
     let mut writer = Client::connect_with(options).await.unwrap().writer(producer(2));
     send(&mut writer, 2).await;
     assert_eq!(stored(&writer.finish().await.unwrap()), [1, 2]);

@@ -104,10 +104,8 @@ async fn five_hundred_wide_questions_at_once_are_answered_or_told_to_come_again(
     // Meanwhile others write, and ask for little.
     for row in 0..40 {
         let t = T0 + (ROWS + row) * MIN;
-        client
-            .write(write(batch(METER, "level", [("m2", t, 1.0)])))
-            .await
-            .unwrap();
+        let rows = batch(METER, "level", [("m2", t, 1.0)]);
+        client.write(numbered(rows, "meanwhile", row as u64 + 1)).await.unwrap();
     }
     let (_, summary) = client.query_aggregate(small()).await.unwrap().collect().await.unwrap();
     assert_eq!(summary.devices, 1);

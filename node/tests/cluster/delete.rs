@@ -104,7 +104,7 @@ async fn compare(client: &Client, model: &Model) {
     }
 }
 
-async fn write_some(client: &Client, model: &mut Model, random: &mut Random, t0: i64) {
+async fn write_some(client: &Client, model: &mut Model, random: &mut Random, (round, t0): (u64, i64)) {
     let device_type = [METER, RELIC][random.below(2) as usize];
     let ours: Vec<&str> = IDS
         .into_iter()
@@ -124,7 +124,8 @@ async fn write_some(client: &Client, model: &mut Model, random: &mut Random, t0:
     if batch.is_empty() {
         return;
     }
-    client.write(write(batch.build().unwrap())).await.unwrap();
+    let batch = numbered(batch.build().unwrap(), "model", round + 1);
+    client.write(batch).await.unwrap();
 }
 
 async fn delete_some(client: &Client, model: &mut Model, random: &mut Random, t0: i64) {
@@ -159,8 +160,13 @@ async fn delete_some(client: &Client, model: &mut Model, random: &mut Random, t0
 async fn replicas_are_equal(client: &Client) {
     let status = client.status().await.unwrap();
     for shard in status.shards.iter().filter(|shard| shard.shard > 0) {
-        let check = client.check_shard(shard.shard).await.unwrap();
-        assert!(check.equal && check.replicas.len() == 3, "{check:?}");
+        eventually("the replicas are equal", || async {
+            match client.check_shard(shard.shard).await {
+                Ok(check) if check.equal && check.replicas.len() == 3 => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
     }
 }
 
@@ -177,10 +183,10 @@ async fn random_writes_and_deletes_read_as_the_model_does() {
     let client = cluster.client().await;
     furnish(&client, &IDS).await;
     let (t0, mut model) = (T0, Model::new());
-    for round in 0..60 {
+    for round in 0..60u64 {
         match random.below(3) {
             0 => delete_some(&client, &mut model, &mut random, t0).await,
-            _ => write_some(&client, &mut model, &mut random, t0).await,
+            _ => write_some(&client, &mut model, &mut random, (round, t0)).await,
         }
         match round {
             // A leader hands over; a node is away for a while; one dies and comes back.
@@ -309,8 +315,8 @@ async fn a_type_loses_what_it_keeps_no_longer() {
     client.apply_device_types(vec![brief]).await.unwrap();
     let devices = ["b1", "b2", "b3"].map(|id| device(id, "brief", &[]));
     client.register_devices(devices.to_vec()).await.unwrap();
-    // These are almost a day old; two seconds later they are older.
-    let old = now_ns() - DAY + 3 * S;
+    // These are almost a day old; some seconds later they are older.
+    let old = now_ns() - DAY + 12 * S;
     let mut batch = BatchBuilder::new("brief");
     for (id, t, level) in [
         ("b1", old, 1.0),

@@ -74,7 +74,7 @@ async fn answers_that_nobody_takes_keep_no_write_and_no_small_question_waiting()
 #[tokio::test]
 async fn an_answer_that_nobody_takes_ends_says_so_and_frees_what_it_held() {
     let tuning = Tuning {
-        reader_patience: Duration::from_millis(300),
+        reader_patience: Duration::from_secs(2),
         ..Tuning::default()
     };
     let cluster = TestCluster::start_with(1, tuning).await;

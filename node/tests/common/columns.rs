@@ -59,7 +59,10 @@ impl Expected {
 
     /// Whether there is something to say.
     pub(crate) fn tells(&self) -> bool {
-        self.value().is_some_and(|value| value != 0.0)
+        match self {
+            Expected::Count(count) => *count > 0.0,
+            other => other.value().is_some(),
+        }
     }
 }
 
@@ -206,8 +209,11 @@ fn percentile(sorted: &[f64], percent: f64) -> Expected {
     }
 }
 
-/// How many values are above the border before and at most this, and how many above all.
+/// How many values are above the border before and at most this, and how many above all; nothing where there are none.
 fn histogram(values: &[f64], bins: &[f64]) -> Vec<Expected> {
+    if values.is_empty() {
+        return vec![Expected::Nothing; bins.len() + 1];
+    }
     let below = std::iter::once(f64::NEG_INFINITY).chain(bins.iter().copied());
     let upper = bins.iter().copied().chain([f64::INFINITY]);
     let count = |(below, upper): (f64, f64)| {

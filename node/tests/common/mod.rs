@@ -42,9 +42,18 @@ use direct::Direct;
 use gate::Gate;
 
 /// Longest wait for anything.
-const EVENTUALLY: Duration = Duration::from_secs(30);
+const EVENTUALLY: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
 const CACHE_MIB: usize = 8;
+
+/// Many tests share few cores: that the disk is slow for a while is no failure.
+fn patient() -> ClientOptions {
+    ClientOptions {
+        attempt_timeout: Duration::from_secs(8),
+        timeout: Duration::from_secs(30),
+        ..ClientOptions::default()
+    }
+}
 
 /// Looks until there is an answer, or fails with what was seen last.
 pub(crate) async fn eventually<T, Fut>(what: &str, mut look: impl FnMut() -> Fut) -> T
@@ -297,16 +306,13 @@ impl TestCluster {
         let options = ClientOptions {
             endpoints: vec![self.client_address(i)],
             application: Some(application.into()),
-            ..ClientOptions::default()
+            ..patient()
         };
         Client::connect_with(options).await.unwrap()
     }
 
     async fn client_of(&self, endpoints: Vec<String>) -> Client {
-        let options = ClientOptions {
-            endpoints,
-            ..ClientOptions::default()
-        };
+        let options = ClientOptions { endpoints, ..patient() };
         Client::connect_with(options).await.unwrap()
     }
 

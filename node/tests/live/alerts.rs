@@ -237,11 +237,16 @@ pub(crate) fn shard_of(map: &v1::GetShardMapResponse, device: &str) -> u32 {
 
 /// The shard of a device, and the number of the node that leads it.
 pub(crate) async fn shard_and_leader(client: &Client, device: &str) -> (u32, usize) {
-    let map = client.shard_map().await.unwrap();
-    let shard = shard_of(&map, device);
-    let leader = map.leaders.iter().find(|leader| leader.shard == shard);
-    let leader = leader.and_then(|found| found.leader.as_ref());
-    (shard, leader.unwrap().id as usize - 1)
+    eventually("the shard has a leader", || async {
+        let map = client.shard_map().await.map_err(|error| error.to_string())?;
+        let shard = shard_of(&map, device);
+        let leader = map.leaders.iter().find(|leader| leader.shard == shard);
+        let leader = leader.and_then(|found| found.leader.as_ref());
+        leader
+            .map(|leader| (shard, leader.id as usize - 1))
+            .ok_or(format!("{map:?}"))
+    })
+    .await
 }
 
 #[tokio::test]
@@ -283,8 +288,13 @@ async fn leaders_die_and_alerts_go_on_without_doubles() {
     client.write(write(late)).await.unwrap();
     goes(&client, "PD1", "depth", &DEPTH_STEPS, 0).await;
     goes(&client, "RL1", "river", &["16:35 yellow", "18:25 orange"], 0).await;
-    let checked = client.check_shard(shard).await.unwrap();
-    assert!(checked.equal, "{checked:?}");
+    eventually("the replicas are equal", || async {
+        match client.check_shard(shard).await {
+            Ok(checked) if checked.equal => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

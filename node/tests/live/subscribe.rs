@@ -343,7 +343,7 @@ async fn who_goes_on_hears_what_came_and_went_meanwhile_and_what_was_late() {
     let request = v1::SubscribeRequest {
         records: true,
         silence: true,
-        silent_after_ms: 1_500,
+        silent_after_ms: 6_000,
         ..meters()
     };
     let mut watch = Watch::begin(&client, request.clone()).await;
@@ -356,7 +356,7 @@ async fn who_goes_on_hears_what_came_and_went_meanwhile_and_what_was_late() {
     drop(watch);
     eventually("m1 and m2 are silent", || async {
         match now() - began {
-            age if age > 2 * S => Ok(()),
+            age if age > 7 * S => Ok(()),
             age => Err(format!("{age} ns")),
         }
     })
@@ -380,7 +380,7 @@ async fn who_goes_on_hears_what_came_and_went_meanwhile_and_what_was_late() {
         .collect();
     told.sort_unstable();
     told.truncate(2);
-    let since = began + 1_500 * MIN / 60_000;
+    let since = began + 6 * S;
     assert_eq!(
         told,
         [("m1", since, true), ("m2", since, true)],

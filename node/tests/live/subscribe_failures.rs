@@ -207,11 +207,7 @@ async fn a_gateway_that_stops_sends_its_subscribers_elsewhere_at_once() {
     };
     let mut watch = Watch::begin(&cluster.client_at(0).await, request).await;
     let rows = DEVICES.map(|device| (device, T0, 1.0));
-    cluster
-        .client_at(0)
-        .await
-        .write(write(batch(METER, "level", rows)))
-        .await
-        .unwrap();
+    let rows = numbered(batch(METER, "level", rows), "afterwards", 1);
+    cluster.client_at(0).await.write(rows).await.unwrap();
     watch.rows(DEVICES.len()).await;
 }

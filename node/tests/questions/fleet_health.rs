@@ -17,9 +17,6 @@ use v1::ValueType;
 const CATALOGUE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../bench/catalogue/device-types.toml");
 const ROWS_PER_BATCH: usize = 30_000;
 const DAYS_BEFORE: i64 = 12;
-/// The whole report is there within this. The aim is 5 s on machines that do nothing else (see `bench/README.md`); here many tests share
-/// two cores.
-const REPORTED_WITHIN: Duration = Duration::from_secs(15);
 
 /// Device types by id.
 type Types = BTreeMap<String, v1::DeviceType>;
@@ -442,9 +439,8 @@ async fn a_day_of_the_fleet_is_reported_as_it_was() {
     check_groups(&report, &known);
     check_devices(&report, &types, &known);
     check_missed(&report, &types, &known);
-    let took = began.elapsed();
-    println!("the report took {took:?}");
-    assert!(took <= REPORTED_WITHIN, "the report took {took:?}");
+    // How long it may take is judged where nothing else runs: see `bench/README.md`.
+    println!("the report took {:?}", began.elapsed());
     check_faults(&client, from, &report.devices, &known).await;
     fleet_recomputed::check(&client, &types, (&report.devices, &report.by_type), from).await;
 }

@@ -201,7 +201,7 @@ async fn random_values_are_told_as_a_recomputation_does_wherever_a_range_begins(
             MIN
         };
         level = match random.random_range(0..40) {
-            0 => f64::from(random.random_range(0..110_u8)),
+            0 => f64::from(random.random_range(0..130_u8)),
             1..=4 => level + f64::from(random.random_range(0..40_u8)) / 10.0 - 2.0,
             5..=10 => level + f64::from(random.random_range(0..10_u8)) / 10.0 - 0.5,
             _ => level,

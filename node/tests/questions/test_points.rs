@@ -183,7 +183,7 @@ async fn deletes_and_retention_take_tests_too() {
     };
     client.apply_device_types(vec![brief]).await.unwrap();
     client.register_devices(vec![device("b1", "brief", &[])]).await.unwrap();
-    let old = now_ns() - DAY + 3 * S;
+    let old = now_ns() - DAY + 12 * S;
     let mut batch = BatchBuilder::new("brief");
     for (t, level) in [(old, 1.0), (old + HOUR, 2.0)] {
         batch.row("b1", t).report_kind(test).set("level", level);

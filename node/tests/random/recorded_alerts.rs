@@ -18,7 +18,7 @@ use v1::{AlertFunction, AlertReason, Kind};
 /// Points so much older than the newest one of their device change nothing.
 const LOOKBACK: i64 = 7 * DAY;
 /// Steps under a profile: far fewer than are kept, since those that never were take room too.
-const STEPS_MAX: usize = 24;
+const STEPS_MAX: usize = 12;
 /// So many steps of a device under a profile are kept, of all that were known.
 const KEPT: usize = 128;
 

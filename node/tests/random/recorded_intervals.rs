@@ -232,7 +232,7 @@ async fn intervals_of_recordings_are_those_of_a_walk_along_their_points() {
         (seen.ended, 300),
         (seen.unknown, 100),
         (seen.open, 20),
-        (seen.single, 20),
+        (seen.single, 5),
         (seen.below, 100),
     ];
     assert!(least.iter().all(|(count, least)| count >= least), "{seen:?}");
