@@ -6,6 +6,7 @@
 
 use crate::block::Accepted;
 use crate::flat::{Flat, Still};
+use crate::number::Number;
 
 mod settling;
 
@@ -254,13 +255,19 @@ pub struct Judged {
     /// When it was observed.
     pub t_ns: i64,
     /// What it says.
-    pub value: f64,
+    pub number: Number,
     /// What the source says of it.
     pub stated: u8,
     /// What was found, if anything.
     pub finding: Option<Finding>,
     /// It stands still, whatever else was found.
     pub still: bool,
+}
+
+impl Judged {
+    fn point(&self) -> (i64, f64) {
+        (self.t_ns, self.number.value())
+    }
 }
 
 impl Finding {
@@ -420,7 +427,7 @@ impl<'a> Judge<'a> {
 
     /// Whether the next point decides if the last one is a spike.
     pub fn is_undecided(&self) -> bool {
-        let last = self.waiting.first().map(|point| (point.t_ns, point.value));
+        let last = self.waiting.first().map(Judged::point);
         let steps = self.before.zip(last);
         steps.is_some_and(|(before, last)| self.checks.jump(before, last).is_some())
     }
@@ -430,13 +437,15 @@ impl<'a> Judge<'a> {
         Judge { flat: None, ..self }
     }
 
-    /// The next point; gives out those that can be judged now.
-    pub fn point(&mut self, t_ns: i64, value: f64, stated: u8, mut out: impl FnMut(Judged)) {
+    /// The next point; gives out those that can be judged now, each as it came: doubles decide alone what becomes of it.
+    pub fn point(&mut self, t_ns: i64, number: impl Into<Number>, stated: u8, mut out: impl FnMut(Judged)) {
+        let number = number.into();
+        let value = number.value();
         let counts = !(self.stated.discounts)(stated);
         let finding = (counts && !self.checks.is_in_range(value)).then_some(Finding::Range);
         let point = Judged {
             t_ns,
-            value,
+            number,
             stated,
             finding,
             still: false,
@@ -466,8 +475,8 @@ impl<'a> Judge<'a> {
     fn judge_waiting(&mut self, next: Option<(i64, f64)>, out: &mut impl FnMut(Judged)) {
         let mut waiting = std::mem::take(&mut self.waiting);
         if let Some(first) = waiting.first_mut() {
-            first.finding = self.find(first, next);
-            let point = (first.t_ns, first.value);
+            let point = first.point();
+            first.finding = self.find(point, next);
             let goes_on = next.is_some_and(|next| self.checks.jump(point, next).is_none());
             let mut is_sure = false;
             if !first.finding.is_some_and(Finding::fails) {
@@ -490,21 +499,21 @@ impl<'a> Judge<'a> {
         self.waiting = waiting;
     }
 
-    fn find(&self, point: &Judged, next: Option<(i64, f64)>) -> Option<Finding> {
+    fn find(&self, point: (i64, f64), next: Option<(i64, f64)>) -> Option<Finding> {
         let checks = self.checks;
         if let Some((before, next)) = self.before.zip(next)
-            && checks.is_spike(before, (point.t_ns, point.value), next)
+            && checks.is_spike(before, point, next)
         {
             return Some(Finding::Spike);
         }
         if let (Some(limit), Some((t_ns, value))) = (checks.rate_per_s, self.sure) {
-            let apart = point.t_ns.saturating_sub(t_ns);
+            let apart = point.0.saturating_sub(t_ns);
             let seconds = apart as f64 / 1e9;
-            if apart <= checks.reach_ns && (point.value - value).abs() > limit * seconds {
+            if apart <= checks.reach_ns && (point.1 - value).abs() > limit * seconds {
                 return Some(Finding::Rate);
             }
         }
-        (!checks.is_typical(point.value)).then_some(Finding::Untypical)
+        (!checks.is_typical(point.1)).then_some(Finding::Untypical)
     }
 }
 

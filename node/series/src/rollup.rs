@@ -396,3 +396,7 @@ mod cut_tests;
 #[cfg(test)]
 #[path = "rollup/slots_tests.rs"]
 mod slots_tests;
+
+#[cfg(test)]
+#[path = "rollup/exact_tests.rs"]
+mod exact_tests;

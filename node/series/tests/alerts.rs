@@ -42,7 +42,7 @@ fn counted(rule: &Rule, checks: &Checks, points: &Points) -> Vec<(i64, f64)> {
         let suspect = point.stated == SUSPECT || point.finding.is_some();
         !fails && (rule.accept_suspect || !suspect)
     });
-    counts.map(|point| (point.t_ns, point.value)).collect()
+    counts.map(|point| (point.t_ns, point.number.value())).collect()
 }
 
 /// What is compared at a point, and whether its window is whole.

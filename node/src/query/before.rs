@@ -7,7 +7,7 @@
 use std::ops::ControlFlow;
 
 use tidemark_series::rollup::{Rollup, Wanted};
-use tidemark_series::{Points, bucket};
+use tidemark_series::{Number, Points, bucket};
 
 use super::shard_side::{Chosen, corrupt};
 use super::walk::{Walk, spans_back};
@@ -36,7 +36,7 @@ enum Found {
 
 #[derive(Copy, Clone)]
 struct Neighbour {
-    point: (i64, f64),
+    point: (i64, Number),
     /// What its source says of it.
     stated: u8,
     /// It is known to count.
@@ -150,7 +150,7 @@ impl Found {
                 }
             }
             Found::Neighbours(found) => {
-                let inside = |(t_ns, ..): &(i64, f64, u8)| (from_ns..to_ns).contains(t_ns);
+                let inside = |(t_ns, ..): &(i64, Number, u8)| (from_ns..to_ns).contains(t_ns);
                 let numbers = points.stated_numbers().filter(inside);
                 found.extend(numbers.map(|(t_ns, number, stated)| Neighbour {
                     point: (t_ns, number),
@@ -182,7 +182,7 @@ impl Found {
                 }
             }
             Found::Neighbours(found) => {
-                let of_rollup = |point: (i64, f64), known: bool| Neighbour {
+                let of_rollup = |point: (i64, Number), known: bool| Neighbour {
                     point,
                     stated: 0,
                     known,
@@ -244,7 +244,8 @@ impl<'w> Back<'w> {
         let Found::Neighbours(found) = &self.found else {
             return None;
         };
-        let points: Vec<(i64, f64)> = found.iter().map(|one| one.point).collect();
+        let value = |one: &Neighbour| (one.point.0, one.point.1.value());
+        let points: Vec<(i64, f64)> = found.iter().map(value).collect();
         let choice = &self.walked.choice;
         if choice.tells() {
             return choice.settled(self.begin_ns, &points, |at| found[at].stated);
@@ -259,7 +260,7 @@ impl<'w> Back<'w> {
             Found::Last(last) => last,
             Found::Neighbours(found) => {
                 let found = found.get(first..).filter(|found| !found.is_empty())?;
-                let numbers: Vec<(i64, f64)> = found.iter().map(|one| one.point).collect();
+                let numbers: Vec<(i64, Number)> = found.iter().map(|one| one.point).collect();
                 let points = points_of(self.walked.property.value_type, &numbers);
                 Some(Points {
                     stated: found.iter().map(|one| one.stated).collect(),

@@ -7,7 +7,7 @@
 use tidemark_proto::v1::{Quality, ReportKind};
 use tidemark_series::assess::{Assessing, Assessment, Promise};
 use tidemark_series::checks::{Judge, Judged, Stated};
-use tidemark_series::{Block, Column, Corrupt, Edge, Points, PropertyNumber, bucket};
+use tidemark_series::{Block, Column, Corrupt, Edge, Number, Points, PropertyNumber, bucket};
 
 use super::health::Signals;
 use super::latencies::Latencies;
@@ -109,8 +109,8 @@ impl<'a> Device<'a> {
 
     /// Points before or behind the time, that count: they tell of those in it.
     pub(super) fn neighbours(&mut self, points: &Points) {
-        for (t_ns, value, stated) in points.stated_numbers() {
-            self.judge(t_ns, value, stated);
+        for (t_ns, number, stated) in points.stated_numbers() {
+            self.judge(t_ns, number.value(), stated);
         }
     }
 
@@ -233,7 +233,7 @@ impl<'a> Device<'a> {
     fn by_its_source(&mut self, t_ns: i64, stated: u8) {
         let point = Judged {
             t_ns,
-            value: f64::NAN,
+            number: Number::Double(f64::NAN),
             stated,
             finding: None,
             still: false,

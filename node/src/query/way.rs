@@ -6,7 +6,7 @@
 
 use tidemark_series::checks::{Judge, Judged};
 use tidemark_series::rollup::{Rollup, Row, Wanted};
-use tidemark_series::{Choice, Points, Suspects, ValueRef, ValueType, Values};
+use tidemark_series::{Choice, Number, Points, Suspects, ValueRef, ValueType, Values};
 
 use super::shard_side::corrupt;
 use crate::catalog::types::PropertyDef;
@@ -75,9 +75,9 @@ impl<'w> Way<'w> {
             return each(self.at, Piece::Points(points));
         };
         self.judged.points.dropped.extend_from_slice(&points.dropped);
-        for (t_ns, value, stated) in points.stated_numbers() {
+        for (t_ns, number, stated) in points.stated_numbers() {
             let (judged, walked) = (&mut self.judged, self.walked);
-            judge.point(t_ns, value, stated, |point| sort(walked, point, judged));
+            judge.point(t_ns, number, stated, |point| sort(walked, point, judged));
         }
         self.hand_on(each)
     }
@@ -94,7 +94,7 @@ impl<'w> Way<'w> {
         let rows = rows
             .iter()
             .filter(|row| row.begins_ns().is_none_or(|first_ns| first_ns >= from_ns));
-        let loose: Vec<(i64, f64)> = loose(rollup, wanted)?
+        let loose: Vec<(i64, Number)> = loose(rollup, wanted)?
             .into_iter()
             .filter(|(t_ns, _)| *t_ns >= from_ns)
             .collect();
@@ -118,7 +118,8 @@ impl<'w> Way<'w> {
         self.take(&points_of(wanted.value_type, head), each)?;
         if let Some(judge) = &mut self.judge {
             let (judged, walked) = (&mut self.judged, self.walked);
-            judge.pass(first, last, |point| sort(walked, point, judged));
+            let value = |(t_ns, number): (i64, Number)| (t_ns, number.value());
+            judge.pass(value(first), value(last), |point| sort(walked, point, judged));
         }
         self.hand_on(each)?;
         for row in rows {
@@ -159,22 +160,24 @@ impl<'w> Way<'w> {
 }
 
 /// Points of a rollup that nobody knows of yet whether they count.
-pub(super) fn loose(rollup: &Rollup<'_>, wanted: &Wanted) -> Result<Vec<(i64, f64)>> {
+pub(super) fn loose(rollup: &Rollup<'_>, wanted: &Wanted) -> Result<Vec<(i64, Number)>> {
     let records = rollup.loose(wanted.property).map_err(corrupt)?;
     let Some(column) = records.column(wanted.property) else {
         return Ok(Vec::new());
     };
-    let value = |(at, row): (usize, usize)| Some((records.observed_at[row], column.values.get(at)?.number()?));
-    Ok(column.present_rows().enumerate().filter_map(value).collect())
+    let numbers = column
+        .cells()
+        .filter_map(|(row, value, _)| Some((records.observed_at[row], Number::of(value)?)));
+    Ok(numbers.collect())
 }
 
 /// A point that is a number.
-pub(super) fn number(point: Option<(i64, ValueRef<'_>)>) -> Option<(i64, f64)> {
-    point.and_then(|(t_ns, value)| Some((t_ns, value.number()?)))
+pub(super) fn number(point: Option<(i64, ValueRef<'_>)>) -> Option<(i64, Number)> {
+    point.and_then(|(t_ns, value)| Some((t_ns, Number::of(value)?)))
 }
 
 /// Numbers as points, of which the source says nothing.
-pub(super) fn points_of(value_type: ValueType, numbers: &[(i64, f64)]) -> Points {
+pub(super) fn points_of(value_type: ValueType, numbers: &[(i64, Number)]) -> Points {
     let mut points = Points::empty(value_type);
     numbers.iter().for_each(|(t_ns, number)| points.push(*t_ns, *number));
     points
@@ -187,6 +190,6 @@ fn sort(walked: &Walked<'_>, point: Judged, sorted: &mut Sorted) {
     }
     match walked.choice.leaves_out(&point) {
         true => sorted.points.dropped.push(point.t_ns),
-        false => sorted.points.push(point.t_ns, point.value),
+        false => sorted.points.push(point.t_ns, point.number),
     }
 }

@@ -41,5 +41,6 @@ mod spikes;
 mod suspects;
 mod test_points;
 mod top;
+mod whole_numbers;
 mod windows;
 mod without_receipts;

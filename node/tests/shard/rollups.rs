@@ -11,8 +11,11 @@ use tidemark_proto::peer::{
     Applied, RemoveBuckets, RemoveRecords, RemoveRollups, Removed, RollUp, RolledBucket, RolledProperty, Upkeep,
     applied, shard_command,
 };
+use tidemark_series::rollup::Wanted;
 use tidemark_series::window::{Edge, Windows};
-use tidemark_series::{ByWindow, Choice, Function, Needs, PropertyNumber, ValueType, bucket, rollup};
+use tidemark_series::{
+    ByWindow, Choice, Column, Finished, Function, Needs, PropertyNumber, Records, ValueType, Values, bucket, rollup,
+};
 
 pub(super) const DEVICES: u32 = 20;
 /// Of windows, seconds; a bucket here is three of them.
@@ -323,4 +326,73 @@ fn points_go_only_where_their_rollups_are_and_these_answer_on() {
     apply(&shard, 8, &[upkeep(What::RemoveRollups(rollups))]);
     assert!(!shard.has_rollups_before(level, 2 * BUCKET).unwrap());
     assert_eq!(ask(&shard, 1, range, Some(RULE)).0[3][..], expected[3][3..]);
+}
+
+/// Replicas that apply an entry of the log late, or again, are to be as those that applied it before whole numbers were kept exactly.
+#[test]
+fn whole_numbers_that_are_judged_are_rolled_up_as_the_entry_says() {
+    let place = Place::new();
+    let shard = open(&place.path("db"));
+    apply(&shard, 1, &[put_count(1)]);
+    // Halfway between two doubles.
+    let odd = (1_i64 << 53) + 1;
+    let observed_at: Vec<i64> = (0..4).map(|at| at * LENGTH / 4).collect();
+    let records = Records {
+        received_at: observed_at.clone(),
+        report_kind: vec![0; 4],
+        repeats: Vec::new(),
+        observed_at,
+        columns: vec![Column {
+            property: PropertyNumber(1),
+            presence: None,
+            values: Values::I64(vec![odd; 4]),
+            quality: None,
+        }],
+    };
+    let mut all = write_of(&[]);
+    all.fragments = fragments_of(0, &records, BUCKET);
+    apply(&shard, 2, &[write(1, all)]);
+    let property = RolledProperty {
+        number: 1,
+        accepted: u64::MAX,
+        spike: Some(5.0),
+        ..RolledProperty::default()
+    };
+    let roll_up = RollUp {
+        length_s: LENGTH_S,
+        rule: RULE,
+        properties: vec![property],
+        buckets: vec![RolledBucket {
+            bucket_ns: 0,
+            ordinals: vec![0],
+        }],
+        interval_ns: 0,
+    };
+    let before = What::RollUpSequences(roll_up.clone());
+    for (index, what, expected) in [(3, before, odd - 1), (4, What::RollUpSlots(roll_up), odd)] {
+        assert_eq!(removed(&apply(&shard, index, &[upkeep(what)])[0]).buckets, 1);
+        let rolling = Rolling {
+            length_s: Some(LENGTH_S),
+            gone_s: &[LENGTH_S],
+            rule: RULE,
+            from_ns: 0,
+            to_ns: BUCKET,
+        };
+        let mut greatest = None;
+        let end = shard.follow_rolled((KIND, 0), BUCKET, (0, BUCKET), &rolling, |stored| {
+            let Stored::Rollup { rollup, .. } = stored else {
+                panic!("points, where there is a rollup");
+            };
+            let wanted = Wanted {
+                property: PropertyNumber(1),
+                value_type: ValueType::I64,
+                follows: None,
+            };
+            let rows = rollup.rows(&wanted).unwrap();
+            greatest = Some(rows[0].points.as_ref().unwrap().finish(Function::Max));
+            ControlFlow::<()>::Continue(())
+        });
+        assert!(end.unwrap().is_continue());
+        assert_eq!(greatest, Some(Ok(Some(Finished::I64(expected)))));
+    }
 }

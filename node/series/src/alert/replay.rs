@@ -135,7 +135,7 @@ impl<'a> Replay<'a> {
         if fails || (suspect && !self.rule.accept_suspect) {
             return;
         }
-        let Some(measured) = self.measure.point(point.t_ns, point.value, true) else {
+        let Some(measured) = self.measure.point(point.t_ns, point.number.value(), true) else {
             return;
         };
         // Of points up to where this began it is known, and what is read again may lack what they are measured with.

@@ -15,6 +15,7 @@ use crate::by_window::ByWindow;
 use crate::checks::Choice;
 use crate::corrupt::Corrupt;
 use crate::needs::Needs;
+use crate::number::Number;
 use crate::partial::Partial;
 use crate::record::{PropertyNumber, ValueRef, ValueType, Values};
 use crate::slots::{Filled, Slots};
@@ -320,24 +321,21 @@ impl Points {
     }
 
     /// Adds a point of a number.
-    pub fn push(&mut self, t_ns: i64, number: f64) {
-        self.times.push(t_ns);
-        match &mut self.values {
-            Values::F64(values) => values.push(number),
-            Values::I64(values) => values.push(number as i64),
-            Values::Bool(_) | Values::Enum(_) | Values::Text(_) => {}
+    pub fn push(&mut self, t_ns: i64, number: Number) {
+        match (&mut self.values, number) {
+            (Values::F64(values), number) => values.push(number.value()),
+            (Values::I64(values), Number::Whole(whole)) => values.push(whole),
+            (Values::I64(values), Number::Double(value)) => values.push(value as i64),
+            (Values::Bool(_) | Values::Enum(_) | Values::Text(_), _) => {
+                return debug_assert!(false, "numbers among what are none");
+            }
         }
+        self.times.push(t_ns);
     }
 
-    /// Times and values of those that are numbers.
-    pub fn numbers(&self) -> Vec<(i64, f64)> {
-        let numbers = self.stated_numbers();
-        numbers.map(|(t_ns, number, _)| (t_ns, number)).collect()
-    }
-
-    /// The same, with what the source says of each.
-    pub fn stated_numbers(&self) -> impl Iterator<Item = (i64, f64, u8)> + '_ {
-        let number = |(at, t_ns): (usize, &i64)| Some((*t_ns, self.values.get(at)?.number()?, self.stated_of(at)));
+    /// Times of those that are numbers, and these, with what the source says of each.
+    pub fn stated_numbers(&self) -> impl Iterator<Item = (i64, Number, u8)> + '_ {
+        let number = |(at, t_ns): (usize, &i64)| Some((*t_ns, Number::of(self.values.get(at)?)?, self.stated_of(at)));
         self.times.iter().enumerate().filter_map(number)
     }
 

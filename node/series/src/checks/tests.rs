@@ -16,7 +16,7 @@ fn found(checks: &Checks, apart_s: i64, values: &[f64]) -> Vec<Option<Finding>> 
     }
     judge.end(|point| judged.push(point));
     assert_eq!(
-        judged.iter().map(|point| point.value).collect::<Vec<_>>(),
+        judged.iter().map(|point| point.number.value()).collect::<Vec<_>>(),
         values,
         "in order"
     );

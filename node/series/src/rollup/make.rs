@@ -13,6 +13,7 @@ use crate::by_window::ByWindow;
 use crate::checks::Choice;
 use crate::corrupt::Corrupt;
 use crate::needs::Needs;
+use crate::number::Number;
 use crate::partial::Partial;
 use crate::record::{Column, PropertyNumber, Records, ValueRef, ValueType};
 use crate::window::{Edge, Windows};
@@ -23,7 +24,7 @@ use cells::{DROPPED, EMPTY, Filling};
 pub enum Format {
     /// The first one: of points one by one, without texts, and where each is chosen by itself.
     PointsOnly,
-    /// The second one: nothing of slots.
+    /// The second one: nothing of slots, and whole numbers of which neighbours decide whether they count as the nearest doubles.
     WithSequences,
     /// All there is. With the length of slots, nanoseconds; 0: nothing is promised, and nothing is kept of them.
     WithSlots(i64),
@@ -228,18 +229,27 @@ impl Made {
 
     /// Points of which can be told whether they count; the others become loose.
     fn settle(&mut self, rolled: &Rolled<'_>, points: Points) -> Points {
-        let numbers = points.numbers();
+        let judged: Vec<(i64, f64)> = points
+            .stated_numbers()
+            .map(|(t_ns, number, _)| (t_ns, number.value()))
+            .collect();
         let value_type = points.values.value_type();
         let mut settled = Points::empty(value_type);
-        settled.dropped = points.dropped;
         let mut loose = Points::empty(value_type);
-        for ((t_ns, number), told) in numbers.iter().zip(rolled.choice.checks.settled(&numbers)) {
+        let told = rolled.choice.checks.settled(&judged);
+        for ((t_ns, number, _), told) in points.stated_numbers().zip(told) {
+            let kept = match self.format {
+                Format::WithSlots(_) => number,
+                // As it was in that version.
+                Format::PointsOnly | Format::WithSequences => Number::Double(number.value()),
+            };
             match told {
-                Some(false) => settled.dropped.push(*t_ns),
-                Some(true) => settled.push(*t_ns, *number),
-                None => loose.push(*t_ns, *number),
+                Some(false) => settled.dropped.push(t_ns),
+                Some(true) => settled.push(t_ns, kept),
+                None => loose.push(t_ns, kept),
             }
         }
+        settled.dropped.extend(points.dropped);
         settled.dropped.sort_unstable();
         if !loose.times.is_empty() {
             let column = Column {
