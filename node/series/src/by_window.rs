@@ -103,6 +103,13 @@ impl<P: Unfinished> ByWindow<P> {
         self.run.is_empty()
     }
 
+    /// Makes room for so many windows at once, where there are none yet: a run that grows by and by is copied each time.
+    pub fn reserve(&mut self, windows: usize) {
+        if self.run.is_empty() {
+            self.run.reserve_exact(windows);
+        }
+    }
+
     /// What was gathered, of all windows in any order.
     pub fn values(&self) -> impl Iterator<Item = &P> {
         self.run.iter().map(|(_, gathered)| gathered).chain(self.late.values())

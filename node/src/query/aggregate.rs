@@ -381,6 +381,8 @@ impl Folding<'_> {
             for (((property, windows), slots), series) in self.asked.iter().zip(&self.slots).zip(series.iter_mut()) {
                 let choice = choice(property, self.request.drop_suspect);
                 let (number, needs, points) = (property.number, self.needs, &mut series.points);
+                let windows_max = usize::try_from(windows.count()).unwrap_or(usize::MAX);
+                points.reserve(windows_max.min(block.count(number)));
                 let folded = match slots {
                     None => folding.fold(number, windows, needs, &choice, points),
                     Some(slots) => {

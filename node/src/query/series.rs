@@ -161,6 +161,7 @@ fn decoded<P: Unfinished>(
     decode: impl Fn(&[u8]) -> std::result::Result<P, Corrupt>,
 ) -> Result<ByWindow<P>> {
     let mut series = ByWindow::default();
+    series.reserve(windows.len().min(bytes.len()));
     for (window, bytes) in windows.iter().zip(bytes) {
         series.add(*window, decode(bytes).map_err(corrupt)?);
     }
