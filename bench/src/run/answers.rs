@@ -334,10 +334,16 @@ mod tests {
     #[tokio::test]
     async fn what_was_right_once_is_looked_at_again() {
         let (mut examiner, mut session) = examiner();
-        let all = examiner.in_a_row(&mut session, Kind::RawDay, (0.0, 100), || ()).await.unwrap();
+        let all = examiner
+            .in_a_row(&mut session, Kind::RawDay, (0.0, 100), || ())
+            .await
+            .unwrap();
         assert_eq!((all.latencies.count(), all.wrong), (100, 0));
         let mut session = late(session, 3);
-        let all = examiner.in_a_row(&mut session, Kind::RawDay, (0.0, 100), || ()).await.unwrap();
+        let all = examiner
+            .in_a_row(&mut session, Kind::RawDay, (0.0, 100), || ())
+            .await
+            .unwrap();
         assert_eq!(all.wrong, 3);
     }
 }

@@ -513,7 +513,7 @@ async fn compare(client: &Client, rooms: &Rooms, span: (i64, i64), low: f64, wha
     let all: Vec<_> = rooms.values().map(|room| expected(room, span, low)).collect();
     let all = together(&all);
     assert_eq!(found.len(), 1, "{what}: {found:?}");
-    assert_same(&found[0], &all, what);
+    assert_same(&found[0], &all, &what);
     (all.health.unwrap().online, all.offline, all.under_maintenance)
 }
 

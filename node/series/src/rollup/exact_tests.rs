@@ -42,9 +42,7 @@ fn kept(format: Format) -> (I64Partial, Vec<i64>) {
         follows: Some(Follows::Linear(LENGTH)),
     }];
     let value = bucket::encode(&records);
-    let rollup = roll_up(&value, format, (1, LENGTH), &rolled)
-        .unwrap()
-        .unwrap();
+    let rollup = roll_up(&value, format, (1, LENGTH), &rolled).unwrap().unwrap();
     let rollup = Rollup::open(&rollup, LENGTH).unwrap();
     let wanted = Wanted {
         property: PROPERTY,
