@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::common::fleet::*;
+use crate::common::operator::three_are_equal;
 use crate::common::random::seed;
 use crate::common::{TestCluster, eventually};
 use tidemark_client::{BatchBuilder, Client, Value, v1};
@@ -160,13 +161,7 @@ async fn delete_some(client: &Client, model: &mut Model, random: &mut Random, t0
 async fn replicas_are_equal(client: &Client) {
     let status = client.status().await.unwrap();
     for shard in status.shards.iter().filter(|shard| shard.shard > 0) {
-        eventually("the replicas are equal", || async {
-            match client.check_shard(shard.shard).await {
-                Ok(check) if check.equal && check.replicas.len() == 3 => Ok(()),
-                other => Err(format!("{other:?}")),
-            }
-        })
-        .await;
+        three_are_equal(client, shard.shard).await;
     }
 }
 

@@ -402,9 +402,9 @@ async fn a_batch_that_its_client_gave_up_is_stored_whole() {
     let mut request = tonic::Request::new(sweep(late));
     // Longer than a busy machine takes to begin with it, shorter than an election takes.
     request.set_timeout(Duration::from_secs(1));
-    let gave_up = cluster.at(0).ingest().write(request).await.is_err();
-    // Where the node took so long to die that the others had chosen a leader by then, it was stored at once.
-    println!("given up: {gave_up}");
+    let gave_up = cluster.at(0).ingest().write(request).await;
+    assert!(gave_up.is_err(), "a shard has no leader: {gave_up:?}");
+    drop(gave_up);
     eventually("every row is stored", || async {
         let read = v1::QueryRangeRequest {
             from_ns: late,

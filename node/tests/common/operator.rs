@@ -2,8 +2,9 @@
 //! Never here: cases. Invariant: nothing is waited for without an end.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 
-use tidemark_client::{Error, v1};
+use tidemark_client::{Client, Error, v1};
 use tidemark_proto::peer::manage_group_request::Step;
 use tidemark_proto::peer::peer_service_client::PeerServiceClient;
 use tidemark_proto::peer::{Envelope, ManageGroupRequest};
@@ -11,6 +12,23 @@ use v1::job_spec::Goal;
 
 use super::direct::Direct;
 use super::{TestCluster, eventually};
+
+/// Waits until so many replicas of a shard are told to hold the same. One that a busy machine keeps from answering in time counts as one
+/// that differs, and while leaders change nobody may answer.
+async fn until_equal<E: Debug>(replicas: usize, check: impl AsyncFn() -> Result<v1::CheckShardResponse, E>) {
+    eventually("the replicas are equal", || async {
+        match check().await {
+            Ok(found) if found.equal && found.replicas.len() == replicas => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+}
+
+/// The same of a cluster of three, through its client.
+pub(crate) async fn three_are_equal(client: &Client, shard: u32) {
+    until_equal(3, async || client.check_shard(shard).await).await;
+}
 
 /// Version of the messages between nodes.
 pub(crate) const PEER_PROTOCOL: u32 = 2;
@@ -92,16 +110,14 @@ impl TestCluster {
         let status = self.at(at).status().await.unwrap();
         for shard in status.shards.iter().filter(|shard| shard.shard != 0) {
             let request = v1::CheckShardRequest { shard: shard.shard };
-            // A replica that a busy machine keeps from answering in time counts as one that differs.
-            eventually("the replicas of a shard are equal", || async {
-                match self.at(at).cluster().check_shard(request).await {
-                    Ok(found) if found.get_ref().equal && found.get_ref().replicas.len() == shard.replicas.len() => {
-                        Ok(())
-                    }
-                    other => Err(format!("{other:?}")),
-                }
-            })
-            .await;
+            let check = async || {
+                self.at(at)
+                    .cluster()
+                    .check_shard(request)
+                    .await
+                    .map(tonic::Response::into_inner)
+            };
+            until_equal(shard.replicas.len(), check).await;
         }
     }
 

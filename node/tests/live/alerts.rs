@@ -6,6 +6,7 @@ use crate::common::afternoon::*;
 use crate::common::alarm::*;
 use crate::common::eventually;
 use crate::common::fleet::*;
+use crate::common::operator::three_are_equal;
 use crate::common::story;
 use tidemark_client::{BatchBuilder, Client, v1};
 
@@ -288,13 +289,7 @@ async fn leaders_die_and_alerts_go_on_without_doubles() {
     client.write(write(late)).await.unwrap();
     goes(&client, "PD1", "depth", &DEPTH_STEPS, 0).await;
     goes(&client, "RL1", "river", &["16:35 yellow", "18:25 orange"], 0).await;
-    eventually("the replicas are equal", || async {
-        match client.check_shard(shard).await {
-            Ok(checked) if checked.equal => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    })
-    .await;
+    three_are_equal(&client, shard).await;
 }
 
 #[tokio::test]

@@ -5,12 +5,13 @@
 use std::time::{Duration, Instant};
 
 use crate::alerts::{shard_and_leader, shard_of};
+use crate::common::TestCluster;
 use crate::common::afternoon::*;
 use crate::common::alarm::*;
 use crate::common::fleet::*;
+use crate::common::operator::three_are_equal;
 use crate::common::story;
 use crate::common::watch::{Seen, Watch};
-use crate::common::{TestCluster, eventually};
 use tidemark_client::{Client, v1};
 use tidemark_node::clock::now_ns;
 
@@ -175,17 +176,9 @@ async fn the_afternoon(dies: bool) {
     let Some(killed) = killed else { return };
     cluster.restart(killed).await;
     cluster.healthy(killed).await;
-    // Who leads what may be changing once more: that nodes agree is asked until somebody answers.
     let map = client.shard_map().await.unwrap();
     for device in ALL {
-        let shard = shard_of(&map, device);
-        eventually("the replicas are compared", || async {
-            match client.check_shard(shard).await {
-                Ok(checked) if checked.equal => Ok(()),
-                other => Err(format!("{other:?}")),
-            }
-        })
-        .await;
+        three_are_equal(&client, shard_of(&map, device)).await;
     }
     story::is_told(&client).await;
 }

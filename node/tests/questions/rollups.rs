@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::common::fleet::*;
+use crate::common::operator::three_are_equal;
 use crate::common::random::seed;
 use crate::common::{TestCluster, eventually};
 use tidemark_client::{BatchBuilder, Client, Value, answers_of, v1};
@@ -353,13 +354,7 @@ async fn every_answer_with_rollups_is_the_answer_without() {
         .iter()
         .filter(|shard| shard.shard > 0)
     {
-        eventually("the replicas are equal", || async {
-            match client.check_shard(shard.shard).await {
-                Ok(check) if check.equal => Ok(()),
-                other => Err(format!("{other:?}")),
-            }
-        })
-        .await;
+        three_are_equal(&client, shard.shard).await;
     }
 }
 
