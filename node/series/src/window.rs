@@ -77,7 +77,7 @@ impl Windows {
         }
         match &self.borders {
             Some(borders) => Some(self.between(borders, t_ns)),
-            None => Some(self.number_narrow(t_ns).unwrap_or_else(|| cut(self.number(t_ns)))),
+            None => Some(self.number_cut(t_ns)),
         }
     }
 
@@ -162,7 +162,7 @@ impl Windows {
         };
         Some(match &self.borders {
             Some(borders) => (self.between(borders, first), self.between(borders, last)),
-            None => (cut(self.number(first)), cut(self.number(last))),
+            None => (self.number_cut(first), self.number_cut(last)),
         })
     }
 
@@ -172,6 +172,12 @@ impl Windows {
             Edge::StartClosed => (self.from_ns, self.to_ns),
             Edge::EndClosed => (self.from_ns.saturating_add(1), self.to_ns.saturating_add(1)),
         }
+    }
+
+    /// [`Windows::number`], cut to i64.
+    #[inline]
+    fn number_cut(&self, t_ns: i64) -> i64 {
+        self.number_narrow(t_ns).unwrap_or_else(|| cut(self.number(t_ns)))
     }
 
     /// [`Windows::number`] where all of it fits 64 bits, as it does but at the ends of time: a wide division is slow.

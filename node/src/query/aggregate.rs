@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 
 use tidemark_proto::peer::Partials;
 use tidemark_proto::peer::read_shard_response::Part;
-use tidemark_proto::v1::{AnswerSummary, QueryAggregateRequest};
+use tidemark_proto::v1::{AggregateSeries, AnswerSummary, QueryAggregateRequest};
 use tidemark_series::rollup::{self, Rollup};
 use tidemark_series::{Function, Needs, Slots, ValueType, Windows, bucket};
 
@@ -279,6 +279,9 @@ impl Aggregating<'_> {
         let areal = asked.iter().filter(|_| self.request.areal.is_some());
         let areal = areal.map(|(property, _)| finishing(*property));
         let areal: Vec<Finishing<'_>> = areal.collect::<Result<_>>()?;
+        // Nothing is left to do with the series of a device, but where it may lead others; filled in, it may be far longer than it is.
+        let finishes_here =
+            self.answering.takes_finished() && self.request.top.is_none() && self.request.fill.is_none();
         for (chosen, series) in devices.iter().zip(self.folded.chunks_mut(asked.len().max(1))) {
             if let Some(groups) = &mut self.groups {
                 for (series, areal) in series.iter_mut().zip(&areal) {
@@ -289,9 +292,9 @@ impl Aggregating<'_> {
                 self.answering.tally.hold(HeldFor::Later, groups.bytes())?;
                 continue;
             }
-            let series = numbers.iter().zip(series);
+            let series = numbers.iter().zip(asked).zip(series);
             let all = self.request.fill.is_some();
-            for (property, series) in series.filter(|(_, series)| all || !series.is_empty()) {
+            for ((number, (property, _)), series) in series.filter(|(_, series)| all || !series.is_empty()) {
                 // What has no standing is passed on, for the coordinator to refuse.
                 if let Some(leaders) = &mut self.leaders
                     && let Some(leading) = &leading
@@ -300,12 +303,18 @@ impl Aggregating<'_> {
                     let name = || vec![chosen.id().to_owned()];
                     let standing = leaders.stands(first.as_ref());
                     let bytes = series.bytes();
-                    leaders.offer(standing, name, bytes, || of_device(def, *property, chosen, series));
+                    leaders.offer(standing, name, bytes, || of_device(def, *number, chosen, series));
                     self.answering.tally.hold(HeldFor::Later, leaders.bytes())?;
                     continue;
                 }
-                let part = of_device(def, *property, chosen, series);
-                if self.answering.send(Part::Partials(part)).is_break() {
+                let part = match finishes_here {
+                    true => Part::Finished(AggregateSeries {
+                        device: chosen.id().to_owned(),
+                        ..finishing(*property)?.finish(series, 1)?
+                    }),
+                    false => Part::Partials(of_device(def, *number, chosen, series)),
+                };
+                if self.answering.send(part).is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
             }
@@ -381,8 +390,10 @@ impl Folding<'_> {
             for (((property, windows), slots), series) in self.asked.iter().zip(&self.slots).zip(series.iter_mut()) {
                 let choice = choice(property, self.request.drop_suspect);
                 let (number, needs, points) = (property.number, self.needs, &mut series.points);
-                let windows_max = usize::try_from(windows.count()).unwrap_or(usize::MAX);
-                points.reserve(windows_max.min(block.count(number)));
+                if points.is_empty() {
+                    let windows_max = usize::try_from(windows.count()).unwrap_or(usize::MAX);
+                    points.reserve(windows_max.min(block.count(number)));
+                }
                 let folded = match slots {
                     None => folding.fold(number, windows, needs, &choice, points),
                     Some(slots) => {

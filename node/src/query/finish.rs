@@ -4,7 +4,6 @@
 //! covered too thinly, but for being listed.
 
 use tidemark_proto::v1::{AggregateColumn, AggregateSeries, ArealDevices, InsufficientWindow, QueryAggregateRequest};
-use tidemark_series::gaps::Widest;
 use tidemark_series::{
     Bitmap, ByWindow, Filled, Finished, Partial, Sequence, SequenceFunction, Slots, Unfinished, ValueType,
 };
@@ -14,21 +13,11 @@ use super::fill::{Fill, text_bytes, texts_of};
 use super::functions::{Asked, ColumnOf, Measure, Unanswerable};
 use super::grid::{Grid, slots};
 use super::plan::{counts_slots, promised};
+use super::seen::{Gathered, Seen, lay, slots_with_points, together};
 use super::series::{Series, check_budget};
 use crate::catalog::types::{PropertyDef, TypeDef};
 use crate::error::{Error, Reason, Result};
 use crate::wire::answer::FinishedColumn;
-
-/// What a window gathered.
-#[derive(Clone, Debug, Default)]
-struct Gathered {
-    points: Option<Partial>,
-    sequence: Option<Box<Sequence>>,
-    gap: Option<Widest>,
-    /// Slots that have a point, where they are counted.
-    filled: Option<u64>,
-    areal: Option<Box<Areal>>,
-}
 
 /// Finishes series of one property.
 pub(super) struct Finishing<'a> {
@@ -105,7 +94,8 @@ impl<'a> Finishing<'a> {
         };
         let (mut areal, gaps) = (ByWindow::default(), series.gaps.clone());
         for (window, one) in self.slid(series)? {
-            let (bounds, seen) = (self.grid.bounds(window), one.seen());
+            let one = one.seen();
+            let (bounds, seen) = (self.grid.bounds(window), one.points_seen());
             if seen == 0 {
                 continue;
             }
@@ -113,7 +103,7 @@ impl<'a> Finishing<'a> {
             let filled = one.filled(promised);
             let enough = filled as f64 >= share * promised as f64;
             let number = |column: &ColumnOf| {
-                let answer = self.answer(column, one.points.as_ref(), one.sequence.as_deref(), bounds)?;
+                let answer = self.answer(column, one.points, one.sequence, bounds)?;
                 Ok(answer.as_ref().and_then(areal::number))
             };
             let answers = self.columns.iter().filter(|_| enough).map(number);
@@ -127,11 +117,36 @@ impl<'a> Finishing<'a> {
         })
     }
 
-    /// All windows and columns; who the series is of stays open.
-    pub(super) fn finish(&self, series: Series, devices: u64) -> Result<AggregateSeries> {
-        let gathered = self.on_grid(self.gathered(series)?);
-        let mut answer = AggregateSeries::default();
-        let room = gathered.len();
+    /// All windows and columns; of which device or group the series is stays open. What is in the series is used up.
+    pub(super) fn finish(&self, series: &mut Series, devices: u64) -> Result<AggregateSeries> {
+        if self.is_answered_in_place(series) {
+            let windows = series.points.sorted().iter();
+            let windows = windows.map(|(window, points)| (*window, Seen::of_points(points)));
+            return self.answers(windows, devices);
+        }
+        let gathered = self.on_grid(self.gathered(std::mem::take(series))?);
+        let windows = gathered.iter().map(|(window, one)| (*window, one.seen()));
+        self.answers(windows, devices)
+    }
+
+    /// Whether the windows that were asked for lie in the series as they are, with nothing beside their points.
+    fn is_answered_in_place(&self, series: &Series) -> bool {
+        let points_alone = series.sequences.is_empty() && series.gaps.is_empty() && series.slots.is_empty();
+        points_alone && self.areal.is_none() && self.fill.is_none() && !self.grid.slides()
+    }
+
+    /// Answers windows, which ascend.
+    fn answers<'s>(
+        &self,
+        windows: impl ExactSizeIterator<Item = (i64, Seen<'s>)>,
+        devices: u64,
+    ) -> Result<AggregateSeries> {
+        let room = windows.len();
+        let mut answer = AggregateSeries {
+            device_type: self.def.id().to_string(),
+            property: self.property.id.clone(),
+            ..AggregateSeries::default()
+        };
         for per_window in [&mut answer.start_ns, &mut answer.end_ns] {
             per_window.reserve_exact(room);
         }
@@ -142,19 +157,19 @@ impl<'a> Finishing<'a> {
             answer.slots_filled.reserve_exact(room);
         }
         let mut columns: Vec<Answers> = self.columns.iter().map(|_| Answers::new(room, self.fill)).collect();
-        let mut own = Vec::new();
+        let mut own = Vec::with_capacity(room);
         let mut texts = 0;
-        for (window, one) in &gathered {
-            let bounds = self.grid.bounds(*window);
+        for (window, one) in windows {
+            let bounds = self.grid.bounds(window);
             let Some(measured) = self.window(bounds, one, devices, &mut answer) else {
                 continue;
             };
             own.push(measured);
             for (at, (column, answers)) in self.columns.iter().zip(&mut columns).enumerate() {
-                let answered = match &one.areal {
+                let answered = match one.areal {
                     Some(areal) => areal.mean(at).filter(|_| measured),
                     None if measured || (one.is_empty() && self.areal.is_none()) => {
-                        self.answer(column, one.points.as_ref(), one.sequence.as_deref(), bounds)?
+                        self.answer(column, one.points, one.sequence, bounds)?
                     }
                     None => None,
                 };
@@ -177,9 +192,9 @@ impl<'a> Finishing<'a> {
     }
 
     /// Tells of a window how well it is covered, and whether it has values of its own; `None` where it is left out.
-    fn window(&self, bounds: (i64, i64), one: &Gathered, devices: u64, answer: &mut AggregateSeries) -> Option<bool> {
+    fn window(&self, bounds: (i64, i64), one: Seen<'_>, devices: u64, answer: &mut AggregateSeries) -> Option<bool> {
         let (start_ns, end_ns) = bounds;
-        let seen = one.seen();
+        let seen = one.points_seen();
         let promised = promised(self.def, start_ns, end_ns, devices);
         let largest_gap_ns = match one.gap {
             Some(widest) if widest.devices >= devices => widest.gap_ns,
@@ -211,10 +226,10 @@ impl<'a> Finishing<'a> {
             answer.largest_gap_ns.push(largest_gap_ns);
         }
         if self.tells_time() {
-            let covered = one.sequence.as_deref().map_or(0, covered_ns);
+            let covered = one.sequence.map_or(0, covered_ns);
             answer.covered_ns.push(i64::try_from(covered).unwrap_or(i64::MAX));
         }
-        let (used, too_few) = one.areal.as_ref().map_or((0, 0), |areal| (areal.used, areal.too_few));
+        let (used, too_few) = one.areal.map_or((0, 0), |areal| (areal.used, areal.too_few));
         if self.areal.is_some() {
             answer.areal.push(ArealDevices {
                 used,
@@ -255,7 +270,7 @@ impl<'a> Finishing<'a> {
             check_budget(held, self.bytes_max)
         })?;
         lay(&mut gathered, slots, |one, known| {
-            one.filled = Some(slots_with_points(one.seen(), Some(&known)));
+            one.filled = Some(slots_with_points(one.seen().points_seen(), Some(&known)));
         });
         Ok(gathered)
     }
@@ -320,95 +335,6 @@ impl<'a> Finishing<'a> {
         };
         self.columns.iter().any(tells)
     }
-}
-
-impl Gathered {
-    fn is_empty(&self) -> bool {
-        self.points.is_none() && self.sequence.is_none() && self.areal.is_none()
-    }
-
-    /// What it holds beyond itself, and grows with what is gathered.
-    fn heap_bytes(&self) -> usize {
-        let points = self.points.as_ref().map_or(0, Partial::heap_bytes);
-        points + self.sequence.as_deref().map_or(0, Sequence::heap_bytes)
-    }
-
-    /// Number of points.
-    fn seen(&self) -> u64 {
-        match &self.areal {
-            Some(areal) => areal.seen,
-            None => self.points.as_ref().map_or(0, Partial::count),
-        }
-    }
-
-    /// Number of slots with points, of so many.
-    fn filled(&self, promised: u64) -> u64 {
-        let filled = match &self.areal {
-            Some(areal) => areal.filled,
-            None => self.filled.unwrap_or(self.seen()),
-        };
-        filled.min(promised)
-    }
-
-    fn merge(&mut self, other: &Gathered) {
-        match (&mut self.points, &other.points) {
-            (Some(mine), Some(theirs)) => mine.merge(theirs),
-            (mine @ None, theirs) => mine.clone_from(theirs),
-            (_, None) => {}
-        }
-        match (&mut self.sequence, &other.sequence) {
-            (Some(mine), Some(theirs)) => mine.merge(theirs),
-            (mine @ None, theirs) => mine.clone_from(theirs),
-            (_, None) => {}
-        }
-    }
-}
-
-/// Number of slots with points, of what is known of them: points of which it is not known in which slots they are have one each.
-fn slots_with_points(seen: u64, known: Option<&Filled>) -> u64 {
-    known.map_or(seen, |known| {
-        known.slots.saturating_add(seen.saturating_sub(known.points))
-    })
-}
-
-/// Lays what else is known of windows beside what they gathered.
-fn lay<P>(gathered: &mut [(i64, Gathered)], more: Vec<(i64, P)>, put: impl Fn(&mut Gathered, P)) {
-    let mut known = gathered.iter_mut().peekable();
-    for (window, one) in more {
-        while known.next_if(|(other, _)| *other < window).is_some() {}
-        if let Some((_, gathered)) = known.next_if(|(other, _)| *other == window) {
-            put(gathered, one);
-        }
-    }
-}
-
-/// Points and sequences of the same windows, side by side.
-fn together(series: Series) -> Vec<(i64, Gathered)> {
-    let mut sequences = series.sequences.into_sorted().into_iter().peekable();
-    let alone = |(window, sequence)| {
-        let gathered = Gathered {
-            points: None,
-            sequence: Some(Box::new(sequence)),
-            ..Gathered::default()
-        };
-        (window, gathered)
-    };
-    let points = series.points.into_sorted();
-    let mut gathered = Vec::with_capacity(points.len());
-    for (window, points) in points {
-        while let Some(before) = sequences.next_if(|(other, _)| *other < window) {
-            gathered.push(alone(before));
-        }
-        let same = sequences.next_if(|(other, _)| *other == window);
-        let both = Gathered {
-            points: Some(points),
-            sequence: same.map(|(_, sequence)| Box::new(sequence)),
-            ..Gathered::default()
-        };
-        gathered.push((window, both));
-    }
-    gathered.extend(sequences.map(alone));
-    gathered
 }
 
 /// Time that a sequence tells about.
@@ -477,4 +403,67 @@ fn bits(windows: impl ExactSizeIterator<Item = bool>) -> Vec<u8> {
     let set = windows.enumerate().filter(|(_, set)| *set);
     set.for_each(|(window, _)| bits.set(window, true));
     bits.to_bytes_lsb()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::super::functions::functions;
+    use super::*;
+    use tidemark_proto::v1::{self, DeviceType, Property, Window};
+    use tidemark_series::gaps::Widest;
+    use tidemark_series::{ValueRef, ValueType};
+
+    #[test]
+    fn windows_are_answered_alike_where_they_lie_and_laid_together() {
+        let property = Property {
+            id: "level".into(),
+            kind: v1::Kind::Gauge as i32,
+            value_type: v1::ValueType::F64 as i32,
+            number: 1,
+            ..Property::default()
+        };
+        let def = TypeDef::new(DeviceType {
+            id: "t".into(),
+            properties: vec![property],
+            sample_interval_s: 1,
+            ..DeviceType::default()
+        })
+        .unwrap();
+        let request = QueryAggregateRequest {
+            functions: [v1::Function::Avg, v1::Function::Count, v1::Function::Last]
+                .map(|f| f as i32)
+                .into(),
+            to_ns: 100_000_000_000,
+            window: Some(Window {
+                step_ns: 10_000_000_000,
+                ..Window::default()
+            }),
+            ..QueryAggregateRequest::default()
+        };
+        let property = def.choose(&["level".to_string()]).unwrap()[0];
+        let finishing = Finishing::new(&request, &functions(&request).unwrap(), (&def, property), 1 << 20).unwrap();
+        let series = || {
+            let mut series = Series::default();
+            for (window, value) in [(0, 1.5), (7, -0.0), (0, 2.5), (3, f64::NAN)] {
+                series
+                    .points
+                    .at(window, ValueType::F64)
+                    .fold(window, ValueRef::F64(value));
+            }
+            series
+        };
+        let mut beside = series();
+        beside.gaps.add(3, Widest { devices: 1, gap_ns: 5 });
+        assert!(finishing.is_answered_in_place(&series()) && !finishing.is_answered_in_place(&beside));
+        let in_place = finishing.finish(&mut series(), 1).unwrap();
+        let laid = finishing.finish(&mut beside, 1).unwrap();
+        // NaN is equal to nothing, and itself as text.
+        assert_eq!(format!("{in_place:?}"), format!("{laid:?}"));
+        assert_eq!(in_place.start_ns, [0, 30_000_000_000, 70_000_000_000]);
+        assert_eq!(
+            (&in_place.points_seen[..], &in_place.points_promised[..]),
+            (&[2, 1, 1][..], &[10, 10, 10][..])
+        );
+    }
 }

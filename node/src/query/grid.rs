@@ -37,6 +37,11 @@ impl Grid {
         self.0.bounds(window)
     }
 
+    /// Whether windows are made of several steps.
+    pub(super) fn slides(&self) -> bool {
+        self.0.steps != 1
+    }
+
     /// Numbers of the windows that were asked for; `None` where the range is empty.
     pub(super) fn numbers(&self) -> Option<RangeInclusive<i64>> {
         self.0.asked.index_range().map(|(first, last)| first..=last)
@@ -55,7 +60,7 @@ impl Grid {
         merge: impl Fn(&mut T, &T),
         mut each: impl FnMut(&T) -> Result<(), E>,
     ) -> Result<Vec<(i64, T)>, E> {
-        if self.0.steps == 1 {
+        if !self.slides() {
             return Ok(steps);
         }
         let mut slid = Vec::new();

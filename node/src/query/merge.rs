@@ -138,13 +138,11 @@ impl Merge {
         Ok(())
     }
 
-    fn finish(&self, unfinished: Unfinished, catalog: &Catalog) -> Result<AggregateSeries> {
+    fn finish(&self, mut unfinished: Unfinished, catalog: &Catalog) -> Result<AggregateSeries> {
         let (def, property) = known(&unfinished, catalog)?;
         let finishing = Finishing::new(&self.request, &self.functions, (def, property), self.bytes_max)?;
-        let finished = finishing.finish(unfinished.series, unfinished.devices)?;
+        let finished = finishing.finish(&mut unfinished.series, unfinished.devices)?;
         Ok(AggregateSeries {
-            device_type: def.id().to_string(),
-            property: property.id.clone(),
             device: unfinished.device,
             tags: unfinished.tags,
             ..finished

@@ -43,6 +43,7 @@ mod quality_scope;
 mod range;
 mod rollups;
 mod sealed;
+mod seen;
 mod series;
 mod shard_side;
 mod start;

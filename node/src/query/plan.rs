@@ -219,10 +219,12 @@ pub(super) fn promised(def: &TypeDef, start_ns: i64, end_ns: i64, devices: u64) 
     let Some(interval) = def.sample_interval_ns() else {
         return 0;
     };
-    let length = i128::from(end_ns) - i128::from(start_ns);
-    u64::try_from(length / i128::from(interval))
-        .unwrap_or(u64::MAX)
-        .saturating_mul(devices)
+    let points = match end_ns.checked_sub(start_ns) {
+        // Long division takes its time, and this is asked of each window.
+        Some(length) => u64::try_from(length / interval),
+        None => u64::try_from((i128::from(end_ns) - i128::from(start_ns)) / i128::from(interval)),
+    };
+    points.unwrap_or(u64::MAX).saturating_mul(devices)
 }
 
 /// The property with this id; `None` where the type lacks it and is passed over.

@@ -175,6 +175,11 @@ impl Answering<'_> {
         }
     }
 
+    /// Whether whoever asks takes series of single devices finished.
+    pub(super) fn takes_finished(&self) -> bool {
+        self.hearing.asker().takes_finished
+    }
+
     /// Counts a bucket value that was read.
     pub(super) fn read(&self, value: &[u8]) -> Result<()> {
         self.tally.bucket(value.len());

@@ -263,10 +263,11 @@ impl Queries {
             let mut finished = Vec::new();
             let mut bytes = 0;
             for part in parts {
-                let Part::Partials(partials) = part else {
-                    return Err(unexpected(&part));
+                let taken = match part {
+                    Part::Finished(series) => Some(series),
+                    Part::Partials(partials) => merge.take(partials, &known)?,
+                    other => return Err(unexpected(&other)),
                 };
-                let taken = merge.take(partials, &known)?;
                 bytes += taken.as_ref().map_or(0, fill::bytes_of);
                 check_budget(bytes, most)?;
                 finished.extend(taken);

@@ -29,6 +29,8 @@ pub struct Asker {
     pub meter: Option<Arc<Meter>>,
     /// Of one that another node was asked: it hears each time so many more values were decoded. 0: it does not.
     pub progress_every: u64,
+    /// Series of single devices may come finished.
+    pub takes_finished: bool,
     /// Bytes that this node holds of the question.
     pub holds: Arc<Gauge>,
 }
@@ -41,6 +43,7 @@ impl Asker {
             application,
             meter: None,
             progress_every: 0,
+            takes_finished: true,
             holds: Arc::default(),
         }
     }
