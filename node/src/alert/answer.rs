@@ -4,7 +4,6 @@
 //! recorded again.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use prost::Message as _;
 use tidemark_proto::peer::read_shard_request::Query;
@@ -25,12 +24,10 @@ use crate::catalog::{CATALOG_GROUP, Catalog};
 use crate::clock::{Instant, monotonic, now_ns};
 use crate::error::{Error, Reason, Result};
 use crate::limits::{ALERT_NAMES_MAX, ALERT_PROFILES_MAX, Limits};
-use crate::route::{Retry, time_left};
+use crate::route::{LEADERLESS_MAX, Retry, time_left};
 
 const BY_BYTES_MAX: usize = 64;
 const NOTE_BYTES_MAX: usize = 1_024;
-/// Longest wait until this node knows of a type that was just applied.
-const CATALOG_WAIT: Duration = Duration::from_millis(600);
 /// So often an answer is made anew because other states were recorded meanwhile.
 const TRIES: usize = 16;
 
@@ -42,8 +39,7 @@ impl Alerts {
             return Err(Error::new(Reason::TooManyAlertProfiles, message).field("profiles"));
         }
         let profiles = request.profiles;
-        self.router.catch_up_catalog(CATALOG_WAIT).await;
-        let catalog = self.router.host().catalog()?;
+        let catalog = self.router.newest_catalog(LEADERLESS_MAX).await?;
         for (at, profile) in profiles.iter().enumerate() {
             let checked = catalog.check_silence(profile);
             checked.map_err(|error| error.field(format!("profiles[{at}].stale_after_s")))?;
@@ -64,8 +60,7 @@ impl Alerts {
     /// Profiles by id; all where none is named.
     pub async fn list_profiles(&self, ids: &[String]) -> Result<ListAlertProfilesResponse> {
         let deadline = monotonic() + Limits::default().request_timeout();
-        self.router.catch_up_catalog(time_left(deadline)?).await;
-        let catalog = self.router.host().catalog()?;
+        let catalog = self.router.newest_catalog(time_left(deadline)?).await?;
         let profiles = match ids.is_empty() {
             true => catalog.alert_profiles().cloned().collect(),
             false => {

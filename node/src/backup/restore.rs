@@ -45,8 +45,8 @@ impl Backups {
         let uploaded = self.staged(request.shard, &request.backup_id);
         let uploaded = uploaded.map_or(Vec::new(), |staged| staged.files());
         if request.shard == CATALOG_GROUP {
-            self.router.catch_up_catalog(PROPOSE_TIMEOUT).await;
-            let begun = self.router.host().catalog()?.types().next().is_some();
+            let catalog = self.router.newest_catalog(PROPOSE_TIMEOUT).await?;
+            let begun = catalog.types().next().is_some();
             return Ok(BeginRestoreResponse {
                 done: false,
                 begun,

@@ -32,7 +32,6 @@ use tidemark_proto::v1::{Consistency, DeletePointsRequest, DeletePointsResponse,
 use tidemark_series::window::Edge;
 use tokio::sync::Semaphore;
 
-use crate::catalog::Catalog;
 use crate::clock::{Instant, monotonic, now_ns};
 use crate::error::{Error, Reason, Result};
 use crate::limits::{DELETES_MAX, Limits};
@@ -47,7 +46,6 @@ const SHARDS_AHEAD: usize = 4;
 const COMMAND_BUCKETS_MAX: u64 = 512;
 /// Devices that a command names: for each it looks at the newest values.
 const COMMAND_DEVICES_MAX: usize = 128;
-const CATALOG_WAIT: std::time::Duration = std::time::Duration::from_millis(600);
 
 /// The way of removals on a node.
 pub struct Deletes {
@@ -76,7 +74,7 @@ impl Deletes {
             .try_acquire()
             .map_err(|_| Error::new(Reason::Overloaded, "this node deletes as much at once as it may"))?;
         let deadline = monotonic() + self.limits.query_timeout();
-        let catalog = self.catalog_with(&removal.selector.device_type).await?;
+        let catalog = self.router.catalog_of(&removal.selector).await?;
         let shards = targets(&catalog, &removal.selector).into_iter();
         let parts = shards.map(|(shard, selector)| self.at_shard(shard, selector, &removal, request.dry_run, deadline));
         let sum = |mut sum: DeletePointsResponse, part: DeletePointsResponse| async move {
@@ -90,20 +88,6 @@ impl Deletes {
             .buffer_unordered(SHARDS_AHEAD)
             .try_fold(DeletePointsResponse::default(), sum)
             .await
-    }
-
-    /// The catalog, once it has a type that may have been applied elsewhere a moment ago.
-    async fn catalog_with(&self, device_type: &str) -> Result<Arc<Catalog>> {
-        let catalog = self.router.host().catalog()?;
-        if device_type.is_empty() || catalog.device_type(device_type).is_ok() {
-            return Ok(catalog);
-        }
-        self.router.catch_up_catalog(CATALOG_WAIT).await;
-        let catalog = self.router.host().catalog()?;
-        catalog
-            .device_type(device_type)
-            .map_err(|e| e.field("selector.device_type"))?;
-        Ok(catalog)
     }
 
     async fn at_shard(

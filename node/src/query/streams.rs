@@ -21,7 +21,6 @@ use super::series::check_budget;
 use super::start::{Start, targets};
 use super::terms::{Caller, HasTerms as _, Terms};
 use super::{calendar, fill, filter, known, plan};
-use crate::catalog::Catalog;
 use crate::clock::monotonic;
 use crate::error::{Error, Reason, Result};
 use crate::limits::Limits;
@@ -30,8 +29,6 @@ use crate::route::{Appointments, Asker, Router, ShardJob, selects_few};
 use crate::wire::batch_bytes::batch_bytes;
 use crate::wire::cursor::CursorKey;
 use crate::wire::registry::check_selector;
-
-const CATALOG_WAIT: std::time::Duration = std::time::Duration::from_millis(600);
 
 /// A streamed answer.
 pub type Answers<M> = mpsc::Receiver<Result<M>>;
@@ -322,7 +319,7 @@ impl Queries {
                 Error::new(Reason::InvalidValue, "max_lag_ms is negative").field("consistency.bounded.max_lag_ms")
             );
         }
-        let catalog = self.catalog_that_knows(&selector).await?;
+        let catalog = self.router.catalog_of(&selector).await?;
         Ok(Start {
             turn: Arc::new(self.router.turn()),
             router: self.router.clone(),
@@ -346,22 +343,8 @@ impl Queries {
     /// Checks the selector of a further side of a question, whose type has to be known from then on.
     pub(super) async fn take_in(&self, start: &mut Start, selector: Option<&Selector>) -> Result<Selector> {
         let selector = check_selector(selector, true, &self.limits)?;
-        start.catalog = self.catalog_that_knows(&selector).await?;
+        start.catalog = self.router.catalog_of(&selector).await?;
         Ok(selector)
-    }
-
-    /// The catalog, newer where a selector names a type that is not known here yet.
-    async fn catalog_that_knows(&self, selector: &Selector) -> Result<Arc<Catalog>> {
-        let catalog = self.router.host().catalog()?;
-        if selector.device_type.is_empty() || catalog.device_type(&selector.device_type).is_ok() {
-            return Ok(catalog);
-        }
-        self.router.catch_up_catalog(CATALOG_WAIT).await;
-        let catalog = self.router.host().catalog()?;
-        catalog
-            .device_type(&selector.device_type)
-            .map_err(|e| e.field("selector.device_type"))?;
-        Ok(catalog)
     }
 }
 

@@ -7,6 +7,7 @@ mod applications;
 mod appointments;
 mod asker;
 mod gate;
+mod newest_catalog;
 mod parts;
 mod propose;
 mod read;
@@ -32,7 +33,6 @@ use tonic::Status;
 use gate::Gate;
 use reads::Reads;
 
-use crate::catalog::CATALOG_GROUP;
 use crate::clock::{Instant, monotonic};
 use crate::error::{Error, Reason, Result};
 use crate::limits::Limits;
@@ -47,7 +47,7 @@ const RETRY_PAUSE_MIN: Duration = Duration::from_millis(4);
 const TRIES_ALIKE: u32 = 4;
 /// A request that met no leader for this long is refused, with `NO_LEADER` while nobody was offered it: longer than an
 /// election, and shorter than callers wait for one try, so that they learn whether something may have been done.
-const LEADERLESS_MAX: Duration = Duration::from_millis(2_500);
+pub(crate) const LEADERLESS_MAX: Duration = Duration::from_millis(2_500);
 
 /// Finds leaders and replicas. Shared by writes and queries.
 pub struct Router {
@@ -217,24 +217,6 @@ impl Router {
         let first = &self.host.identity().ok()?.catalog;
         let member = first.iter().find(|member| member.node_id == node)?;
         Some(member.peer_address.clone())
-    }
-
-    /// Waits until this node's catalog has everything that was acknowledged before the call.
-    pub async fn catch_up_catalog(&self, timeout: Duration) {
-        let Some(replica) = self.host.replica(CATALOG_GROUP) else {
-            return;
-        };
-        let began = monotonic();
-        while began.elapsed() < timeout {
-            if replica.is_leader() {
-                replica.linearize(timeout).await.ok();
-                return;
-            }
-            if replica.lag().is_some_and(|lag| lag < began.elapsed()) {
-                return;
-            }
-            tokio::time::sleep(RETRY_PAUSE / 2).await;
-        }
     }
 }
 

@@ -17,7 +17,6 @@ use super::asked::Asked;
 use super::cursor::Cursors;
 use super::serve::Follows;
 use super::shard::{EVENT_BYTES_MIN, Handed, Outlet, Shard, Shared};
-use crate::catalog::Catalog;
 use crate::clock::{NS_PER_MS, now_ns};
 use crate::error::{Error, Reason, Result};
 use crate::limits::Limits;
@@ -27,7 +26,6 @@ use crate::route::Router;
 use crate::wire::registry::check_selector;
 
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
-const CATALOG_WAIT: Duration = Duration::from_millis(600);
 
 /// The subscriptions that clients have at this node.
 pub struct Subscriptions {
@@ -57,7 +55,7 @@ impl Subscriptions {
         let permit = self.permits.clone().try_acquire_owned().map_err(full)?;
         let asked = Asked::new(&request)?;
         let selector = check_selector(request.selector.as_ref(), true, &self.limits)?;
-        let catalog = self.catalog(&selector).await?;
+        let catalog = self.router.catalog_of(&selector).await?;
         if !selector.device_type.is_empty() {
             let def = catalog.device_type(&selector.device_type);
             let def = def.map_err(|e| e.field("selector.device_type"))?;
@@ -105,16 +103,6 @@ impl Subscriptions {
             metrics.subscriptions_ended.add(1);
         });
         Ok(Messages { inbox })
-    }
-
-    /// A catalog that knows the type of the selector, if there is one that does.
-    async fn catalog(&self, selector: &Selector) -> Result<Arc<Catalog>> {
-        let catalog = self.router.host().catalog()?;
-        if selector.device_type.is_empty() || catalog.device_type(&selector.device_type).is_ok() {
-            return Ok(catalog);
-        }
-        self.router.catch_up_catalog(CATALOG_WAIT).await;
-        self.router.host().catalog()
     }
 }
 
@@ -304,6 +292,7 @@ const HEARTBEAT_BYTES: u32 = 4 << 10;
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use crate::catalog::Catalog;
     use crate::config::DiskReserve;
     use crate::disk::Disk;
 

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -17,6 +16,7 @@ use super::encode::{Origin, Target, commands};
 use super::outcome::Spread;
 use super::room::{Budget, Room};
 use super::seals::{Seal, SealOf};
+use crate::catalog::Catalog;
 use crate::catalog::types::{TypeDef, is_id};
 use crate::clock::{Instant, monotonic, now_ns};
 use crate::error::{Error, Reason, Result};
@@ -30,7 +30,6 @@ use crate::wire::batch::{BadRows, TimeGate, check_shape, to_records};
 const DEVICES_CACHED: usize = 262_144;
 /// Seals of types that are remembered, a shard each.
 const SEALS_CACHED: usize = 16_384;
-const CATALOG_WAIT: Duration = Duration::from_millis(600);
 /// A smaller batch is encoded by the thread that took it: that takes less than to wake another one.
 const INLINE_BYTES_MAX: usize = 8 << 10;
 
@@ -170,15 +169,11 @@ impl Writes {
 
     /// The type with this id. One that is not known here may have been applied elsewhere a moment ago.
     pub(super) async fn device_type(&self, id: &str) -> Result<Arc<TypeDef>> {
-        if let Ok(def) = self.router.host().catalog()?.device_type(id) {
-            return Ok(def.clone());
-        }
-        self.router.catch_up_catalog(CATALOG_WAIT).await;
-        let catalog = self.router.host().catalog()?;
-        catalog
-            .device_type(id)
-            .cloned()
-            .map_err(|e| e.field("batch.device_type"))
+        let find = |catalog: &Catalog| {
+            let found = catalog.device_type(id).cloned();
+            found.map_err(|e| e.field("batch.device_type"))
+        };
+        self.router.in_catalog(find).await.map(|(_, def)| def)
     }
 
     /// Shard and ordinal of every device of the batch; refuses the batch where one is not registered or of another type.

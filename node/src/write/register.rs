@@ -61,8 +61,7 @@ impl Writes {
     /// Device types by id; all where none is named.
     pub async fn list_types(&self, ids: &[String]) -> Result<ListDeviceTypesResponse> {
         let deadline = monotonic() + self.limits.request_timeout();
-        self.router.catch_up_catalog(time_left(deadline)?).await;
-        let catalog = self.router.host().catalog()?;
+        let catalog = self.router.newest_catalog(time_left(deadline)?).await?;
         let device_types = match ids.is_empty() {
             true => catalog.types().map(|def| def.stored.clone()).collect(),
             false => ids
