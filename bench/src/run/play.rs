@@ -39,14 +39,15 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    pub(crate) fn new(fleet: Arc<Fleet>, store: Store, subjects: &Subjects) -> Result<Stage> {
+    /// Nothing is written yet; the first record will lie at `begin_s`.
+    pub(crate) fn new(fleet: Arc<Fleet>, store: Store, subjects: &Subjects, begin_s: i64) -> Result<Stage> {
         let meter = Meter::new(store.pids());
         Ok(Stage {
             questions: Questioner::new(&fleet, subjects)?,
             fleet,
             store,
             meter,
-            written: 0..0,
+            written: begin_s..begin_s,
             began: Instant::now(),
         })
     }

@@ -3,12 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use super::fleet::FleetSpec;
+use super::fleet::{FleetSpec, START_MS};
 use super::question::{Kind, Subjects};
+
+const DAY_S: u64 = 86_400;
 
 /// Everything a run is made of.
 #[derive(Debug, Clone, Deserialize)]
@@ -23,11 +26,26 @@ pub(crate) struct Scenario {
     /// Plays all of it once for each of these numbers of copies of every device, instead of the fleet's own.
     #[serde(default)]
     pub(crate) sweep_copies: Vec<u32>,
+    /// The first record lies so many days before today; without, at time 0 of every run. Whoever plays months has to say so: stores refuse
+    /// what lies ahead, or is older than it is to be kept.
+    #[serde(default)]
+    pub(crate) start_days_ago: Option<u32>,
     /// What a figure should be at most: `"phase: figure" = number`.
     #[serde(default)]
     pub(crate) want: BTreeMap<String, f64>,
     #[serde(rename = "phase")]
     pub(crate) phases: Vec<Phase>,
+}
+
+impl Scenario {
+    /// When the first record lies, seconds from time 0; midnight where it depends on today.
+    pub(crate) fn begin_s(&self) -> Result<i64> {
+        let Some(days) = self.start_days_ago else {
+            return Ok(0);
+        };
+        let today = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() / DAY_S;
+        Ok((i64::try_from(today)? - i64::from(days)) * DAY_S as i64 - START_MS / 1_000)
+    }
 }
 
 /// A part of a run with figures of its own.
@@ -217,6 +235,18 @@ mod tests {
             panic!("{ask:?}")
         };
         assert_eq!(kinds[..], [Kind::Top, Kind::RawDay]);
+    }
+
+    #[test]
+    fn a_run_begins_at_time_0_or_so_many_days_ago() {
+        let text = "name = 'n'\nabout = 'a'\n[[phase]]\nname = 'x'\ndo = 'settle'\n";
+        assert_eq!(Scenario::parse(text).unwrap().begin_s().unwrap(), 0);
+        let begin_s = |days: u32| {
+            let scenario = Scenario::parse(&format!("start_days_ago = {days}\n{text}")).unwrap();
+            scenario.begin_s().unwrap()
+        };
+        assert_eq!((begin_s(40) - begin_s(147)) / DAY_S as i64, 107);
+        assert_eq!(begin_s(0).rem_euclid(DAY_S as i64), 0);
     }
 
     #[test]
