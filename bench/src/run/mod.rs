@@ -178,7 +178,7 @@ async fn play(
         phases: Vec::new(),
         samples: Vec::new(),
     };
-    let mut stage = Stage::new(fleet, store, &scenario.questions, scenario.begin_s()?)?;
+    let mut stage = Stage::new(fleet, store, &scenario.questions, scenario.begin_s)?;
     for phase in &scenario.phases {
         played.phases.push(stage.play(phase).await?);
     }

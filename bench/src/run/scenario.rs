@@ -29,7 +29,10 @@ pub(crate) struct Scenario {
     /// The first record lies so many days before today; without, at time 0 of every run. Whoever plays months has to say so: stores refuse
     /// what lies ahead, or is older than it is to be kept.
     #[serde(default)]
-    pub(crate) start_days_ago: Option<u32>,
+    start_days_ago: Option<u32>,
+    /// When it lies, seconds from time 0: the same for all stores of a run, whatever the clock says by then.
+    #[serde(skip)]
+    pub(crate) begin_s: i64,
     /// What a figure should be at most: `"phase: figure" = number`.
     #[serde(default)]
     pub(crate) want: BTreeMap<String, f64>,
@@ -37,15 +40,10 @@ pub(crate) struct Scenario {
     pub(crate) phases: Vec<Phase>,
 }
 
-impl Scenario {
-    /// When the first record lies, seconds from time 0; midnight where it depends on today.
-    pub(crate) fn begin_s(&self) -> Result<i64> {
-        let Some(days) = self.start_days_ago else {
-            return Ok(0);
-        };
-        let today = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() / DAY_S;
-        Ok((i64::try_from(today)? - i64::from(days)) * DAY_S as i64 - START_MS / 1_000)
-    }
+/// Midnight so many days ago, seconds from time 0.
+fn days_ago_s(days: u32) -> Result<i64> {
+    let today = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() / DAY_S;
+    Ok((i64::try_from(today)? - i64::from(days)) * DAY_S as i64 - START_MS / 1_000)
 }
 
 /// A part of a run with figures of its own.
@@ -174,7 +172,8 @@ impl Scenario {
     }
 
     fn parse(text: &str) -> Result<Scenario> {
-        let scenario: Scenario = toml::from_str(text)?;
+        let mut scenario: Scenario = toml::from_str(text)?;
+        scenario.begin_s = scenario.start_days_ago.map_or(Ok(0), days_ago_s)?;
         ensure!(!scenario.phases.is_empty(), "no [[phase]]");
         let killed = scenario
             .phases
@@ -240,10 +239,10 @@ mod tests {
     #[test]
     fn a_run_begins_at_time_0_or_so_many_days_ago() {
         let text = "name = 'n'\nabout = 'a'\n[[phase]]\nname = 'x'\ndo = 'settle'\n";
-        assert_eq!(Scenario::parse(text).unwrap().begin_s().unwrap(), 0);
+        assert_eq!(Scenario::parse(text).unwrap().begin_s, 0);
         let begin_s = |days: u32| {
             let scenario = Scenario::parse(&format!("start_days_ago = {days}\n{text}")).unwrap();
-            scenario.begin_s().unwrap()
+            scenario.begin_s
         };
         assert_eq!((begin_s(40) - begin_s(147)) / DAY_S as i64, 107);
         assert_eq!(begin_s(0).rem_euclid(DAY_S as i64), 0);

@@ -279,9 +279,8 @@ impl Aggregating<'_> {
         let areal = asked.iter().filter(|_| self.request.areal.is_some());
         let areal = areal.map(|(property, _)| finishing(*property));
         let areal: Vec<Finishing<'_>> = areal.collect::<Result<_>>()?;
-        // Nothing is left to do with the series of a device, but where it may lead others; filled in, it may be far longer than it is.
-        let finishes_here =
-            self.answering.takes_finished() && self.request.top.is_none() && self.request.fill.is_none();
+        // Nothing is left to do with the series of a device, but where it may lead others.
+        let finishes_here = self.answering.takes_finished() && self.request.top.is_none();
         for (chosen, series) in devices.iter().zip(self.folded.chunks_mut(asked.len().max(1))) {
             if let Some(groups) = &mut self.groups {
                 for (series, areal) in series.iter_mut().zip(&areal) {
@@ -307,12 +306,13 @@ impl Aggregating<'_> {
                     self.answering.tally.hold(HeldFor::Later, leaders.bytes())?;
                     continue;
                 }
-                let part = match finishes_here {
-                    true => Part::Finished(AggregateSeries {
+                let here = finishes_here.then(|| finishing(*property)).transpose()?;
+                let part = match here.filter(|finishing| finishing.is_short(series)) {
+                    Some(finishing) => Part::Finished(AggregateSeries {
                         device: chosen.id().to_owned(),
-                        ..finishing(*property)?.finish(series, 1)?
+                        ..finishing.finish(series, 1)?
                     }),
-                    false => Part::Partials(of_device(def, *number, chosen, series)),
+                    None => Part::Partials(of_device(def, *number, chosen, series)),
                 };
                 if self.answering.send(part).is_break() {
                     return Ok(ControlFlow::Break(()));

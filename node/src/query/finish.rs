@@ -19,6 +19,13 @@ use crate::catalog::types::{PropertyDef, TypeDef};
 use crate::error::{Error, Reason, Result};
 use crate::wire::answer::FinishedColumn;
 
+/// A series of so many bytes is short.
+const SHORT_BYTES_MAX: usize = 1 << 20;
+/// What a window has beside its columns: start, end and how well it is covered.
+const COLUMNS_BESIDE: usize = 4;
+/// What an answer takes, roughly, bytes.
+const ANSWER_BYTES: usize = 16;
+
 /// Finishes series of one property.
 pub(super) struct Finishing<'a> {
     request: &'a QueryAggregateRequest,
@@ -117,7 +124,15 @@ impl<'a> Finishing<'a> {
         })
     }
 
-    /// All windows and columns; of which device or group the series is stays open. What is in the series is used up.
+    /// Whether a series finished takes little room, also where it has many columns: else it is worth more unfinished.
+    pub(super) fn is_short(&self, series: &Series) -> bool {
+        let windows = series.points.len().max(series.sequences.len());
+        let answers = windows * (self.columns.len() + COLUMNS_BESIDE) * ANSWER_BYTES;
+        let texts = series.points.heap_bytes().saturating_mul(self.columns.len());
+        !self.grid.slides() && self.fill.is_none() && answers.saturating_add(texts) <= SHORT_BYTES_MAX
+    }
+
+    /// All windows and columns; of which device or group the series is stays open. What is in the series is not needed any more.
     pub(super) fn finish(&self, series: &mut Series, devices: u64) -> Result<AggregateSeries> {
         if self.is_answered_in_place(series) {
             let windows = series.points.sorted().iter();
@@ -456,6 +471,12 @@ mod tests {
         let mut beside = series();
         beside.gaps.add(3, Widest { devices: 1, gap_ns: 5 });
         assert!(finishing.is_answered_in_place(&series()) && !finishing.is_answered_in_place(&beside));
+        assert!(finishing.is_short(&series()) && finishing.is_short(&beside));
+        let mut long = Series::default();
+        for window in 0..10_000 {
+            long.points.at(window, ValueType::F64).fold(window, ValueRef::F64(0.0));
+        }
+        assert!(!finishing.is_short(&long), "seven columns of 10,000 windows");
         let in_place = finishing.finish(&mut series(), 1).unwrap();
         let laid = finishing.finish(&mut beside, 1).unwrap();
         // NaN is equal to nothing, and itself as text.

@@ -439,13 +439,16 @@ impl Answering<'_> {
 }
 
 /// A selector in the numbers of the catalog.
+///
+/// # Errors
+/// `TOO_STALE` for a type that is not known here: whoever asks a shard knows that there is one.
 pub(crate) fn device_filter(catalog: &Catalog, selector: &Selector) -> Result<DeviceFilter> {
     let type_number = match selector.device_type.as_str() {
         "" => None,
         id => Some(
             catalog
                 .device_type(id)
-                .map_err(|e| e.field("selector.device_type"))?
+                .map_err(|_| Error::new(Reason::TooStale, format!("type {id:?} is not known here yet")))?
                 .number(),
         ),
     };

@@ -14,19 +14,20 @@ use crate::clock::monotonic;
 use crate::error::{Error, Reason, Result};
 
 impl Router {
-    /// A catalog that knows the type that a selector names, if it names one.
+    /// A catalog that knows all types that a selector names.
     ///
     /// # Errors
     /// `UNKNOWN_TYPE` where there is none, `TOO_STALE` where this node cannot be sure of that.
     pub async fn catalog_of(&self, selector: &Selector) -> Result<Arc<Catalog>> {
-        let find = |catalog: &Catalog| match selector.device_type.as_str() {
-            "" => Ok(()),
-            id => {
-                let found = catalog.device_type(id).map(drop);
-                found.map_err(|e| e.field("selector.device_type"))
-            }
-        };
+        let find = |catalog: &Catalog| knows_types(catalog, selector);
         self.in_catalog(find).await.map(|(catalog, ())| catalog)
+    }
+
+    /// How much of its log this node's catalog has applied, at least.
+    pub(super) fn catalog_index(&self) -> u64 {
+        let replica = self.host.replica(CATALOG_GROUP);
+        let applied = replica.and_then(|replica| replica.state().last_applied());
+        applied.map_or(0, |id| id.index)
     }
 
     /// What the catalog says of something that may have been put into it elsewhere a moment ago: where it is not there, it is looked for
@@ -56,7 +57,7 @@ impl Router {
     /// # Errors
     /// `TOO_STALE` where that could not be made sure of in time.
     pub async fn newest_catalog(&self, timeout: Duration) -> Result<Arc<Catalog>> {
-        self.host.catalog()?;
+        self.host.identity()?;
         match self.catch_up_catalog(timeout).await {
             true => self.host.catalog(),
             false => Err(Error::new(Reason::TooStale, "this node's catalog may be behind")),
@@ -71,8 +72,9 @@ impl Router {
         };
         let began = monotonic();
         while began.elapsed() < timeout {
-            if replica.is_leader() {
-                return matches!(replica.linearize(timeout).await, Ok(Ok(())));
+            let left = timeout.saturating_sub(began.elapsed());
+            if replica.is_leader() && matches!(replica.linearize(left).await, Ok(Ok(()))) {
+                return true;
             }
             if replica.lag().is_some_and(|lag| lag < began.elapsed()) {
                 return true;
@@ -81,4 +83,14 @@ impl Router {
         }
         false
     }
+}
+
+/// Whether a catalog knows all types that a selector names, wherever in it.
+fn knows_types(catalog: &Catalog, selector: &Selector) -> Result<()> {
+    if !selector.device_type.is_empty() {
+        let found = catalog.device_type(&selector.device_type);
+        found.map_err(|e| e.field("selector.device_type"))?;
+    }
+    let mut nested = selector.any_of.iter().chain(&selector.none_of);
+    nested.try_for_each(|nested| knows_types(catalog, nested))
 }

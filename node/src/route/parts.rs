@@ -4,6 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 
+use prost::Message as _;
 use tidemark_proto::peer::read_shard_response::Part;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
@@ -20,8 +21,6 @@ const TOGETHER_BYTES: usize = 64 << 10;
 const DEVICE_BYTES: usize = 512;
 /// What a part takes beside its columns.
 const PART_BYTES: usize = 128;
-/// What a window of a finished series takes beside its columns.
-const WINDOW_BYTES: usize = 32;
 
 /// Parts of a shard's answer, some at a time; the last one is a summary, or an error ends it. Whoever drops it is gone.
 #[derive(Debug)]
@@ -186,9 +185,7 @@ fn bytes_of(part: &Part) -> usize {
             let encoded: usize = encoded.map(bytes::Bytes::len).sum();
             PART_BYTES + encoded + size_of_val::<[i64]>(&partials.window)
         }
-        Part::Finished(series) => {
-            PART_BYTES + series.start_ns.len() * (WINDOW_BYTES + series.columns.len() * size_of::<i64>())
-        }
+        Part::Finished(series) => series.encoded_len(),
         Part::Latest(latest) => latest.devices.iter().chain(&latest.tables).map(bytes::Bytes::len).sum(),
         Part::Devices(list) => list.devices.len() * DEVICE_BYTES,
         Part::Quality(list) => list.reports.len() * DEVICE_BYTES,

@@ -194,7 +194,7 @@ impl Router {
             query: Some(query),
             progress_every: asker.meter.as_ref().map_or(0, |meter| meter.progress_every()),
             application: asker.application.name().to_owned(),
-            takes_finished: asker.takes_finished,
+            finished_from_catalog: if asker.takes_finished { self.catalog_index() } else { 0 },
         };
         let peer = self.peer(node)?;
         let mut client = match kind {
@@ -248,7 +248,7 @@ impl Router {
         let timeout = Duration::from_millis(request.timeout_ms.clamp(1, 600_000) as u64);
         let asker = Asker {
             progress_every: request.progress_every,
-            takes_finished: request.takes_finished,
+            takes_finished: (1..=self.catalog_index()).contains(&request.finished_from_catalog),
             ..Asker::uncounted(self.applications.named(&request.application), monotonic() + timeout)
         };
         let (out, responses) = mpsc::channel(PARTS_AHEAD);

@@ -248,6 +248,10 @@ async fn questions_without_an_answer_are_refused() {
     let no_type = "NOT_FOUND UNKNOWN_TYPE selector.device_type; tidemark type list";
     let no_device = "NOT_FOUND UNKNOWN_DEVICE selector.device_ids";
     let no_selector = "INVALID_ARGUMENT NO_SELECTOR selector; name device ids, a device type, tags or an area; every device: `everything`";
+    let but_unknown = v1::Selector {
+        none_of: of_type("nope").into_iter().collect(),
+        ..of_type(METER).unwrap()
+    };
     // These hold for every kind of question.
     let selectors: Vec<(&str, Option<v1::Selector>, &str)> = vec![
         ("an unknown device", of_devices(&["m9"]), no_device),
@@ -262,6 +266,7 @@ async fn questions_without_an_answer_are_refused() {
             "INVALID_ARGUMENT INVALID_ID selector.device_ids[1]",
         ),
         ("an unknown type", of_type("nope"), no_type),
+        ("an unknown type to be left out", Some(but_unknown), no_type),
         ("no selector", None, no_selector),
         ("an empty selector", Some(v1::Selector::default()), no_selector),
     ];
