@@ -242,6 +242,15 @@ impl Catalog {
             .ok_or_else(|| Error::new(Reason::UnknownType, format!("no device type {id:?}")).hint("tidemark type list"))
     }
 
+    /// The type with this id, which another node knows: where it is not here, this catalog is behind.
+    ///
+    /// # Errors
+    /// `TOO_STALE` where it is not here yet.
+    pub fn type_known_elsewhere(&self, id: &str) -> Result<&Arc<TypeDef>> {
+        let missing = || Error::new(Reason::TooStale, format!("type {id:?} is not known here yet"));
+        self.types.get(id).ok_or_else(missing)
+    }
+
     /// The type with this number.
     pub fn type_by_number(&self, number: u32) -> Option<&Arc<TypeDef>> {
         self.by_number.get(&number)

@@ -291,9 +291,9 @@ impl Aggregating<'_> {
                 self.answering.tally.hold(HeldFor::Later, groups.bytes())?;
                 continue;
             }
-            let series = numbers.iter().zip(asked).zip(series);
+            let series = asked.iter().map(|(property, _)| *property).zip(series);
             let all = self.request.fill.is_some();
-            for ((number, (property, _)), series) in series.filter(|(_, series)| all || !series.is_empty()) {
+            for (property, series) in series.filter(|(_, series)| all || !series.is_empty()) {
                 // What has no standing is passed on, for the coordinator to refuse.
                 if let Some(leaders) = &mut self.leaders
                     && let Some(leading) = &leading
@@ -302,17 +302,17 @@ impl Aggregating<'_> {
                     let name = || vec![chosen.id().to_owned()];
                     let standing = leaders.stands(first.as_ref());
                     let bytes = series.bytes();
-                    leaders.offer(standing, name, bytes, || of_device(def, *number, chosen, series));
+                    leaders.offer(standing, name, bytes, || of_device(def, property, chosen, series));
                     self.answering.tally.hold(HeldFor::Later, leaders.bytes())?;
                     continue;
                 }
-                let here = finishes_here.then(|| finishing(*property)).transpose()?;
+                let here = finishes_here.then(|| finishing(property)).transpose()?;
                 let part = match here.filter(|finishing| finishing.is_short(series)) {
                     Some(finishing) => Part::Finished(AggregateSeries {
                         device: chosen.id().to_owned(),
                         ..finishing.finish(series, 1)?
                     }),
-                    None => Part::Partials(of_device(def, *number, chosen, series)),
+                    None => Part::Partials(of_device(def, property, chosen, series)),
                 };
                 if self.answering.send(part).is_break() {
                     return Ok(ControlFlow::Break(()));
@@ -323,10 +323,10 @@ impl Aggregating<'_> {
     }
 }
 
-fn of_device(def: &TypeDef, property: u32, chosen: &Chosen, series: &mut Series) -> Partials {
+fn of_device(def: &TypeDef, property: &PropertyDef, chosen: &Chosen, series: &mut Series) -> Partials {
     let mut part = Partials {
         type_number: def.number(),
-        property,
+        property: property.number.0,
         device: chosen.id().to_owned(),
         devices: 1,
         ..Partials::default()

@@ -14,6 +14,8 @@ use crate::error::{Error, Reason, Result};
 const VALUES_PER_MESSAGE: usize = 1 << 17;
 /// What such a value costs, roughly, bytes.
 const VALUE_BYTES: usize = 16;
+/// What a window has beside its columns: start, end and how well it is covered.
+const VALUES_BESIDE: usize = 4;
 
 /// How windows without a value of their own get one.
 #[derive(Copy, Clone, Debug, PartialEq)]
@@ -147,7 +149,12 @@ pub(super) fn texts_of(column: &AggregateColumn) -> usize {
 /// What the values of a series cost, roughly, bytes.
 pub(super) fn bytes_of(series: &AggregateSeries) -> usize {
     let texts: usize = series.columns.iter().map(texts_of).sum();
-    texts + series.start_ns.len() * (series.columns.len() + 4) * VALUE_BYTES
+    texts + bytes_of_windows(series.start_ns.len(), series.columns.len())
+}
+
+/// What so many windows with so many columns cost without their texts, roughly, bytes.
+pub(super) fn bytes_of_windows(windows: usize, columns: usize) -> usize {
+    windows * (columns + VALUES_BESIDE) * VALUE_BYTES
 }
 
 /// Series in messages that are not too large: those that are filled in may be long, whatever their devices sent.

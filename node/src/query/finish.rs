@@ -9,7 +9,7 @@ use tidemark_series::{
 };
 
 use super::areal::{self, Areal};
-use super::fill::{Fill, text_bytes, texts_of};
+use super::fill::{Fill, bytes_of_windows, text_bytes, texts_of};
 use super::functions::{Asked, ColumnOf, Measure, Unanswerable};
 use super::grid::{Grid, slots};
 use super::plan::{counts_slots, promised};
@@ -21,10 +21,6 @@ use crate::wire::answer::FinishedColumn;
 
 /// A series of so many bytes is short.
 const SHORT_BYTES_MAX: usize = 1 << 20;
-/// What a window has beside its columns: start, end and how well it is covered.
-const COLUMNS_BESIDE: usize = 4;
-/// What an answer takes, roughly, bytes.
-const ANSWER_BYTES: usize = 16;
 
 /// Finishes series of one property.
 pub(super) struct Finishing<'a> {
@@ -127,7 +123,7 @@ impl<'a> Finishing<'a> {
     /// Whether a series finished takes little room, also where it has many columns: else it is worth more unfinished.
     pub(super) fn is_short(&self, series: &Series) -> bool {
         let windows = series.points.len().max(series.sequences.len());
-        let answers = windows * (self.columns.len() + COLUMNS_BESIDE) * ANSWER_BYTES;
+        let answers = bytes_of_windows(windows, self.columns.len());
         let texts = series.points.heap_bytes().saturating_mul(self.columns.len());
         !self.grid.slides() && self.fill.is_none() && answers.saturating_add(texts) <= SHORT_BYTES_MAX
     }

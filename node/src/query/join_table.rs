@@ -91,10 +91,7 @@ impl Table {
         let pass_over = passes_over_types(&side.selector.clone().unwrap_or_default());
         let mut kept: Vec<(Facts, Right)> = Vec::with_capacity(devices.len());
         for device in devices {
-            let def = catalog.device_type(&device.device_type).map_err(|_| {
-                let message = format!("type {:?} is not known here yet", device.device_type);
-                Error::new(Reason::TooStale, message)
-            })?;
+            let def = catalog.type_known_elsewhere(&device.device_type)?;
             let properties = match def.choose(&side.properties) {
                 Ok(properties) => properties,
                 Err(_) if pass_over => continue,

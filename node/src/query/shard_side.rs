@@ -445,12 +445,7 @@ impl Answering<'_> {
 pub(crate) fn device_filter(catalog: &Catalog, selector: &Selector) -> Result<DeviceFilter> {
     let type_number = match selector.device_type.as_str() {
         "" => None,
-        id => Some(
-            catalog
-                .device_type(id)
-                .map_err(|_| Error::new(Reason::TooStale, format!("type {id:?} is not known here yet")))?
-                .number(),
-        ),
+        id => Some(catalog.type_known_elsewhere(id)?.number()),
     };
     let tag = |tag: &TagMatcher| (tag.key.clone(), tag.values.clone());
     let nested = |selectors: &[Selector]| -> Result<Vec<DeviceFilter>> {

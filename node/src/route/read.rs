@@ -194,7 +194,7 @@ impl Router {
             query: Some(query),
             progress_every: asker.meter.as_ref().map_or(0, |meter| meter.progress_every()),
             application: asker.application.name().to_owned(),
-            finished_from_catalog: if asker.takes_finished { self.catalog_index() } else { 0 },
+            finished_from_catalog: self.catalog_index(),
         };
         let peer = self.peer(node)?;
         let mut client = match kind {
